@@ -1,0 +1,51 @@
+//! What can go wrong in the engine, and what to do about it.
+
+use std::path::PathBuf;
+
+/// The engine's error. Its text is for the person who runs it: what is wrong and what to change.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller asked for it to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The request asks for something that this model or this build cannot do.
+    #[error("{0}")]
+    Request(String),
+    /// A file or folder that is needed is not there.
+    #[error("{}: not found; {hint}", path.display())]
+    NotFound {
+        /// What was looked for.
+        path: PathBuf,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A file that is there cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The device that was asked for cannot be used by this build or on this machine.
+    #[error("{0}")]
+    Device(String),
+    /// The model computed something that is not a picture (not a number, say).
+    #[error("{0}")]
+    Generation(String),
+    /// The computation itself failed: memory, a driver, a shape.
+    #[error("the computation failed: {0}")]
+    Compute(#[from] candle_core::Error),
+}
+
+/// The engine's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,45 @@
+//! Video from text, or from an image and text, by an open diffusion model run in-process.
+//!
+//! A [`Model`] is opened once and shared. A [`Request`] says what to make. A [`Session`] makes it,
+//! chunk by chunk, so that the first frames are there before the last are begun:
+//!
+//! ```no_run
+//! use soragen::{Cancel, Model, OpenOptions, Request, Session};
+//!
+//! # fn main() -> soragen::Result<()> {
+//! let model = Model::open("builtin", &OpenOptions::default())?;
+//! let request = Request { prompt: "a red fox runs over the snow".into(), ..Default::default() };
+//! let mut session = Session::new(model, request)?;
+//! let cancel = Cancel::new();
+//! while let Some(frames) = session.next_chunk(&cancel, &mut |_progress| {})? {
+//!     println!("frames {}..{}", frames.first, frames.first + frames.len() as u64);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data goes one way: [`Request`] → text encoder → sampler (scheduler × transformer) → autoencoder →
+//! [`Frames`]. A folder imports what stands below it in that line, never what stands above. The engine
+//! knows nothing of GStreamer.
+
+#![warn(missing_docs)]
+
+pub mod autoencoder;
+mod cancel;
+pub mod checkpoint;
+mod error;
+mod frames;
+mod model;
+mod noise;
+mod request;
+pub mod scheduler;
+mod session;
+pub mod text;
+pub mod transformer;
+
+pub use cancel::Cancel;
+pub use error::{Error, Result};
+pub use frames::Frames;
+pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
+pub use request::{Length, Request, Size};
+pub use session::{Phase, Progress, Session};

@@ -31,6 +31,7 @@ mod error;
 mod frames;
 mod model;
 mod noise;
+mod picture;
 mod request;
 pub mod scheduler;
 mod session;

@@ -1,1 +1,79 @@
-//! noise
+//! Noise that depends on nothing but its key.
+//!
+//! A device's own generator gives other numbers on other hardware and after other calls. Here every
+//! tensor of noise is drawn from ChaCha8 under a key made of the request's seed and the place where the
+//! noise is used, so that a chunk can be made again without the ones before it.
+
+use candle_core::{Device, Shape, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::Result;
+
+/// Where a tensor of noise is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The request's seed.
+    pub seed: u64,
+    /// Shot of the video.
+    pub shot: u64,
+    /// Chunk of the shot.
+    pub chunk: u64,
+    /// Denoising step of the chunk; 0 is the noise to start from.
+    pub step: u64,
+}
+
+impl Key {
+    /// Standard normal noise, f32, of `shape` on `device`.
+    pub fn normal(self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+        let shape = shape.into();
+        let mut rng = ChaCha8Rng::from_seed(self.bytes());
+        let noise: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(shape.elem_count()).collect();
+        Ok(Tensor::from_vec(noise, shape, device)?)
+    }
+
+    fn bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (place, part) in bytes.chunks_exact_mut(8).zip([self.seed, self.shot, self.chunk, self.step]) {
+            place.copy_from_slice(&part.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key { seed: 1, shot: 0, chunk: 0, step: 0 };
+
+    fn draw(key: Key) -> Vec<f32> {
+        key.normal((1, 4, 16, 16), &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_same_key_gives_the_same_noise() {
+        assert_eq!(draw(KEY), draw(KEY));
+    }
+
+    #[test]
+    fn every_part_of_the_key_matters() {
+        let others =
+            [Key { seed: 2, ..KEY }, Key { shot: 1, ..KEY }, Key { chunk: 1, ..KEY }, Key { step: 1, ..KEY }];
+        for other in others {
+            assert_ne!(draw(KEY), draw(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_standard_normal() {
+        let noise = draw(KEY);
+        let n = noise.len() as f32;
+        let mean = noise.iter().sum::<f32>() / n;
+        let variance = noise.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
+        // Five standard errors of the mean and of the variance of 1024 draws.
+        assert!(mean.abs() < 5.0 / n.sqrt(), "mean {mean}");
+        assert!((variance - 1.0).abs() < 5.0 * (2.0 / n).sqrt(), "variance {variance}");
+    }
+}

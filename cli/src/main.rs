@@ -1,1 +1,31 @@
-fn main() {}
+//! The `soragen` command: video from text, without a pipeline to write.
+
+mod args;
+mod error;
+mod models;
+mod output;
+mod render;
+
+use std::process::ExitCode;
+
+use args::{Args, Command, ModelsCommand};
+use clap::Parser;
+
+/// Exit status of a command that a signal ended, as shells have it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Render(args) => render::run(&args),
+        Command::Models(ModelsCommand::List) => models::list(),
+        Command::Models(ModelsCommand::Info { source }) => models::info(&source),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error::Error::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("soragen: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

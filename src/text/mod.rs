@@ -1,1 +1,5 @@
-//! text
+//! Prompts to embeddings.
+
+mod minilm;
+
+pub use minilm::MiniLm;

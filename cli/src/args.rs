@@ -1,0 +1,107 @@
+//! What the command is told.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use soragen::Size;
+
+/// Video from text, or from an image and text
+#[derive(Parser)]
+#[command(name = "soragen", version)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a video file
+    Render(Box<RenderArgs>),
+    /// What models there are and what they can make
+    #[command(subcommand)]
+    Models(ModelsCommand),
+}
+
+#[derive(Subcommand)]
+pub enum ModelsCommand {
+    /// The models that need no file
+    List,
+    /// What a model is and what it can make; its weights are not read
+    Info {
+        /// `builtin`, or a folder in diffusers layout
+        source: String,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct RenderArgs {
+    /// What to show
+    pub prompt: String,
+
+    /// The file to make: .mp4, .mkv, .webm, .y4m, .png with a %05d in its name, or .safetensors with one
+    /// tensor `frames`, f32 [T, H, W, 3] in [0, 1]
+    #[arg(short, long, value_name = "OUT", default_value = "out.mp4")]
+    pub output: PathBuf,
+
+    /// `builtin`, or a folder in diffusers layout
+    #[arg(long, value_name = "SRC", default_value = "builtin")]
+    pub model: String,
+
+    /// Size in pixels; the model's own if not given
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub size: Option<Size>,
+
+    /// How many frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub frames: Option<u64>,
+
+    /// How long, at the model's frame rate
+    #[arg(long, value_name = "SECONDS", conflicts_with = "frames", value_parser = seconds)]
+    pub duration: Option<f64>,
+
+    /// Which of the possible videos
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Denoising steps; the model's own if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: Option<u32>,
+
+    /// Guidance scale; 1 is none; the model's own if not given
+    #[arg(long, value_name = "G")]
+    pub guidance: Option<f64>,
+
+    /// Shift of the noise schedule; the model's own if not given
+    #[arg(long, value_name = "S")]
+    pub shift: Option<f64>,
+
+    /// What not to show; the model's own if not given
+    #[arg(long, value_name = "TEXT")]
+    pub negative: Option<String>,
+
+    /// The picture to start from
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+
+    /// auto, cpu, cuda:N or metal
+    #[arg(long, value_name = "D", default_value = "auto")]
+    pub device: String,
+
+    /// Noise to start from in place of the seed's: one tensor `latents`, f32 [1, C, T, H, W]
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub initial_latents: Option<PathBuf>,
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    text.split_once(['x', 'X', '×'])
+        .and_then(|(width, height)| Some(Size { width: width.parse().ok()?, height: height.parse().ok()? }))
+        .filter(|size| size.width > 0 && size.height > 0)
+        .ok_or_else(|| "two numbers of pixels are needed, as in 832x480".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0)
+        .ok_or_else(|| "a positive number of seconds is needed, as in 4.5".into())
+}

@@ -1,0 +1,35 @@
+//! What models there are and what they can make.
+
+use soragen::{ModelInfo, Sizes};
+
+use crate::error::Result;
+
+pub fn list() -> Result<()> {
+    println!("builtin  {}", ModelInfo::read("builtin")?.name);
+    Ok(())
+}
+
+pub fn info(source: &str) -> Result<()> {
+    let info = ModelInfo::read(source)?;
+    let (numerator, denominator) = info.frame_rate;
+    let rate = f64::from(numerator) / f64::from(denominator);
+    println!("name        {}", info.name);
+    match &info.sizes {
+        Sizes::Exact(sizes) => {
+            let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
+            println!("sizes       {}", sizes.join(", "));
+        }
+        Sizes::Multiple { step, min, max, default } => {
+            println!("sizes       {default}, or both sides a multiple of {step} from {min} to {max}");
+        }
+    }
+    println!("frame rate  {rate} a second");
+    println!("length      {} frames ({:.2} s)", info.natural_frames, info.natural_frames as f64 / rate);
+    println!("streams     {}", if info.causal { "yes, for as long as asked" } else { "no, in one piece" });
+    println!("from image  {}", if info.image_to_video { "yes" } else { "no" });
+    println!("steps       {}", info.steps);
+    println!("guidance    {}", info.guidance_scale);
+    println!("shift       {}", info.shift);
+    println!("negative    {:?}", info.negative_prompt);
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! The files that a video can be written to. Each is told by the end of its name.
+
+mod png;
+mod safetensors;
+mod video;
+
+use std::path::{Path, PathBuf};
+
+use soragen::Size;
+
+use crate::error::{Error, Result};
+
+/// What a writer has to know before the first frame.
+pub struct About {
+    pub size: Size,
+    /// Frames a second, as a fraction.
+    pub frame_rate: (u32, u32),
+    pub title: String,
+}
+
+/// Takes the frames in order.
+///
+/// A writer works on a file of another name and gives it its own in `finish`: what is dropped unfinished
+/// leaves nothing behind.
+pub trait Writer {
+    /// One frame, RGB f32 `[H, W, 3]` in \[0, 1\].
+    fn write(&mut self, frame: &[f32]) -> Result<()>;
+
+    /// Completes the file; says whether there is one, which without any frame there is not.
+    fn finish(self: Box<Self>) -> Result<bool>;
+}
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Safetensors,
+    Png,
+    Video(video::Container),
+}
+
+impl Kind {
+    /// By the end of the name.
+    pub fn of(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        Ok(match extension.as_str() {
+            "safetensors" => Self::Safetensors,
+            "png" => Self::Png,
+            other => Self::Video(video::Container::of(other).ok_or_else(|| {
+                Error::file(path, "the name must end in .mp4, .mkv, .webm, .y4m, .png or .safetensors")
+            })?),
+        })
+    }
+
+    pub fn create(self, path: &Path, about: &About) -> Result<Box<dyn Writer>> {
+        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            return Err(Error::file(folder, "there is no such folder; make it first"));
+        }
+        Ok(match self {
+            Self::Safetensors => Box::new(safetensors::Writer::new(path, about)),
+            Self::Png => Box::new(png::Writer::new(path, about)?),
+            Self::Video(container) => Box::new(video::Writer::new(path, container, about)?),
+        })
+    }
+}
+
+/// A file under another name until it is whole.
+pub struct PartialFile {
+    path: PathBuf,
+    partial: PathBuf,
+    kept: bool,
+}
+
+impl PartialFile {
+    pub fn new(path: &Path) -> Self {
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".{}.part", std::process::id()));
+        Self { path: path.to_path_buf(), partial: path.with_file_name(name), kept: false }
+    }
+
+    /// Where to write.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Gives it its name.
+    pub fn keep(mut self) -> Result<()> {
+        std::fs::rename(&self.partial, &self.path).map_err(|e| Error::file(&self.path, e))?;
+        self.kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // It may never have been made.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// A sample as 8 bits.
+fn to_u8(sample: f32) -> u8 {
+    (sample * 255.0).round() as u8
+}

@@ -1,0 +1,42 @@
+//! All frames as one tensor, for checking numbers.
+
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::{About, PartialFile};
+use crate::error::{Error, Result};
+
+pub struct Writer {
+    file: PartialFile,
+    height: usize,
+    width: usize,
+    data: Vec<u8>,
+}
+
+impl Writer {
+    pub fn new(path: &Path, about: &About) -> Self {
+        let (height, width) = (about.size.height as usize, about.size.width as usize);
+        Self { file: PartialFile::new(path), height, width, data: Vec::new() }
+    }
+}
+
+impl super::Writer for Writer {
+    fn write(&mut self, frame: &[f32]) -> Result<()> {
+        self.data.extend(frame.iter().flat_map(|sample| sample.to_le_bytes()));
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<bool> {
+        let frame_bytes = self.height * self.width * 3 * size_of::<f32>();
+        let shape = vec![self.data.len() / frame_bytes, self.height, self.width, 3];
+        if shape[0] == 0 {
+            return Ok(false);
+        }
+        let path = self.file.partial();
+        let frames = TensorView::new(Dtype::F32, shape, &self.data).map_err(|e| Error::file(path, e))?;
+        safetensors::serialize_to_file([("frames", frames)], None, path).map_err(|e| Error::file(path, e))?;
+        self.file.keep()?;
+        Ok(true)
+    }
+}

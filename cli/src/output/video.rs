@@ -1,0 +1,162 @@
+//! Video files, encoded by GStreamer.
+
+use std::path::Path;
+
+use gst::prelude::*;
+
+use super::{About, PartialFile, to_u8};
+use crate::error::{Error, Result};
+
+/// Pictures this high and higher are signalled and converted as HD.
+const HD_HEIGHT: u32 = 720;
+
+/// What the frames are put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    Mp4,
+    Matroska,
+    WebM,
+    Y4m,
+}
+
+impl Container {
+    pub fn of(extension: &str) -> Option<Self> {
+        Some(match extension {
+            "mp4" => Self::Mp4,
+            "mkv" => Self::Matroska,
+            "webm" => Self::WebM,
+            "y4m" => Self::Y4m,
+            _ => return None,
+        })
+    }
+
+    /// Encoder and muxer, in gst-launch's language.
+    fn elements(self) -> &'static str {
+        match self {
+            Self::Mp4 => "x264enc ! video/x-h264,profile=high ! h264parse ! mp4mux name=mux",
+            Self::Matroska => "x264enc ! video/x-h264,profile=high ! h264parse ! matroskamux name=mux",
+            Self::WebM => "vp8enc deadline=1 target-bitrate=2000000 ! webmmux name=mux",
+            Self::Y4m => "y4menc",
+        }
+    }
+}
+
+/// A pipeline that is stopped when it is dropped, so that it lets go of its file on every way out.
+struct Running(gst::Pipeline);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+pub struct Writer {
+    // Dropped in this order: the pipeline lets go of the file before the file is removed.
+    pipeline: Running,
+    file: PartialFile,
+    source: gst_app::AppSrc,
+    info: gst_video::VideoInfo,
+    written: u64,
+}
+
+impl Writer {
+    pub fn new(path: &Path, container: Container, about: &About) -> Result<Self> {
+        let encode = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
+        gst::init().map_err(|e| encode(&e))?;
+        let file = PartialFile::new(path);
+
+        // RGB to 4:2:0 with the matrix that is signalled.
+        let colorimetry = if about.size.height >= HD_HEIGHT { "bt709" } else { "bt601" };
+        let description = format!(
+            "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
+             video/x-raw,format=I420,colorimetry={colorimetry},chroma-site=mpeg2 ! {} ! filesink name=sink",
+            container.elements()
+        );
+        let pipeline = gst::parse::launch(&description)
+            .map_err(|e| {
+                Error::Encode(format!("{e}; are the base, good and ugly plugins of GStreamer installed?"))
+            })?
+            .downcast::<gst::Pipeline>()
+            .map_err(|_| Error::Encode("not a pipeline".into()))?;
+        let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| encode(&name));
+        by_name("sink")?.set_property("location", file.partial());
+        if let Some(tags) = pipeline.by_name("mux").and_then(|mux| mux.dynamic_cast::<gst::TagSetter>().ok())
+        {
+            let encoder = concat!("soragen ", env!("CARGO_PKG_VERSION"));
+            tags.add_tag::<gst::tags::Title>(&about.title.as_str(), gst::TagMergeMode::Replace);
+            tags.add_tag::<gst::tags::ApplicationName>(&encoder, gst::TagMergeMode::Replace);
+        }
+
+        let (numerator, denominator) = about.frame_rate;
+        let info =
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, about.size.width, about.size.height)
+                .fps(gst::Fraction::new(numerator as i32, denominator as i32))
+                .build()
+                .map_err(|e| encode(&e))?;
+        let source = by_name("source")?
+            .downcast::<gst_app::AppSrc>()
+            .map_err(|_| Error::Encode("no appsrc".into()))?;
+        source.set_caps(Some(&info.to_caps().map_err(|e| encode(&e))?));
+
+        let writer = Self { pipeline: Running(pipeline), file, source, info, written: 0 };
+        if writer.pipeline.0.set_state(gst::State::Playing).is_err() {
+            return Err(writer.error());
+        }
+        Ok(writer)
+    }
+
+    /// What the pipeline says went wrong.
+    fn error(&self) -> Error {
+        let message = self.pipeline.0.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+        match message.as_ref().map(|m| m.view()) {
+            Some(gst::MessageView::Error(e)) => Error::Encode(e.error().to_string()),
+            _ => Error::Encode("the pipeline stopped".into()),
+        }
+    }
+
+    fn timestamp(&self, frame: u64) -> Option<gst::ClockTime> {
+        let fps = self.info.fps();
+        let (numerator, denominator) = (fps.numer() as u64, fps.denom() as u64);
+        frame
+            .mul_div_floor(denominator * gst::ClockTime::SECOND.nseconds(), numerator)
+            .map(gst::ClockTime::from_nseconds)
+    }
+}
+
+impl super::Writer for Writer {
+    fn write(&mut self, frame: &[f32]) -> Result<()> {
+        let row = self.info.width() as usize * 3;
+        let stride = self.info.stride()[0] as usize;
+        let mut bytes = vec![0; self.info.size()];
+        for (to, from) in bytes.chunks_exact_mut(stride).zip(frame.chunks_exact(row)) {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = to_u8(*from);
+            }
+        }
+        let mut buffer = gst::Buffer::from_mut_slice(bytes);
+        let (start, end) = (self.timestamp(self.written), self.timestamp(self.written + 1));
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(start);
+            buffer.set_duration(start.zip(end).map(|(start, end)| end - start));
+        }
+        self.source.push_buffer(buffer).map_err(|_| self.error())?;
+        self.written += 1;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<bool> {
+        if self.written == 0 {
+            return Ok(false);
+        }
+        self.source.end_of_stream().map_err(|_| self.error())?;
+        let bus = self.pipeline.0.bus().ok_or_else(|| Error::Encode("the pipeline has no bus".into()))?;
+        let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
+        if let Some(gst::MessageView::Error(e)) = end.as_ref().map(|m| m.view()) {
+            return Err(Error::Encode(e.error().to_string()));
+        }
+        let Self { file, pipeline, .. } = *self;
+        drop(pipeline);
+        file.keep()?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,120 @@
+//! `soragen render`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{Device, Tensor};
+use indicatif::{ProgressBar, ProgressStyle};
+use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
+
+use crate::args::RenderArgs;
+use crate::error::{Error, Result};
+use crate::output::{self, About};
+
+pub fn run(args: &RenderArgs) -> Result<()> {
+    let info = ModelInfo::read(&args.model)?;
+    let request = Request {
+        prompt: args.prompt.clone(),
+        negative_prompt: args.negative.clone(),
+        image: args.image.as_deref().map(read_image).transpose()?,
+        size: args.size,
+        length: length(args, &info),
+        seed: args.seed,
+        steps: args.steps,
+        guidance_scale: args.guidance,
+        shift: args.shift,
+        initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
+    };
+    let kind = output::Kind::of(&args.output)?;
+
+    let cancel = Cancel::new();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    ctrlc::set_handler({
+        let (cancel, interrupted) = (cancel.clone(), interrupted.clone());
+        move || {
+            // The second time it is meant: do not wait for the file to be finished.
+            if interrupted.swap(true, Ordering::Relaxed) {
+                std::process::exit(crate::INTERRUPTED.into());
+            }
+            cancel.cancel();
+        }
+    })
+    .map_err(|e| Error::Usage(format!("cannot listen for an interrupt: {e}")))?;
+
+    let options = OpenOptions { device: args.device.clone(), ..Default::default() };
+    let model = Model::open(&args.model, &options)?;
+    let about = About {
+        size: request.size.unwrap_or(info.sizes.default_size()),
+        frame_rate: info.frame_rate,
+        title: request.prompt.clone(),
+    };
+    let mut session = Session::new(model, request)?;
+    let mut writer = kind.create(&args.output, &about)?;
+
+    let bar = progress_bar(session.total_frames());
+    let made = loop {
+        match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
+            Ok(Some(frames)) => {
+                for frame in frames.iter() {
+                    writer.write(frame)?;
+                }
+                bar.inc(frames.len() as u64);
+            }
+            Ok(None) => break Ok(()),
+            Err(soragen::Error::Cancelled) => break Err(Error::Interrupted),
+            // Nothing half-made is left: the writer goes without having been finished.
+            Err(error) => return Err(error.into()),
+        }
+    };
+    bar.finish_and_clear();
+    // What was made before an interrupt is kept, and plays.
+    let kept = writer.finish()?;
+    match (&made, kept) {
+        (_, true) => eprintln!("{}", args.output.display()),
+        (_, false) => eprintln!("soragen: stopped before the first frame; no file was made"),
+    }
+    made
+}
+
+fn length(args: &RenderArgs, info: &ModelInfo) -> Length {
+    let (numerator, denominator) = info.frame_rate;
+    match (args.frames, args.duration) {
+        (Some(frames), _) => Length::Frames(frames),
+        (None, Some(seconds)) => {
+            let frames = seconds * f64::from(numerator) / f64::from(denominator);
+            Length::Frames((frames.round() as u64).max(1))
+        }
+        (None, None) => Length::Natural,
+    }
+}
+
+fn read_image(path: &Path) -> Result<image::RgbImage> {
+    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
+    let image = reader.map_err(|e| Error::file(path, e))?.decode();
+    Ok(image.map_err(|e| Error::file(path, format!("not a picture that can be read: {e}")))?.into_rgb8())
+}
+
+fn read_latents(path: &Path) -> Result<Tensor> {
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::file(path, e))?;
+    tensors.get("latents").cloned().ok_or_else(|| Error::file(path, "there is no tensor `latents` in it"))
+}
+
+fn progress_bar(total: Option<u64>) -> ProgressBar {
+    // Draws on stderr, and only where that is a terminal.
+    let bar = ProgressBar::new(total.unwrap_or_default());
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {pos}/{len} frames  {msg}  {elapsed}, {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_message(match progress.phase {
+        Phase::Text => "reading the prompt".to_string(),
+        Phase::Denoise => format!("step {}/{}", progress.step, progress.steps),
+        Phase::Decode => "decoding".to_string(),
+    });
+}

@@ -1,0 +1,47 @@
+//! The default model's text encoder: all-MiniLM-L6-v2 (<https://arxiv.org/abs/2002.10957>), a BERT of six layers.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use candle_transformers::models::bert::{BertModel, Config};
+use tokenizers::{Tokenizer, TruncationParams};
+
+use crate::checkpoint::Source;
+use crate::{Error, Result};
+
+/// MiniLM with its tokenizer.
+pub struct MiniLm {
+    tokenizer: Tokenizer,
+    model: BertModel,
+    device: Device,
+    max_tokens: usize,
+}
+
+impl MiniLm {
+    /// Opens `text_encoder/` and `tokenizer/` of `source`. A prompt is cut at `max_tokens`.
+    pub fn open(source: &Source, max_tokens: usize, device: &Device) -> Result<Self> {
+        const TOKENIZER: &str = "tokenizer/tokenizer.json";
+        let mut tokenizer =
+            Tokenizer::from_bytes(source.read(TOKENIZER)?).map_err(|e| source.invalid(TOKENIZER, e))?;
+        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+        tokenizer
+            .with_padding(None)
+            .with_truncation(Some(truncation))
+            .map_err(|e| source.invalid(TOKENIZER, e))?;
+
+        let config: Config = source.json("text_encoder/config.json")?;
+        let weights: VarBuilder = source.weights("text_encoder", "model", DType::F32, device)?;
+        let model = BertModel::load(weights, &config).map_err(|e| source.invalid("text_encoder", e))?;
+        Ok(Self { tokenizer, model, device: device.clone(), max_tokens })
+    }
+
+    /// The last hidden state, f32 `[1, max_tokens, 384]`, zero after the prompt's last token.
+    pub fn encode(&self, prompt: &str) -> Result<Tensor> {
+        let encoding = self
+            .tokenizer
+            .encode(prompt, true)
+            .map_err(|e| Error::Request(format!("the prompt cannot be tokenized: {e}")))?;
+        let ids = Tensor::new(encoding.get_ids(), &self.device)?.unsqueeze(0)?;
+        let hidden = self.model.forward(&ids, &ids.zeros_like()?, None)?;
+        Ok(hidden.pad_with_zeros(1, 0, self.max_tokens.saturating_sub(hidden.dim(1)?))?)
+    }
+}

@@ -1,1 +1,4 @@
 //! Parity with the reference.
+
+mod scheduler;
+mod transformer;

@@ -1,0 +1,129 @@
+//! `transformer/config.json`.
+
+use serde::Deserialize;
+
+use crate::{Error, Result};
+
+/// The sizes of a Wan transformer; the names and defaults are those of diffusers' `WanTransformer3DModel`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Config {
+    /// Latent frames, rows and columns that make one token.
+    pub patch_size: [usize; 3],
+    pub num_attention_heads: usize,
+    pub attention_head_dim: usize,
+    /// Channels of the latents it reads.
+    pub in_channels: usize,
+    /// Channels of the velocity it returns; `in_channels` if absent.
+    pub out_channels: Option<usize>,
+    /// Width of the text encoder.
+    pub text_dim: usize,
+    /// Width of the sinusoids that tell the timestep.
+    pub freq_dim: usize,
+    pub ffn_dim: usize,
+    pub num_layers: usize,
+    /// Whether what goes into cross attention is normalised with weights of its own.
+    pub cross_attn_norm: bool,
+    pub eps: f64,
+    /// Positions there are on an axis.
+    pub rope_max_seq_len: usize,
+    /// Width of the image encoder of Wan 2.1's image-to-video models; not supported.
+    pub image_dim: Option<usize>,
+    /// The same models' extra keys and values; not supported.
+    pub added_kv_proj_dim: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            patch_size: [1, 2, 2],
+            num_attention_heads: 40,
+            attention_head_dim: 128,
+            in_channels: 16,
+            out_channels: Some(16),
+            text_dim: 4096,
+            freq_dim: 256,
+            ffn_dim: 13824,
+            num_layers: 40,
+            cross_attn_norm: true,
+            eps: 1e-6,
+            rope_max_seq_len: 1024,
+            image_dim: None,
+            added_kv_proj_dim: None,
+        }
+    }
+}
+
+impl Config {
+    /// Width of a token.
+    pub fn inner_dim(&self) -> usize {
+        self.num_attention_heads * self.attention_head_dim
+    }
+
+    /// Channels of the velocity.
+    pub fn out_channels(&self) -> usize {
+        self.out_channels.filter(|&channels| channels > 0).unwrap_or(self.in_channels)
+    }
+
+    /// Numbers of a latent patch of one channel.
+    pub(super) fn patch_area(&self) -> usize {
+        self.patch_size[1] * self.patch_size[2]
+    }
+
+    /// Refuses sizes that make no transformer, and kinds of it that are not supported.
+    ///
+    /// # Errors
+    /// [`Error::Request`] names the setting.
+    pub fn check(&self) -> Result<()> {
+        // Far above any model, far below what overflows when a few of them are multiplied.
+        const MOST: usize = 1 << 20;
+        let refuse = |reason: String| Err(Error::Request(format!("transformer: {reason}")));
+
+        if self.image_dim.is_some() || self.added_kv_proj_dim.is_some() {
+            return refuse(
+                "image_dim or added_kv_proj_dim is set: image-to-video models of Wan 2.1 are not supported; \
+                 use one of Wan 2.2 (TI2V-5B)"
+                    .into(),
+            );
+        }
+        let [frames, rows, columns] = self.patch_size;
+        let sizes = [
+            ("num_attention_heads", self.num_attention_heads),
+            ("attention_head_dim", self.attention_head_dim),
+            ("in_channels", self.in_channels),
+            ("out_channels", self.out_channels()),
+            ("text_dim", self.text_dim),
+            ("freq_dim", self.freq_dim),
+            ("ffn_dim", self.ffn_dim),
+            ("num_layers", self.num_layers),
+            ("rope_max_seq_len", self.rope_max_seq_len),
+            ("patch_size", rows.min(columns)),
+            ("patch_size", rows.max(columns)),
+            ("num_attention_heads × attention_head_dim", {
+                self.num_attention_heads.saturating_mul(self.attention_head_dim)
+            }),
+        ];
+        for (name, size) in sizes {
+            if !(1..=MOST).contains(&size) {
+                return refuse(format!("{name} is {size}, not from 1 to {MOST}"));
+            }
+        }
+        if frames != 1 {
+            return refuse(format!(
+                "patch_size is {:?}; only 1 latent frame a token is supported",
+                self.patch_size
+            ));
+        }
+        if !self.attention_head_dim.is_multiple_of(2) || !self.freq_dim.is_multiple_of(2) {
+            return refuse("attention_head_dim and freq_dim must be even".into());
+        }
+        if self.attention_head_dim < 6 {
+            return refuse("attention_head_dim is below 6, too few for positions on three axes".into());
+        }
+        if !(self.eps.is_finite() && self.eps > 0.0) {
+            return refuse(format!("eps is {}", self.eps));
+        }
+        Ok(())
+    }
+}

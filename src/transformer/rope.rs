@@ -1,0 +1,90 @@
+//! Rotary position embedding on three axes: latent frame, row, column.
+//!
+//! <https://arxiv.org/abs/2104.09864>; diffusers' `WanRotaryPosEmbed`. A head's channels are split among
+//! the axes, and in each share the pairs (2i, 2i + 1) are turned by position × 10000^(−2i / share).
+
+use candle_core::{DType, Device, Tensor};
+
+use super::Config;
+use crate::{Error, Result};
+
+const THETA: f64 = 10_000.0;
+
+/// How a head's channels are shared among the axes.
+#[derive(Clone, Debug)]
+pub(super) struct Rope {
+    shares: [usize; 3],
+    max_positions: usize,
+}
+
+/// The angles of every token of a grid.
+#[derive(Clone, Debug)]
+pub(super) struct Rotation {
+    /// f32 `[tokens, head_dim / 2]`.
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rope {
+    pub(super) fn new(config: &Config) -> Self {
+        let side = 2 * (config.attention_head_dim / 6);
+        Self {
+            shares: [config.attention_head_dim - 2 * side, side, side],
+            max_positions: config.rope_max_seq_len,
+        }
+    }
+
+    /// The angles of a grid of frames, rows and columns, in this order, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if an axis is longer than the model knows.
+    pub(super) fn rotation(&self, grid: [usize; 3], device: &Device) -> Result<Rotation> {
+        for (length, name) in grid.into_iter().zip(["latent frames", "rows of tokens", "columns of tokens"]) {
+            if length > self.max_positions {
+                return Err(Error::Request(format!(
+                    "{length} {name} are more than the {} that the model knows; ask for fewer or smaller frames",
+                    self.max_positions
+                )));
+            }
+        }
+        let axes = self.shares.map(|share| frequencies(share));
+        let tokens: usize = grid.iter().product();
+        let pairs: usize = axes.iter().map(Vec::len).sum();
+        let (mut cos, mut sin) = (Vec::with_capacity(tokens * pairs), Vec::with_capacity(tokens * pairs));
+        for frame in 0..grid[0] {
+            for row in 0..grid[1] {
+                for column in 0..grid[2] {
+                    for (position, axis) in [frame, row, column].into_iter().zip(&axes) {
+                        for frequency in axis {
+                            let (s, c) = (position as f64 * frequency).sin_cos();
+                            cos.push(c as f32);
+                            sin.push(s as f32);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(Rotation {
+            cos: Tensor::from_vec(cos, (tokens, pairs), device)?,
+            sin: Tensor::from_vec(sin, (tokens, pairs), device)?,
+        })
+    }
+}
+
+fn frequencies(share: usize) -> Vec<f64> {
+    (0..share / 2).map(|i| THETA.powf(-2.0 * i as f64 / share as f64)).collect()
+}
+
+impl Rotation {
+    /// The last `tokens` tokens' angles.
+    pub(super) fn last(&self, tokens: usize) -> Result<Self> {
+        let first = self.cos.dim(0)? - tokens;
+        Ok(Self { cos: self.cos.narrow(0, first, tokens)?, sin: self.sin.narrow(0, first, tokens)? })
+    }
+
+    /// Turns queries or keys `[1, heads, tokens, head_dim]`, in f32.
+    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let turned = candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cos, &self.sin)?;
+        Ok(turned.to_dtype(x.dtype())?)
+    }
+}

@@ -1,0 +1,190 @@
+//! The transformer against diffusers' (`make_pipelines.py`, `make_causal.py`).
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use soragen::transformer::{CausalConfig, Config, Context, KvCache, WanTransformer};
+use soragen::{Cancel, Error};
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, tensors, values};
+
+/// Sums of f32 in another order.
+const TOLERANCE: f32 = 3e-5;
+
+fn open(pipeline: &Pipeline) -> WanTransformer {
+    WanTransformer::open(&pipeline.source, "transformer", DType::F32, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn a_step_equals_diffusers() {
+    for name in PIPELINES {
+        let pipeline = Pipeline::open(name);
+        let transformer = open(&pipeline);
+        let expected = &pipeline.expected;
+        let input = &expected["step_input"];
+        // The reference has one timestep a token where it has one a frame here.
+        let timesteps = values(&expected["step_timestep"]);
+        let frames = input.dim(2).unwrap();
+        let each = (timesteps.len() / frames).max(1);
+        let timesteps: Vec<f64> = timesteps.into_iter().step_by(each).map(f64::from).collect();
+
+        let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+        let velocity = transformer.forward(input, &timesteps, &context, &Cancel::new()).unwrap();
+        assert_close(name, &velocity, &expected["step_output"], TOLERANCE);
+    }
+}
+
+struct Causal {
+    transformer: WanTransformer,
+    context: Context,
+    expected: HashMap<String, Tensor>,
+    timesteps: Vec<f64>,
+}
+
+impl Causal {
+    fn open() -> Self {
+        let transformer = open(&Pipeline::open("t2v-unipc"));
+        let expected = tensors("causal.safetensors");
+        let timesteps = values(&expected["timesteps"]).into_iter().map(f64::from).collect();
+        Self {
+            context: transformer.context(&expected["prompt_embeds"]).unwrap(),
+            transformer,
+            expected,
+            timesteps,
+        }
+    }
+
+    /// The whole video, chunk by chunk.
+    fn run(&self, config: CausalConfig) -> Tensor {
+        let cancel = Cancel::new();
+        let latents = &self.expected["latents"];
+        let mut cache = KvCache::new(config);
+        let chunks: Vec<_> = (0..latents.dim(2).unwrap())
+            .step_by(config.chunk)
+            .map(|first| {
+                assert_eq!(cache.frames(), first.min(config.window + config.sink));
+                let chunk = latents.narrow(2, first, config.chunk).unwrap();
+                let timesteps = &self.timesteps[first..first + config.chunk];
+                let velocity =
+                    self.transformer.forward_chunk(&chunk, timesteps, &self.context, &cache, &cancel);
+                self.transformer.cache_chunk(&chunk, timesteps, &self.context, &mut cache, &cancel).unwrap();
+                velocity.unwrap()
+            })
+            .collect();
+        Tensor::cat(&chunks, 2).unwrap()
+    }
+}
+
+#[test]
+fn chunk_by_chunk_equals_one_masked_pass() {
+    let causal = Causal::open();
+    for (case, window, sink) in [("all", 8, 0), ("rolling", 3, 0), ("sink", 3, 1)] {
+        let made = causal.run(CausalConfig { chunk: 2, window, sink });
+        assert_close(case, &made, &causal.expected[case], TOLERANCE);
+    }
+}
+
+#[test]
+fn one_chunk_of_all_frames_equals_the_whole_clip() {
+    let causal = Causal::open();
+    let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
+    let whole = causal.transformer.forward(latents, &causal.timesteps, &causal.context, &cancel).unwrap();
+    assert_close("whole", &whole, &causal.expected["bidirectional"], TOLERANCE);
+    let chunk = causal.run(CausalConfig { chunk: 8, window: 8, sink: 0 });
+    assert_close("chunk", &chunk, &whole, 0.0);
+}
+
+#[test]
+fn a_cleared_cache_begins_anew_at_any_size() {
+    let causal = Causal::open();
+    let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
+    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0 });
+    let chunk = latents.narrow(2, 0, 2).unwrap();
+    let step = |chunk: &Tensor, cache: &KvCache| {
+        causal.transformer.forward_chunk(chunk, &[500.0], &causal.context, cache, &cancel)
+    };
+    let first = step(&chunk, &cache).unwrap();
+    causal.transformer.cache_chunk(&chunk, &[0.0], &causal.context, &mut cache, &cancel).unwrap();
+
+    let smaller = chunk.narrow(3, 0, 2).unwrap();
+    assert!(matches!(step(&smaller, &cache), Err(Error::Request(_))), "the size changed within a shot");
+    cache.clear();
+    step(&smaller, &cache).unwrap();
+    assert_close("anew", &step(&chunk, &cache).unwrap(), &first, 0.0);
+}
+
+#[test]
+fn a_cancelled_computation_leaves_the_cache_as_it_was() {
+    let causal = Causal::open();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0 });
+    let chunk = causal.expected["latents"].narrow(2, 0, 2).unwrap();
+    let made = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
+    assert!(matches!(made, Err(Error::Cancelled)));
+    let cached = causal.transformer.cache_chunk(&chunk, &[0.0], &causal.context, &mut cache, &cancel);
+    assert!(matches!(cached, Err(Error::Cancelled)));
+    assert_eq!(cache.frames(), 0);
+}
+
+#[test]
+fn half_precision_stays_near() {
+    let pipeline = Pipeline::open("t2v-euler");
+    let expected = &pipeline.expected;
+    let transformer =
+        WanTransformer::open(&pipeline.source, "transformer", DType::F16, &Device::Cpu).unwrap();
+    let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+    let timestep = f64::from(values(&expected["step_timestep"])[0]);
+    let velocity =
+        transformer.forward(&expected["step_input"], &[timestep], &context, &Cancel::new()).unwrap();
+    assert_eq!(velocity.dtype(), DType::F32);
+    assert_close("f16", &velocity, &expected["step_output"], 0.1);
+}
+
+#[test]
+fn inputs_of_the_wrong_shape_are_refused() {
+    let pipeline = Pipeline::open("t2v-unipc");
+    let transformer = open(&pipeline);
+    let context = transformer.context(&pipeline.expected["prompt_embeds"]).unwrap();
+    let latents =
+        |shape: (usize, usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let timesteps = [0.0, 1.0, 2.0];
+    for (shape, timesteps) in [
+        ((1, 4, 3, 4, 5), &timesteps[..1]),
+        ((1, 5, 3, 4, 4), &timesteps[..1]),
+        ((2, 4, 3, 4, 4), &timesteps[..1]),
+        ((1, 4, 0, 4, 4), &timesteps[..1]),
+        ((1, 4, 3, 4, 4), &timesteps[..0]),
+        ((1, 4, 3, 4, 4), &timesteps[..2]),
+        // More latent frames than there are positions.
+        ((1, 4, 1025, 2, 2), &timesteps[..1]),
+    ] {
+        let made = transformer.forward(&latents(shape), timesteps, &context, &Cancel::new());
+        assert!(matches!(made, Err(Error::Request(_))), "{shape:?} {timesteps:?}");
+    }
+    let narrow = Tensor::zeros((1, 512, 21), DType::F32, &Device::Cpu).unwrap();
+    assert!(matches!(transformer.context(&narrow), Err(Error::Request(_))));
+}
+
+#[test]
+fn a_config_that_makes_no_transformer_is_refused_by_name() {
+    let good = Config::default();
+    let refusals = [
+        (Config { image_dim: Some(1280), ..good.clone() }, "image_dim"),
+        (Config { added_kv_proj_dim: Some(5120), ..good.clone() }, "added_kv_proj_dim"),
+        (Config { patch_size: [2, 2, 2], ..good.clone() }, "patch_size"),
+        (Config { patch_size: [1, 0, 2], ..good.clone() }, "patch_size"),
+        (Config { num_attention_heads: 0, ..good.clone() }, "num_attention_heads"),
+        (Config { attention_head_dim: 7, ..good.clone() }, "even"),
+        (Config { attention_head_dim: 4, ..good.clone() }, "attention_head_dim"),
+        (Config { freq_dim: 5, ..good.clone() }, "even"),
+        (Config { num_attention_heads: 1 << 19, ..good.clone() }, "×"),
+        (Config { num_attention_heads: usize::MAX, ..good.clone() }, "num_attention_heads"),
+        (Config { num_layers: usize::MAX, ..good.clone() }, "num_layers"),
+        (Config { eps: 0.0, ..good.clone() }, "eps"),
+    ];
+    assert!(good.check().is_ok());
+    for (config, word) in refusals {
+        let error = config.check().unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}

@@ -1,0 +1,69 @@
+//! What the reference computed: files in `tests/fixtures`, made by the scripts in `tests/reference`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use soragen::checkpoint::Source;
+
+/// The path of a fixture.
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// The tensors of a `.safetensors` fixture.
+pub fn tensors(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path(name), &Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// A `.json` fixture.
+pub fn json(name: &str) -> serde_json::Value {
+    let text = std::fs::read_to_string(path(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// A tiny pipeline: the model, and what diffusers made with it.
+pub struct Pipeline {
+    /// The model folder.
+    pub source: Source,
+    /// The tensors of `expected.safetensors`; `make_pipelines.py` names them.
+    pub expected: HashMap<String, Tensor>,
+    /// What was asked for.
+    pub request: serde_json::Value,
+}
+
+/// The names of all tiny pipelines.
+pub const PIPELINES: [&str; 4] = ["t2v-unipc", "t2v-euler", "ti2v-22", "i2v-22"];
+
+impl Pipeline {
+    /// One of [`PIPELINES`].
+    pub fn open(name: &str) -> Self {
+        let folder = format!("pipelines/{name}");
+        Self {
+            source: Source::Folder(path(&folder)),
+            expected: tensors(&format!("{folder}/expected.safetensors")),
+            request: json(&format!("{folder}/request.json")),
+        }
+    }
+}
+
+/// All elements, as f32.
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor
+        .to_dtype(DType::F32)
+        .and_then(|t| t.flatten_all())
+        .and_then(|t| t.to_vec1())
+        .expect("a tensor of numbers")
+}
+
+/// Fails unless the tensors have one shape and no elements are further apart than `tolerance`.
+#[track_caller]
+pub fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f32) {
+    assert_eq!(actual.dims(), expected.dims(), "{what}: shape");
+    let furthest = values(actual)
+        .into_iter()
+        .zip(values(expected))
+        .map(|(a, b)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() })
+        .fold(0.0, f32::max);
+    assert!(furthest <= tolerance, "{what}: off by {furthest:e}, more than {tolerance:e}");
+}

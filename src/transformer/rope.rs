@@ -47,7 +47,7 @@ impl Rope {
                 )));
             }
         }
-        let axes = self.shares.map(|share| frequencies(share));
+        let axes = self.shares.map(frequencies);
         let tokens: usize = grid.iter().product();
         let pairs: usize = axes.iter().map(Vec::len).sum();
         let (mut cos, mut sin) = (Vec::with_capacity(tokens * pairs), Vec::with_capacity(tokens * pairs));

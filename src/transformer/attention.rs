@@ -120,7 +120,9 @@ fn attend(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Re
         .step_by(rows)
         .map(|first| {
             let query = query.narrow(2, first, rows.min(queries - first))?.contiguous()?;
-            let weights = candle_nn::ops::softmax_last_dim(&matmul(&query, &key)?)?;
+            // In f32: a CPU would add up many small weights in the tensor's own format.
+            let scores = matmul(&query, &key)?.to_dtype(DType::F32)?;
+            let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(value.dtype())?;
             Ok(matmul(&weights, value)?)
         })
         .collect::<Result<Vec<_>>>()?;

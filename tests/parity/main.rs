@@ -1,4 +1,6 @@
 //! Parity with the reference.
 
 mod scheduler;
+mod shapes;
 mod transformer;
+mod umt5;

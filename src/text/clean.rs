@@ -1,0 +1,90 @@
+//! Prompts as Wan was trained on them: diffusers' `prompt_clean`.
+//!
+//! That is `ftfy.fix_text` (<https://ftfy.readthedocs.io>), `html.unescape` twice and white space
+//! collapsed. Of ftfy everything is done but the repair of text decoded in a wrong encoding.
+
+use htmlize::unescape;
+use tokenizers::NormalizedString;
+
+/// `prompt` cleaned.
+pub fn clean(prompt: &str) -> String {
+    let fixed: Vec<String> = prompt.split('\n').map(fix).collect();
+    let unescaped = unescape(unescape(fixed.join("\n")).as_ref()).into_owned();
+    unescaped.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What `ftfy.fix_text` does to a line, until it changes nothing more.
+fn fix(line: &str) -> String {
+    let mut text = line.to_owned();
+    loop {
+        // Text with tags is taken to mean its entities as they stand.
+        let unescaped = if text.contains('<') { text.clone() } else { unescape_closed(&text) };
+        let replaced: String = without_terminal_escapes(&unescaped).chars().flat_map(replacement).collect();
+        let mut normalized = NormalizedString::from(replaced);
+        let fixed = normalized.nfc().get().to_owned();
+        if fixed == text {
+            return text;
+        }
+        text = fixed;
+    }
+}
+
+/// Replaces entities that end in a semicolon, so that `a&copy` stays.
+fn unescape_closed(text: &str) -> String {
+    let mut parts = text.split('&');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(';') {
+            Some((name, rest)) if is_entity(name) => {
+                out += &unescape(format!("&{name};"));
+                out += rest;
+            }
+            _ => {
+                out.push('&');
+                out += part;
+            }
+        }
+    }
+    out
+}
+
+fn is_entity(name: &str) -> bool {
+    let name = name.strip_prefix('#').unwrap_or(name);
+    (1..=24).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Drops what colours text on a terminal: ESC, `[`, digits and semicolons, a letter.
+fn without_terminal_escapes(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        match end.chars().next() {
+            Some(letter) if letter.is_ascii_alphabetic() => out += &end[1..],
+            _ => {
+                out.push('[');
+                out += part;
+            }
+        }
+    }
+    out
+}
+
+/// Ligatures and wide letters taken apart, quotes straightened, line ends made one, control characters
+/// dropped.
+fn replacement(c: char) -> impl Iterator<Item = char> {
+    let compatible = |c: char| NormalizedString::from(c.to_string()).nfkc().get().to_owned();
+    let text = match c {
+        '\u{2bc}' | '\u{2018}'..='\u{201b}' => "'".to_owned(),
+        '\u{201c}'..='\u{201f}' => "\"".to_owned(),
+        'ŉ' => "ʼn".to_owned(),
+        'ﬅ' => "ſt".to_owned(),
+        'Ĳ' | 'ĳ' | 'Ǳ'..='ǳ' | 'Ǆ'..='ǌ' | 'ﬀ'..='ﬄ' | 'ﬆ' => compatible(c),
+        '\u{3000}' | '\u{ff01}'..='\u{ffef}' => compatible(c),
+        '\r' | '\u{2028}' | '\u{2029}' | '\u{85}' => "\n".to_owned(),
+        '\0'..='\u{8}' | '\u{b}' | '\u{e}'..='\u{1f}' | '\u{7f}' => String::new(),
+        '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}' => String::new(),
+        other => other.to_string(),
+    };
+    text.chars().collect::<Vec<_>>().into_iter()
+}

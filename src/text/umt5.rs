@@ -1,0 +1,310 @@
+//! UMT5 (<https://arxiv.org/abs/2304.09151>), the text encoder of Wan: transformers' `UMT5EncoderModel`.
+//!
+//! A T5 encoder in which every layer has a relative position bias of its own.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{Linear, VarBuilder};
+use serde::Deserialize;
+use tokenizers::{Tokenizer, TruncationParams};
+
+use super::clean;
+use crate::checkpoint::Source;
+use crate::matmul::{linear, matmul};
+use crate::{Cancel, Error, Result};
+
+const CONFIG: &str = "text_encoder/config.json";
+const TOKENIZER: &str = "tokenizer/tokenizer.json";
+
+/// Tokens that Wan's transformer is given, whatever the prompt's length.
+pub const MAX_TOKENS: usize = 512;
+
+/// The sizes of an encoder; the names and defaults are those of transformers' `UMT5Config`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct Umt5Config {
+    pub vocab_size: usize,
+    pub d_model: usize,
+    pub d_kv: usize,
+    pub d_ff: usize,
+    pub num_layers: usize,
+    pub num_heads: usize,
+    pub relative_attention_num_buckets: usize,
+    pub relative_attention_max_distance: usize,
+    pub layer_norm_epsilon: f64,
+    /// Only `gated-gelu` is supported.
+    pub feed_forward_proj: String,
+}
+
+impl Default for Umt5Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 250_112,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 1024,
+            num_layers: 8,
+            num_heads: 6,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            feed_forward_proj: "gated-gelu".into(),
+        }
+    }
+}
+
+impl Umt5Config {
+    /// Refuses sizes that make no encoder, and kinds of it that are not supported.
+    ///
+    /// # Errors
+    /// [`Error::Request`] names the setting.
+    pub fn check(&self) -> Result<()> {
+        const MOST: usize = 1 << 20;
+        let refuse = |reason: String| Err(Error::Request(format!("text encoder: {reason}")));
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_layers", self.num_layers),
+            ("num_heads", self.num_heads),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+            ("num_heads × d_kv", self.num_heads.saturating_mul(self.d_kv)),
+        ];
+        for (name, size) in sizes {
+            if !(1..=MOST).contains(&size) {
+                return refuse(format!("{name} is {size}, not from 1 to {MOST}"));
+            }
+        }
+        let exact = self.relative_attention_num_buckets / 4;
+        if exact == 0 || self.relative_attention_max_distance <= exact {
+            return refuse(format!(
+                "relative_attention_num_buckets is {} and relative_attention_max_distance {}; \
+                 at least 4 are needed, and more than a quarter of them",
+                self.relative_attention_num_buckets, self.relative_attention_max_distance
+            ));
+        }
+        if self.feed_forward_proj != "gated-gelu" {
+            return refuse(format!(
+                "feed_forward_proj is {:?}; only \"gated-gelu\" is supported",
+                self.feed_forward_proj
+            ));
+        }
+        Ok(())
+    }
+
+    /// The number of the bias between a query and a key `distance` tokens after it. Near ones have their
+    /// own, those further away share, the more the further.
+    fn bucket(&self, distance: i64) -> u32 {
+        let half = self.relative_attention_num_buckets / 2;
+        let sign = if distance > 0 { half } else { 0 };
+        let far = distance.unsigned_abs() as usize;
+        let exact = half / 2;
+        let bucket = if far < exact {
+            far
+        } else {
+            let range = (self.relative_attention_max_distance as f64 / exact as f64).ln() as f32;
+            let place = (far as f32 / exact as f32).ln() / range * (half - exact) as f32;
+            (exact + place as usize).min(half - 1)
+        };
+        (sign + bucket) as u32
+    }
+}
+
+/// UMT5 with its tokenizer.
+pub struct Umt5 {
+    tokenizer: Tokenizer,
+    encoder: Umt5Encoder,
+}
+
+impl Umt5 {
+    /// Opens `text_encoder/` and `tokenizer/` of `source`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::Invalid`] if files are missing, damaged or of an unsupported kind.
+    pub fn open(source: &Source, dtype: DType, device: &Device) -> Result<Self> {
+        if !source.exists(TOKENIZER) && source.exists("tokenizer/spiece.model") {
+            return Err(source.invalid(
+                "tokenizer/spiece.model",
+                "tokenizers of this format are not read; put the tokenizer.json of google/umt5-xxl beside it",
+            ));
+        }
+        let mut tokenizer =
+            Tokenizer::from_bytes(source.read(TOKENIZER)?).map_err(|e| source.invalid(TOKENIZER, e))?;
+        let truncation = TruncationParams { max_length: MAX_TOKENS, ..Default::default() };
+        tokenizer
+            .with_padding(None)
+            .with_truncation(Some(truncation))
+            .map_err(|e| source.invalid(TOKENIZER, e))?;
+
+        let config: Umt5Config = source.json(CONFIG)?;
+        config.check().map_err(|e| source.invalid(CONFIG, e))?;
+        let weights = source.weights("text_encoder", "model", dtype, device)?;
+        let encoder = Umt5Encoder::load(weights, &config).map_err(|e| source.invalid("text_encoder", e))?;
+        Ok(Self { tokenizer, encoder })
+    }
+
+    /// The prompt, cleaned, as token numbers with the end of the sentence, at most [`MAX_TOKENS`].
+    pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .tokenizer
+            .encode(clean(prompt), true)
+            .map_err(|e| Error::Request(format!("the prompt cannot be tokenized: {e}")))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The last hidden state `[1, 512, d_model]`, zero after the prompt's last token.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] within a layer of a cancel.
+    pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+        let hidden = self.encoder.forward(&self.tokens(prompt)?, cancel)?;
+        Ok(hidden.pad_with_zeros(1, 0, MAX_TOKENS.saturating_sub(hidden.dim(1)?))?)
+    }
+}
+
+/// The encoder alone.
+///
+/// What flows from layer to layer is f32 whatever the weights are, since in f16 it would overflow.
+pub struct Umt5Encoder {
+    config: Umt5Config,
+    shared: Tensor,
+    blocks: Vec<Block>,
+    final_layer_norm: Norm,
+    dtype: DType,
+}
+
+impl Umt5Encoder {
+    /// Takes the weights that `config` calls for from `vb`, in its number format.
+    pub fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
+        config.check()?;
+        let encoder = vb.pp("encoder");
+        let name = if vb.contains_tensor("shared.weight") { "shared" } else { "encoder.embed_tokens" };
+        let blocks = encoder.pp("block");
+        Ok(Self {
+            shared: vb.pp(name).get((config.vocab_size, config.d_model), "weight")?,
+            blocks: (0..config.num_layers)
+                .map(|i| Block::load(blocks.pp(i), config))
+                .collect::<Result<_>>()?,
+            final_layer_norm: Norm::load(encoder.pp("final_layer_norm"), config)?,
+            dtype: vb.dtype(),
+            config: config.clone(),
+        })
+    }
+
+    /// `[1, tokens, d_model]`, in the weights' number format.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for tokens that the encoder does not know, or none at all.
+    pub fn forward(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
+        if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= self.config.vocab_size) {
+            return Err(Error::Request(
+                "the tokenizer gives tokens that the text encoder does not know; they are not of one model"
+                    .into(),
+            ));
+        }
+        let device = self.shared.device();
+        let length = tokens.len();
+        let positions = 0..length as i64;
+        let buckets: Vec<u32> = positions
+            .clone()
+            .flat_map(|query| positions.clone().map(move |key| key - query))
+            .map(|distance| self.config.bucket(distance))
+            .collect();
+        let buckets = Tensor::from_vec(buckets, length * length, device)?;
+
+        let tokens = Tensor::from_slice(tokens, length, device)?;
+        let mut x = self.shared.index_select(&tokens, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
+        for block in &self.blocks {
+            cancel.check()?;
+            x = block.forward(&x, &buckets, self.dtype)?;
+        }
+        Ok(self.final_layer_norm.forward(&x)?.to_dtype(self.dtype)?)
+    }
+}
+
+struct Block {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    /// f32 `[buckets, heads]`.
+    relative_attention_bias: Tensor,
+    attention_norm: Norm,
+    wi_0: Linear,
+    wi_1: Linear,
+    wo: Linear,
+    feed_forward_norm: Norm,
+    heads: usize,
+}
+
+impl Block {
+    fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
+        let (dim, inner) = (config.d_model, config.num_heads * config.d_kv);
+        let (attention, feed_forward) = (vb.pp("layer.0"), vb.pp("layer.1"));
+        let (layer, dense) = (attention.pp("SelfAttention"), feed_forward.pp("DenseReluDense"));
+        let table = (config.relative_attention_num_buckets, config.num_heads);
+        // The products in here are beyond f16.
+        let wide = if vb.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
+        Ok(Self {
+            q: candle_nn::linear_no_bias(dim, inner, layer.pp("q"))?,
+            k: candle_nn::linear_no_bias(dim, inner, layer.pp("k"))?,
+            v: candle_nn::linear_no_bias(dim, inner, layer.pp("v"))?,
+            o: candle_nn::linear_no_bias(inner, dim, layer.pp("o"))?,
+            relative_attention_bias: layer
+                .to_dtype(DType::F32)
+                .get(table, "relative_attention_bias.weight")?,
+            attention_norm: Norm::load(attention.pp("layer_norm"), config)?,
+            wi_0: candle_nn::linear_no_bias(dim, config.d_ff, dense.pp("wi_0"))?,
+            wi_1: candle_nn::linear_no_bias(dim, config.d_ff, dense.pp("wi_1"))?,
+            wo: candle_nn::linear_no_bias(config.d_ff, dim, wide.pp("wo"))?,
+            feed_forward_norm: Norm::load(feed_forward.pp("layer_norm"), config)?,
+            heads: config.num_heads,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, buckets: &Tensor, dtype: DType) -> Result<Tensor> {
+        let attended = self.attend(&self.attention_norm.forward(x)?.to_dtype(dtype)?, buckets)?;
+        let x = (x + attended.to_dtype(DType::F32)?)?;
+
+        let normed = self.feed_forward_norm.forward(&x)?.to_dtype(dtype)?;
+        let wide = self.wo.weight().dtype();
+        let gate = linear(&self.wi_0, &normed)?.to_dtype(wide)?.gelu()?;
+        let fed = linear(&self.wo, &(gate * linear(&self.wi_1, &normed)?.to_dtype(wide)?)?)?;
+        Ok((x + fed.to_dtype(DType::F32)?)?)
+    }
+
+    /// Attention of `x` `[1, tokens, d_model]`. Queries are not scaled.
+    fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
+        let (_, tokens, _) = x.dims3()?;
+        let split = |x: Tensor| x.reshape((1, tokens, self.heads, ()))?.transpose(1, 2);
+        let query = split(linear(&self.q, x)?)?.contiguous()?;
+        let key = split(linear(&self.k, x)?)?.transpose(2, 3)?.contiguous()?;
+        let value = split(linear(&self.v, x)?)?.contiguous()?;
+
+        let bias = self.relative_attention_bias.index_select(buckets, 0)?;
+        let bias = bias.t()?.contiguous()?.reshape((1, self.heads, tokens, tokens))?;
+        let scores = (matmul(&query, &key)?.to_dtype(DType::F32)? + bias)?;
+        let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(x.dtype())?;
+        let found = matmul(&weights, &value)?.transpose(1, 2)?.contiguous()?.reshape((1, tokens, ()))?;
+        Ok(linear(&self.o, &found)?)
+    }
+}
+
+/// Root mean square norm with a weight, in f32.
+struct Norm {
+    weight: Tensor,
+    eps: f32,
+}
+
+impl Norm {
+    fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
+        let weight = vb.to_dtype(DType::F32).get(config.d_model, "weight")?;
+        Ok(Self { weight, eps: config.layer_norm_epsilon as f32 })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(candle_nn::ops::rms_norm(x, &self.weight, self.eps)?)
+    }
+}

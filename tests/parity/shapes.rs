@@ -1,0 +1,28 @@
+//! The loaders take every tensor of the real models, each in its shape (`make_shapes.py`).
+
+use serde::de::DeserializeOwned;
+use soragen::text::Umt5Encoder;
+use soragen::transformer::WanTransformer;
+use soragen_tests::fixtures::json;
+use soragen_tests::recording::{Shapes, assert_loads};
+
+/// A real model's configuration, and its tensors.
+pub fn model<C: DeserializeOwned>(name: &str) -> (C, Shapes) {
+    let mut file = json(&format!("shapes/{name}.json"));
+    let mut take = |key: &str| file[key].take();
+    (serde_json::from_value(take("config")).unwrap(), serde_json::from_value(take("tensors")).unwrap())
+}
+
+#[test]
+fn transformers() {
+    for name in ["wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"] {
+        let (config, tensors) = model(name);
+        assert_loads(name, &tensors, |vb| drop(WanTransformer::load(vb, &config).unwrap()));
+    }
+}
+
+#[test]
+fn umt5() {
+    let (config, tensors) = model("umt5-xxl");
+    assert_loads("umt5-xxl", &tensors, |vb| drop(Umt5Encoder::load(vb, &config).unwrap()));
+}

@@ -1,0 +1,59 @@
+"""Lists every tensor of the real models, with its shape, in tests/fixtures/shapes; no weights are made.
+
+    python make_shapes.py
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import UMT5Config, UMT5EncoderModel
+
+FOLDER = Path(__file__).parent.parent / "fixtures" / "shapes"
+
+# The sizes in diffusers' scripts/convert_wan_to_diffusers.py.
+TRANSFORMERS = {
+    "wan2.1-t2v-1.3b": dict(num_attention_heads=12, num_layers=30, ffn_dim=8960, in_channels=16, out_channels=16),
+    "wan2.1-t2v-14b": dict(num_attention_heads=40, num_layers=40, ffn_dim=13824, in_channels=16, out_channels=16),
+    "wan2.2-ti2v-5b": dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48),
+}
+VAES = {
+    "wan2.1-vae": {},
+    "wan2.2-vae": dict(
+        base_dim=160,
+        decoder_base_dim=256,
+        z_dim=48,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        # 48 numbers; they have no part in the shapes.
+        latents_mean=[0.0] * 48,
+        latents_std=[1.0] * 48,
+    ),
+}
+UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+
+
+def write(name, model, config):
+    shapes = {key: list(value.shape) for key, value in sorted(model.state_dict().items())}
+    # The same tensor as shared.weight, which files hold once.
+    shapes.pop("encoder.embed_tokens.weight", None)
+    config = {key: value for key, value in config.items() if not key.startswith("_")}
+    text = json.dumps(dict(config=config, tensors=shapes), separators=(",", ":"))
+    (FOLDER / f"{name}.json").write_text(text + "\n")
+    print(name, len(shapes), "tensors,", sum(torch.Size(s).numel() for s in shapes.values()) / 1e9, "billion numbers")
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with torch.device("meta"):
+        for name, config in TRANSFORMERS.items():
+            model = WanTransformer3DModel(attention_head_dim=128, **config)
+            write(name, model, dict(model.config))
+        for name, config in VAES.items():
+            model = AutoencoderKLWan(**config)
+            write(name, model, dict(model.config))
+        write("umt5-xxl", UMT5EncoderModel(UMT5Config(**UMT5_XXL)), UMT5_XXL)

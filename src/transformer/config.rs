@@ -118,9 +118,6 @@ impl Config {
         if !self.attention_head_dim.is_multiple_of(2) || !self.freq_dim.is_multiple_of(2) {
             return refuse("attention_head_dim and freq_dim must be even".into());
         }
-        if self.attention_head_dim < 6 {
-            return refuse("attention_head_dim is below 6, too few for positions on three axes".into());
-        }
         if !(self.eps.is_finite() && self.eps > 0.0) {
             return refuse(format!("eps is {}", self.eps));
         }

@@ -1,9 +1,11 @@
 //! Schedules and steps against diffusers' and Self-Forcing's (`make_schedulers.py`).
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use soragen::Cancel;
 use soragen::checkpoint::Source;
 use soragen::scheduler::{Scheduler, SchedulerConfig};
-use soragen_tests::fixtures::{PIPELINES, Pipeline, json, values};
+use soragen::transformer::WanTransformer;
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, values};
 
 fn read(config: &serde_json::Value) -> soragen::Result<SchedulerConfig> {
     let folder = tempfile::tempdir().unwrap();
@@ -47,14 +49,39 @@ fn schedules_and_steps_equal_the_reference() {
     }
 }
 
+/// Transformer and scheduler together: what diffusers' pipelines do between text encoder and autoencoder.
 #[test]
 fn a_pipeline_is_sampled_as_in_diffusers() {
     for name in PIPELINES {
-        let pipeline = Pipeline::open(name);
-        let scheduler = SchedulerConfig::read(&pipeline.source).unwrap();
-        let is_unipc = matches!(scheduler, SchedulerConfig::UniPc { .. });
-        assert_eq!(is_unipc, name != "t2v-euler");
-        assert_eq!(scheduler.shift(), if name == "t2v-unipc" { 3.0 } else { 5.0 });
+        let Pipeline { source, expected, request } = Pipeline::open(name);
+        let transformer = WanTransformer::open(&source, "transformer", DType::F32, &Device::Cpu).unwrap();
+        let context = |name| expected.get(name).map(|embeds| transformer.context(embeds).unwrap());
+        let (prompt, negative) = (context("prompt_embeds").unwrap(), context("negative_prompt_embeds"));
+        let guidance = request["guidance"].as_f64().unwrap();
+        let steps = request["steps"].as_u64().unwrap() as u32;
+        let cancel = Cancel::new();
+
+        let mut scheduler = SchedulerConfig::read(&source).unwrap().start(steps, None).unwrap();
+        let mut latents = expected["latents"].clone();
+        for (index, timestep) in scheduler.timesteps().to_vec().into_iter().enumerate() {
+            let (mut input, mut timesteps) = (latents.clone(), vec![timestep]);
+            if let Some(image) = expected.get("image_latents") {
+                // The first frame is given, and clean.
+                let frames = latents.dim(2).unwrap();
+                input = Tensor::cat(&[image, &latents.narrow(2, 1, frames - 1).unwrap()], 2).unwrap();
+                timesteps = [0.0].into_iter().chain(std::iter::repeat_n(timestep, frames - 1)).collect();
+            }
+            let velocity = |context| transformer.forward(&input, &timesteps, context, &cancel).unwrap();
+            let mut towards = velocity(&prompt);
+            if let Some(negative) = &negative {
+                let away = velocity(negative);
+                towards = (&away + ((&towards - &away).unwrap() * guidance).unwrap()).unwrap();
+            }
+            latents =
+                scheduler.step(index, &towards, &latents, || unreachable!("no noise is drawn")).unwrap();
+            let expected = expected["trace"].get(index).unwrap();
+            assert_close(&format!("{name}: step {index}"), &latents, &expected, 5e-5);
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod cancel;
 pub mod checkpoint;
 mod error;
 mod frames;
+mod kernels;
 mod matmul;
 mod model;
 mod noise;

@@ -9,6 +9,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use super::clean;
 use crate::checkpoint::Source;
+use crate::kernels::gelu;
 use crate::matmul::{linear, matmul};
 use crate::{Cancel, Error, Result};
 
@@ -270,7 +271,7 @@ impl Block {
 
         let normed = self.feed_forward_norm.forward(&x)?.to_dtype(dtype)?;
         let wide = self.wo.weight().dtype();
-        let gate = linear(&self.wi_0, &normed)?.to_dtype(wide)?.gelu()?;
+        let gate = gelu(&linear(&self.wi_0, &normed)?.to_dtype(wide)?)?;
         let fed = linear(&self.wo, &(gate * linear(&self.wi_1, &normed)?.to_dtype(wide)?)?)?;
         Ok((x + fed.to_dtype(DType::F32)?)?)
     }

@@ -7,6 +7,7 @@ use super::Config;
 use super::attention::{Attention, KeyValue};
 use super::rope::Rotation;
 use crate::Result;
+use crate::kernels::gelu;
 use crate::matmul::linear;
 
 /// What a block needs besides the tokens.
@@ -83,7 +84,7 @@ impl Block {
         let x = (&x + self.attn2.forward(&normed, around.text, None)?)?;
 
         let normed = self.norm.modulated(&x, &modulation, 3)?;
-        let fed = linear(&self.ffn_out, &linear(&self.ffn_in, &normed)?.gelu()?)?;
+        let fed = linear(&self.ffn_out, &gelu(&linear(&self.ffn_in, &normed)?)?)?;
         Ok((gated(&x, &fed, &modulation, 5)?, own))
     }
 }

@@ -190,6 +190,16 @@ impl Source {
         Error::Invalid { path: self.path(path), reason: reason.to_string() }
     }
 
+    /// What `error`, met while the weights in `folder` were loaded, says to whoever has the folder.
+    pub fn unfit(&self, folder: &str, error: Error) -> Error {
+        match error {
+            Error::Compute(e) => {
+                self.invalid(folder, format!("the weights are not those that config.json tells of: {e}"))
+            }
+            other => other,
+        }
+    }
+
     fn missing(&self, path: &str) -> Error {
         Error::NotFound {
             path: self.path(path),

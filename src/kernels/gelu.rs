@@ -31,7 +31,7 @@ impl CustomOp1 for Gelu {
         let mut out = vec![0f32; source.len()];
         out.par_chunks_mut(PORTION).zip(source.par_chunks(PORTION)).for_each(|(out, source)| {
             for (out, &x) in out.iter_mut().zip(source) {
-                const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+                const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
                 *out = x / (1.0 + exp(-TWO_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)));
             }
         });

@@ -142,7 +142,7 @@ impl Umt5 {
         let config: Umt5Config = source.json(CONFIG)?;
         config.check().map_err(|e| source.invalid(CONFIG, e))?;
         let weights = source.weights("text_encoder", "model", dtype, device)?;
-        let encoder = Umt5Encoder::load(weights, &config).map_err(|e| source.invalid("text_encoder", e))?;
+        let encoder = Umt5Encoder::load(weights, &config).map_err(|e| source.unfit("text_encoder", e))?;
         Ok(Self { tokenizer, encoder })
     }
 

@@ -66,7 +66,7 @@ impl WanTransformer {
         let config: Config = source.json(&path)?;
         config.check().map_err(|e| source.invalid(&path, e))?;
         let weights = source.weights(folder, "diffusion_pytorch_model", dtype, device)?;
-        Self::load(weights, &config).map_err(|e| source.invalid(folder, e))
+        Self::load(weights, &config).map_err(|e| source.unfit(folder, e))
     }
 
     /// Takes the weights that `config` calls for from `vb`, in its number format; norms, tables and the

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
+use soragen::checkpoint::Source;
 use soragen::transformer::{CausalConfig, Config, Context, KvCache, WanTransformer};
 use soragen::{Cancel, Error};
-use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, tensors, values};
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, values};
 
 /// Sums of f32 in another order.
 const TOLERANCE: f32 = 3e-5;
@@ -165,6 +166,32 @@ fn inputs_of_the_wrong_shape_are_refused() {
     }
     let narrow = Tensor::zeros((1, 512, 21), DType::F32, &Device::Cpu).unwrap();
     assert!(matches!(transformer.context(&narrow), Err(Error::Request(_))));
+}
+
+#[test]
+fn weights_that_do_not_fit_the_config_are_named() {
+    let pipeline = Pipeline::open("t2v-unipc");
+    let original = pipeline.source.path("transformer");
+    let weights = "diffusion_pytorch_model.safetensors";
+    for (setting, value, word) in [
+        ("num_layers", 3.into(), "blocks.2."),
+        ("ffn_dim", 41.into(), "ffn"),
+        ("patch_size", serde_json::json!([2, 2, 2]), "patch_size"),
+        ("num_layers", "two".into(), "not understood"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let transformer = folder.path().join("transformer");
+        std::fs::create_dir(&transformer).unwrap();
+        std::fs::copy(original.join(weights), transformer.join(weights)).unwrap();
+        let mut config = json("pipelines/t2v-unipc/transformer/config.json");
+        config[setting] = value;
+        std::fs::write(transformer.join("config.json"), config.to_string()).unwrap();
+
+        let source = Source::Folder(folder.path().into());
+        let error = WanTransformer::open(&source, "transformer", DType::F32, &Device::Cpu).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Invalid { .. }) && text.contains(word), "{setting}: {text}");
+    }
 }
 
 #[test]

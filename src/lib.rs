@@ -27,6 +27,7 @@
 pub mod autoencoder;
 mod cancel;
 pub mod checkpoint;
+mod device;
 mod error;
 mod frames;
 mod kernels;

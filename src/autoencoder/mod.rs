@@ -1,1 +1,152 @@
-//! autoencoder
+//! Between pixels and latents. Each autoencoder decodes as a stream: latent frames in, as they are made,
+//! frames out; how they are cut into chunks makes no difference, and memory stays flat.
+
+mod conv;
+mod stream;
+mod taehv;
+mod wan;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use crate::checkpoint::Source;
+use crate::{Cancel, Error, Result};
+use stream::Memory;
+pub use taehv::{Taehv, TaehvConfig};
+pub use wan::{AutoencoderKlWan, WanConfig};
+
+const CONFIG: &str = "vae/config.json";
+
+/// `vae/config.json`.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// Wan 2.1's or 2.2's.
+    Wan(WanConfig),
+    /// TAEHV's.
+    Taehv(TaehvConfig),
+}
+
+impl Config {
+    /// Reads it from `source`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::Invalid`], if it is of a kind that is not supported too.
+    pub fn read(source: &Source) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Class {
+            #[serde(rename = "_class_name")]
+            name: String,
+        }
+        let class: Class = source.json(CONFIG)?;
+        let (config, checked) = match class.name.as_str() {
+            "AutoencoderKLWan" => {
+                let config: WanConfig = source.json(CONFIG)?;
+                let checked = config.check();
+                (Self::Wan(config), checked)
+            }
+            "AutoencoderTAEHV" => {
+                let config: TaehvConfig = source.json(CONFIG)?;
+                let checked = config.check();
+                (Self::Taehv(config), checked)
+            }
+            other => {
+                let reason = format!("{other} is not supported; AutoencoderKLWan and AutoencoderTAEHV are");
+                return Err(source.invalid(CONFIG, reason));
+            }
+        };
+        checked.map_err(|reason| source.invalid(CONFIG, reason))?;
+        Ok(config)
+    }
+
+    /// Pixels of a latent's side.
+    pub fn spatial_factor(&self) -> usize {
+        match self {
+            Self::Wan(config) => config.scale_factor_spatial,
+            Self::Taehv(config) => config.spatial_factor(),
+        }
+    }
+
+    /// Frames of a latent frame, but for the first, which is one.
+    pub fn temporal_factor(&self) -> usize {
+        match self {
+            Self::Wan(config) => config.scale_factor_temporal,
+            Self::Taehv(config) => config.temporal_factor(),
+        }
+    }
+
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        match self {
+            Self::Wan(config) => config.z_dim,
+            Self::Taehv(config) => config.latent_channels,
+        }
+    }
+}
+
+/// An opened autoencoder.
+#[derive(Clone, Debug)]
+pub struct Autoencoder {
+    config: Config,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Wan(Box<AutoencoderKlWan>),
+    Taehv(Taehv),
+}
+
+/// What a decoder remembers of the latents it has seen.
+#[derive(Clone, Debug, Default)]
+pub struct DecoderState(Memory);
+
+impl Autoencoder {
+    /// Opens `vae/` of `source`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
+    pub fn open(source: &Source, dtype: DType, device: &Device) -> Result<Self> {
+        let config = Config::read(source)?;
+        let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
+        let kind = match &config {
+            Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
+            Config::Taehv(config) => Taehv::load(weights, config).map(Kind::Taehv),
+        };
+        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `[1, 3, 1 + 4n, H, W]` in \[−1, 1\] to latents as the transformer takes them, `[1, z, 1 + n, h, w]`.
+    pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+        let frames = video.squeeze(0)?.transpose(0, 1)?.contiguous()?;
+        let latents = match &self.kind {
+            Kind::Wan(wan) => wan.encode(&frames, cancel),
+            Kind::Taehv(taehv) => taehv.encode(&frames, cancel),
+        }?;
+        Ok(latents.transpose(0, 1)?.contiguous()?.unsqueeze(0)?)
+    }
+
+    /// Remembers nothing yet.
+    pub fn decoder_state(&self) -> DecoderState {
+        DecoderState::default()
+    }
+
+    /// The next latent frames, `[1, z, t, h, w]`, to frames `[T, 3, H, W]` in \[0, 1\].
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] within a layer of a cancel; `state` is of no use then.
+    pub fn decode(&self, latents: &Tensor, state: &mut DecoderState, cancel: &Cancel) -> Result<Tensor> {
+        if latents.dim(2)? == 0 {
+            return Err(Error::Request("there are no latents to decode".into()));
+        }
+        let latents = latents.squeeze(0)?.transpose(0, 1)?.contiguous()?;
+        match &self.kind {
+            Kind::Wan(wan) => wan.decode(&latents, &mut state.0, cancel),
+            Kind::Taehv(taehv) => taehv.decode(&latents, &mut state.0, cancel),
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Prompts to embeddings.
+//! Prompts to embeddings: one submodule an encoder.
 
 mod clean;
 mod minilm;
@@ -7,3 +7,63 @@ mod umt5;
 pub use clean::clean;
 pub use minilm::MiniLm;
 pub use umt5::{MAX_TOKENS, Umt5, Umt5Config, Umt5Encoder};
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::checkpoint::Source;
+use crate::{Cancel, Result};
+
+/// How many prompts are remembered: those of a storyboard, say. An embedding takes 8 MB at most.
+const REMEMBERED: usize = 16;
+
+/// A model's text encoder, and the embeddings it made last.
+pub struct TextEncoder {
+    kind: Kind,
+    made: Mutex<VecDeque<(String, Tensor)>>,
+}
+
+enum Kind {
+    /// Small enough to be kept.
+    MiniLm(Box<MiniLm>),
+    /// Larger than the rest of the model together: opened for a prompt and let go.
+    Umt5 { source: Source, dtype: DType, device: Device },
+}
+
+impl TextEncoder {
+    /// MiniLM; prompts are cut at `max_tokens`.
+    pub fn minilm(source: &Source, max_tokens: usize, device: &Device) -> Result<Self> {
+        Ok(Self::new(Kind::MiniLm(Box::new(MiniLm::open(source, max_tokens, device)?))))
+    }
+
+    /// UMT5. Its weights are read when a prompt is.
+    pub fn umt5(source: &Source, dtype: DType, device: &Device) -> Self {
+        Self::new(Kind::Umt5 { source: source.clone(), dtype, device: device.clone() })
+    }
+
+    fn new(kind: Kind) -> Self {
+        Self { kind, made: Mutex::default() }
+    }
+
+    /// `[1, tokens, dim]`, zero after the prompt's last token.
+    pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+        // Whoever wants another prompt meanwhile waits: two UMT5s at once would not fit.
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, embeds)) = made.iter().find(|(text, _)| text == prompt) {
+            return Ok(embeds.clone());
+        }
+        let embeds = match &self.kind {
+            Kind::MiniLm(encoder) => encoder.encode(prompt)?,
+            Kind::Umt5 { source, dtype, device } => {
+                Umt5::open(source, *dtype, device)?.encode(prompt, cancel)?
+            }
+        };
+        if made.len() == REMEMBERED {
+            made.pop_front();
+        }
+        made.push_back((prompt.to_string(), embeds.clone()));
+        Ok(embeds)
+    }
+}

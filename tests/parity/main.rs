@@ -1,6 +1,8 @@
 //! Parity with the reference.
 
+mod autoencoder;
 mod scheduler;
+mod session;
 mod shapes;
 mod transformer;
 mod umt5;

@@ -1,0 +1,221 @@
+//! TAEHV, the tiny autoencoder: convolutions over single frames, and blocks that see the frame before.
+//! (<https://github.com/madebyollin/taehv>, `taehv.py`.)
+
+use candle_core::{Module, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::ops::{pixel_shuffle, pixel_unshuffle};
+use serde::Deserialize;
+
+use super::conv::{Conv2d, after_zeros, last};
+use super::stream::{Memory, Stream};
+use crate::{Cancel, Result};
+
+/// `vae/config.json` of a TAEHV.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TaehvConfig {
+    /// Pixels of a side that go into the channels first.
+    pub patch_size: usize,
+    /// Channels of the latents.
+    pub latent_channels: usize,
+    /// Channels throughout the encoder.
+    pub encoder_width: usize,
+    /// Channels of the decoder's three stages and of what follows them.
+    pub decoder_widths: [usize; 4],
+    /// Whether each stage of the encoder halves the frame rate.
+    pub temporal_downscale: [bool; 3],
+    /// Whether each stage of the decoder doubles it.
+    pub temporal_upscale: [bool; 3],
+    /// Whether each stage of the decoder doubles the size.
+    pub spatial_upscale: [bool; 3],
+}
+
+impl TaehvConfig {
+    /// Pixels of a latent's side.
+    pub fn spatial_factor(&self) -> usize {
+        self.patch_size * 8
+    }
+
+    /// Frames of a latent frame, but for the first, which is one.
+    pub fn temporal_factor(&self) -> usize {
+        factor(&self.temporal_downscale)
+    }
+
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        let widths = self.decoder_widths.iter().chain([&self.latent_channels, &self.encoder_width]);
+        if widths.clone().any(|&n| !(1..=4096).contains(&n)) || !(1..=4).contains(&self.patch_size) {
+            return Err("a width is 0 or too large".into());
+        }
+        if self.spatial_upscale != [true; 3] || factor(&self.temporal_upscale) != self.temporal_factor() {
+            return Err("what it decodes has not the size of what it encodes".into());
+        }
+        Ok(())
+    }
+}
+
+fn factor(stages: &[bool]) -> usize {
+    1 << stages.iter().filter(|&&stage| stage).count()
+}
+
+/// The autoencoder.
+#[derive(Clone, Debug)]
+pub struct Taehv {
+    config: TaehvConfig,
+    encoder: Vec<Layer>,
+    decoder: Vec<Layer>,
+}
+
+#[derive(Clone, Debug)]
+enum Layer {
+    Conv(Conv2d),
+    Relu,
+    /// tanh(x / 3) · 3.
+    Clamp,
+    Upsample,
+    /// Several frames to one.
+    Pool(usize, Conv2d),
+    /// One frame to several.
+    Grow(usize, Conv2d),
+    /// A residual block that also sees its input of one frame ago.
+    Memory([Conv2d; 3]),
+}
+
+impl Taehv {
+    /// Takes the weights that `config` calls for, `encoder.N` and `decoder.N`.
+    pub fn load(vb: VarBuilder, config: &TaehvConfig) -> Result<Self> {
+        let pixels = 3 * config.patch_size * config.patch_size;
+        let width = config.encoder_width;
+        let mut encoder = Stack::new(vb.pp("encoder"));
+        encoder.conv(pixels, width, 1, true)?;
+        encoder.push(Layer::Relu);
+        for pool in config.temporal_downscale {
+            let stride = if pool { 2 } else { 1 };
+            let conv = Conv2d::point(encoder.at().pp("conv"), width * stride, width, false)?;
+            encoder.push(Layer::Pool(stride, conv));
+            encoder.conv(width, width, 2, false)?;
+            encoder.memory_blocks(width)?;
+        }
+        encoder.conv(width, config.latent_channels, 1, true)?;
+
+        let mut decoder = Stack::new(vb.pp("decoder"));
+        let widths = config.decoder_widths;
+        decoder.push(Layer::Clamp);
+        decoder.conv(config.latent_channels, widths[0], 1, true)?;
+        decoder.push(Layer::Relu);
+        for (i, grow) in config.temporal_upscale.into_iter().enumerate() {
+            decoder.memory_blocks(widths[i])?;
+            decoder.push(Layer::Upsample);
+            let stride = if grow { 2 } else { 1 };
+            let conv = Conv2d::point(decoder.at().pp("conv"), widths[i], widths[i] * stride, false)?;
+            decoder.push(Layer::Grow(stride, conv));
+            decoder.conv(widths[i], widths[i + 1], 1, false)?;
+        }
+        decoder.push(Layer::Relu);
+        decoder.conv(widths[3], pixels, 1, true)?;
+        Ok(Self { config: config.clone(), encoder: encoder.layers, decoder: decoder.layers })
+    }
+
+    /// `[T, 3, H, W]` in \[−1, 1\] to `[t, z, h, w]`; the first frame is taken for all those of the first
+    /// latent frame.
+    pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+        let video = ((video + 1.0)? * 0.5)?;
+        let first = video.narrow(0, 0, 1)?;
+        let mut frames = vec![first; self.config.temporal_factor() - 1];
+        frames.push(video);
+        let x = pixel_unshuffle(&Tensor::cat(&frames, 0)?, self.config.patch_size)?;
+        let mut memory = Memory::default();
+        run(&self.encoder, x, &mut Stream::new(&mut memory, cancel))
+    }
+
+    /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
+    pub fn decode(&self, latents: &Tensor, memory: &mut Memory, cancel: &Cancel) -> Result<Tensor> {
+        let x = run(&self.decoder, latents.clone(), &mut Stream::new(memory, cancel))?;
+        let frames = pixel_shuffle(&x, self.config.patch_size)?.clamp(0.0, 1.0)?;
+        if memory.started {
+            return Ok(frames);
+        }
+        memory.started = true;
+        let early = self.config.temporal_factor() - 1;
+        Ok(frames.narrow(0, early, frames.dim(0)? - early)?)
+    }
+}
+
+/// Layers under construction; they are numbered as in a torch `Sequential`.
+struct Stack<'a> {
+    vb: VarBuilder<'a>,
+    layers: Vec<Layer>,
+}
+
+impl<'a> Stack<'a> {
+    fn new(vb: VarBuilder<'a>) -> Self {
+        Self { vb, layers: Vec::new() }
+    }
+
+    fn at(&self) -> VarBuilder<'a> {
+        self.vb.pp(self.layers.len())
+    }
+
+    fn push(&mut self, layer: Layer) {
+        self.layers.push(layer);
+    }
+
+    fn conv(&mut self, n_in: usize, n_out: usize, stride: usize, bias: bool) -> Result<()> {
+        let vb = self.at();
+        let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
+        let conv = Conv2d::new(vb.get((n_out, n_in, 3, 3), "weight")?, bias, stride, (1, 1))?;
+        self.push(Layer::Conv(conv));
+        Ok(())
+    }
+
+    fn memory_blocks(&mut self, n: usize) -> Result<()> {
+        for _ in 0..3 {
+            let vb = self.at().pp("conv");
+            let convs = [
+                Conv2d::same(vb.pp(0), 2 * n, n, true)?,
+                Conv2d::same(vb.pp(2), n, n, true)?,
+                Conv2d::same(vb.pp(4), n, n, true)?,
+            ];
+            self.push(Layer::Memory(convs));
+        }
+        Ok(())
+    }
+}
+
+fn run(layers: &[Layer], mut x: Tensor, stream: &mut Stream) -> Result<Tensor> {
+    for layer in layers {
+        stream.cancel.check()?;
+        x = match layer {
+            Layer::Conv(conv) => conv.forward(&x)?,
+            Layer::Relu => x.relu()?,
+            Layer::Clamp => ((x / 3.0)?.tanh()? * 3.0)?,
+            Layer::Upsample => {
+                let (_, _, height, width) = x.dims4()?;
+                x.upsample_nearest2d(2 * height, 2 * width)?
+            }
+            Layer::Pool(stride, conv) => {
+                let (frames, channels, height, width) = x.dims4()?;
+                conv.forward(&x.reshape((frames / stride, stride * channels, height, width))?)?
+            }
+            Layer::Grow(stride, conv) => {
+                let (frames, channels, height, width) = x.dims4()?;
+                conv.forward(&x)?.reshape((frames * stride, channels, height, width))?
+            }
+            Layer::Memory(convs) => {
+                let slot = stream.slot();
+                let before = match slot.take() {
+                    Some(before) => Tensor::cat(&[&before, &x], 0)?,
+                    None => after_zeros(&x, 1)?,
+                };
+                *slot = Some(last(&x, 1)?);
+                let mut y = Tensor::cat(&[&x, &before.narrow(0, 0, x.dim(0)?)?], 1)?;
+                for (i, conv) in convs.iter().enumerate() {
+                    y = conv.forward(&y)?;
+                    if i < 2 {
+                        y = y.relu()?;
+                    }
+                }
+                (y + x)?.relu()?
+            }
+        };
+    }
+    Ok(x)
+}

@@ -1,0 +1,203 @@
+//! What encoder and decoder are made of; all take frames `[T, C, H, W]`.
+
+use candle_core::{DType, Module, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::ops::softmax_last_dim;
+
+use super::super::conv::{CausalConv3d, Conv2d, RmsNorm, after_zeros, last};
+use super::super::stream::Stream;
+use crate::Result;
+use crate::matmul::matmul;
+
+/// Most attention scores at a time.
+const MAX_SCORES: usize = 128 << 20;
+
+/// Two convolutions over time beside a shortcut: `WanResidualBlock`.
+#[derive(Clone, Debug)]
+pub struct ResidualBlock {
+    norm1: RmsNorm,
+    conv1: CausalConv3d,
+    norm2: RmsNorm,
+    conv2: CausalConv3d,
+    shortcut: Option<CausalConv3d>,
+}
+
+impl ResidualBlock {
+    pub fn load(vb: VarBuilder, n_in: usize, n_out: usize) -> Result<Self> {
+        let shortcut = || CausalConv3d::load(vb.pp("conv_shortcut"), n_in, n_out, (1, 1));
+        Ok(Self {
+            norm1: RmsNorm::load(vb.pp("norm1"), n_in, false)?,
+            conv1: CausalConv3d::load(vb.pp("conv1"), n_in, n_out, (3, 3))?,
+            norm2: RmsNorm::load(vb.pp("norm2"), n_out, false)?,
+            conv2: CausalConv3d::load(vb.pp("conv2"), n_out, n_out, (3, 3))?,
+            shortcut: (n_in != n_out).then(shortcut).transpose()?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
+        let y = self.conv1.forward(&self.norm1.forward(x)?.silu()?, stream)?;
+        let y = self.conv2.forward(&self.norm2.forward(&y)?.silu()?, stream)?;
+        match &self.shortcut {
+            Some(shortcut) => Ok((y + shortcut.forward(x, stream)?)?),
+            None => Ok((y + x)?),
+        }
+    }
+}
+
+/// Attention with one head over the pixels of each frame: `WanAttentionBlock`.
+#[derive(Clone, Debug)]
+struct Attention {
+    norm: RmsNorm,
+    to_qkv: Conv2d,
+    proj: Conv2d,
+}
+
+impl Attention {
+    fn load(vb: VarBuilder, n: usize) -> Result<Self> {
+        Ok(Self {
+            norm: RmsNorm::load(vb.pp("norm"), n, true)?,
+            to_qkv: Conv2d::point(vb.pp("to_qkv"), n, 3 * n, true)?,
+            proj: Conv2d::point(vb.pp("proj"), n, n, true)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, stream: &Stream) -> Result<Tensor> {
+        let (frames, n, height, width) = x.dims4()?;
+        let pixels = height * width;
+        let qkv = self.to_qkv.forward(&self.norm.forward(x)?)?.reshape((frames, 3 * n, pixels))?;
+        let part = |i: usize| qkv.narrow(1, i * n, n);
+        let q = (part(0)?.transpose(1, 2)? * (n as f64).powf(-0.5))?.contiguous()?;
+        let (k, v) = (part(1)?.contiguous()?, part(2)?.transpose(1, 2)?.contiguous()?);
+        let rows = (MAX_SCORES / (frames * pixels)).clamp(1, pixels);
+        let attended = (0..pixels).step_by(rows).map(|row| {
+            stream.cancel.check()?;
+            let q = q.narrow(1, row, rows.min(pixels - row))?.contiguous()?;
+            let scores = softmax_last_dim(&matmul(&q, &k)?.to_dtype(DType::F32)?)?.to_dtype(v.dtype())?;
+            Ok(matmul(&scores, &v)?)
+        });
+        let y = Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 1)?;
+        let y = y.transpose(1, 2)?.contiguous()?.reshape((frames, n, height, width))?;
+        Ok((self.proj.forward(&y)? + x)?)
+    }
+}
+
+/// The middle of both: `WanMidBlock`.
+#[derive(Clone, Debug)]
+pub struct MidBlock {
+    before: ResidualBlock,
+    attention: Attention,
+    after: ResidualBlock,
+}
+
+impl MidBlock {
+    pub fn load(vb: VarBuilder, n: usize) -> Result<Self> {
+        Ok(Self {
+            before: ResidualBlock::load(vb.pp("resnets.0"), n, n)?,
+            attention: Attention::load(vb.pp("attentions.0"), n)?,
+            after: ResidualBlock::load(vb.pp("resnets.1"), n, n)?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
+        let x = self.before.forward(x, stream)?;
+        let x = self.attention.forward(&x, stream)?;
+        self.after.forward(&x, stream)
+    }
+}
+
+/// Half the size, and half the frames if there is a convolution over time: `WanResample` downwards.
+#[derive(Clone, Debug)]
+pub struct Downsample {
+    conv: Conv2d,
+    time_conv: Option<CausalConv3d>,
+}
+
+impl Downsample {
+    pub fn load(vb: VarBuilder, n: usize, temporal: bool) -> Result<Self> {
+        let conv = vb.pp("resample.1");
+        let weight = conv.get((n, n, 3, 3), "weight")?;
+        let time_conv = || CausalConv3d::load(vb.pp("time_conv"), n, n, (3, 1));
+        Ok(Self {
+            conv: Conv2d::new(weight, Some(conv.get(n, "bias")?), 2, (0, 1))?,
+            time_conv: temporal.then(time_conv).transpose()?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
+        stream.cancel.check()?;
+        let x = self.conv.forward(x)?;
+        let Some(time_conv) = &self.time_conv else { return Ok(x) };
+        let slot = stream.slot();
+        let before = slot.replace(last(&x, 1)?);
+        match before {
+            // The first frame stays one.
+            None => Ok(x),
+            Some(before) => Ok(time_conv.valid(&Tensor::cat(&[&before, &x], 0)?, 2)?),
+        }
+    }
+}
+
+/// Twice the size, and twice the frames if there is a convolution over time: `WanResample` upwards.
+#[derive(Clone, Debug)]
+pub struct Upsample {
+    conv: Conv2d,
+    time_conv: Option<CausalConv3d>,
+}
+
+impl Upsample {
+    pub fn load(vb: VarBuilder, n_in: usize, n_out: usize, temporal: bool) -> Result<Self> {
+        let time_conv = || CausalConv3d::load(vb.pp("time_conv"), n_in, 2 * n_in, (3, 1));
+        Ok(Self {
+            conv: Conv2d::same(vb.pp("resample.1"), n_in, n_out, true)?,
+            time_conv: temporal.then(time_conv).transpose()?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
+        stream.cancel.check()?;
+        let (frames, n, height, width) = x.dims4()?;
+        let x = match &self.time_conv {
+            None => x.clone(),
+            Some(time_conv) => {
+                let first = stream.first();
+                let slot = stream.slot();
+                if first {
+                    // The first frame stays one, and what follows does not see it.
+                    *slot = None;
+                    x.clone()
+                } else {
+                    let x = match slot.take() {
+                        Some(before) => Tensor::cat(&[&before, x], 0)?,
+                        None => after_zeros(x, 2)?,
+                    };
+                    *slot = Some(last(&x, 2)?);
+                    time_conv.valid(&x, 1)?.reshape((2 * frames, n, height, width))?
+                }
+            }
+        };
+        Ok(self.conv.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)?)
+    }
+}
+
+/// Means over neighbours in time and space, with channels to match: `AvgDown3D`.
+pub fn average_down(x: &Tensor, n_out: usize, (time, space): (usize, usize)) -> Result<Tensor> {
+    let frames = x.dim(0)?;
+    let x = after_zeros(x, (time - frames % time) % time)?;
+    let (frames, n, height, width) = x.dims4()?;
+    let (frames, height, width) = (frames / time, height / space, width / space);
+    let x = x.reshape(vec![frames, time, n, height, space, width, space])?;
+    let x = x.permute(vec![0, 2, 1, 4, 6, 3, 5])?.contiguous()?;
+    Ok(x.reshape((frames, n_out, (), height, width))?.mean(2)?)
+}
+
+/// Repeated over neighbours in time and space, with channels to match: `DupUp3D`.
+pub fn repeat_up(x: &Tensor, n_out: usize, (time, space): (usize, usize), first: bool) -> Result<Tensor> {
+    let (frames, n, height, width) = x.dims4()?;
+    let repeats = n_out * time * space * space / n;
+    let x = x.unsqueeze(2)?.broadcast_as((frames, n, repeats, height, width))?.contiguous()?;
+    let x = x.reshape(vec![frames, n_out, time, space, space, height, width])?;
+    let x = x.permute(vec![0, 2, 1, 5, 3, 6, 4])?.contiguous()?;
+    let x = x.reshape((frames * time, n_out, height * space, width * space))?;
+    let early = if first { time - 1 } else { 0 };
+    Ok(x.narrow(0, early, x.dim(0)? - early)?)
+}

@@ -1,0 +1,189 @@
+//! What a model is and what it can make.
+
+use super::layout::{CausalModel, Layout, WanIndex};
+use crate::checkpoint::Source;
+use crate::scheduler::SchedulerConfig;
+use crate::{Result, Size, autoencoder, transformer};
+
+/// The longest side that is offered; more is a matter of memory, not of the model.
+const MAX_SIDE: u32 = 4096;
+
+/// What Wan is told not to show; quality falls without it (`wan/configs/shared_config.py`).
+const WAN_NEGATIVE: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，\
+                            低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，\
+                            毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走";
+
+/// The sizes a model can make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sizes {
+    /// These and no others; the first is the default.
+    Exact(Vec<Size>),
+    /// Both sides a multiple of `step` from `min` to `max`.
+    Multiple {
+        /// In pixels, as the others.
+        step: u32,
+        /// Shortest side.
+        min: u32,
+        /// Longest side.
+        max: u32,
+        /// What it makes when nothing is asked for.
+        default: Size,
+    },
+}
+
+impl Sizes {
+    /// What the model makes when nothing is asked for.
+    pub fn default_size(&self) -> Size {
+        match self {
+            Self::Exact(sizes) => sizes[0],
+            Self::Multiple { default, .. } => *default,
+        }
+    }
+
+    /// Whether the model can make it.
+    pub fn contains(&self, size: Size) -> bool {
+        match self {
+            Self::Exact(sizes) => sizes.contains(&size),
+            Self::Multiple { step, min, max, .. } => {
+                [size.width, size.height].iter().all(|side| side % step == 0 && side >= min && side <= max)
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Sizes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exact(sizes) => {
+                let sizes: Vec<_> = sizes.iter().map(Size::to_string).collect();
+                f.write_str(&sizes.join(", "))
+            }
+            Self::Multiple { step, min, max, default } => {
+                write!(f, "{default}, or any with both sides a multiple of {step} from {min} to {max}")
+            }
+        }
+    }
+}
+
+/// What a model is and what it can make; read from its configuration, without its weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInfo {
+    /// For people.
+    pub name: String,
+    /// The sizes it can make.
+    pub sizes: Sizes,
+    /// Frames a second, as a fraction.
+    pub frame_rate: (u32, u32),
+    /// How many frames it makes when nothing is asked for.
+    pub natural_frames: u64,
+    /// The most frames it can make; `None` if it goes on for as long as asked.
+    pub max_frames: Option<u64>,
+    /// Whether it makes its video chunk by chunk, with frames leaving while the rest is not begun.
+    pub causal: bool,
+    /// Whether it can start from an image.
+    pub image_to_video: bool,
+    /// Denoising steps.
+    pub steps: u32,
+    /// Guidance scale.
+    pub guidance_scale: f64,
+    /// Shift of the noise schedule.
+    pub shift: f64,
+    /// What it is told not to show unless the request says otherwise.
+    pub negative_prompt: String,
+}
+
+impl ModelInfo {
+    /// Reads the configuration of `source` alone: quick, and no weight is touched.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) and [`Error::Invalid`](crate::Error::Invalid) as for
+    /// [`Model::open`](crate::Model::open).
+    pub fn read(source: &str) -> Result<Self> {
+        let source = Source::parse(source)?;
+        Self::of(&source, &Layout::read(&source)?)
+    }
+
+    pub(super) fn of(source: &Source, layout: &Layout) -> Result<Self> {
+        match layout {
+            Layout::Wan(index) => Self::wan(source, index),
+            Layout::Causal(model) => Self::causal(source, model),
+        }
+    }
+
+    fn causal(source: &Source, model: &CausalModel) -> Result<Self> {
+        let autoencoder = autoencoder::Config::read(source)?;
+        let sizes: Vec<_> = model.sizes().collect();
+        let step = size_step(&autoencoder, &transformer_config(source)?);
+        if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
+            return Err(
+                source.invalid("soragen.json", format!("the size {size} is not a multiple of {step}"))
+            );
+        }
+        Ok(Self {
+            name: model.name.clone(),
+            sizes: Sizes::Exact(sizes),
+            frame_rate: model.frame_rate,
+            natural_frames: frames(model.natural_latents, &autoencoder),
+            max_frames: None,
+            causal: true,
+            image_to_video: true,
+            steps: model.causal.timesteps.len() as u32,
+            guidance_scale: model.guidance_scale,
+            shift: 1.0,
+            negative_prompt: String::new(),
+        })
+    }
+
+    fn wan(source: &Source, index: &WanIndex) -> Result<Self> {
+        let autoencoder = autoencoder::Config::read(source)?;
+        let transformer = transformer_config(source)?;
+        let step = size_step(&autoencoder, &transformer);
+        // The 5B model of Wan 2.2 is the one that takes an image in this way; its native format is 720p at 24.
+        let (default, frame_rate, natural_frames) = match index.expand_timesteps {
+            true => (Size { width: 1280, height: 704 }, (24, 1), 121),
+            false => (Size { width: 832, height: 480 }, (16, 1), 81),
+        };
+        let round = |side: u32| (side / step * step).max(step);
+        let name = match source {
+            Source::Builtin => "builtin".into(),
+            Source::Folder(path) => {
+                path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+            }
+        };
+        Ok(Self {
+            name,
+            sizes: Sizes::Multiple {
+                step,
+                min: step,
+                max: MAX_SIDE / step * step,
+                default: Size { width: round(default.width), height: round(default.height) },
+            },
+            frame_rate,
+            natural_frames,
+            max_frames: Some(frames(transformer.rope_max_seq_len as u64, &autoencoder)),
+            causal: false,
+            image_to_video: index.expand_timesteps,
+            steps: 50,
+            guidance_scale: 5.0,
+            shift: SchedulerConfig::read(source)?.shift(),
+            negative_prompt: WAN_NEGATIVE.into(),
+        })
+    }
+}
+
+fn transformer_config(source: &Source) -> Result<transformer::Config> {
+    const CONFIG: &str = "transformer/config.json";
+    let config: transformer::Config = source.json(CONFIG)?;
+    config.check().map_err(|e| source.invalid(CONFIG, e))?;
+    Ok(config)
+}
+
+/// Pixels that both sides are a multiple of: one token's.
+fn size_step(autoencoder: &autoencoder::Config, transformer: &transformer::Config) -> u32 {
+    (autoencoder.spatial_factor() * transformer.patch_size[1]) as u32
+}
+
+/// Frames in so many latent frames: the first is one, the others are several.
+fn frames(latents: u64, autoencoder: &autoencoder::Config) -> u64 {
+    1 + (latents - 1) * autoencoder.temporal_factor() as u64
+}

@@ -1,0 +1,145 @@
+//! What a model folder says of itself, in its configuration files.
+
+use serde::Deserialize;
+
+use crate::checkpoint::Source;
+use crate::{Result, Size};
+
+const INDEX: &str = "model_index.json";
+const SORAGEN: &str = "soragen.json";
+
+/// How a model makes its video.
+#[derive(Clone, Debug)]
+pub enum Layout {
+    /// In one piece: a Wan pipeline of diffusers.
+    Wan(WanIndex),
+    /// Chunk by chunk: a causal model with `soragen.json` beside its parts.
+    Causal(CausalModel),
+}
+
+/// The part that matters of diffusers' `model_index.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct WanIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    /// Each latent frame has its own timestep, so that the first can be an image (Wan 2.2 TI2V).
+    #[serde(default)]
+    pub expand_timesteps: bool,
+    boundary_ratio: Option<f64>,
+    /// Library and class, both null where there is none.
+    transformer_2: Option<(Option<String>, Option<String>)>,
+}
+
+/// `soragen.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CausalModel {
+    format: u32,
+    pub name: String,
+    /// Frames a second, as a fraction.
+    pub frame_rate: (u32, u32),
+    /// Width and height; the first is the default.
+    sizes: Vec<(u32, u32)>,
+    /// Latent frames in a video when nothing is asked for.
+    pub natural_latents: u64,
+    pub causal: Causal,
+    pub guidance_scale: f64,
+    pub max_text_tokens: usize,
+}
+
+/// How a causal model goes from chunk to chunk.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Causal {
+    /// Latent frames made together.
+    pub chunk: usize,
+    /// Past latent frames that are attended to, besides the sink.
+    pub window: usize,
+    /// First latent frames of the video that are always attended to.
+    pub sink: usize,
+    /// Timestep at which finished latents are read back into the cache.
+    pub context_noise: f64,
+    /// Denoising timesteps from noise to video, in thousandths.
+    pub timesteps: Vec<f64>,
+    pub sampler: Sampler,
+}
+
+/// How a causal model gets from one timestep to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampler {
+    /// Along the velocity.
+    Euler,
+}
+
+impl Layout {
+    pub fn read(source: &Source) -> Result<Self> {
+        if source.exists(SORAGEN) {
+            let model: CausalModel = source.json(SORAGEN)?;
+            model.check().map_err(|reason| source.invalid(SORAGEN, reason))?;
+            return Ok(Self::Causal(model));
+        }
+        let index: WanIndex = source.json(INDEX)?;
+        index.check().map_err(|reason| source.invalid(INDEX, reason))?;
+        Ok(Self::Wan(index))
+    }
+}
+
+impl WanIndex {
+    fn check(&self) -> Result<(), String> {
+        match self.class_name.as_str() {
+            "WanPipeline" => {}
+            "WanImageToVideoPipeline" if self.expand_timesteps => {}
+            "WanImageToVideoPipeline" => {
+                return Err(
+                    "image to video is supported for Wan 2.2 TI2V-5B only (expand_timesteps); this model \
+                            takes its image in other ways"
+                        .into(),
+                );
+            }
+            other => {
+                return Err(format!("{other} is not supported; WanPipeline and WanImageToVideoPipeline are"));
+            }
+        }
+        if self.boundary_ratio.is_some() || matches!(self.transformer_2, Some((_, Some(_)))) {
+            return Err(
+                "models of two transformers (Wan 2.2 A14B) are not supported; Wan 2.1 T2V and Wan 2.2 \
+                        TI2V-5B are"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl CausalModel {
+    /// The sizes it can make.
+    pub fn sizes(&self) -> impl Iterator<Item = Size> {
+        self.sizes.iter().map(|&(width, height)| Size { width, height })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let Causal { chunk, window, timesteps, context_noise, .. } = &self.causal;
+        let timestep = |t: &f64| (0.0..=1000.0).contains(t);
+        let fine = [
+            (self.format == 1, "`format` is not 1; get a newer soragen"),
+            (self.frame_rate.0 > 0 && self.frame_rate.1 > 0, "`frame_rate` has a zero"),
+            (
+                !self.sizes.is_empty() && self.sizes().all(|s| s.width > 0 && s.height > 0),
+                "`sizes` names none",
+            ),
+            (self.natural_latents > 0, "`natural_latents` is 0"),
+            (*chunk > 0 && *window > 0, "`chunk` or `window` is 0"),
+            (!timesteps.is_empty(), "`timesteps` is empty"),
+            (
+                timesteps.iter().all(|t| timestep(t) && *t > 0.0) && timesteps.is_sorted_by(|a, b| a > b),
+                "`timesteps` do not fall from at most 1000 to above 0",
+            ),
+            (timestep(context_noise), "`context_noise` is not a timestep"),
+            (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
+            (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),
+        ];
+        match fine.iter().find(|(holds, _)| !holds) {
+            Some((_, reason)) => Err((*reason).into()),
+            None => Ok(()),
+        }
+    }
+}

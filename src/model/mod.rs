@@ -1,0 +1,138 @@
+//! An opened model: its parts, its defaults, what it can make.
+
+mod info;
+mod layout;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use candle_core::{DType, Device};
+use once_cell::sync::Lazy;
+
+pub use info::{ModelInfo, Sizes};
+pub(crate) use layout::{Causal, Sampler};
+
+use crate::autoencoder::Autoencoder;
+use crate::checkpoint::Source;
+use crate::scheduler::SchedulerConfig;
+use crate::text::TextEncoder;
+use crate::transformer::WanTransformer;
+use crate::{Result, device};
+use layout::Layout;
+
+/// The number format of the weights and of the arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// What is best on the device: f32 on a CPU, bf16 on a GPU.
+    #[default]
+    Auto,
+    /// 32-bit.
+    F32,
+    /// 16-bit with f32's range.
+    Bf16,
+    /// 16-bit.
+    F16,
+}
+
+/// How to open a model.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// `auto`, `cpu`, `cuda:N` or `metal`.
+    pub device: String,
+    /// Number format.
+    pub precision: Precision,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { device: "auto".into(), precision: Precision::Auto }
+    }
+}
+
+/// An opened model, shared by whoever uses it.
+pub struct Model {
+    pub(crate) info: ModelInfo,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
+    pub(crate) text: TextEncoder,
+    pub(crate) transformer: WanTransformer,
+    pub(crate) autoencoder: Autoencoder,
+    pub(crate) sampling: Sampling,
+}
+
+/// How its video is made.
+pub(crate) enum Sampling {
+    /// In one piece.
+    Whole(SchedulerConfig),
+    /// Chunk by chunk.
+    Causal(Causal),
+}
+
+/// What makes two opened models the same: where from, which device, which format.
+type Key = (Source, candle_core::DeviceLocation, DType);
+
+/// The models that somebody holds, and those being opened: whoever wants the same waits for it.
+static OPEN: Lazy<Mutex<HashMap<Key, Arc<Mutex<Weak<Model>>>>>> = Lazy::new(Mutex::default);
+
+impl Model {
+    /// Opens `source`: `builtin`, or a folder in diffusers layout. A model that is open already with the
+    /// same options is shared, not loaded again.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) for a model or file that is not there,
+    /// [`Error::Invalid`](crate::Error::Invalid) for a file that cannot be used,
+    /// [`Error::Device`](crate::Error::Device) for a device that cannot.
+    pub fn open(source: &str, options: &OpenOptions) -> Result<Arc<Self>> {
+        let source = Source::parse(source)?;
+        let device = device::parse(&options.device)?;
+        let dtype = device::dtype(options.precision, &device)?;
+
+        let slot = {
+            let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+            open.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
+            });
+            open.entry((source.clone(), device.location(), dtype)).or_default().clone()
+        };
+        let mut model = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = model.upgrade() {
+            return Ok(model);
+        }
+        let opened = Arc::new(Self::load(&source, device, dtype)?);
+        *model = Arc::downgrade(&opened);
+        Ok(opened)
+    }
+
+    fn load(source: &Source, device: Device, dtype: DType) -> Result<Self> {
+        let layout = Layout::read(source)?;
+        let info = ModelInfo::of(source, &layout)?;
+        let (text, sampling) = match layout {
+            Layout::Wan(_) => {
+                (TextEncoder::umt5(source, dtype, &device), Sampling::Whole(SchedulerConfig::read(source)?))
+            }
+            Layout::Causal(model) => {
+                (TextEncoder::minilm(source, model.max_text_tokens, &device)?, Sampling::Causal(model.causal))
+            }
+        };
+        Ok(Self {
+            info,
+            text,
+            transformer: WanTransformer::open(source, "transformer", dtype, &device)?,
+            autoencoder: Autoencoder::open(source, dtype, &device)?,
+            sampling,
+            device,
+            dtype,
+        })
+    }
+
+    /// What it is and what it can make.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model").field("info", &self.info).field("dtype", &self.dtype).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,96 @@
+//! A video in one piece: all latents are made together, then decoded as a stream.
+//!
+//! As diffusers' `WanPipeline` does it and, from an image, `WanImageToVideoPipeline` with
+//! `expand_timesteps`: the first latent frame is the image's, at timestep 0.
+
+use candle_core::{DType, Tensor};
+
+use super::plan::{Conditions, Plan, check_finite};
+use super::{Phase, Report};
+use crate::autoencoder::DecoderState;
+use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::{Cancel, Result};
+
+pub struct Whole {
+    scheduler: Scheduler,
+    latents: Option<Tensor>,
+    decoder: DecoderState,
+    decoded: usize,
+}
+
+impl Whole {
+    pub fn new(plan: &Plan, config: &SchedulerConfig) -> Result<Self> {
+        Ok(Self {
+            scheduler: config.start(plan.steps, plan.shift)?,
+            latents: None,
+            decoder: plan.model.autoencoder.decoder_state(),
+            decoded: 0,
+        })
+    }
+
+    /// The frames of the next latent frame, `[T, 3, H, W]`.
+    pub fn next(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+        let latents = match &self.latents {
+            Some(latents) => latents,
+            None => {
+                let latents = self.sample(plan, cancel, report)?;
+                self.latents.insert(latents)
+            }
+        };
+        report.at(Phase::Decode, 0, plan.steps);
+        let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype)?;
+        self.decoded += 1;
+        plan.model.autoencoder.decode(&next, &mut self.decoder, cancel)
+    }
+
+    fn sample(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+        report.at(Phase::Text, 0, 0);
+        let conditions = plan.conditions(cancel)?;
+        let image = plan.image_latents(cancel)?;
+        let frames = plan.latent_frames().unwrap_or(1);
+        let mut latents = plan.noise(0, frames)?;
+        for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
+            cancel.check()?;
+            report.at(Phase::Denoise, 0, step as u32);
+            let (input, timesteps) = match &image {
+                Some(image) => {
+                    let mut timesteps = vec![t; frames];
+                    timesteps[0] = 0.0;
+                    (start_with(image, &latents)?, timesteps)
+                }
+                None => (latents.clone(), vec![t]),
+            };
+            let velocity = velocity(plan, &conditions, &input, &timesteps, cancel)?;
+            latents = self.scheduler.step(step, &velocity, &latents, || plan.fresh_noise(step, frames))?;
+            check_finite(&latents)?;
+        }
+        match &image {
+            Some(image) => start_with(image, &latents),
+            None => Ok(latents),
+        }
+    }
+}
+
+fn velocity(
+    plan: &Plan,
+    conditions: &Conditions,
+    latents: &Tensor,
+    timesteps: &[f64],
+    cancel: &Cancel,
+) -> Result<Tensor> {
+    let transformer = &plan.model.transformer;
+    let latents = latents.to_dtype(plan.model.dtype)?;
+    let prompt = transformer.forward(&latents, timesteps, &conditions.prompt, cancel)?;
+    let negative = conditions.negative.as_ref();
+    let negative = negative.map(|c| transformer.forward(&latents, timesteps, c, cancel)).transpose()?;
+    plan.guide(prompt, negative)
+}
+
+/// `latents` with `image` in place of their first frame.
+fn start_with(image: &Tensor, latents: &Tensor) -> Result<Tensor> {
+    let rest = latents.dim(2)? - 1;
+    if rest == 0 {
+        return Ok(image.to_dtype(DType::F32)?);
+    }
+    Ok(Tensor::cat(&[image, &latents.narrow(2, 1, rest)?], 2)?)
+}

@@ -1,0 +1,117 @@
+//! Requests become the frames that diffusers makes of them.
+
+use candle_core::{Device, Tensor};
+use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Size};
+use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors};
+
+fn folder(name: &str) -> String {
+    path(&format!("pipelines/{name}")).to_string_lossy().into_owned()
+}
+
+fn request(name: &str) -> Request {
+    let asked = json(&format!("pipelines/{name}/request.json"));
+    let number = |key: &str| asked[key].as_u64().unwrap();
+    Request {
+        prompt: asked["prompt"].as_str().unwrap().into(),
+        negative_prompt: Some(asked["negative"].as_str().unwrap_or_default().into()),
+        image: asked["image"]
+            .as_str()
+            .map(|file| image::open(path(&format!("pipelines/{name}/{file}"))).unwrap().into_rgb8()),
+        size: Some(Size { width: number("width") as u32, height: number("height") as u32 }),
+        length: Length::Frames(number("frames")),
+        steps: Some(number("steps") as u32),
+        guidance_scale: asked["guidance"].as_f64(),
+        initial_latents: Some(tensors(&format!("pipelines/{name}/expected.safetensors"))["latents"].clone()),
+        ..Default::default()
+    }
+}
+
+/// All frames, `[T, H, W, 3]`.
+fn frames(model: &str, request: Request) -> Tensor {
+    let mut session = Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap();
+    let (mut data, mut size) = (Vec::new(), None);
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        data.extend_from_slice(&frames.data);
+        size = Some(frames.size);
+    }
+    let Size { width, height } = size.unwrap();
+    let (width, height) = (width as usize, height as usize);
+    let count = data.len() / (width * height * 3);
+    Tensor::from_vec(data, (count, height, width, 3), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn frames_are_the_references() {
+    for name in PIPELINES {
+        let expected = &tensors(&format!("pipelines/{name}/expected.safetensors"))["frames"];
+        let made = frames(&folder(name), request(name));
+        assert_close(name, &made, expected, 2e-3);
+        let mean = (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
+    }
+}
+
+#[test]
+fn the_same_request_gives_the_same_frames() {
+    let seeded = || Request { initial_latents: None, seed: 7, ..request("t2v-unipc") };
+    let folder = folder("t2v-unipc");
+    let first = frames(&folder, seeded());
+
+    // After one that was cancelled in the middle, too.
+    let model = Model::open(&folder, &OpenOptions::default()).unwrap();
+    let mut session = Session::new(model, seeded()).unwrap();
+    let cancel = Cancel::new();
+    let cancelled = session.next_chunk(&cancel, &mut |progress| {
+        if progress.step == 1 {
+            cancel.cancel();
+        }
+    });
+    assert!(matches!(cancelled, Err(Error::Cancelled)));
+
+    assert_close("again", &frames(&folder, seeded()), &first, 0.0);
+    let other = frames(&folder, Request { seed: 8, ..seeded() });
+    let difference = (other - first).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(difference > 0.01, "another seed gives another video");
+}
+
+#[test]
+fn frames_beyond_a_latent_frame_are_cut() {
+    let shorter = Request { length: Length::Frames(6), initial_latents: None, ..request("t2v-unipc") };
+    assert_eq!(frames(&folder("t2v-unipc"), shorter).dim(0).unwrap(), 6);
+}
+
+#[test]
+fn what_the_model_cannot_do_is_refused() {
+    let refused = |change: &dyn Fn(&mut Request)| {
+        let mut asked = Request { initial_latents: None, ..request("t2v-unipc") };
+        change(&mut asked);
+        let model = Model::open(&folder("t2v-unipc"), &OpenOptions::default()).unwrap();
+        match Session::new(model, asked).err() {
+            Some(Error::Request(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused(&|r| r.prompt = "  ".into()).contains("prompt is empty"));
+    assert!(refused(&|r| r.size = Some(Size { width: 50, height: 32 })).contains("multiple of 16"));
+    assert!(refused(&|r| r.length = Length::Endless).contains("needs an end"));
+    assert!(refused(&|r| r.length = Length::Frames(0)).contains("at least one"));
+    assert!(refused(&|r| r.length = Length::Frames(u64::MAX)).contains("at most"));
+    assert!(refused(&|r| r.steps = Some(0)).contains("steps"));
+    assert!(refused(&|r| r.guidance_scale = Some(f64::NAN)).contains("guidance"));
+    assert!(refused(&|r| r.shift = Some(0.0)).contains("shift"));
+    assert!(refused(&|r| r.image = Some(Default::default())).contains("cannot start from an image"));
+    let latents = Tensor::zeros((1, 1, 1, 1, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(refused(&|r| r.initial_latents = Some(latents.clone())).contains("initial latents"));
+}
+
+#[test]
+fn an_open_model_is_shared() {
+    let open = || Model::open(&folder("t2v-euler"), &OpenOptions::default()).unwrap();
+    assert!(
+        std::sync::Arc::ptr_eq(&open(), &open()) || {
+            // The first was gone before the second came; held, it is the same.
+            let held = open();
+            std::sync::Arc::ptr_eq(&held, &open())
+        }
+    );
+}

@@ -1,0 +1,133 @@
+"""The autoencoder: the form of TAEHV (https://github.com/madebyollin/taehv), with widths of its own.
+
+Convolutions over single frames, and blocks that see the frame before: it runs as a stream by construction.
+16 times in space, 4 times in time; the first latent frame is the first frame alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PATCH = 2
+LATENT_CHANNELS = 32
+ENCODER_WIDTH = 64
+DECODER_WIDTHS = (128, 96, 48, 32)
+DOWNSCALE_TIME = (True, True, False)
+UPSCALE_TIME = (False, True, True)
+TIME_FACTOR = 4
+
+
+def conv(n_in: int, n_out: int, **options) -> nn.Conv2d:
+    return nn.Conv2d(n_in, n_out, 3, padding=1, **options)
+
+
+class Clamp(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x / 3) * 3
+
+
+class MemBlock(nn.Module):
+    """A residual block that also sees its input of one frame ago."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(conv(2 * n, n), nn.ReLU(), conv(n, n), nn.ReLU(), conv(n, n))
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        past = x.unflatten(0, (-1, frames))
+        past = torch.cat([torch.zeros_like(past[:, :1]), past[:, :-1]], 1).flatten(0, 1)
+        return F.relu(self.conv(torch.cat([x, past], 1)) + x)
+
+
+class TPool(nn.Module):
+    """`stride` frames to one."""
+
+    def __init__(self, n: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(n * stride, n, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.reshape(-1, self.stride * x.shape[1], *x.shape[2:]))
+
+
+class TGrow(nn.Module):
+    """One frame to `stride`."""
+
+    def __init__(self, n: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv = nn.Conv2d(n, n * stride, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).reshape(-1, x.shape[1], *x.shape[2:])
+
+
+class Autoencoder(nn.Module):
+    """Module order and names are TAEHV's: a checkpoint of this class loads there and the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        n = ENCODER_WIDTH
+        encoder: list[nn.Module] = [conv(3 * PATCH**2, n), nn.ReLU()]
+        for pool in DOWNSCALE_TIME:
+            encoder += [TPool(n, 2 if pool else 1), conv(n, n, stride=2, bias=False), MemBlock(n), MemBlock(n), MemBlock(n)]
+        self.encoder = nn.Sequential(*encoder, conv(n, LATENT_CHANNELS))
+
+        widths = DECODER_WIDTHS
+        decoder: list[nn.Module] = [Clamp(), conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
+        for n, after, grow in zip(widths, widths[1:], UPSCALE_TIME):
+            decoder += [MemBlock(n), MemBlock(n), MemBlock(n), nn.Upsample(scale_factor=2), TGrow(n, 2 if grow else 1), conv(n, after, bias=False)]
+        self.decoder = nn.Sequential(*decoder, nn.ReLU(), conv(widths[-1], 3 * PATCH**2))
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Every stage begins near the identity; with torch's defaults training hardly starts."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            for module in self.modules():
+                if isinstance(module, MemBlock):
+                    module.conv[4].weight.mul_(0.1)
+                    module.conv[0].weight[:, module.conv[0].out_channels :].mul_(0.1)
+                elif isinstance(module, TPool):
+                    n = module.conv.out_channels
+                    module.conv.weight.copy_(torch.eye(n).repeat(1, module.stride)[..., None, None] / module.stride)
+                elif isinstance(module, TGrow):
+                    n = module.conv.in_channels
+                    module.conv.weight.copy_(torch.eye(n).repeat(module.stride, 1)[..., None, None])
+
+    @staticmethod
+    def run(model: nn.Sequential, x: Tensor) -> Tensor:
+        """`[N, T, C, H, W]` through all blocks, all frames side by side."""
+        batch = x.shape[0]
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        for block in model:
+            x = block(x, x.shape[0] // batch) if isinstance(block, MemBlock) else block(x)
+        return x.unflatten(0, (batch, -1))
+
+    def encode(self, video: Tensor) -> Tensor:
+        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, 32, H / 16, W / 16]`."""
+        video = torch.cat([video[:, :1].expand(-1, TIME_FACTOR - 1, -1, -1, -1), video], 1)
+        return self.run(self.encoder, F.pixel_unshuffle(video, PATCH))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """`[N, 1 + n, 32, h, w]` to `[N, 1 + 4n, 3, 16h, 16w]`, not clamped."""
+        return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
+
+
+CONFIG = {
+    "_class_name": "AutoencoderTAEHV",
+    "patch_size": PATCH,
+    "latent_channels": LATENT_CHANNELS,
+    "encoder_width": ENCODER_WIDTH,
+    "decoder_widths": list(DECODER_WIDTHS),
+    "temporal_downscale": list(DOWNSCALE_TIME),
+    "temporal_upscale": list(UPSCALE_TIME),
+    "spatial_upscale": [True, True, True],
+}

@@ -1,0 +1,48 @@
+"""Writes the trained parts as the folder that is compiled in; f16, in diffusers' layout.
+
+    python export.py --state DIR --out ../builtin
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+import autoencoder
+import text
+import transformer
+
+
+def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    halves = {name: weight.detach().half().contiguous() for name, weight in state.items()}
+    save_file(halves, folder / "diffusion_pytorch_model.safetensors")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "builtin")
+    args = parser.parse_args()
+    for name, config in (("autoencoder", autoencoder.CONFIG), ("transformer", transformer.CONFIG)):
+        file = args.state / f"{name}.pt"
+        if file.exists():
+            folder = "vae" if name == "autoencoder" else name
+            write(args.out / folder, config, torch.load(file))
+    encoder = args.out / "text_encoder"
+    if not (encoder / "model.gguf").exists():
+        encoder.mkdir(parents=True, exist_ok=True)
+        (args.out / "tokenizer").mkdir(exist_ok=True)
+        (encoder / "config.json").write_text(json.dumps(text.config().to_dict(), indent=2) + "\n")
+        text.write_gguf(encoder / "model.gguf")
+        shutil.copy(text.folder() / "tokenizer.json", args.out / "tokenizer" / "tokenizer.json")
+
+
+if __name__ == "__main__":
+    main()

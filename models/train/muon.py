@@ -1,0 +1,43 @@
+"""Muon (https://kellerjordan.github.io/posts/muon/): momentum whose matrices are made orthogonal.
+
+Without normalisation layers the autoencoder is badly conditioned; this reaches in minutes what AdamW does in an hour.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """All singular values near 1, by Newton and Schulz's iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """For weights of two dimensions and more, which are taken as `[out, everything else]`."""
+
+    def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.9) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
+                update = orthogonalise(update)
+                # The step has the size of Adam's: every entry changes by about 0.2 of the rate.
+                scale = 0.2 * max(update.shape) ** 0.5
+                p.add_(update.view_as(p), alpha=-group["lr"] * scale)

@@ -1,0 +1,236 @@
+"""The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, and causal over time.
+
+A latent frame attends to itself and to the finished ones up to `WINDOW` before it. In training the finished
+frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
+rotation, so that positions count from the start of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS, HEAD_DIM, LAYERS = 4, 64, 8
+DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
+CHANNELS, PATCH = 32, 2
+WINDOW = 7
+
+CONFIG = {
+    "_class_name": "WanTransformer3DModel",
+    "attention_head_dim": HEAD_DIM,
+    "cross_attn_norm": True,
+    "eps": 1e-6,
+    "ffn_dim": FFN_DIM,
+    "freq_dim": FREQ_DIM,
+    "in_channels": CHANNELS,
+    "num_attention_heads": HEADS,
+    "num_layers": LAYERS,
+    "out_channels": CHANNELS,
+    "patch_size": [1, PATCH, PATCH],
+    "qk_norm": "rms_norm_across_heads",
+    "rope_max_seq_len": 1024,
+    "text_dim": TEXT_DIM,
+}
+
+
+def rotary(frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """cos and sin `[len(frames) * height * width, HEAD_DIM / 2]` for latent frames at these times."""
+    side = 2 * (HEAD_DIM // 6)
+    dims = (HEAD_DIM - 2 * side, side, side)
+
+    def angles(positions: Tensor, dim: int) -> Tensor:
+        frequencies = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        return positions.double()[:, None] * frequencies
+
+    t, y, x = (angles(p, d) for p, d in zip((frames, torch.arange(height), torch.arange(width)), dims))
+    shape = (len(frames), height, width, -1)
+    grid = torch.cat([t[:, None, None].expand(shape), y[None, :, None].expand(shape), x[None, None].expand(shape)], -1)
+    grid = grid.flatten(0, 2)
+    return grid.cos().float(), grid.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`[B, heads, L, HEAD_DIM]`, in neighbouring pairs."""
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).type_as(x)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q, self.to_k, self.to_v = nn.Linear(DIM, DIM), nn.Linear(DIM, DIM), nn.Linear(DIM, DIM)
+        self.to_out = nn.ModuleList([nn.Linear(DIM, DIM)])
+        self.norm_q, self.norm_k = nn.RMSNorm(DIM, eps=1e-6), nn.RMSNorm(DIM, eps=1e-6)
+
+    @staticmethod
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split(self.norm_k(self.to_k(x))), self.split(self.to_v(x))
+
+    def queries(self, x: Tensor) -> Tensor:
+        return self.split(self.norm_q(self.to_q(x)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        v = v.type_as(q)
+        x = F.scaled_dot_product_attention(q, k.type_as(q), v, mask if mask is None else mask.type_as(q))
+        return self.to_out[0](x.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        up = nn.Module()
+        up.proj = nn.Linear(DIM, FFN_DIM)
+        self.net = nn.ModuleList([up, nn.Identity(), nn.Linear(FFN_DIM, DIM)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net[2](F.gelu(self.net[0].proj(x), approximate="tanh"))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """`x` `[B, F, tokens, DIM]`, the others `[B, F, 1, DIM]`."""
+    return F.layer_norm(x.float(), (DIM,), eps=1e-6) * (1 + scale) + shift
+
+
+@dataclass
+class Cache:
+    """Of one block: keys without rotation and values of finished frames, `[B, heads, L, HEAD_DIM]`."""
+
+    keys: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn1, self.attn2, self.ffn = Attention(), Attention(), FeedForward()
+        self.norm2 = nn.LayerNorm(DIM, eps=1e-6)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, DIM) / DIM**0.5)
+
+    def forward(
+        self, x: Tensor, time: Tensor, text: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None,
+        cache: Cache | None = None, past_turn: tuple[Tensor, Tensor] | None = None, write: bool = False,
+    ) -> Tensor:
+        """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` `[B, S, DIM]`."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table[:, None] + time.float()).split(1, 2)
+        h = modulate(x, shift1, scale1).flatten(1, 2)
+        q, (k, v) = self.attn1.queries(h), self.attn1.keys_values(h)
+        if cache is None:
+            y = self.attn1.attend(rotate(q, *turn), rotate(k, *turn), v, mask)
+        else:
+            keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)
+            y = self.attn1.attend(rotate(q, *turn), rotate(keys, *past_turn), values)
+            if write:
+                cache.keys, cache.values = [*cache.keys, k][-WINDOW:], [*cache.values, v][-WINDOW:]
+        x = x + y.unflatten(1, x.shape[1:3]).float() * gate1
+        h = self.norm2(x.float()).flatten(1, 2)
+        y = self.attn2.attend(self.attn2.queries(h), *self.attn2.keys_values(text))
+        x = x + y.unflatten(1, x.shape[1:3]).float()
+        y = self.ffn(modulate(x, shift2, scale2))
+        return x + y.float() * gate2
+
+
+class TwoLayers(nn.Module):
+    def __init__(self, n_in: int, act: nn.Module) -> None:
+        super().__init__()
+        self.linear_1, self.act, self.linear_2 = nn.Linear(n_in, DIM), act, nn.Linear(DIM, DIM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear_2(self.act(self.linear_1(x)))
+
+
+class Conditions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.time_embedder = TwoLayers(FREQ_DIM, nn.SiLU())
+        self.time_proj = nn.Linear(DIM, 6 * DIM)
+        self.text_embedder = TwoLayers(TEXT_DIM, nn.GELU(approximate="tanh"))
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Conv3d(CHANNELS, DIM, (1, PATCH, PATCH), (1, PATCH, PATCH))
+        self.condition_embedder = Conditions()
+        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.proj_out = nn.Linear(DIM, CHANNELS * PATCH**2)
+        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, DIM) / DIM**0.5)
+        self.initialise()
+
+    def initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
+        for block in self.blocks:
+            nn.init.zeros_(block.attn2.to_out[0].weight)
+        nn.init.zeros_(self.proj_out.weight)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """`[B, F, C, H, W]` to `[B, F, tokens, DIM]`."""
+        x = F.pixel_unshuffle(latents, PATCH)  # channel, then row, then column, as in the convolution
+        return F.linear(x.flatten(3).transpose(2, 3), self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+
+    def time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, F]` to `[B, F, DIM]` and `[B, F, 6, DIM]`."""
+        frequencies = torch.exp(-math.log(10000) * torch.arange(FREQ_DIM // 2) / (FREQ_DIM // 2))
+        angles = timesteps.float()[..., None] * frequencies
+        with torch.autocast("cpu", enabled=False):
+            c = self.condition_embedder
+            time = c.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
+            return time, c.time_proj(F.silu(time)).unflatten(-1, (6, DIM))
+
+    def text(self, features: Tensor) -> Tensor:
+        return self.condition_embedder.text_embedder(features)
+
+    def head(self, x: Tensor, time: Tensor, height: int, width: int) -> Tensor:
+        shift, scale = (self.scale_shift_table[:, None] + time[:, :, None]).split(1, 2)
+        x = self.proj_out(modulate(x, shift, scale))
+        # Each token's vector is row, column, channel.
+        x = x.unflatten(2, (height, width)).unflatten(-1, (PATCH, PATCH, CHANNELS))
+        return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def forward(self, clean: Tensor, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
+        """The velocity of every noisy frame given the finished ones before it, all `[B, F, C, H, W]`."""
+        frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
+        x = self.embed(torch.cat([clean, noisy], 1)).float()
+        time, time6 = self.time(torch.cat([context_t, t], 1))
+        turn = rotary(torch.arange(frames).repeat(2), height, width)
+        mask = causal_mask(frames, height * width)
+        text = self.text(features)
+        for block in self.blocks:
+            x = block(x, time6, text, turn, mask)
+        return self.head(x[:, frames:], time[:, frames:], height, width).float()
+
+    def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
+        """One latent frame `[1, 1, C, H, W]` after those in the caches."""
+        past, height, width = len(caches[0].keys), latents.shape[3] // PATCH, latents.shape[4] // PATCH
+        x = self.embed(latents).float()
+        time, time6 = self.time(torch.full((1, 1), float(timestep)))
+        turn = rotary(torch.tensor([past]), height, width)
+        past_turn = rotary(torch.arange(past + 1), height, width)
+        for block, cache in zip(self.blocks, caches):
+            x = block(x, time6, text, turn, None, cache, past_turn, write)
+        return self.head(x, time, height, width).float()
+
+
+_MASKS: dict[tuple[int, int], Tensor] = {}
+
+
+def causal_mask(frames: int, tokens: int) -> Tensor:
+    """0 where the sequence [finished | noisy] may look, else −∞."""
+    if (frames, tokens) not in _MASKS:
+        i, j = torch.arange(frames)[:, None], torch.arange(frames)[None]
+        near = (i - j <= WINDOW) & (j <= i)
+        own, none = torch.eye(frames, dtype=torch.bool), torch.zeros(frames, frames, dtype=torch.bool)
+        allowed = torch.cat([torch.cat([near, none], 1), torch.cat([near & ~own, own], 1)])
+        allowed = allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
+        _MASKS[frames, tokens] = torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
+    return _MASKS[frames, tokens]

@@ -43,8 +43,19 @@ pub enum Error {
     #[error("{0}")]
     Generation(String),
     /// The computation itself failed: memory, a driver, a shape.
-    #[error("the computation failed: {0}")]
+    #[error("the computation failed: {}", plain(.0))]
     Compute(#[from] candle_core::Error),
+}
+
+/// What candle says, without the trace of its own calls that it adds where `RUST_BACKTRACE` is set.
+pub(crate) fn plain(error: &candle_core::Error) -> String {
+    use candle_core::Error::{Context, WithBacktrace, WithPath};
+    match error {
+        WithBacktrace { inner, .. } => plain(inner),
+        WithPath { inner, path } => format!("{}: {}", path.display(), plain(inner)),
+        Context { inner, context } => format!("{context}: {}", plain(inner)),
+        other => other.to_string(),
+    }
 }
 
 /// The engine's result.

@@ -56,7 +56,7 @@ pub struct RenderArgs {
     pub frames: Option<u64>,
 
     /// How long, at the model's frame rate
-    #[arg(long, value_name = "SECONDS", conflicts_with = "frames", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "frames", allow_negative_numbers = true, value_parser = seconds)]
     pub duration: Option<f64>,
 
     /// Which of the possible videos
@@ -68,11 +68,11 @@ pub struct RenderArgs {
     pub steps: Option<u32>,
 
     /// Guidance scale; 1 is none; the model's own if not given
-    #[arg(long, value_name = "G")]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 
     /// Shift of the noise schedule; the model's own if not given
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub shift: Option<f64>,
 
     /// What not to show; the model's own if not given

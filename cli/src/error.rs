@@ -9,6 +9,8 @@ pub enum Error {
     Interrupted,
     #[error("{0}")]
     Usage(String),
+    #[error("cannot listen for an interrupt: {0}")]
+    Signal(#[from] ctrlc::Error),
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("the video cannot be encoded: {0}")]

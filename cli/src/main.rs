@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use args::{Args, Command, ModelsCommand};
 use clap::Parser;
 
+/// Exit status of a command that was not understood; clap's.
+const USAGE: u8 = 2;
 /// Exit status of a command that a signal ended, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         Err(error::Error::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("soragen: {error}");
-            ExitCode::FAILURE
+            if matches!(error, error::Error::Usage(_)) { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
+use image::{DynamicImage, ImageDecoder};
 use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::SafeTensors;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
 
 use crate::args::RenderArgs;
@@ -13,6 +16,8 @@ use crate::error::{Error, Result};
 use crate::output::{self, About};
 
 pub fn run(args: &RenderArgs) -> Result<()> {
+    // First what costs nothing to find out.
+    let kind = output::Kind::of(&args.output)?;
     let info = ModelInfo::read(&args.model)?;
     let request = Request {
         prompt: args.prompt.clone(),
@@ -26,7 +31,6 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         shift: args.shift,
         initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
     };
-    let kind = output::Kind::of(&args.output)?;
 
     let cancel = Cancel::new();
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -39,8 +43,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
             }
             cancel.cancel();
         }
-    })
-    .map_err(|e| Error::Usage(format!("cannot listen for an interrupt: {e}")))?;
+    })?;
 
     let options = OpenOptions { device: args.device.clone(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
@@ -89,15 +92,30 @@ fn length(args: &RenderArgs, info: &ModelInfo) -> Length {
     }
 }
 
+/// The picture, turned as the camera that took it was held.
 fn read_image(path: &Path) -> Result<image::RgbImage> {
     let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let image = reader.map_err(|e| Error::file(path, e))?.decode();
-    Ok(image.map_err(|e| Error::file(path, format!("not a picture that can be read: {e}")))?.into_rgb8())
+    let reader = reader.map_err(|e| Error::file(path, e))?;
+    let decoded = || {
+        let mut decoder = reader.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image.into_rgb8())
+    };
+    decoded()
+        .map_err(|e: image::ImageError| Error::file(path, format!("not a picture that can be read: {e}")))
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::file(path, e))?;
-    tensors.get("latents").cloned().ok_or_else(|| Error::file(path, "there is no tensor `latents` in it"))
+    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|e| Error::file(path, format!("not a safetensors file: {e}")))?;
+    let latents =
+        file.tensor("latents").map_err(|_| Error::file(path, "there is no tensor `latents` in it"))?;
+    latents
+        .load(&Device::Cpu)
+        .map_err(|_| Error::file(path, "the tensor `latents` is of a type that is not read; f32 is"))
 }
 
 fn progress_bar(total: Option<u64>) -> ProgressBar {

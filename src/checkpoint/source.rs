@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{builtin, gguf};
+use crate::error::plain;
 use crate::{Error, Result};
 
 /// Configurations and tokenizers are read whole; no real one comes near this size.
@@ -142,7 +143,7 @@ impl Source {
                     gguf::tensors(BufReader::new(file), device)
                 }
             };
-            let tensors = tensors.map_err(|e| self.invalid(&quantised, e))?;
+            let tensors = tensors.map_err(|e| self.invalid(&quantised, plain(&e)))?;
             return Ok(VarBuilder::from_tensors(tensors, dtype, device));
         }
         let (file, weights) = match self {
@@ -165,7 +166,7 @@ impl Source {
                 (file, unsafe { VarBuilder::from_mmaped_safetensors(&paths, dtype, device) })
             }
         };
-        weights.map_err(|e| self.invalid(&file, e))
+        weights.map_err(|e| self.invalid(&file, plain(&e)))
     }
 
     /// The files that the index names; each must be a plain name in the index's own folder.
@@ -194,7 +195,8 @@ impl Source {
     pub fn unfit(&self, folder: &str, error: Error) -> Error {
         match error {
             Error::Compute(e) => {
-                self.invalid(folder, format!("the weights are not those that config.json tells of: {e}"))
+                let reason = plain(&e);
+                self.invalid(folder, format!("the weights are not those that config.json tells of: {reason}"))
             }
             other => other,
         }

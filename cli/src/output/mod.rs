@@ -39,22 +39,32 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the end of the name.
+    /// By the end of the name. Refuses a name that cannot be written to.
     pub fn of(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-        Ok(match extension.as_str() {
+        let kind = match extension.as_str() {
             "safetensors" => Self::Safetensors,
             "png" => Self::Png,
             other => Self::Video(video::Container::of(other).ok_or_else(|| {
-                Error::file(path, "the name must end in .mp4, .mkv, .webm, .y4m, .png or .safetensors")
+                let name = path.display();
+                Error::Usage(format!(
+                    "{name}: the name must end in .mp4, .mkv, .webm, .y4m, .png or .safetensors"
+                ))
             })?),
-        })
-    }
-
-    pub fn create(self, path: &Path, about: &About) -> Result<Box<dyn Writer>> {
+        };
+        if kind == Self::Png {
+            png::check(path)?;
+        }
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
             return Err(Error::file(folder, "there is no such folder; make it first"));
         }
+        if path.is_dir() {
+            return Err(Error::file(path, "there is a folder of this name"));
+        }
+        Ok(kind)
+    }
+
+    pub fn create(self, path: &Path, about: &About) -> Result<Box<dyn Writer>> {
         Ok(match self {
             Self::Safetensors => Box::new(safetensors::Writer::new(path, about)),
             Self::Png => Box::new(png::Writer::new(path, about)?),

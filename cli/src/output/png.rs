@@ -25,7 +25,10 @@ struct Pattern {
 
 impl Pattern {
     fn parse(path: &Path) -> Result<Self> {
-        let wrong = || Error::file(path, "the name needs the frame's number in it, as in frame-%05d.png");
+        let wrong = || {
+            let name = path.display();
+            Error::Usage(format!("{name}: the name needs the frame's number in it, as in frame-%05d.png"))
+        };
         let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(wrong)?;
         let (before, rest) = name.split_once('%').ok_or_else(wrong)?;
         let (digits, after) = rest.split_once('d').ok_or_else(wrong)?;
@@ -41,6 +44,11 @@ impl Pattern {
         let Self { folder, before, digits, after } = self;
         folder.join(format!("{before}{number:0digits$}{after}"))
     }
+}
+
+/// Refuses a name without a place for the frame's number.
+pub fn check(path: &Path) -> Result<()> {
+    Pattern::parse(path).map(drop)
 }
 
 impl Writer {

@@ -1,0 +1,53 @@
+//! The command as it is run: what it writes, what it says, how it ends.
+
+mod errors;
+mod interrupt;
+mod output;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use soragen_tests::fixtures;
+
+/// The command with these arguments, not yet started.
+fn soragen<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_soragen"));
+    // With backtraces on, as where a fault is looked for, the messages are the same.
+    command.args(arguments).env("RUST_BACKTRACE", "1");
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The folder of one of the tiny pipelines.
+fn model(name: &str) -> PathBuf {
+    fixtures::path(&format!("pipelines/{name}"))
+}
+
+/// `render` as the request of `pipeline` has it, with the model in `folder` and without an output.
+fn render(pipeline: &str, folder: &Path) -> Command {
+    let request = fixtures::json(&format!("pipelines/{pipeline}/request.json"));
+    let text = |key: &str| request[key].as_str().map(str::to_owned);
+    let number = |key: &str| request[key].to_string();
+    let mut command = soragen(["render", &text("prompt").unwrap(), "--negative"]);
+    command.arg(text("negative").unwrap_or_default()).arg("--model").arg(folder);
+    command.args(["--size", &format!("{}x{}", number("width"), number("height"))]);
+    command.args(["--frames", &number("frames"), "--steps", &number("steps")]);
+    command.args(["--guidance", &number("guidance")]);
+    if let Some(image) = text("image") {
+        command.arg("--image").arg(model(pipeline).join(image));
+    }
+    command
+}
+
+/// Names of the files in `folder`, in order.
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,113 @@
+//! Every kind of file holds the frames that diffusers makes.
+
+use candle_core::{Device, Tensor};
+use soragen_tests::fixtures::{PIPELINES, assert_close, tensors, values};
+
+use super::{files, model, render, stderr};
+
+/// What diffusers makes of the request of `pipeline`, `[T, H, W, 3]`.
+fn expected(pipeline: &str) -> Tensor {
+    tensors(&format!("pipelines/{pipeline}/expected.safetensors"))["frames"].clone()
+}
+
+/// Renders to `name` in an empty folder, from the noise that diffusers began with.
+fn rendered(pipeline: &str, name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let noise = folder.path().join("noise.safetensors");
+    let latents = &tensors(&format!("pipelines/{pipeline}/expected.safetensors"))["latents"];
+    latents.save_safetensors("latents", &noise).unwrap();
+    let mut command = render(pipeline, &model(pipeline));
+    command.arg("--initial-latents").arg(&noise).arg("-o").arg(folder.path().join(name));
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{pipeline}: {}", stderr(&output));
+    std::fs::remove_file(noise).unwrap();
+    folder
+}
+
+#[test]
+fn frames_are_those_of_diffusers() {
+    for pipeline in PIPELINES {
+        let folder = rendered(pipeline, "frames.safetensors");
+        assert_eq!(files(folder.path()), ["frames.safetensors"]);
+        let made = candle_core::safetensors::load(folder.path().join("frames.safetensors"), &Device::Cpu);
+        let made = &made.unwrap()["frames"];
+        let expected = expected(pipeline);
+        assert_close(pipeline, made, &expected, 2e-3);
+        let mean = (made - &expected).unwrap().abs().unwrap().mean_all().unwrap();
+        assert!(mean.to_scalar::<f32>().unwrap() <= 1e-4, "{pipeline}: {mean}");
+        assert!(values(made).iter().all(|sample| (0.0..=1.0).contains(sample)), "{pipeline}");
+    }
+}
+
+#[test]
+fn pictures_are_numbered_frames() {
+    let folder = rendered("t2v-euler", "frame-%03d.png");
+    let expected = expected("t2v-euler");
+    let names: Vec<_> = (0..expected.dim(0).unwrap()).map(|i| format!("frame-{i:03}.png")).collect();
+    assert_eq!(files(folder.path()), names);
+    for (i, name) in names.iter().enumerate() {
+        let picture = image::open(folder.path().join(name)).unwrap().into_rgb8();
+        let frame = expected.get(i).unwrap();
+        assert_eq!([picture.height() as usize, picture.width() as usize, 3], frame.dims());
+        for (sample, expected) in picture.as_raw().iter().zip(values(&frame)) {
+            assert!((f32::from(*sample) - 255.0 * expected).abs() <= 1.0, "{name}: {sample} {expected}");
+        }
+    }
+}
+
+#[test]
+fn raw_video_has_the_colours_of_the_frames() {
+    let folder = rendered("t2v-unipc", "frames.y4m");
+    assert_eq!(files(folder.path()), ["frames.y4m"]);
+    let bytes = std::fs::read(folder.path().join("frames.y4m")).unwrap();
+    let end = bytes.iter().position(|&byte| byte == b'\n').unwrap();
+    let header = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let expected = expected("t2v-unipc");
+    let (frames, height, width, _) = expected.dims4().unwrap();
+    for part in ["YUV4MPEG2", &format!("W{width}"), &format!("H{height}"), "F16:1"] {
+        assert!(header.split(' ').any(|p| p == part), "{part} in {header}");
+    }
+    // Of the planes only luma is looked at; the others are half as wide and high.
+    let pixels = height * width;
+    let records: Vec<_> = bytes[end + 1..].chunks(b"FRAME\n".len() + pixels * 3 / 2).collect();
+    assert_eq!(records.len(), frames);
+    for (i, record) in records.into_iter().enumerate() {
+        let luma = record.strip_prefix(b"FRAME\n").unwrap();
+        let frame = values(&expected.get(i).unwrap());
+        for (y, rgb) in luma[..pixels].iter().zip(frame.chunks(3)) {
+            // ITU-R BT.601, in its limited range.
+            let wanted = 16.0 + 65.481 * rgb[0] + 128.553 * rgb[1] + 24.966 * rgb[2];
+            assert!((f32::from(*y) - wanted).abs() <= 2.0, "frame {i}: {y}, not {wanted}");
+        }
+    }
+}
+
+#[test]
+fn another_process_makes_the_same_bytes() {
+    let bytes = |seed: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = render("i2v-22", &model("i2v-22"));
+        let path = folder.path().join("frames.safetensors");
+        let output = command.args(["--seed", seed, "-o"]).arg(&path).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        std::fs::read(path).unwrap()
+    };
+    let first = bytes("7");
+    assert!(first == bytes("7"), "the same seed, the same file");
+    assert!(first != bytes("8"), "another seed, another file");
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_by_a_whole_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.safetensors");
+    std::fs::write(&path, "before").unwrap();
+    let mut refused = render("t2v-euler", &model("t2v-euler"));
+    let output = refused.args(["--guidance", "nan", "-o"]).arg(&path).output().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(std::fs::read(&path).unwrap(), b"before");
+    let output = render("t2v-euler", &model("t2v-euler")).arg("-o").arg(&path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(candle_core::safetensors::load(&path, &Device::Cpu).unwrap().contains_key("frames"));
+    assert_eq!(files(folder.path()), ["frames.safetensors"]);
+}

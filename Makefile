@@ -3,13 +3,14 @@
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
 
-.PHONY: help demo test setup build lint doc check-cuda clean
+.PHONY: help demo test setup build lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
 	@echo "make build       the plugin and the command, optimised, in target/release"
-	@echo "make lint        format, clippy, cargo deny, documentation"
+	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
+	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
 
 demo: setup
@@ -25,13 +26,19 @@ build: setup
 setup:
 	scripts/setup.sh
 
-lint:
+lint: setup cargo-deny
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	cargo deny check
+	cargo deny check licenses bans sources
 
-check-cuda:
+audit: cargo-deny
+	cargo deny check advisories
+
+cargo-deny:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+
+check-cuda: setup
 	scripts/check-cuda.sh
 
 clean:

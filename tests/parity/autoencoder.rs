@@ -1,15 +1,24 @@
-//! The autoencoders decode as a stream what diffusers decodes in one go, and ask for the real models' tensors.
+//! The autoencoders decode as a stream what the reference decodes in one go, and ask for the real models'
+//! tensors (`make_pipelines.py`, `make_taehv.py`).
 
 use candle_core::{DType, Device, Tensor};
 use soragen::Cancel;
 use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, WanConfig};
-use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close};
+use soragen::checkpoint::Source;
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, path, tensors};
 use soragen_tests::recording::assert_loads;
 
 use crate::shapes::model;
 
-fn open(pipeline: &Pipeline) -> Autoencoder {
-    Autoencoder::open(&pipeline.source, DType::F32, &Device::Cpu).unwrap()
+/// Sums of f32 in another order.
+const TOLERANCE: f32 = 3e-5;
+
+fn open(source: &Source) -> Autoencoder {
+    Autoencoder::open(source, DType::F32, &Device::Cpu).unwrap()
+}
+
+fn open_taehv() -> Autoencoder {
+    open(&Source::Folder(path("taehv")))
 }
 
 /// The latents decoded so many latent frames at a time, `[T, H, W, 3]`.
@@ -32,23 +41,66 @@ fn decode(autoencoder: &Autoencoder, latents: &Tensor, chunks: &[usize]) -> Tens
 fn latents_become_the_references_frames() {
     for name in PIPELINES {
         let pipeline = Pipeline::open(name);
-        let autoencoder = open(&pipeline);
         let latents = &pipeline.expected["sampled_latents"];
-        let count = latents.dim(2).unwrap();
-        let at_once = decode(&autoencoder, latents, &[count]);
-        assert_close(name, &at_once, &pipeline.expected["frames"], 1e-4);
+        let frames = decode(&open(&pipeline.source), latents, &[latents.dim(2).unwrap()]);
+        assert_close(name, &frames, &pipeline.expected["frames"], TOLERANCE);
+    }
+    let expected = tensors("taehv/expected.safetensors");
+    let frames = decode(&open_taehv(), &expected["latents"], &[4]);
+    assert_close("taehv", &frames, &expected["frames"], TOLERANCE);
+}
 
-        let one_by_one = decode(&autoencoder, latents, &vec![1; count]);
-        assert_close(name, &one_by_one, &at_once, 0.0);
-        let unevenly = decode(&autoencoder, latents, &[1, count - 1]);
-        assert_close(name, &unevenly, &at_once, 0.0);
+#[test]
+fn pixels_become_the_references_latents() {
+    let encode =
+        |autoencoder: Autoencoder, video: &Tensor| autoencoder.encode(video, &Cancel::new()).unwrap();
+    let expected = tensors("taehv/expected.safetensors");
+    assert_close("taehv", &encode(open_taehv(), &expected["video"]), &expected["latents"], TOLERANCE);
+
+    let pipeline = Pipeline::open("i2v-22");
+    let image = image::open(path("pipelines/i2v-22/image.png")).unwrap().into_rgb8();
+    let (width, height) = image.dimensions();
+    let pixels = image.into_raw().into_iter().map(|sample| f32::from(sample) / 127.5 - 1.0);
+    let pixels = Tensor::from_iter(pixels, &Device::Cpu).unwrap();
+    let pixels = pixels.reshape((1, 1, height as usize, width as usize, 3)).unwrap();
+    let video = pixels.permute((0, 4, 1, 2, 3)).unwrap();
+    let latents = encode(open(&pipeline.source), &video);
+    assert_close("i2v-22", &latents, &pipeline.expected["image_latents"], TOLERANCE);
+}
+
+#[test]
+fn how_latents_are_cut_into_chunks_makes_no_difference() {
+    const FRAMES: usize = 5;
+    let wan = |name| open(&Pipeline::open(name).source);
+    for (name, autoencoder) in
+        [("wan 2.1", wan("t2v-unipc")), ("wan 2.2", wan("ti2v-22")), ("taehv", open_taehv())]
+    {
+        let channels = autoencoder.config().latent_channels();
+        // Any will do that differ from place to place.
+        let latents = (0..channels * FRAMES * 2 * 3).map(|i| (i as f32 * 0.7).sin());
+        let latents = Tensor::from_iter(latents, &Device::Cpu).unwrap();
+        let latents = latents.reshape((1, channels, FRAMES, 2, 3)).unwrap();
+        let at_once = decode(&autoencoder, &latents, &[FRAMES]);
+        assert_eq!(at_once.dim(0).unwrap(), 1 + (FRAMES - 1) * autoencoder.config().temporal_factor());
+        // Every way to cut: bit i says whether there is a cut after frame i.
+        for cuts in 0..1u32 << (FRAMES - 1) {
+            let mut chunks = vec![1];
+            for i in 0..FRAMES - 1 {
+                match cuts >> i & 1 {
+                    1 => chunks.push(1),
+                    _ => *chunks.last_mut().unwrap() += 1,
+                }
+            }
+            let cut = decode(&autoencoder, &latents, &chunks);
+            assert_close(&format!("{name}, {chunks:?}"), &cut, &at_once, 1e-6);
+        }
     }
 }
 
 #[test]
 fn a_cancelled_decode_stops() {
     let pipeline = Pipeline::open("t2v-unipc");
-    let autoencoder = open(&pipeline);
+    let autoencoder = open(&pipeline.source);
     let cancel = Cancel::new();
     cancel.cancel();
     let latents = &pipeline.expected["sampled_latents"];

@@ -2,7 +2,7 @@
 
     python train_autoencoder.py --icons ICONS.json --state DIR --seconds 2400
 
-Goes on from `DIR/autoencoder.pt` if it is there. The learning rate falls to zero at the end of the time.
+Goes on from `DIR/autoencoder.pt`, or from the shipped weights. The learning rate falls to zero at the end of the time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autoencoder import Autoencoder
+from checkpoint import load, save
 from clips import FRAME_RATE, Clip
 from muon import Muon
 from scenes import HEIGHT, WIDTH
@@ -85,9 +86,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = Autoencoder().to(memory_format=torch.channels_last)
-    file = args.state / "autoencoder.pt"
-    if file.exists():
-        model.load_state_dict(torch.load(file))
+    load(model, args.state, "autoencoder")
     hidden = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
     others = [p for p in model.parameters() if p.ndim < 4 or p.shape[2] == 1]
     optimizers = [Muon(hidden, args.rate), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
@@ -129,10 +128,10 @@ def main() -> None:
             print(f"{float(elapsed):.0f}s step {step} frames {frames} loss {loss.item():.4f} psnr {np.mean(recent[-20:]):.2f}", flush=True)
         if rank == 0 and time.time() - saved > 150:
             saved = time.time()
-            torch.save(model.state_dict(), file)
+            save(model.state_dict(), args.state, "autoencoder")
             print("held out: stills %.2f dB, clips %.2f dB" % show(model, args.icons, args.state), flush=True)
     if rank == 0:
-        torch.save(model.state_dict(), file)
+        save(model.state_dict(), args.state, "autoencoder")
         print("held out: stills %.2f dB, clips %.2f dB" % show(model, args.icons, args.state), flush=True)
     dist.destroy_process_group()
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 32, 2
-WINDOW = 7
+WINDOW = 5  # past latent frames that are attended to
 
 CONFIG = {
     "_class_name": "WanTransformer3DModel",
@@ -197,23 +197,30 @@ class Transformer(nn.Module):
         x = x.unflatten(2, (height, width)).unflatten(-1, (PATCH, PATCH, CHANNELS))
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def forward(self, clean: Tensor, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        """The velocity of every noisy frame given the finished ones before it, all `[B, F, C, H, W]`."""
+    def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
+        """The velocity of every noisy frame given the finished ones before it, all `[B, F, C, H, W]`.
+
+        Without `clean` each frame stands alone.
+        """
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
-        x = self.embed(torch.cat([clean, noisy], 1)).float()
-        time, time6 = self.time(torch.cat([context_t, t], 1))
-        turn = rotary(torch.arange(frames).repeat(2), height, width)
-        mask = causal_mask(frames, height * width)
+        if clean is None:
+            latents, times, turn, mask = noisy, t, rotary(torch.zeros(frames), height, width), None
+        else:
+            latents, times = torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1)
+            turn = rotary(torch.arange(frames).repeat(2), height, width)
+            mask = causal_mask(frames, height * width)
+        x = self.embed(latents).float()
+        time, time6 = self.time(times)
         text = self.text(features)
         for block in self.blocks:
             x = block(x, time6, text, turn, mask)
-        return self.head(x[:, frames:], time[:, frames:], height, width).float()
+        return self.head(x[:, -frames:], time[:, -frames:], height, width).float()
 
     def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
-        """One latent frame `[1, 1, C, H, W]` after those in the caches."""
+        """One latent frame `[B, 1, C, H, W]` after those in the caches."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH, latents.shape[4] // PATCH
         x = self.embed(latents).float()
-        time, time6 = self.time(torch.full((1, 1), float(timestep)))
+        time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
         turn = rotary(torch.tensor([past]), height, width)
         past_turn = rotary(torch.arange(past + 1), height, width)
         for block, cache in zip(self.blocks, caches):

@@ -1,0 +1,51 @@
+"""Makes videos as the engine does, to look at what was learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autoencoder import Autoencoder
+from transformer import CHANNELS, Cache, Transformer
+
+HEIGHT, WIDTH = 12, 20  # of a latent frame
+
+
+@torch.no_grad()
+def latents(
+    model: Transformer, prompts: Tensor, empty: Tensor, frames: int, timesteps: list[float], guidance: float,
+    context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None,
+) -> Tensor:
+    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents."""
+    generator = torch.Generator().manual_seed(seed)
+    features = [prompts] if guidance == 1 else [prompts, empty.expand_as(prompts)]
+    texts = [model.text(f) for f in features]
+    caches = [[Cache() for _ in model.blocks] for _ in texts]
+    made = []
+    with torch.autocast("cpu", torch.bfloat16):
+        for frame in range(frames):
+            x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator)
+            if frame == 0 and first is not None:
+                x = first
+            else:
+                for t, after in zip(timesteps, [*timesteps[1:], 0.0]):
+                    v = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
+                    velocity = v[0] if len(v) == 1 else v[1] + guidance * (v[0] - v[1])
+                    x = x + velocity * (after - t) / 1000
+            for text, cache in zip(texts, caches):
+                model.chunk(x, context_noise, text, cache, True)
+            made.append(x)
+    return torch.cat(made, 1)
+
+
+@torch.no_grad()
+def decode(autoencoder: Autoencoder, made: Tensor) -> Tensor:
+    """f32 `[B, T, H, W, 3]` in [0, 1]."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return torch.cat([autoencoder.decode(z[None]).float().clamp(0, 1) for z in made]).permute(0, 1, 3, 4, 2)
+
+
+def schedule(steps: int, shift: float) -> list[float]:
+    """Falling timesteps from 1000, without the 0 at the end."""
+    even = [1 - i / steps for i in range(steps)]
+    return [1000 * shift * s / (1 + (shift - 1) * s) for s in even]

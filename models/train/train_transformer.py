@@ -1,0 +1,173 @@
+"""Trains the transformer on latents that `encode.py` made: stills first, then clips.
+
+    torchrun --nproc-per-node 2 train_transformer.py stills --state DIR --seconds 1800
+    torchrun --nproc-per-node 2 train_transformer.py clips --state DIR --seconds 3600
+
+Goes on from `DIR/transformer.pt`, or from the shipped weights if they are of the same shape. The learning
+rate falls at the end of the time; what is kept is an average over the last steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+import autoencoder
+import sample
+from checkpoint import load, save
+from sheet import sheet
+from text import MAX_TOKENS, WIDTH, TextEncoder
+from transformer import WINDOW, Transformer
+
+DROP_TEXT = 0.1
+LOOK_AT = (
+    "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
+    "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
+    "a green dragon floats up and down at night", "a cat spins around in the desert",
+)
+
+
+@dataclass
+class Data:
+    """Latents with the prompts that fit them."""
+
+    latents: np.ndarray  # f16 [N, F, C, H, W]
+    captions: np.ndarray  # str [N, captions of each]
+    features: dict[str, np.ndarray]
+
+    @classmethod
+    def read(cls, state: Path, kind: str) -> Data:
+        shards = [np.load(file) for file in sorted((state / kind).glob("*.npz"))]
+        latents = np.concatenate([shard["latents"] for shard in shards])
+        captions = np.concatenate([shard["captions"] for shard in shards])
+        return cls(latents, captions, TextEncoder().many([*captions.flatten(), "", *LOOK_AT]))
+
+    def text(self, prompts: list[str]) -> Tensor:
+        """f32 [N, MAX_TOKENS, WIDTH], zero after each prompt's last token."""
+        out = np.zeros((len(prompts), MAX_TOKENS, WIDTH), np.float32)
+        for row, prompt in zip(out, prompts):
+            hidden = self.features[prompt]
+            row[: len(hidden)] = hidden
+        return torch.tensor(out)
+
+    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, bool]:
+        """Latents [size, F, C, H, W] of up to a window and one frame, features, and whether they begin the clip."""
+        rows = rng.integers(len(self.latents), size=size)
+        prompts = ["" if rng.random() < DROP_TEXT else str(rng.choice(self.captions[row])) for row in rows]
+        length = self.latents.shape[1]
+        begins = length == 1 or rng.random() < 0.5
+        first = 0 if begins else int(rng.integers(1, length - WINDOW))
+        part = self.latents[rows, first : first + WINDOW + 1].astype(np.float32)
+        return torch.tensor(part), self.text(prompts), begins
+
+
+def noise_levels(shape: tuple[int, ...], shift: float) -> Tensor:
+    """Most often in the middle, moved towards noise."""
+    sigma = torch.sigmoid(1.2 * torch.randn(shape))
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def loss_of(model: Transformer, latents: Tensor, features: Tensor, begins: bool) -> Tensor:
+    size, frames = latents.shape[:2]
+    t = noise_levels((size, frames), 1.5)
+    sigma, noise = t[..., None, None, None], torch.randn_like(latents)
+    noisy = (1 - sigma) * latents + sigma * noise
+    if frames == 1:
+        clean, context_t = None, t
+    else:
+        # When sampling, the past is what the model made and not without faults.
+        level = torch.rand(size, 1) * 0.3 * (torch.rand(size, 1) < 0.6)
+        rough = level[..., None, None, None]
+        clean = (1 - rough) * latents + rough * torch.randn_like(latents)
+        context_t = 1000 * level.expand(size, frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        velocity = model(clean, noisy, context_t, 1000 * t, features)
+    error = (velocity - (noise - latents)).square().mean((2, 3, 4))
+    # A clip's later frames are never made without a past.
+    return (error if begins else error[:, 1:]).mean()
+
+
+def look(model: Transformer, data: Data, state: Path, frames: int, name: str) -> None:
+    vae = autoencoder.Autoencoder().eval()
+    load(vae, state, "autoencoder")
+    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), frames, sample.schedule(10, 2.0), 3.0)
+    videos = sample.decode(vae, made).numpy()
+    sheet(state / f"{name}.png", [v[:: 8 if frames > 1 else 1] for v in videos], list(LOOK_AT))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("stills", "clips"))
+    parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
+    parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--batch", type=int, help="a process", default=0)
+    parser.add_argument("--rate", type=float, default=1.2e-3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    batch = args.batch or {"stills": 32, "clips": 6}[args.kind]
+
+    torch.manual_seed(0)
+    model = Transformer()
+    load(model, args.state, "transformer")
+    torch.manual_seed(time.time_ns() + rank)
+    average = copy.deepcopy(model)
+    data = Data.read(args.state, args.kind)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, args.rate, betas=(0.9, 0.98))
+    rng = np.random.default_rng([time.time_ns(), rank])
+    began = saved = time.time()
+    step, recent = 0, []
+    while True:
+        # The processes must agree on when to stop.
+        elapsed = torch.tensor(time.time() - began)
+        dist.broadcast(elapsed, 0)
+        part = float(elapsed) / args.seconds
+        if part >= 1:
+            break
+        rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = loss_of(model, *data.batch(rng, batch))
+        model.zero_grad()
+        loss.backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+        dist.all_reduce(gradients)
+        gradients /= world
+        gradients *= min(1.0, 1.0 / (float(gradients.norm()) + 1e-6))
+        for p, g in zip(model.parameters(), gradients.split([p.numel() for p in model.parameters()])):
+            p.grad.copy_(g.view_as(p))
+        optimizer.step()
+        step += 1
+        keep = min(0.995, 1 - 1 / (step + 1))
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), model.parameters()):
+                a.lerp_(p, 1 - keep)
+        recent.append(loss.item())
+        if rank == 0 and step % 50 == 0:
+            print(f"{float(elapsed):.0f}s step {step} loss {np.mean(recent[-50:]):.4f} rate {rate:.1e} norm {float(gradients.norm()):.2f}", flush=True)
+        if rank == 0 and time.time() - saved > 600:
+            saved = time.time()
+            save(average.state_dict(), args.state, "transformer")
+            look(average, data, args.state, {"stills": 1, "clips": 13}[args.kind], args.kind)
+    if rank == 0:
+        save(average.state_dict(), args.state, "transformer")
+        look(average, data, args.state, {"stills": 1, "clips": 13}[args.kind], args.kind)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,33 @@
-//! soragen
+// SPDX-License-Identifier: MPL-2.0
+
+//! GStreamer plugin with the element `soragen`: a source that makes video from text, or from an image and
+//! text, by a diffusion model that runs in-process.
+//!
+//! ```text
+//! gst-launch-1.0 soragen prompt="a red fox runs over the snow" ! x264enc ! mp4mux ! filesink location=fox.mp4
+//! ```
+
+#![warn(missing_docs)]
+
+use gst::glib;
+
+mod source;
+
+pub use source::{Precision, SoraGen};
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    // Nothing is loaded here and no device is touched: the registry's scanner runs this too.
+    source::register(plugin)
+}
+
+gst::plugin_define!(
+    soragen,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_REPOSITORY"),
+    env!("BUILD_REL_DATE")
+);

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The engine's errors as GStreamer's.
+
+use soragen::Error;
+
+/// `error` in the domain where an application looks for it; the text says what to do.
+pub fn message(error: &Error) -> gst::ErrorMessage {
+    let text = error.to_string();
+    match error {
+        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
+        Error::Invalid { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ["{text}"]),
+        Error::Io { .. } => gst::error_msg!(gst::ResourceError::Read, ["{text}"]),
+        Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ["{text}"]),
+        Error::Request(_) => gst::error_msg!(gst::LibraryError::Settings, ["{text}"]),
+        Error::Generation(_) => gst::error_msg!(gst::StreamError::Failed, ["{text}"]),
+        _ => gst::error_msg!(gst::LibraryError::Failed, ["{text}"]),
+    }
+}

@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+use gst_video::{VideoFrameRef, VideoInfo};
+use soragen::{ModelInfo, Phase, Progress, Size, Sizes};
+
+use super::error;
+use super::generator::{Absent, Generator, Job, Made, Picture, Report};
+use super::paint;
+use super::settings::{self, ENDLESS, Settings};
+use super::timeline;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("soragen", gst::DebugColorFlags::empty(), Some("Video from text"))
+});
+
+/// From this height on colours are those of BT.709, as everywhere in GStreamer.
+const HIGH_DEFINITION: i32 = 577;
+
+/// Lives from `start` to `stop`.
+struct Running {
+    info: ModelInfo,
+    /// Frames at the model's own rate and nanoseconds in all; `None` without end.
+    extent: Option<(u64, u64)>,
+    generator: Generator,
+    video: Option<VideoInfo>,
+    /// Frame `next` of the negotiated rate, counted from `origin` nanoseconds, is pushed next; played
+    /// backwards, the one before it.
+    origin: u64,
+    next: u64,
+    live: Option<Live>,
+    tagged: bool,
+}
+
+/// What is shown while the clock runs.
+#[derive(Default)]
+struct Live {
+    /// The last frame, and its number at the model's own rate.
+    shown: Option<(Picture, u64)>,
+    /// By how many of the model's frames it has fallen behind.
+    lag: u64,
+}
+
+/// A frame to make a buffer of.
+struct Due {
+    /// Its number at the negotiated rate, from the beginning of the video.
+    offset: u64,
+    start: u64,
+    end: u64,
+    /// Its number at the model's rate.
+    frame: u64,
+}
+
+#[derive(Default)]
+pub struct SoraGen {
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl SoraGen {
+    /// What the settings come to, for whoever asks before the start.
+    fn extent(&self) -> Option<(u64, u64)> {
+        if let Some(running) = lock(&self.running).as_ref() {
+            return running.extent;
+        }
+        let settings = lock(&self.settings).clone();
+        settings.extent(&ModelInfo::read(&settings.model).ok()?)
+    }
+
+    /// Says on the bus what the worker does.
+    fn reporter(&self, total: Option<u64>) -> impl FnMut(Report) + Send + use<> {
+        let element = self.obj().downgrade();
+        let began = Instant::now();
+        move |report| {
+            let Some(element) = element.upgrade() else { return };
+            let message = match report {
+                Report::Loading => progress(&element, gst::ProgressType::Start, "Loading the model"),
+                Report::Loaded => progress(&element, gst::ProgressType::Complete, "The model is loaded"),
+                Report::Progress(at) => {
+                    let structure = progress_structure(&at, total, began.elapsed());
+                    gst::message::Element::builder(structure).src(&element).build()
+                }
+                Report::Shot { index, prompt, frame } => {
+                    let structure = gst::Structure::builder("soragen-shot")
+                        .field("index", index)
+                        .field("prompt", prompt)
+                        .field("frame", frame)
+                        .build();
+                    gst::message::Element::builder(structure).src(&element).build()
+                }
+                Report::Refused(error) => {
+                    gst::element_warning!(element, gst::LibraryError::Settings, ["{error}"]);
+                    return;
+                }
+            };
+            // Without a bus there is nobody to tell.
+            let _ = element.post_message(message);
+        }
+    }
+
+    fn start_generator(&self, settings: &Settings, info: &ModelInfo) -> soragen::Result<Generator> {
+        let job = Job {
+            source: settings.model.clone(),
+            options: settings.open_options(),
+            request: settings.request(info)?,
+        };
+        let total = settings.extent(info).map(|(frames, _)| frames);
+        Generator::start(job, self.reporter(total))
+            .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))
+    }
+
+    /// The next frame of the segment; `None` when it is done.
+    fn due(&self, running: &Running, rate: timeline::Rate) -> Option<Due> {
+        let segment = self.obj().segment().downcast::<gst::ClockTime>().ok()?;
+        let nanoseconds = |time: Option<gst::ClockTime>| time.map(gst::ClockTime::nseconds);
+        let at = |n: u64| running.origin + timeline::start(n, rate);
+        let backwards = segment.rate() < 0.0;
+        let n = if backwards { running.next.checked_sub(1)? } else { running.next };
+        let (start, end) = (at(n), at(n + 1));
+        if backwards {
+            if end <= nanoseconds(segment.start()).unwrap_or(0) {
+                return None;
+            }
+        } else {
+            let stop =
+                nanoseconds(segment.stop()).into_iter().chain(running.extent.map(|(_, time)| time)).min();
+            if stop.is_some_and(|stop| start >= stop) {
+                return None;
+            }
+        }
+        let frame = timeline::at(start, running.info.frame_rate);
+        let frame = running.extent.map_or(frame, |(frames, _)| frame.min(frames.saturating_sub(1)));
+        Some(Due { offset: timeline::at(start, rate), start, end, frame })
+    }
+
+    /// Waits for the frame that is due. While the clock runs, an old one does if the new one is late.
+    fn picture(&self, due: &Due, live: Option<&mut Live>, made: &Made) -> Result<Picture, Absent> {
+        let Some(live) = live else { return made.take(due.frame, None) };
+        let wanted = due.frame.saturating_sub(live.lag);
+        let deadline = match &live.shown {
+            None => None,
+            Some((shown, at)) if *at >= wanted => return Ok(shown.clone()),
+            Some(_) => {
+                let now = self.obj().current_running_time().map_or(due.start, gst::ClockTime::nseconds);
+                Some(Instant::now() + Duration::from_nanos(due.start.saturating_sub(now)))
+            }
+        };
+        match (made.take(wanted, deadline), &live.shown) {
+            (Ok(picture), _) => {
+                live.shown = Some((picture.clone(), wanted));
+                Ok(picture)
+            }
+            (Err(Absent::Late), Some((shown, at))) => {
+                live.lag += wanted - at;
+                made.count_late();
+                Ok(shown.clone())
+            }
+            (Err(absent), _) => Err(absent),
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let running = lock(&self.running);
+        let stats = running.as_ref().map(|r| r.generator.stats()).unwrap_or_default();
+        let busy = stats.busy.as_secs_f64();
+        gst::Structure::builder("soragen-stats")
+            .field("frames", stats.frames)
+            .field("first-frame-ns", stats.first_frame.as_nanos() as u64)
+            .field("fps", if busy > 0.0 { stats.frames as f64 / busy } else { 0.0 })
+            .field("chunk-ns", stats.chunk.as_nanos() as u64)
+            .field("late", stats.late)
+            .build()
+    }
+
+    fn backwards(&self) -> bool {
+        self.obj().segment().rate() < 0.0
+    }
+
+    fn unpaintable(&self, error: &glib::BoolError) -> gst::FlowError {
+        gst::element_imp_error!(self, gst::CoreError::Negotiation, ["a frame cannot be written: {error}"]);
+        gst::FlowError::Error
+    }
+
+    fn tags(&self) -> gst::Event {
+        let settings = lock(&self.settings);
+        let mut tags = gst::TagList::new();
+        if let Some(tags) = tags.get_mut() {
+            let (prompt, version) = (settings.prompt.clone().unwrap_or_default(), env!("CARGO_PKG_VERSION"));
+            tags.add::<gst::tags::Title>(&prompt.as_str(), gst::TagMergeMode::Replace);
+            tags.add::<gst::tags::ApplicationName>(
+                &format!("soragen {version}").as_str(),
+                gst::TagMergeMode::Replace,
+            );
+        }
+        gst::event::Tag::new(tags)
+    }
+}
+
+fn progress(element: &super::SoraGen, kind: gst::ProgressType, text: &str) -> gst::Message {
+    gst::message::Progress::builder(kind, "load", text).src(element).build()
+}
+
+/// `soragen-progress`: what the worker is busy with and how long all frames will take yet.
+fn progress_structure(at: &Progress, total: Option<u64>, elapsed: Duration) -> gst::Structure {
+    let phase = match at.phase {
+        Phase::Text => "text",
+        Phase::Denoise => "denoise",
+        Phase::Decode => "decode",
+    };
+    let mut structure = gst::Structure::builder("soragen-progress")
+        .field("phase", phase)
+        .field("chunk", at.chunk)
+        .field("step", at.step)
+        .field("steps", at.steps)
+        .field("frame", at.frame)
+        .build();
+    if let Some(total) = total.filter(|_| at.frame > 0) {
+        let left = elapsed.as_secs_f64() / at.frame as f64 * total.saturating_sub(at.frame) as f64;
+        structure.set("eta-ns", (left * 1e9) as u64);
+    }
+    structure
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SoraGen {
+    const NAME: &'static str = "GstSoraGen";
+    type Type = super::SoraGen;
+    type ParentType = gst_base::PushSrc;
+}
+
+impl ObjectImpl for SoraGen {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = lock(&self.settings);
+        gst::debug!(CAT, imp = self, "{} becomes {value:?}", pspec.name());
+        if !settings.set(pspec.name(), value) {
+            unreachable!("GObject knows the properties");
+        }
+        let (prompt, live) = (settings.prompt.clone(), settings.is_live);
+        drop(settings);
+        match pspec.name() {
+            "prompt" => {
+                if let Some(running) = lock(&self.running).as_ref() {
+                    running.generator.set_prompt(prompt.unwrap_or_default());
+                }
+            }
+            "is-live" => self.obj().set_live(live),
+            _ => {}
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "stats" => self.stats().to_value(),
+            name => {
+                lock(&self.settings).get(name).unwrap_or_else(|| unreachable!("GObject knows the properties"))
+            }
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let element = self.obj();
+        element.set_format(gst::Format::Time);
+        element.set_live(false);
+        element.set_automatic_eos(true);
+    }
+}
+
+impl GstObjectImpl for SoraGen {}
+
+impl ElementImpl for SoraGen {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Video from text",
+                "Source/Video",
+                "Makes video from text, or from an image and text, by a diffusion model that runs in-process",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst_video::VideoCapsBuilder::new().format_list(paint::FORMATS).build();
+            gst::PadTemplate::new("src", gst::PadDirection::Src, gst::PadPresence::Always, &caps)
+                .into_iter()
+                .collect()
+        });
+        &TEMPLATES
+    }
+}
+
+impl BaseSrcImpl for SoraGen {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        let begin = || {
+            let info = ModelInfo::read(&settings.model)?;
+            let generator = self.start_generator(&settings, &info)?;
+            Ok(Running {
+                extent: settings.extent(&info),
+                info,
+                generator,
+                video: None,
+                origin: 0,
+                next: 0,
+                live: settings.is_live.then(Live::default),
+                tagged: false,
+            })
+        };
+        let running = begin().map_err(|e| error::message(&e))?;
+        *lock(&self.running) = Some(running);
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        // The worker is told to stop, and is not waited for.
+        lock(&self.running).take();
+        Ok(())
+    }
+
+    fn is_seekable(&self) -> bool {
+        !lock(&self.settings).is_live && self.extent().is_some()
+    }
+
+    fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        let running = lock(&self.running);
+        let caps = match running.as_ref() {
+            Some(running) => possible(&running.info.sizes),
+            None => self.obj().pad_template("src")?.caps().clone(),
+        };
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
+            None => caps,
+        })
+    }
+
+    fn fixate(&self, mut caps: gst::Caps) -> gst::Caps {
+        caps.truncate();
+        let running = lock(&self.running);
+        let (size, rate) = match running.as_ref() {
+            Some(running) => (running.info.sizes.default_size(), running.info.frame_rate),
+            None => return self.parent_fixate(caps),
+        };
+        drop(running);
+        if let Some(structure) = caps.make_mut().structure_mut(0) {
+            structure.fixate_field_nearest_int("width", size.width as i32);
+            structure.fixate_field_nearest_int("height", size.height as i32);
+            let rate = gst::Fraction::new(rate.0 as i32, rate.1 as i32);
+            structure.fixate_field_nearest_fraction("framerate", rate);
+            let format =
+                structure.get::<&str>("format").ok().and_then(|f| f.parse::<gst_video::VideoFormat>().ok());
+            let rgb = format.is_some_and(|f| gst_video::VideoFormatInfo::from_format(f).is_rgb());
+            let high = structure.get::<i32>("height").is_ok_and(|height| height >= HIGH_DEFINITION);
+            let colorimetry = match (rgb, high) {
+                (true, _) => "sRGB",
+                (false, true) => "bt709",
+                (false, false) => "bt601",
+            };
+            match structure.has_field("colorimetry") {
+                true => {
+                    structure.fixate_field_str("colorimetry", colorimetry);
+                }
+                false => structure.set("colorimetry", colorimetry),
+            }
+            if !rgb {
+                structure.set("chroma-site", "mpeg2");
+            }
+        }
+        self.parent_fixate(caps)
+    }
+
+    fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let video =
+            VideoInfo::from_caps(caps).map_err(|_| gst::loggable_error!(CAT, "not raw video: {caps}"))?;
+        if video.fps().numer() <= 0 {
+            return Err(gst::loggable_error!(CAT, "a frame rate is needed: {caps}"));
+        }
+        let mut running = lock(&self.running);
+        let Some(running) = running.as_mut() else {
+            return Err(gst::loggable_error!(CAT, "not started"));
+        };
+        running.generator.set_size(Size { width: video.width(), height: video.height() });
+        // In the middle of a video: go on from the same time at the new rate.
+        if let Some(before) = running.video.replace(video) {
+            running.origin += timeline::start(running.next, rate_of(&before));
+            running.next = 0;
+        }
+        gst::debug!(CAT, imp = self, "{caps}");
+        Ok(())
+    }
+
+    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        // Buffers are written by their strides, so those of a pool of downstream's are welcome.
+        if query.find_allocation_meta::<gst_video::VideoMeta>().is_some()
+            && let Some((Some(pool), _, _, _)) = query.allocation_pools().first()
+        {
+            let mut config = pool.config();
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+            // One that does not know the option keeps its own.
+            let _ = pool.set_config(config);
+        }
+        self.parent_decide_allocation(query)
+    }
+
+    fn do_seek(&self, segment: &mut gst::Segment) -> bool {
+        let Some(segment) = segment.downcast_mut::<gst::ClockTime>() else { return false };
+        let mut running = lock(&self.running);
+        let Some(running) = running.as_mut() else { return false };
+        let rate = running.video.as_ref().map_or(running.info.frame_rate, rate_of);
+        let total = running.extent.map(|(_, time)| gst::ClockTime::from_nseconds(time));
+        running.origin = 0;
+        running.next = if segment.rate() < 0.0 {
+            let stop = segment.stop().into_iter().chain(total).min();
+            let Some(stop) = stop else { return false };
+            timeline::before(stop.nseconds(), rate)
+        } else {
+            timeline::at(segment.start().unwrap_or_default().nseconds(), rate)
+        };
+        segment.set_time(segment.start());
+        segment.set_duration(total);
+        true
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Duration(q) => {
+                let Some((_, time)) = self.extent() else { return false };
+                match q.format() {
+                    gst::Format::Time => q.set(gst::ClockTime::from_nseconds(time)),
+                    gst::Format::Default => {
+                        let running = lock(&self.running);
+                        let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else {
+                            return false;
+                        };
+                        q.set(gst::format::Default::from_u64(timeline::before(time, rate_of(video))));
+                    }
+                    _ => return false,
+                }
+                true
+            }
+            gst::QueryViewMut::Latency(q) if self.obj().is_live() => {
+                let running = lock(&self.running);
+                let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else { return false };
+                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate_of(video)));
+                q.set(true, frame, gst::ClockTime::NONE);
+                true
+            }
+            gst::QueryViewMut::Convert(q) => {
+                let running = lock(&self.running);
+                let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else { return false };
+                let (value, format) = q.get_src_dest_format();
+                match video.convert_generic(value, format) {
+                    Some(converted) => {
+                        q.set(value, converted);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            _ => self.parent_query(query),
+        }
+    }
+
+    fn unlock(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(running) = lock(&self.running).as_ref() {
+            running.generator.set_flushing(true);
+        }
+        Ok(())
+    }
+
+    fn unlock_stop(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(running) = lock(&self.running).as_ref() {
+            running.generator.set_flushing(false);
+        }
+        Ok(())
+    }
+}
+
+impl PushSrcImpl for SoraGen {
+    fn fill(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let (due, video, frames, mut live, tag) = {
+            let mut running = lock(&self.running);
+            let running = running.as_mut().ok_or(gst::FlowError::Flushing)?;
+            let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
+            let due = self.due(running, rate_of(&video)).ok_or(gst::FlowError::Eos)?;
+            let tag = !std::mem::replace(&mut running.tagged, true);
+            (due, video, running.generator.frames(), running.live.take(), tag)
+        };
+        if tag {
+            self.obj().src_pad().push_event(self.tags());
+        }
+
+        // Nothing is locked while waiting.
+        let picture = self.picture(&due, live.as_mut(), &frames);
+        if let Some(running) = lock(&self.running).as_mut() {
+            running.live = live;
+            if picture.is_ok() {
+                running.next = if self.backwards() { running.next - 1 } else { running.next + 1 };
+            }
+        }
+        let picture = picture.map_err(|absent| match absent {
+            Absent::End => gst::FlowError::Eos,
+            Absent::Flushing | Absent::Late => gst::FlowError::Flushing,
+            Absent::Failed(error) => {
+                self.post_error_message(error::message(&error));
+                gst::FlowError::Error
+            }
+        })?;
+
+        buffer.set_pts(gst::ClockTime::from_nseconds(due.start));
+        buffer.set_duration(gst::ClockTime::from_nseconds(due.end - due.start));
+        buffer.set_offset(due.offset);
+        buffer.set_offset_end(due.offset + 1);
+        let mut frame =
+            VideoFrameRef::from_buffer_ref_writable(buffer, &video).map_err(|e| self.unpaintable(&e))?;
+        paint::paint(&picture, &mut frame).map_err(|e| self.unpaintable(&e))?;
+        Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+fn rate_of(video: &VideoInfo) -> timeline::Rate {
+    (video.fps().numer() as u32, video.fps().denom() as u32)
+}
+
+/// The caps that a model of these sizes can make.
+fn possible(sizes: &Sizes) -> gst::Caps {
+    let one = || {
+        gst_video::VideoCapsBuilder::new()
+            .format_list(paint::FORMATS)
+            .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
+            .pixel_aspect_ratio(gst::Fraction::new(1, 1))
+            .interlace_mode(gst_video::VideoInterlaceMode::Progressive)
+    };
+    let side = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    match sizes {
+        Sizes::Exact(sizes) => sizes
+            .iter()
+            .flat_map(|size| {
+                one()
+                    .width(side(size.width))
+                    .height(side(size.height))
+                    .build()
+                    .iter()
+                    .map(ToOwned::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .collect(),
+        Sizes::Multiple { step, min, max, .. } => one()
+            .width_range_with_step(side(*min)..=side(*max), side(*step))
+            .height_range_with_step(side(*min)..=side(*max), side(*step))
+            .build(),
+    }
+}

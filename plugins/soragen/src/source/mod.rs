@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element `soragen`.
+
+use gst::glib;
+use gst::prelude::*;
+
+mod error;
+mod generator;
+mod imp;
+mod paint;
+mod settings;
+mod timeline;
+
+pub use settings::Precision;
+
+glib::wrapper! {
+    /// Makes video from text, or from an image and text; see [`register`] for its name.
+    ///
+    /// A worker thread owns the model and makes frames one chunk ahead of what was taken; the streaming
+    /// thread only ever waits for them, so that every state change, seek and end of stream is prompt.
+    pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
+        @extends gst_base::PushSrc, gst_base::BaseSrc, gst::Element, gst::Object;
+}
+
+/// Makes the element known as `soragen`.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "doc")]
+    Precision::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(Some(plugin), "soragen", gst::Rank::NONE, SoraGen::static_type())
+}

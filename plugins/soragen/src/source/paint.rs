@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The model's pictures, RGB, as the video frames that were agreed on.
+
+use gst_video::prelude::*;
+use gst_video::{VideoColorRange, VideoFormat, VideoFrameRef};
+
+/// What the source pad offers; the first is what an encoder gets when it takes anything, and every player
+/// plays 4:2:0.
+pub const FORMATS: [VideoFormat; 9] = [
+    VideoFormat::I420,
+    VideoFormat::Nv12,
+    VideoFormat::Yv12,
+    VideoFormat::Rgb,
+    VideoFormat::Bgr,
+    VideoFormat::Rgbx,
+    VideoFormat::Bgrx,
+    VideoFormat::Rgba,
+    VideoFormat::Bgra,
+];
+
+/// Draws `rgb`, 8-bit `[H, W, 3]` without gaps and of the frame's size, into `frame`, which has one of
+/// [`FORMATS`].
+pub fn paint(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+    if frame.format_info().is_rgb() { packed(rgb, frame) } else { subsampled(rgb, frame) }
+}
+
+/// Where a component's samples are in its plane.
+struct Component {
+    plane: u32,
+    offset: usize,
+    step: usize,
+    stride: usize,
+}
+
+impl Component {
+    fn of(frame: &VideoFrameRef<&mut gst::BufferRef>, index: usize) -> Self {
+        let format = frame.format_info();
+        let plane = format.plane()[index];
+        Self {
+            plane,
+            offset: format.poffset()[index] as usize,
+            step: format.pixel_stride()[index] as usize,
+            stride: frame.plane_stride()[plane as usize] as usize,
+        }
+    }
+}
+
+fn packed(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+    let width = frame.width() as usize;
+    let [red, green, blue] = [0, 1, 2].map(|c| Component::of(frame, c));
+    let data = frame.plane_data_mut(red.plane)?;
+    for (row, line) in rgb.chunks_exact(3 * width).zip(data.chunks_mut(red.stride)) {
+        for (pixel, out) in row.chunks_exact(3).zip(line.chunks_exact_mut(red.step)) {
+            // Alpha, and what fills up four bytes.
+            out.fill(u8::MAX);
+            (out[red.offset], out[green.offset], out[blue.offset]) = (pixel[0], pixel[1], pixel[2]);
+        }
+    }
+    Ok(())
+}
+
+/// From R'G'B' to Y'CbCr: ITU-R BT.601 and BT.709, section 3 of each.
+struct Matrix {
+    luma: [f32; 3],
+    blue: [f32; 3],
+    red: [f32; 3],
+    black: f32,
+}
+
+impl Matrix {
+    fn of(frame: &VideoFrameRef<&mut gst::BufferRef>) -> Result<Self, gst::glib::BoolError> {
+        let colorimetry = frame.info().colorimetry();
+        let (kr, kb) = colorimetry.matrix().kr_kb()?;
+        let (kr, kb) = (kr as f32, kb as f32);
+        let kg = 1.0 - kr - kb;
+        let (black, luma, chroma) = if colorimetry.range() == VideoColorRange::Range0_255 {
+            (0.0, 255.0, 255.0)
+        } else {
+            (16.0, 219.0, 224.0)
+        };
+        let (luma, chroma) = (luma / 255.0, chroma / 255.0 / 2.0);
+        Ok(Self {
+            luma: [kr * luma, kg * luma, kb * luma],
+            blue: [-kr / (1.0 - kb) * chroma, -kg / (1.0 - kb) * chroma, chroma],
+            red: [chroma, -kg / (1.0 - kr) * chroma, -kb / (1.0 - kr) * chroma],
+            black,
+        })
+    }
+}
+
+fn dot(weights: [f32; 3], [r, g, b]: [f32; 3], offset: f32) -> u8 {
+    // `as` saturates.
+    (weights[0] * r + weights[1] * g + weights[2] * b + offset + 0.5) as u8
+}
+
+/// 4:2:0 whose chroma samples lie on the left column and between the two rows ("mpeg2").
+fn subsampled(
+    rgb: &[u8],
+    frame: &mut VideoFrameRef<&mut gst::BufferRef>,
+) -> Result<(), gst::glib::BoolError> {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let matrix = Matrix::of(frame)?;
+    let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
+
+    let data = frame.plane_data_mut(luma.plane)?;
+    for (row, line) in rgb.chunks_exact(3 * width).zip(data.chunks_mut(luma.stride)) {
+        for (pixel, out) in row.chunks_exact(3).zip(line) {
+            *out = dot(matrix.luma, [pixel[0], pixel[1], pixel[2]].map(f32::from), matrix.black);
+        }
+    }
+
+    // Colour is a sum, so it is averaged before it is converted: 1-2-1 across, 1-1 down.
+    let mut across = vec![[0f32; 3]; width.div_ceil(2)];
+    for y in 0..height.div_ceil(2) {
+        across.fill([0.0; 3]);
+        for row in [2 * y, (2 * y + 1).min(height - 1)] {
+            let row = &rgb[row * 3 * width..][..3 * width];
+            for (x, sum) in across.iter_mut().enumerate() {
+                let (before, here, after) = ((2 * x).saturating_sub(1), 2 * x, (2 * x + 1).min(width - 1));
+                for (c, sum) in sum.iter_mut().enumerate() {
+                    let sample = |x: usize| f32::from(row[3 * x + c]);
+                    *sum += (sample(before) + 2.0 * sample(here) + sample(after)) / 8.0;
+                }
+            }
+        }
+        for (component, weights) in [(&blue, matrix.blue), (&red, matrix.red)] {
+            let line = &mut frame.plane_data_mut(component.plane)?[y * component.stride..];
+            let line = line[component.offset..].iter_mut().step_by(component.step);
+            for (colour, out) in across.iter().zip(line) {
+                *out = dot(weights, *colour, 128.0);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One colour in `format`: the first sample of each component.
+    fn colour(format: VideoFormat, colorimetry: &str, rgb: [u8; 3]) -> Vec<u8> {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(format, 6, 4)
+            .colorimetry(&colorimetry.parse().unwrap())
+            .build()
+            .unwrap();
+        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
+        paint(&rgb.repeat(24), &mut frame).unwrap();
+        (0..3)
+            .map(|c| {
+                let component = Component::of(&frame, c);
+                frame.plane_data(component.plane).unwrap()[component.offset]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn colours_are_those_of_the_standards() {
+        // 75 % and 100 % colour bars: ITU-R BT.601 and BT.709 in 8 bits.
+        for format in [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Yv12] {
+            assert_eq!(colour(format, "bt709", [255, 255, 255]), [235, 128, 128]);
+            assert_eq!(colour(format, "bt709", [0, 0, 0]), [16, 128, 128]);
+            assert_eq!(colour(format, "bt709", [255, 0, 0]), [63, 102, 240]);
+            assert_eq!(colour(format, "bt601", [255, 0, 0]), [81, 90, 240]);
+            assert_eq!(colour(format, "bt601", [0, 0, 255]), [41, 240, 110]);
+        }
+        for format in &FORMATS[3..] {
+            assert_eq!(colour(*format, "sRGB", [1, 2, 3]), [1, 2, 3], "{format}");
+        }
+    }
+
+    #[test]
+    fn chroma_lies_on_the_left_column() {
+        gst::init().unwrap();
+        let info = gst_video::VideoInfo::builder(VideoFormat::I420, 4, 2).build().unwrap();
+        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
+        // Blue in the third column alone: half of its colour is left at its own place, a quarter of none at the first.
+        let row = [[0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]].concat();
+        paint(&row.repeat(2), &mut frame).unwrap();
+        let blue = frame.plane_data(1).unwrap();
+        assert_eq!(blue[0], 128);
+        assert_eq!(blue[1], 184, "half way to 240");
+    }
+}

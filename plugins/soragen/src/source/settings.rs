@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's properties.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use gst::glib;
+use gst::prelude::*;
+use soragen::{Length, ModelInfo, OpenOptions, Request};
+
+use super::timeline;
+
+/// The number format of the weights and of the arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenPrecision")]
+#[non_exhaustive]
+pub enum Precision {
+    /// What is best on the device.
+    #[default]
+    #[enum_value(name = "Auto: f32 on a CPU, bf16 on a GPU", nick = "auto")]
+    Auto,
+    /// 32-bit.
+    #[enum_value(name = "F32: 32-bit", nick = "f32")]
+    F32,
+    /// 16-bit with the range of 32-bit numbers.
+    #[enum_value(name = "Bf16: 16-bit with the range of 32-bit numbers", nick = "bf16")]
+    Bf16,
+    /// 16-bit.
+    #[enum_value(name = "F16: 16-bit", nick = "f16")]
+    F16,
+}
+
+impl From<Precision> for soragen::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Auto => Self::Auto,
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub prompt: Option<String>,
+    pub negative_prompt: Option<String>,
+    pub model: String,
+    pub device: String,
+    pub precision: Precision,
+    pub image: Option<String>,
+    pub seed: u64,
+    pub steps: u32,
+    pub guidance_scale: f64,
+    pub shift: f64,
+    /// Nanoseconds; 0 is the model's natural length, −1 without end.
+    pub duration: i64,
+    pub is_live: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prompt: None,
+            negative_prompt: None,
+            model: "builtin".into(),
+            device: "auto".into(),
+            precision: Precision::default(),
+            image: None,
+            seed: 0,
+            steps: 0,
+            guidance_scale: 0.0,
+            shift: 0.0,
+            duration: 0,
+            is_live: false,
+        }
+    }
+}
+
+pub const ENDLESS: i64 = -1;
+
+/// The properties, in the order in which they are shown.
+pub fn properties() -> &'static [glib::ParamSpec] {
+    static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        let text = |name: &'static str, nick: &'static str, blurb: &'static str| {
+            glib::ParamSpecString::builder(name).nick(nick).blurb(blurb)
+        };
+        vec![
+            text("prompt", "Prompt", "What to show; while playing it takes effect with the next chunk")
+                .mutable_playing()
+                .build(),
+            text(
+                "negative-prompt",
+                "Negative prompt",
+                "What not to show, where guidance is above 1 (unset = the model's own)",
+            )
+            .mutable_ready()
+            .build(),
+            text("model", "Model", "`builtin`, or a folder in diffusers layout")
+                .default_value(Some("builtin"))
+                .mutable_ready()
+                .build(),
+            text("device", "Device", "auto, cpu, cuda:N or metal")
+                .default_value(Some("auto"))
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("precision", Precision::default())
+                .nick("Precision")
+                .blurb("Number format of the weights and of the arithmetic")
+                .mutable_ready()
+                .build(),
+            text("image", "Image", "A picture file to start from; it is scaled to cover the size and cropped")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt64::builder("seed")
+                .nick("Seed")
+                .blurb("Which of the possible videos")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("steps")
+                .nick("Steps")
+                .blurb("Denoising steps, of each chunk where there are chunks (0 = the model's own)")
+                .maximum(1000)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecDouble::builder("guidance-scale")
+                .nick("Guidance scale")
+                .blurb("Classifier-free guidance; 1 is none (0 = the model's own)")
+                .minimum(0.0)
+                .maximum(100.0)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecDouble::builder("shift")
+                .nick("Shift")
+                .blurb("Shift of the noise schedule towards noise (0 = the model's own)")
+                .minimum(0.0)
+                .maximum(100.0)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecInt64::builder("duration")
+                .nick("Duration")
+                .blurb("How long, in nanoseconds (0 = the model's natural length, without end when live; -1 = without end)")
+                .minimum(ENDLESS)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoolean::builder("is-live")
+                .nick("Is live")
+                .blurb("Keep to the clock: where the model is late, the last frame is shown again")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+                .nick("Statistics")
+                .blurb("frames: frames made; first-frame-ns: from start to the first; fps: frames made a second; \
+                        chunk-ns: time the last chunk took; late: frames shown again because the next was late")
+                .read_only()
+                .build(),
+        ]
+    });
+    &PROPERTIES
+}
+
+impl Settings {
+    /// Takes a new value; says whether there is such a property.
+    pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
+        match name {
+            "prompt" => self.prompt = get(value),
+            "negative-prompt" => self.negative_prompt = get(value),
+            "model" => self.model = get::<Option<String>>(value).unwrap_or_default(),
+            "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
+            "precision" => self.precision = get(value),
+            "image" => self.image = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "seed" => self.seed = get(value),
+            "steps" => self.steps = get(value),
+            "guidance-scale" => self.guidance_scale = get(value),
+            "shift" => self.shift = get(value),
+            "duration" => self.duration = get(value),
+            "is-live" => self.is_live = get(value),
+            _ => return false,
+        }
+        true
+    }
+
+    pub fn get(&self, name: &str) -> Option<glib::Value> {
+        Some(match name {
+            "prompt" => self.prompt.to_value(),
+            "negative-prompt" => self.negative_prompt.to_value(),
+            "model" => self.model.to_value(),
+            "device" => self.device.to_value(),
+            "precision" => self.precision.to_value(),
+            "image" => self.image.to_value(),
+            "seed" => self.seed.to_value(),
+            "steps" => self.steps.to_value(),
+            "guidance-scale" => self.guidance_scale.to_value(),
+            "shift" => self.shift.to_value(),
+            "duration" => self.duration.to_value(),
+            "is-live" => self.is_live.to_value(),
+            _ => return None,
+        })
+    }
+
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions { device: self.device.clone(), precision: self.precision.into() }
+    }
+
+    /// Frames at the model's own rate and nanoseconds in all; `None` without end.
+    pub fn extent(&self, info: &ModelInfo) -> Option<(u64, u64)> {
+        match self.duration {
+            0 if self.is_live && info.max_frames.is_none() => None,
+            0 => Some((info.natural_frames, timeline::start(info.natural_frames, info.frame_rate))),
+            duration => {
+                let time = u64::try_from(duration).ok()?;
+                Some((timeline::before(time, info.frame_rate), time))
+            }
+        }
+    }
+
+    /// What the engine is asked for, but for the size, which is negotiated.
+    pub fn request(&self, info: &ModelInfo) -> soragen::Result<Request> {
+        Ok(Request {
+            prompt: self.prompt.clone().unwrap_or_default(),
+            negative_prompt: self.negative_prompt.clone(),
+            image: self.image.as_deref().map(|path| read_image(Path::new(path))).transpose()?,
+            size: None,
+            length: self.extent(info).map_or(Length::Endless, |(frames, _)| Length::Frames(frames)),
+            seed: self.seed,
+            steps: (self.steps > 0).then_some(self.steps),
+            guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
+            shift: (self.shift > 0.0).then_some(self.shift),
+            initial_latents: None,
+        })
+    }
+}
+
+fn get<'a, T: glib::value::FromValue<'a>>(value: &'a glib::Value) -> T {
+    value.get().unwrap_or_else(|_| unreachable!("GObject checks the type"))
+}
+
+fn read_image(path: &Path) -> soragen::Result<image::RgbImage> {
+    if !path.exists() {
+        return Err(soragen::Error::NotFound { path: path.into(), hint: "name a picture file".into() });
+    }
+    let reader = image::ImageReader::open(path)
+        .and_then(image::ImageReader::with_guessed_format)
+        .map_err(|source| soragen::Error::Io { path: path.into(), source })?;
+    let image = reader.decode().map_err(|e| soragen::Error::Invalid {
+        path: path.into(),
+        reason: format!("not a picture that can be read: {e}"),
+    })?;
+    Ok(image.into_rgb8())
+}

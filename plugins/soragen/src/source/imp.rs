@@ -14,7 +14,7 @@ use soragen::{ModelInfo, Phase, Progress, Size, Sizes};
 use super::error;
 use super::generator::{Absent, Generator, Job, Made, Picture, Report};
 use super::paint;
-use super::settings::{self, ENDLESS, Settings};
+use super::settings::{self, Settings};
 use super::timeline;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -409,7 +409,7 @@ impl BaseSrcImpl for SoraGen {
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
         // Buffers are written by their strides, so those of a pool of downstream's are welcome.
         if query.find_allocation_meta::<gst_video::VideoMeta>().is_some()
-            && let Some((Some(pool), _, _, _)) = query.allocation_pools().first()
+            && let Some((Some(pool), _, _, _)) = query.allocation_pools().next()
         {
             let mut config = pool.config();
             config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
@@ -465,7 +465,7 @@ impl BaseSrcImpl for SoraGen {
             gst::QueryViewMut::Convert(q) => {
                 let running = lock(&self.running);
                 let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else { return false };
-                let (value, format) = q.get_src_dest_format();
+                let (value, format) = q.get();
                 match video.convert_generic(value, format) {
                     Some(converted) => {
                         q.set(value, converted);
@@ -474,7 +474,7 @@ impl BaseSrcImpl for SoraGen {
                     None => false,
                 }
             }
-            _ => self.parent_query(query),
+            _ => BaseSrcImplExt::parent_query(self, query),
         }
     }
 
@@ -546,7 +546,7 @@ fn possible(sizes: &Sizes) -> gst::Caps {
             .format_list(paint::FORMATS)
             .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
             .pixel_aspect_ratio(gst::Fraction::new(1, 1))
-            .interlace_mode(gst_video::VideoInterlaceMode::Progressive)
+            .field("interlace-mode", "progressive")
     };
     let side = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     match sizes {
@@ -563,8 +563,8 @@ fn possible(sizes: &Sizes) -> gst::Caps {
             })
             .collect(),
         Sizes::Multiple { step, min, max, .. } => one()
-            .width_range_with_step(side(*min)..=side(*max), side(*step))
-            .height_range_with_step(side(*min)..=side(*max), side(*step))
+            .field("width", gst::IntRange::with_step(side(*min), side(*max), side(*step)))
+            .field("height", gst::IntRange::with_step(side(*min), side(*max), side(*step)))
             .build(),
     }
 }

@@ -1,1 +1,7 @@
-//! Pipelines.
+//! The element `soragen` in pipelines, on tiny models.
+
+mod cancel;
+mod caps;
+mod errors;
+mod frames;
+mod support;

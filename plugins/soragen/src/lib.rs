@@ -7,8 +7,6 @@
 //! gst-launch-1.0 soragen prompt="a red fox runs over the snow" ! x264enc ! mp4mux ! filesink location=fox.mp4
 //! ```
 
-#![warn(missing_docs)]
-
 use gst::glib;
 
 mod source;

@@ -236,7 +236,7 @@ fn progress_structure(at: &Progress, total: Option<u64>, elapsed: Duration) -> g
 impl ObjectSubclass for SoraGen {
     const NAME: &'static str = "GstSoraGen";
     type Type = super::SoraGen;
-    type ParentType = gst_base::PushSrc;
+    type ParentType = gst_base::BaseSrc;
 }
 
 impl ObjectImpl for SoraGen {
@@ -396,6 +396,8 @@ impl BaseSrcImpl for SoraGen {
         let Some(running) = running.as_mut() else {
             return Err(gst::loggable_error!(CAT, "not started"));
         };
+        // The size of a buffer where downstream brings no pool.
+        self.obj().set_blocksize(u32::try_from(video.size()).unwrap_or(u32::MAX));
         running.generator.set_size(Size { width: video.width(), height: video.height() });
         // In the middle of a video: go on from the same time at the new rate.
         if let Some(before) = running.video.replace(video) {
@@ -491,10 +493,13 @@ impl BaseSrcImpl for SoraGen {
         }
         Ok(())
     }
-}
 
-impl PushSrcImpl for SoraGen {
-    fn fill(&self, buffer: &mut gst::BufferRef) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn fill(
+        &self,
+        _offset: u64,
+        _length: u32,
+        buffer: &mut gst::BufferRef,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let (due, video, frames, mut live, tag) = {
             let mut running = lock(&self.running);
             let running = running.as_mut().ok_or(gst::FlowError::Flushing)?;

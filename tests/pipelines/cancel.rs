@@ -1,0 +1,76 @@
+//! Whatever the model is at, the pipeline obeys; and comes back with the same video.
+
+use gst::prelude::*;
+
+use crate::support::{init, samples, tiny};
+
+/// Plays until the worker is in `phase` of a video that would take very long.
+fn busy(phase: &str) -> gst::Pipeline {
+    init();
+    let source = tiny("t2v-unipc").replace("steps=2", "steps=1000");
+    let pipeline = gst::parse::launch(&format!("{source} ! video/x-raw,width=256,height=256 ! fakesink")).unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    loop {
+        let message = bus.timed_pop(None).unwrap();
+        match message.view() {
+            gst::MessageView::Error(error) => panic!("{error:?}"),
+            gst::MessageView::Progress(_) if phase == "load" => return pipeline,
+            gst::MessageView::Element(element) => {
+                let structure = element.structure().unwrap();
+                if structure.name() == "soragen-progress" && structure.get::<&str>("phase").unwrap() == phase {
+                    return pipeline;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// These hang until the thousand steps are done, and the test with them, if the streaming thread waits for
+/// the model.
+#[test]
+fn it_stops_in_every_phase() {
+    for phase in ["load", "denoise"] {
+        busy(phase).set_state(gst::State::Null).unwrap();
+
+        let pipeline = busy(phase);
+        pipeline.set_state(gst::State::Ready).unwrap();
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
+fn it_seeks_and_ends_while_denoising() {
+    let pipeline = busy("denoise");
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    pipeline.seek_simple(flags, gst::ClockTime::SECOND).unwrap();
+    assert_eq!(pipeline.query_duration::<gst::ClockTime>().unwrap().nseconds(), 5_062_500_000);
+    assert!(pipeline.send_event(gst::event::Eos::new()));
+    let bus = pipeline.bus().unwrap();
+    bus.timed_pop_filtered(None, &[gst::MessageType::Eos]).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn properties_are_answered_while_it_works() {
+    let pipeline = busy("denoise");
+    let source = pipeline.iterate_sources().next().unwrap().unwrap();
+    source.set_property("prompt", "a blue whale");
+    assert_eq!(source.property::<String>("prompt"), "a blue whale");
+    let stats = source.property::<gst::Structure>("stats");
+    assert_eq!(stats.get::<u64>("frames").unwrap(), 0);
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn the_same_video_comes_again() {
+    let bytes = || -> Vec<Vec<u8>> {
+        let made = samples(&format!("{} duration=300000000 ! video/x-raw,width=32,height=32", tiny("t2v-unipc")));
+        made.iter().map(|s| s.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
+    };
+    let first = bytes();
+    busy("denoise").set_state(gst::State::Null).unwrap();
+    assert!(bytes() == first);
+}

@@ -1,0 +1,50 @@
+//! What cannot work is said once, clearly and in the right domain.
+
+use soragen_tests::fixtures::path;
+
+use crate::support::{error, tiny};
+
+#[test]
+fn each_has_its_domain_and_says_what_to_do() {
+    let empty = error("soragen prompt=\" \"");
+    assert!(empty.matches(gst::LibraryError::Settings) && empty.message().contains("prompt is empty"), "{empty}");
+
+    let missing = error("soragen prompt=x model=/no/such/model");
+    assert!(missing.matches(gst::ResourceError::NotFound), "{missing}");
+    assert!(missing.message().contains("/no/such/model"), "{missing}");
+
+    let device = error(&format!("{} device=abacus", tiny("t2v-unipc")));
+    assert!(device.matches(gst::ResourceError::Settings) && device.message().contains("cuda:N"), "{device}");
+
+    let image = error(&format!("{} image=/no/such.png", tiny("i2v-22")));
+    assert!(image.matches(gst::ResourceError::NotFound) && image.message().contains("/no/such.png"), "{image}");
+
+    let unreadable = path("prompts.json");
+    let image = error(&format!("{} image=\"{}\"", tiny("i2v-22"), unreadable.display()));
+    assert!(image.matches(gst::ResourceError::OpenRead), "{image}");
+
+    let size = error(&format!("{} ! video/x-raw,width=50,height=50", tiny("t2v-unipc")));
+    assert!(size.matches(gst::StreamError::Failed) || size.matches(gst::CoreError::Negotiation), "{size}");
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&path("pipelines/t2v-unipc"), folder.path());
+    let weights = folder.path().join("transformer/diffusion_pytorch_model.safetensors");
+    std::fs::write(&weights, b"not weights").unwrap();
+    let error = error(&format!("soragen prompt=x model=\"{}\"", folder.path().display()));
+    assert!(error.matches(gst::ResourceError::OpenRead), "{error}");
+    assert!(error.message().contains("transformer"), "{error}");
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}

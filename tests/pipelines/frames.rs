@@ -1,0 +1,112 @@
+//! Timestamps and pictures.
+
+use gst::prelude::*;
+use soragen_tests::fixtures::json;
+
+use crate::support::{samples, tiny};
+
+const SIZE: &str = "video/x-raw,width=48,height=32";
+
+fn pixels(sample: &gst::Sample) -> Vec<u8> {
+    sample.buffer().unwrap().map_readable().unwrap().to_vec()
+}
+
+fn times(samples: &[gst::Sample]) -> Vec<(u64, u64)> {
+    let time = |t: Option<gst::ClockTime>| t.unwrap().nseconds();
+    samples.iter().map(|s| s.buffer().unwrap()).map(|b| (time(b.pts()), time(b.duration()))).collect()
+}
+
+#[test]
+fn frames_are_the_engines() {
+    use soragen::{Cancel, Length, Model, OpenOptions, Request, Session, Size};
+
+    let folder = soragen_tests::fixtures::path("pipelines/t2v-unipc");
+    let model = Model::open(&folder.to_string_lossy(), &OpenOptions::default()).unwrap();
+    let request = Request {
+        prompt: "a red fox".into(),
+        size: Some(Size { width: 48, height: 32 }),
+        length: Length::Frames(5),
+        seed: 3,
+        steps: Some(2),
+        ..Default::default()
+    };
+    let mut session = Session::new(model, request).unwrap();
+    let mut expected = Vec::new();
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        expected.extend(frames.iter().map(|f| f.iter().map(|s| (s * 255.0).round() as u8).collect::<Vec<_>>()));
+    }
+
+    let source = tiny("t2v-unipc");
+    let made = samples(&format!("{source} seed=3 duration=312500000 ! {SIZE},format=RGB"));
+    assert_eq!(made.iter().map(pixels).collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn it_ends_after_the_models_natural_length() {
+    let natural = if json("pipelines/t2v-unipc/model_index.json")["expand_timesteps"] == true { 121 } else { 81 };
+    let made = samples(&format!("{} steps=1 ! {SIZE}", tiny("t2v-unipc")));
+    assert_eq!(made.len(), natural);
+    assert_eq!(times(&made)[natural - 1], (5_000_000_000, 62_500_000));
+}
+
+#[test]
+fn another_rate_keeps_the_speed() {
+    let source = format!("{} duration=500000000", tiny("t2v-unipc"));
+    let own: Vec<_> = samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect();
+    assert_eq!(own.len(), 8);
+
+    let twice = samples(&format!("{source} ! {SIZE},framerate=32/1"));
+    assert_eq!(twice.len(), 16);
+    for (n, sample) in twice.iter().enumerate() {
+        assert!(pixels(sample) == own[n / 2], "frame {n}");
+    }
+    let half = samples(&format!("{source} ! {SIZE},framerate=8/1"));
+    assert!(half.iter().map(pixels).eq(own.iter().step_by(2).cloned()));
+}
+
+#[test]
+fn timestamps_are_exact_at_ntsc_rates() {
+    let made = samples(&format!("{} duration=1000000000 ! {SIZE},framerate=30000/1001", tiny("t2v-unipc")));
+    assert_eq!(made.len(), 30);
+    for (n, (pts, duration)) in times(&made).into_iter().enumerate() {
+        let start = |n: u64| n * 1_001_000_000_000 / 30_000_000;
+        assert_eq!(pts, start(n as u64) , "frame {n}");
+        assert_eq!(pts + duration, start(n as u64 + 1), "frame {n}");
+    }
+}
+
+#[test]
+fn an_image_is_where_it_starts() {
+    let image = soragen_tests::fixtures::path("pipelines/i2v-22/image.png");
+    let source = format!("{} duration=1", tiny("i2v-22"));
+    let size = "video/x-raw,format=RGB,width=64,height=64";
+    let with = samples(&format!("{source} image=\"{}\" ! {size}", image.display()));
+    let without = samples(&format!("{source} ! {size}"));
+    assert_eq!((with.len(), without.len()), (1, 1));
+    assert_ne!(pixels(&with[0]), pixels(&without[0]));
+}
+
+#[test]
+fn a_seek_gives_the_same_frames() {
+    crate::support::init();
+    let source = format!("{} duration=1000000000", tiny("t2v-unipc"));
+    let all: Vec<_> = samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect();
+
+    let pipeline = gst::parse::launch(&format!("{source} ! {SIZE} ! appsink name=sink sync=false")).unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    sink.pull_preroll().unwrap();
+    let mut seek = |rate: f64, start: u64, stop: u64| {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        let time = gst::ClockTime::from_mseconds;
+        pipeline
+            .seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop))
+            .unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        std::iter::from_fn(|| sink.pull_sample().ok()).map(|s| pixels(&s)).collect::<Vec<_>>()
+    };
+    assert!(seek(1.0, 250, 750) == all[4..12], "forwards");
+    assert!(seek(-1.0, 250, 750).iter().eq(all[4..12].iter().rev()), "backwards, mirrored");
+    pipeline.set_state(gst::State::Null).unwrap();
+}

@@ -8,7 +8,8 @@ use crate::support::{init, samples, tiny};
 fn busy(phase: &str) -> gst::Pipeline {
     init();
     let source = tiny("t2v-unipc").replace("steps=2", "steps=1000");
-    let pipeline = gst::parse::launch(&format!("{source} ! video/x-raw,width=256,height=256 ! fakesink")).unwrap();
+    let pipeline =
+        gst::parse::launch(&format!("{source} ! video/x-raw,width=256,height=256 ! fakesink")).unwrap();
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
@@ -19,7 +20,8 @@ fn busy(phase: &str) -> gst::Pipeline {
             gst::MessageView::Progress(_) if phase == "load" => return pipeline,
             gst::MessageView::Element(element) => {
                 let structure = element.structure().unwrap();
-                if structure.name() == "soragen-progress" && structure.get::<&str>("phase").unwrap() == phase {
+                if structure.name() == "soragen-progress" && structure.get::<&str>("phase").unwrap() == phase
+                {
                     return pipeline;
                 }
             }
@@ -67,7 +69,8 @@ fn properties_are_answered_while_it_works() {
 #[test]
 fn the_same_video_comes_again() {
     let bytes = || -> Vec<Vec<u8>> {
-        let made = samples(&format!("{} duration=300000000 ! video/x-raw,width=32,height=32", tiny("t2v-unipc")));
+        let made =
+            samples(&format!("{} duration=300000000 ! video/x-raw,width=32,height=32", tiny("t2v-unipc")));
         made.iter().map(|s| s.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
     };
     let first = bytes();

@@ -7,7 +7,10 @@ use crate::support::{error, tiny};
 #[test]
 fn each_has_its_domain_and_says_what_to_do() {
     let empty = error("soragen prompt=\" \"");
-    assert!(empty.matches(gst::LibraryError::Settings) && empty.message().contains("prompt is empty"), "{empty}");
+    assert!(
+        empty.matches(gst::LibraryError::Settings) && empty.message().contains("prompt is empty"),
+        "{empty}"
+    );
 
     let missing = error("soragen prompt=x model=/no/such/model");
     assert!(missing.matches(gst::ResourceError::NotFound), "{missing}");
@@ -17,7 +20,10 @@ fn each_has_its_domain_and_says_what_to_do() {
     assert!(device.matches(gst::ResourceError::Settings) && device.message().contains("cuda:N"), "{device}");
 
     let image = error(&format!("{} image=/no/such.png", tiny("i2v-22")));
-    assert!(image.matches(gst::ResourceError::NotFound) && image.message().contains("/no/such.png"), "{image}");
+    assert!(
+        image.matches(gst::ResourceError::NotFound) && image.message().contains("/no/such.png"),
+        "{image}"
+    );
 
     let unreadable = path("prompts.json");
     let image = error(&format!("{} image=\"{}\"", tiny("i2v-22"), unreadable.display()));

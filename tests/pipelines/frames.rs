@@ -33,7 +33,8 @@ fn frames_are_the_engines() {
     let mut session = Session::new(model, request).unwrap();
     let mut expected = Vec::new();
     while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
-        expected.extend(frames.iter().map(|f| f.iter().map(|s| (s * 255.0).round() as u8).collect::<Vec<_>>()));
+        expected
+            .extend(frames.iter().map(|f| f.iter().map(|s| (s * 255.0).round() as u8).collect::<Vec<_>>()));
     }
 
     let source = tiny("t2v-unipc");
@@ -43,7 +44,8 @@ fn frames_are_the_engines() {
 
 #[test]
 fn it_ends_after_the_models_natural_length() {
-    let natural = if json("pipelines/t2v-unipc/model_index.json")["expand_timesteps"] == true { 121 } else { 81 };
+    let natural =
+        if json("pipelines/t2v-unipc/model_index.json")["expand_timesteps"] == true { 121 } else { 81 };
     let made = samples(&format!("{} steps=1 ! {SIZE}", tiny("t2v-unipc")));
     assert_eq!(made.len(), natural);
     assert_eq!(times(&made)[natural - 1], (5_000_000_000, 62_500_000));
@@ -69,8 +71,8 @@ fn timestamps_are_exact_at_ntsc_rates() {
     let made = samples(&format!("{} duration=1000000000 ! {SIZE},framerate=30000/1001", tiny("t2v-unipc")));
     assert_eq!(made.len(), 30);
     for (n, (pts, duration)) in times(&made).into_iter().enumerate() {
-        let start = |n: u64| n * 1_001_000_000_000 / 30_000_000;
-        assert_eq!(pts, start(n as u64) , "frame {n}");
+        let start = |n: u64| n * 1_001_000_000_000 / 30_000;
+        assert_eq!(pts, start(n as u64), "frame {n}");
         assert_eq!(pts + duration, start(n as u64 + 1), "frame {n}");
     }
 }
@@ -97,12 +99,10 @@ fn a_seek_gives_the_same_frames() {
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Paused).unwrap();
     sink.pull_preroll().unwrap();
-    let mut seek = |rate: f64, start: u64, stop: u64| {
+    let seek = |rate: f64, start: u64, stop: u64| {
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
         let time = gst::ClockTime::from_mseconds;
-        pipeline
-            .seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop))
-            .unwrap();
+        pipeline.seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop)).unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
         std::iter::from_fn(|| sink.pull_sample().ok()).map(|s| pixels(&s)).collect::<Vec<_>>()
     };

@@ -8,12 +8,12 @@ use soragen::Error;
 pub fn message(error: &Error) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
-        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{text}"]),
-        Error::Invalid { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ["{text}"]),
-        Error::Io { .. } => gst::error_msg!(gst::ResourceError::Read, ["{text}"]),
-        Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ["{text}"]),
-        Error::Request(_) => gst::error_msg!(gst::LibraryError::Settings, ["{text}"]),
-        Error::Generation(_) => gst::error_msg!(gst::StreamError::Failed, ["{text}"]),
-        _ => gst::error_msg!(gst::LibraryError::Failed, ["{text}"]),
+        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{text}")),
+        Error::Invalid { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{text}")),
+        Error::Io { .. } => gst::error_msg!(gst::ResourceError::Read, ("{text}")),
+        Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
+        Error::Request(_) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
+        Error::Generation(_) => gst::error_msg!(gst::StreamError::Failed, ("{text}")),
+        _ => gst::error_msg!(gst::LibraryError::Failed, ("{text}")),
     }
 }

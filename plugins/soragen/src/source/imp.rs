@@ -100,7 +100,7 @@ impl SoraGen {
                     gst::message::Element::builder(structure).src(&element).build()
                 }
                 Report::Refused(error) => {
-                    gst::element_warning!(element, gst::LibraryError::Settings, ["{error}"]);
+                    gst::element_warning!(element, gst::LibraryError::Settings, ("{error}"));
                     return;
                 }
             };
@@ -188,7 +188,7 @@ impl SoraGen {
     }
 
     fn unpaintable(&self, error: &glib::BoolError) -> gst::FlowError {
-        gst::element_imp_error!(self, gst::CoreError::Negotiation, ["a frame cannot be written: {error}"]);
+        gst::element_imp_error!(self, gst::CoreError::Negotiation, ("a frame cannot be written: {error}"));
         gst::FlowError::Error
     }
 

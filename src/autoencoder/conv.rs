@@ -4,10 +4,7 @@ use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::stream::Stream;
-
-/// Most elements of the unfolded input of one call: CUDA's kernels go wrong not far above (candle unfolds a
-/// convolution into a matrix product), and memory stays in bounds.
-const MAX_UNFOLDED: usize = 128 << 20;
+use crate::ops::{MAX_UNFOLDED, conv2d, index_select};
 
 /// A convolution over single frames, with a square kernel and zeros around.
 #[derive(Clone, Debug)]
@@ -53,7 +50,7 @@ impl Module for Conv2d {
         let columns = (width + before + after - kernel) / self.stride + 1;
         let unfolded_row = channels * kernel * kernel * columns;
         let y = if frames * rows * unfolded_row <= MAX_UNFOLDED {
-            x.contiguous()?.conv2d(&self.weight, 0, self.stride, 1, 1)?
+            conv2d(&x.contiguous()?, &self.weight, self.stride)?
         } else {
             // Frame by frame, each in bands of rows.
             let band = (MAX_UNFOLDED / unfolded_row).clamp(1, rows);
@@ -62,7 +59,7 @@ impl Module for Conv2d {
                 let bands = (0..rows).step_by(band).map(|row| {
                     let count = band.min(rows - row);
                     let x = x.narrow(2, row * self.stride, (count - 1) * self.stride + kernel)?;
-                    x.contiguous()?.conv2d(&self.weight, 0, self.stride, 1, 1)
+                    conv2d(&x.contiguous()?, &self.weight, self.stride)
                 });
                 Tensor::cat(&bands.collect::<Result<Vec<_>>>()?, 2)
             };
@@ -128,7 +125,7 @@ impl CausalConv3d {
                 1 => x.narrow(0, t, frames)?,
                 _ => {
                     let places: Vec<u32> = (0..frames).map(|i| (t + i * stride) as u32).collect();
-                    x.index_select(&Tensor::new(places, x.device())?, 0)?
+                    index_select(x, &Tensor::new(places, x.device())?, 0)?
                 }
             };
             let y = tap.forward(&input)?;

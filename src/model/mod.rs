@@ -71,8 +71,11 @@ pub(crate) enum Sampling {
 /// What makes two opened models the same: where from, which device, which format.
 type Key = (Source, candle_core::DeviceLocation, DType);
 
+/// A model that is, or was, open; locked while it is being opened.
+type Slot = Arc<Mutex<Weak<Model>>>;
+
 /// The models that somebody holds, and those being opened: whoever wants the same waits for it.
-static OPEN: Lazy<Mutex<HashMap<Key, Arc<Mutex<Weak<Model>>>>>> = Lazy::new(Mutex::default);
+static OPEN: Lazy<Mutex<HashMap<Key, Slot>>> = Lazy::new(Mutex::default);
 
 impl Model {
     /// Opens `source`: `builtin`, or a folder in diffusers layout. A model that is open already with the

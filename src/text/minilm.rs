@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{Tokenizer, TruncationParams};
 
+use super::token_ids;
 use crate::checkpoint::Source;
 use crate::{Error, Result};
 
@@ -13,6 +14,7 @@ pub struct MiniLm {
     tokenizer: Tokenizer,
     model: BertModel,
     device: Device,
+    vocabulary: usize,
     max_tokens: usize,
 }
 
@@ -28,10 +30,15 @@ impl MiniLm {
             .with_truncation(Some(truncation))
             .map_err(|e| source.invalid(TOKENIZER, e))?;
 
-        let config: Config = source.json("text_encoder/config.json")?;
+        const CONFIG: &str = "text_encoder/config.json";
+        let config: Config = source.json(CONFIG)?;
+        if max_tokens > config.max_position_embeddings {
+            let most = config.max_position_embeddings;
+            return Err(source.invalid(CONFIG, format!("it reads {most} tokens, not {max_tokens}")));
+        }
         let weights: VarBuilder = source.weights("text_encoder", "model", DType::F32, device)?;
         let model = BertModel::load(weights, &config).map_err(|e| source.invalid("text_encoder", e))?;
-        Ok(Self { tokenizer, model, device: device.clone(), max_tokens })
+        Ok(Self { tokenizer, model, device: device.clone(), vocabulary: config.vocab_size, max_tokens })
     }
 
     /// The last hidden state, f32 `[1, max_tokens, 384]`, zero after the prompt's last token.
@@ -40,7 +47,7 @@ impl MiniLm {
             .tokenizer
             .encode(prompt, true)
             .map_err(|e| Error::Request(format!("the prompt cannot be tokenized: {e}")))?;
-        let ids = Tensor::new(encoding.get_ids(), &self.device)?.unsqueeze(0)?;
+        let ids = token_ids(encoding.get_ids(), self.vocabulary, &self.device)?.unsqueeze(0)?;
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, None)?;
         Ok(hidden.pad_with_zeros(1, 0, self.max_tokens.saturating_sub(hidden.dim(1)?))?)
     }

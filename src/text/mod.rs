@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{DType, Device, Tensor};
 
 use crate::checkpoint::Source;
-use crate::{Cancel, Result};
+use crate::{Cancel, Error, Result};
 
 /// How many prompts are remembered: those of a storyboard, say. An embedding takes 8 MB at most.
 const REMEMBERED: usize = 16;
@@ -65,5 +65,33 @@ impl TextEncoder {
         }
         made.push_back((prompt.to_string(), embeds.clone()));
         Ok(embeds)
+    }
+}
+
+/// What a tokenizer made of a prompt, u32 `[tokens]`.
+///
+/// # Errors
+/// [`Error::Request`] for tokens that an encoder of `vocabulary` entries does not know, and for none at all:
+/// CUDA faults on either.
+fn token_ids(tokens: &[u32], vocabulary: usize, device: &Device) -> Result<Tensor> {
+    if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= vocabulary) {
+        return Err(Error::Request(
+            "the tokenizer gives tokens that the text encoder does not know, or none; they are not of one model"
+                .into(),
+        ));
+    }
+    Ok(Tensor::new(tokens, device)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_cannot_be_looked_up_are_refused() {
+        let ids = |tokens: &[u32]| token_ids(tokens, 3, &Device::Cpu);
+        assert_eq!(ids(&[0, 2]).unwrap().dims(), [2]);
+        assert!(matches!(ids(&[]), Err(Error::Request(_))));
+        assert!(matches!(ids(&[0, 3]), Err(Error::Request(_))));
     }
 }

@@ -7,10 +7,10 @@ use candle_nn::{Linear, VarBuilder};
 use serde::Deserialize;
 use tokenizers::{Tokenizer, TruncationParams};
 
-use super::clean;
+use super::{clean, token_ids};
 use crate::checkpoint::Source;
 use crate::kernels::gelu;
-use crate::matmul::{linear, matmul};
+use crate::ops::{index_select, linear, matmul};
 use crate::{Cancel, Error, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
@@ -199,13 +199,8 @@ impl Umt5Encoder {
     /// # Errors
     /// [`Error::Request`] for tokens that the encoder does not know, or none at all.
     pub fn forward(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
-        if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= self.config.vocab_size) {
-            return Err(Error::Request(
-                "the tokenizer gives tokens that the text encoder does not know; they are not of one model"
-                    .into(),
-            ));
-        }
         let device = self.shared.device();
+        let ids = token_ids(tokens, self.config.vocab_size, device)?;
         let length = tokens.len();
         let positions = 0..length as i64;
         let buckets: Vec<u32> = positions
@@ -215,8 +210,7 @@ impl Umt5Encoder {
             .collect();
         let buckets = Tensor::from_vec(buckets, length * length, device)?;
 
-        let tokens = Tensor::from_slice(tokens, length, device)?;
-        let mut x = self.shared.index_select(&tokens, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
+        let mut x = index_select(&self.shared, &ids, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
         for block in &self.blocks {
             cancel.check()?;
             x = block.forward(&x, &buckets, self.dtype)?;
@@ -284,7 +278,7 @@ impl Block {
         let key = split(linear(&self.k, x)?)?.transpose(2, 3)?.contiguous()?;
         let value = split(linear(&self.v, x)?)?.contiguous()?;
 
-        let bias = self.relative_attention_bias.index_select(buckets, 0)?;
+        let bias = index_select(&self.relative_attention_bias, buckets, 0)?;
         let bias = bias.t()?.contiguous()?.reshape((1, self.heads, tokens, tokens))?;
         let scores = (matmul(&query, &key)?.to_dtype(DType::F32)? + bias)?;
         let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(x.dtype())?;

@@ -6,7 +6,7 @@ use candle_nn::{Linear, VarBuilder};
 use super::Config;
 use super::rope::Rotation;
 use crate::Result;
-use crate::matmul::{linear, matmul};
+use crate::ops::{linear, matmul};
 
 /// Queries are taken in portions so that no tensor of scores has more elements than this. CUDA kernels
 /// index with 32 bits, and the scores of a long clip would not fit in memory either.
@@ -111,6 +111,10 @@ impl Attention {
 
 /// Scaled dot product attention of contiguous `[1, heads, tokens, head_dim]`, all to all.
 fn attend(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Result<Tensor> {
+    #[cfg(feature = "flash-attn")]
+    if let Some(found) = flash_attend(query, key, value)? {
+        return Ok(found);
+    }
     let (_, heads, queries, head_dim) = query.dims4()?;
     let keys = key.dim(2)?;
     let query = (query / (head_dim as f64).sqrt())?;
@@ -130,6 +134,23 @@ fn attend(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Re
         [whole] => Ok(whole.clone()),
         _ => Ok(Tensor::cat(&portions, 2)?),
     }
+}
+
+/// The same by FlashAttention 2 (<https://arxiv.org/abs/2307.08691>), which holds no scores: on CUDA, of 16-bit
+/// numbers and heads that its kernels are made for; else `None`.
+#[cfg(feature = "flash-attn")]
+fn flash_attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Option<Tensor>> {
+    let head_dim = query.dim(3)?;
+    let narrow = [query, key, value].iter().all(|x| x.dtype() == query.dtype())
+        && matches!(query.dtype(), DType::F16 | DType::BF16);
+    if !(query.device().is_cuda() && narrow && head_dim.is_multiple_of(8) && head_dim <= 256) {
+        return Ok(None);
+    }
+    // It takes, and returns, tokens before heads.
+    let [query, key, value] = [query, key, value].map(|x| x.transpose(1, 2));
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let found = candle_flash_attn::flash_attn(&query?, &key?, &value?, scale, false)?;
+    Ok(Some(found.transpose(1, 2)?))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::attention::{Attention, KeyValue};
 use super::rope::Rotation;
 use crate::Result;
 use crate::kernels::gelu;
-use crate::matmul::linear;
+use crate::ops::linear;
 
 /// What a block needs besides the tokens.
 pub(super) struct Surroundings<'a> {

@@ -5,7 +5,7 @@ use candle_nn::{Linear, VarBuilder};
 
 use super::Config;
 use crate::Result;
-use crate::matmul::linear;
+use crate::ops::linear;
 
 #[derive(Clone, Debug)]
 pub(super) struct ConditionEmbedder {

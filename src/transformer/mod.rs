@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use crate::checkpoint::Source;
-use crate::matmul::linear;
+use crate::ops::linear;
 use crate::{Cancel, Error, Result};
 use attention::KeyValue;
 use block::{Block, Norm, Surroundings};

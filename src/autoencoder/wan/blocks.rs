@@ -7,7 +7,7 @@ use candle_nn::ops::softmax_last_dim;
 use super::super::conv::{CausalConv3d, Conv2d, RmsNorm, after_zeros, last};
 use super::super::stream::Stream;
 use crate::Result;
-use crate::matmul::matmul;
+use crate::ops::matmul;
 
 /// Most attention scores at a time.
 const MAX_SCORES: usize = 128 << 20;

@@ -1,51 +1,198 @@
 //! The picture that a video starts from.
 
 use candle_core::{DType, Device, Tensor};
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
+use rayon::prelude::*;
 
 use crate::{Error, Result, Size};
 
-/// `image` scaled to cover `size` (Lanczos) and cropped at the centre, as an autoencoder wants it:
-/// f32 `[1, 3, 1, H, W]` in \[−1, 1\].
-///
-/// An image of the same shape as `size` is only scaled, so that it comes out as from diffusers'
-/// `VideoProcessor.preprocess`; any other loses its edges rather than its proportions, as in the original
-/// Wan code (`wan/textimage2video.py`).
-pub fn to_video(image: &RgbImage, size: Size, device: &Device) -> Result<Tensor> {
-    let failed = |e: &dyn std::fmt::Display| Error::Request(format!("the image cannot be scaled: {e}"));
-    let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
-        .map_err(|e| failed(&e))?;
-    let mut scaled = Image::new(size.width, size.height, PixelType::U8x3);
-    let options = ResizeOptions::new()
-        .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-        .fit_into_destination(None);
-    Resizer::new().resize(&source, &mut scaled, &options).map_err(|e| failed(&e))?;
+/// How a picture of another shape than the video's is made to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It keeps its proportions and loses its edges, as in the original Wan code (`wan/textimage2video.py`).
+    Cover,
+    /// It keeps its edges and loses its proportions, as in diffusers' `VideoProcessor.preprocess`.
+    Stretch,
+}
 
+/// `image` scaled to `size`, as an autoencoder wants it: f32 `[1, 3, 1, H, W]` in \[−1, 1\].
+pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Result<Tensor> {
+    if image.width() == 0 || image.height() == 0 {
+        return Err(Error::Request("the image is empty".into()));
+    }
     let shape = (size.height as usize, size.width as usize, 3);
-    let pixels = Tensor::from_vec(scaled.into_vec(), shape, device)?;
+    let pixels = Tensor::from_vec(scaled(image, size, fit), shape, device)?;
     let unit = ((pixels.to_dtype(DType::F32)? * (2.0 / 255.0))? - 1.0)?;
     Ok(unit.permute((2, 0, 1))?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?)
+}
+
+/// `image` in `size`, by Lanczos' filter, as Pillow 13 does it (`Resample.c`): weights of 22 bits, rounded after
+/// each axis; columns first, unless rows are lost that are more than twice as many.
+fn scaled(image: &RgbImage, size: Size, fit: Fit) -> Vec<u8> {
+    let (width, height) = (f64::from(image.width()), f64::from(image.height()));
+    let ratio = f64::from(size.width) / f64::from(size.height);
+    let (shown_width, shown_height) = match fit {
+        Fit::Stretch => (width, height),
+        Fit::Cover => (width.min(height * ratio), height.min(width / ratio)),
+    };
+    let columns = Filter::new(image.width(), shown_width, size.width);
+    let rows = Filter::new(image.height(), shown_height, size.height);
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let lost_rows = lost(image.height(), size.height);
+    if lost_rows > 0 && lost_rows > 2 * lost(image.width(), size.width) {
+        columns.across(&rows.down(image.as_raw(), image.width()), image.width())
+    } else {
+        rows.down(&columns.across(image.as_raw(), image.width()), size.width)
+    }
+}
+
+/// What every new pixel of an axis is made of.
+struct Filter(Vec<Taps>);
+
+/// The weights of neighbouring old pixels.
+struct Taps {
+    first: usize,
+    weights: Vec<i32>,
+}
+
+const WEIGHT_BITS: u32 = 22;
+
+impl Filter {
+    /// From the middle `shown` of `from` pixels to `to`.
+    fn new(from: u32, shown: f64, to: u32) -> Self {
+        let (first, scale) = ((f64::from(from) - shown) / 2.0, shown / f64::from(to));
+        // Where pixels are lost, the filter is as much wider.
+        let wide = scale.max(1.0);
+        Self((0..to).map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, wide, from)).collect())
+    }
+
+    /// Every row of `width` RGB pixels filtered.
+    fn across(&self, pixels: &[u8], width: u32) -> Vec<u8> {
+        let (from_bytes, to_bytes) = (3 * width as usize, 3 * self.0.len());
+        let mut out = vec![0; pixels.len() / from_bytes * to_bytes];
+        out.par_chunks_mut(to_bytes).zip(pixels.par_chunks(from_bytes)).for_each(|(to, from)| {
+            for (to, taps) in to.chunks_exact_mut(3).zip(&self.0) {
+                for (channel, to) in to.iter_mut().enumerate() {
+                    *to = taps.sum(|x| from[3 * x + channel]);
+                }
+            }
+        });
+        out
+    }
+
+    /// Every column filtered, of rows of `width` RGB pixels.
+    fn down(&self, pixels: &[u8], width: u32) -> Vec<u8> {
+        let row_bytes = 3 * width as usize;
+        let mut out = vec![0; self.0.len() * row_bytes];
+        out.par_chunks_mut(row_bytes).zip(&self.0).for_each(|(to, taps)| {
+            for (x, to) in to.iter_mut().enumerate() {
+                *to = taps.sum(|y| pixels[y * row_bytes + x]);
+            }
+        });
+        out
+    }
+}
+
+impl Taps {
+    fn around(center: f64, wide: f64, from: u32) -> Self {
+        let first = (center - LOBES * wide + 0.5).max(0.0) as usize;
+        let end = ((center + LOBES * wide + 0.5) as usize).min(from as usize);
+        let weights = (first..end).map(|x| lanczos((x as f64 - center + 0.5) / wide));
+        let weights: Vec<f64> = weights.collect();
+        let sum: f64 = weights.iter().sum();
+        let fixed = |weight: &f64| (weight / sum * f64::from(1 << WEIGHT_BITS)).round() as i32;
+        Self { first, weights: weights.iter().map(fixed).collect() }
+    }
+
+    fn sum(&self, pixel: impl Fn(usize) -> u8) -> u8 {
+        let half = 1 << (WEIGHT_BITS - 1);
+        let terms =
+            self.weights.iter().enumerate().map(|(i, weight)| weight * i32::from(pixel(self.first + i)));
+        ((half + terms.sum::<i32>()) >> WEIGHT_BITS).clamp(0, 255) as u8
+    }
+}
+
+const LOBES: f64 = 3.0;
+
+fn lanczos(x: f64) -> f64 {
+    let sinc = |x: f64| {
+        let x = x * std::f64::consts::PI;
+        if x == 0.0 { 1.0 } else { x.sin() / x }
+    };
+    if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_wide_picture_loses_its_sides() {
-        // Black and white halves with red margins, which a square has no room for.
-        let image = RgbImage::from_fn(40, 20, |x, _| match x {
+    const SQUARE: Size = Size { width: 20, height: 20 };
+
+    /// Black and white halves with red margins, which a square has no room for.
+    fn wide() -> RgbImage {
+        RgbImage::from_fn(40, 20, |x, _| match x {
             0..10 | 30..40 => image::Rgb([255, 0, 0]),
             10..20 => image::Rgb([0, 0, 0]),
             _ => image::Rgb([255, 255, 255]),
-        });
-        let video = to_video(&image, Size { width: 20, height: 20 }, &Device::Cpu).unwrap();
+        })
+    }
+
+    /// Red and green of the middle row.
+    fn middle_row(fit: Fit) -> [Vec<f32>; 2] {
+        let video = to_video(&wide(), SQUARE, fit, &Device::Cpu).unwrap();
         assert_eq!(video.dims(), [1, 3, 1, 20, 20]);
-        let green = video.get(0).unwrap().get(1).unwrap().get(0).unwrap().to_vec2::<f32>().unwrap();
-        let red = video.get(0).unwrap().get(0).unwrap().get(0).unwrap().to_vec2::<f32>().unwrap();
-        assert!(green[10][2] < -0.99 && red[10][2] < -0.99, "black on the left");
-        assert!(green[10][17] > 0.99 && red[10][17] > 0.99, "white on the right");
+        [0, 1].map(|channel| {
+            let plane = video.get(0).unwrap().get(channel).unwrap().get(0).unwrap();
+            plane.get(10).unwrap().to_vec1().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_picture_that_covers_loses_its_sides() {
+        let [red, green] = middle_row(Fit::Cover);
+        assert!(green[2] < -0.99 && red[2] < -0.99, "black on the left");
+        assert!(green[17] > 0.99 && red[17] > 0.99, "white on the right");
+    }
+
+    #[test]
+    fn a_picture_that_is_stretched_keeps_its_sides() {
+        let [red, green] = middle_row(Fit::Stretch);
+        assert!(green[2] < -0.99 && red[2] > 0.99, "red on the left");
+        assert!(green[17] < -0.99 && red[17] > 0.99, "red on the right");
+        assert!(green[7] < -0.9 && red[7] < -0.9 && green[12] > 0.9, "black and white between");
+    }
+
+    #[test]
+    fn an_empty_picture_is_refused() {
+        let empty = to_video(&RgbImage::default(), SQUARE, Fit::Cover, &Device::Cpu);
+        assert!(matches!(empty, Err(Error::Request(_))));
+    }
+
+    /// From `Image.fromarray(a).resize(size, Image.LANCZOS)` of Pillow.
+    #[test]
+    fn pixels_are_those_of_pillow() {
+        let image = RgbImage::from_fn(7, 5, |x, y| {
+            image::Rgb([0, 1, 2].map(|c| ((x * 37 + y * 101 + c * 59 + x * y * 7) % 256) as u8))
+        });
+        let stretched = |width, height| scaled(&image, Size { width, height }, Fit::Stretch);
+        assert_eq!(stretched(7, 5), image.as_raw().as_slice());
+        let pillow = [
+            41, 121, 145, 126, 165, 133, 155, 157, 87, 181, 136, 92, 133, 131, 104, 129, 89, 152, 137, 100,
+            149, 124, 126, 120, 150, 110, 83, 127, 122, 90, 116, 119, 119, 113, 108, 99,
+        ];
+        assert_eq!(stretched(3, 4), pillow);
+        let pillow = [
+            11, 64, 128, 69, 129, 224, 149, 232, 73, 217, 122, 43, 73, 182, 130, 191, 176, 64, 96, 87, 131,
+            90, 164, 183, 219, 87, 76, 141, 145, 126, 117, 118, 99, 174, 60, 146, 162, 49, 138, 126, 136,
+            153, 116, 127, 102, 203, 87, 63, 75, 154, 165, 167, 142, 77, 99, 74, 136, 87, 166, 102, 187, 112,
+            21, 58, 75, 171, 158, 175, 75, 121, 45, 103,
+        ];
+        assert_eq!(stretched(4, 6), pillow);
+        let pillow = [
+            83, 77, 159, 116, 111, 111, 126, 174, 90, 131, 167, 142, 164, 107, 166, 104, 137, 86, 98, 159,
+            76, 161, 124, 130, 195, 92, 145, 121, 124, 85, 178, 93, 128, 145, 119, 118, 93, 142, 103, 150,
+            93, 152, 100, 149, 82, 124, 95, 101, 150, 71, 122, 119, 138, 80,
+        ];
+        assert_eq!(stretched(9, 2), pillow, "rows first");
     }
 }

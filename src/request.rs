@@ -37,9 +37,10 @@ pub struct Request {
     pub prompt: String,
     /// What not to show; only used with a guidance scale above 1.
     pub negative_prompt: Option<String>,
-    /// The picture to start from; it is scaled to cover the size and cropped at the centre.
+    /// The picture to start from, scaled to the size. If it has another shape, a causal model's is cropped at
+    /// the centre; a diffusers pipeline's is stretched, as there.
     pub image: Option<RgbImage>,
-    /// One of the sizes the model can make.
+    /// One of the sizes the model can make; `None` is the one most like the image in shape, if there is one.
     pub size: Option<Size>,
     /// How long.
     pub length: Length,

@@ -47,7 +47,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "SRC", default_value = "builtin")]
     pub model: String,
 
-    /// Size in pixels; the model's own if not given
+    /// Size in pixels; if not given the model's own, or for a picture one of its shape
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<Size>,
 
@@ -79,7 +79,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "TEXT")]
     pub negative: Option<String>,
 
-    /// The picture to start from
+    /// The picture to start from; it is scaled to the size
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 

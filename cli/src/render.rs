@@ -47,12 +47,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 
     let options = OpenOptions { device: args.device.clone(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    let about = About {
-        size: request.size.unwrap_or(info.sizes.default_size()),
-        frame_rate: info.frame_rate,
-        title: request.prompt.clone(),
-    };
+    let title = request.prompt.clone();
     let mut session = Session::new(model, request)?;
+    let about = About { size: session.size(), frame_rate: info.frame_rate, title };
     let mut writer = kind.create(&args.output, &about)?;
 
     let bar = progress_bar(session.total_frames());

@@ -5,6 +5,8 @@ use crate::checkpoint::Source;
 use crate::scheduler::SchedulerConfig;
 use crate::{Result, Size, autoencoder, transformer};
 
+const TRANSFORMER: &str = "transformer/config.json";
+
 /// The longest side that is offered; more is a matter of memory, not of the model.
 const MAX_SIDE: u32 = 4096;
 
@@ -37,6 +39,28 @@ impl Sizes {
         match self {
             Self::Exact(sizes) => sizes[0],
             Self::Multiple { default, .. } => *default,
+        }
+    }
+
+    /// What the model makes of a picture of this size when no size is asked for: of its sizes the one most like
+    /// it in shape, or as many pixels as it makes by default.
+    pub fn like(&self, width: u32, height: u32) -> Size {
+        let shape = |width: u32, height: u32| (f64::from(width.max(1)) / f64::from(height.max(1))).ln();
+        let wanted = shape(width, height);
+        match self {
+            Self::Exact(sizes) => {
+                let far = |size: &Size| (shape(size.width, size.height) - wanted).abs();
+                *sizes.iter().min_by(|a, b| far(a).total_cmp(&far(b))).unwrap_or(&sizes[0])
+            }
+            Self::Multiple { step, min, max, default } => {
+                let side = (f64::from(default.width) * f64::from(default.height)).sqrt();
+                let rounded = |side: f64| {
+                    let steps = (side / f64::from(*step)).round() as u32;
+                    steps.saturating_mul(*step).clamp(*min, *max)
+                };
+                let half = (wanted / 2.0).exp();
+                Size { width: rounded(side * half), height: rounded(side / half) }
+            }
         }
     }
 
@@ -113,7 +137,7 @@ impl ModelInfo {
     fn causal(source: &Source, model: &CausalModel) -> Result<Self> {
         let autoencoder = autoencoder::Config::read(source)?;
         let sizes: Vec<_> = model.sizes().collect();
-        let step = size_step(&autoencoder, &transformer_config(source)?);
+        let step = size_step(source, &autoencoder)?;
         if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
             return Err(
                 source.invalid("soragen.json", format!("the size {size} is not a multiple of {step}"))
@@ -136,8 +160,7 @@ impl ModelInfo {
 
     fn wan(source: &Source, index: &WanIndex) -> Result<Self> {
         let autoencoder = autoencoder::Config::read(source)?;
-        let transformer = transformer_config(source)?;
-        let step = size_step(&autoencoder, &transformer);
+        let step = size_step(source, &autoencoder)?;
         // The 5B model of Wan 2.2 is the one that takes an image in this way; its native format is 720p at 24.
         let (default, frame_rate, natural_frames) = match index.expand_timesteps {
             true => (Size { width: 1280, height: 704 }, (24, 1), 121),
@@ -160,7 +183,7 @@ impl ModelInfo {
             },
             frame_rate,
             natural_frames,
-            max_frames: Some(frames(transformer.rope_max_seq_len as u64, &autoencoder)),
+            max_frames: Some(frames(transformer_config(source)?.rope_max_seq_len as u64, &autoencoder)),
             causal: false,
             image_to_video: index.expand_timesteps,
             steps: 50,
@@ -172,18 +195,50 @@ impl ModelInfo {
 }
 
 fn transformer_config(source: &Source) -> Result<transformer::Config> {
-    const CONFIG: &str = "transformer/config.json";
-    let config: transformer::Config = source.json(CONFIG)?;
-    config.check().map_err(|e| source.invalid(CONFIG, e))?;
+    let config: transformer::Config = source.json(TRANSFORMER)?;
+    config.check().map_err(|e| source.invalid(TRANSFORMER, e))?;
     Ok(config)
 }
 
 /// Pixels that both sides are a multiple of: one token's.
-fn size_step(autoencoder: &autoencoder::Config, transformer: &transformer::Config) -> u32 {
-    (autoencoder.spatial_factor() * transformer.patch_size[1]) as u32
+fn size_step(source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
+    let [_, rows, columns] = transformer_config(source)?.patch_size;
+    let (more, less) = (rows.max(columns), rows.min(columns));
+    // The least common multiple, if it is small enough to be one.
+    let side = (1..=less).map(|n| n.saturating_mul(more)).find(|side| side.is_multiple_of(less));
+    let step = side.unwrap_or(more).saturating_mul(autoencoder.spatial_factor());
+    match u32::try_from(step) {
+        Ok(step) if step <= MAX_SIDE => Ok(step),
+        _ => Err(source.invalid(TRANSFORMER, format!("patch_size makes a token of {step} pixels"))),
+    }
 }
 
 /// Frames in so many latent frames: the first is one, the others are several.
 fn frames(latents: u64, autoencoder: &autoencoder::Config) -> u64 {
     1 + (latents - 1) * autoencoder.temporal_factor() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(width: u32, height: u32) -> Size {
+        Size { width, height }
+    }
+
+    #[test]
+    fn a_picture_gets_a_size_of_its_shape() {
+        let default = size(1280, 704);
+        let sizes = Sizes::Multiple { step: 32, min: 32, max: 4096, default };
+        assert_eq!(sizes.like(1280, 704), default);
+        assert_eq!(sizes.like(100, 100), size(960, 960));
+        assert_eq!(sizes.like(3000, 4000), size(832, 1088));
+        for (width, height) in [(1, 100_000), (100_000, 1), (0, 0)] {
+            assert!(sizes.contains(sizes.like(width, height)), "{width}x{height}");
+        }
+        let sizes = Sizes::Exact(vec![size(320, 192), size(192, 320), size(256, 256)]);
+        assert_eq!(sizes.like(1200, 1000), size(256, 256));
+        assert_eq!(sizes.like(1080, 1920), size(192, 320));
+        assert_eq!(sizes.like(4000, 3000), size(320, 192));
+    }
 }

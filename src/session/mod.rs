@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
-use crate::{Cancel, Error, Frames, Model, Request, Result};
+use crate::{Cancel, Error, Frames, Model, Request, Result, Size};
 use plan::Plan;
 
 /// What a session is busy with.
@@ -77,6 +77,11 @@ impl Session {
             Sampling::Causal(config) => Sampler::Causal(causal::Causal::new(&plan, config)),
         };
         Ok(Self { plan, sampler, made: 0, spent: false })
+    }
+
+    /// Size of the frames.
+    pub fn size(&self) -> Size {
+        self.plan.size
     }
 
     /// How many frames there will be in all; `None` if it goes on for ever.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 
+use crate::model::Sampling;
 use crate::noise::Key;
+use crate::picture::{self, Fit};
 use crate::transformer::Context;
-use crate::{Cancel, Error, Length, Model, Request, Result, Size, picture};
+use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
 /// No text encoder reads a thousandth of it.
 const MAX_PROMPT_BYTES: usize = 1 << 20;
@@ -39,7 +41,10 @@ pub struct Conditions {
 impl Plan {
     pub fn new(model: Arc<Model>, request: Request) -> Result<Self> {
         let info = &model.info;
-        let size = request.size.unwrap_or(info.sizes.default_size());
+        let size = request.size.unwrap_or_else(|| match &request.image {
+            Some(image) => info.sizes.like(image.width(), image.height()),
+            None => info.sizes.default_size(),
+        });
         if !info.sizes.contains(size) {
             return refuse(format!("{} cannot make {size}; it makes {}", info.name, info.sizes));
         }
@@ -164,7 +169,12 @@ impl Plan {
     /// The image as latents `[1, C, 1, H, W]`, f32.
     pub fn image_latents(&self, cancel: &Cancel) -> Result<Option<Tensor>> {
         let Some(image) = &self.image else { return Ok(None) };
-        let video = picture::to_video(image, self.size, &self.model.device)?.to_dtype(self.model.dtype)?;
+        let fit = match self.model.sampling {
+            Sampling::Whole(_) => Fit::Stretch,
+            Sampling::Causal(_) => Fit::Cover,
+        };
+        let video = picture::to_video(image, self.size, fit, &self.model.device)?;
+        let video = video.to_dtype(self.model.dtype)?;
         Ok(Some(self.model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?))
     }
 

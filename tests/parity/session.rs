@@ -81,6 +81,23 @@ fn frames_beyond_a_latent_frame_are_cut() {
 }
 
 #[test]
+fn a_picture_gives_the_video_its_shape() {
+    let size = |change: &dyn Fn(&mut Request)| {
+        let mut asked = Request { initial_latents: None, size: None, ..request("i2v-21") };
+        change(&mut asked);
+        let model = Model::open(&folder("i2v-21"), &OpenOptions::default()).unwrap();
+        let Size { width, height } = Session::new(model, asked).unwrap().size();
+        (width, height)
+    };
+    let (width, height) = size(&|r| r.image = None);
+    assert!(width > height);
+    // The picture is twice as wide as high.
+    let (width, height) = size(&|_| {});
+    assert!(width.abs_diff(2 * height) <= 32, "{width}x{height}");
+    assert_eq!(size(&|r| r.size = Some(Size { width: 48, height: 64 })), (48, 64));
+}
+
+#[test]
 fn what_the_model_cannot_do_is_refused() {
     let refused = |change: &dyn Fn(&mut Request)| {
         let mut asked = Request { initial_latents: None, ..request("t2v-unipc") };

@@ -65,11 +65,14 @@ fn widen(path: &Path) {
     candle_core::safetensors::save(&weights, path).unwrap();
 }
 
+/// A pipeline, one of its files, what is done to it, and a word of the message.
+type Damage<'a> = (&'a str, &'a str, fn(&Path), &'a str);
+
 #[test]
 fn damaged_models() {
     const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
     let shard = "transformer/diffusion_pytorch_model-00003-of-00008.safetensors";
-    let cases: [(&str, &str, fn(&Path), &str); 23] = [
+    let cases: [Damage; 23] = [
         ("t2v-unipc", "model_index.json", remove, "model_index.json"),
         ("t2v-unipc", "model_index.json", garble, "not understood"),
         ("t2v-unipc", "transformer/config.json", remove, "not found"),

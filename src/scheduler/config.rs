@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::unipc::{Options, SolverType};
-use super::{FewStep, FlowMatchEuler, Scheduler, UniPc};
+use super::{FewStep, FlowMatchEuler, Scheduler, Spacing, UniPc};
 use crate::checkpoint::Source;
 use crate::{Error, Result};
 
@@ -20,7 +20,7 @@ pub enum SchedulerConfig {
     UniPc { shift: f64, train_timesteps: usize, options: Options },
     /// diffusers' `FlowMatchEulerDiscreteScheduler`.
     #[allow(missing_docs)]
-    FlowMatchEuler { shift: f64, train_timesteps: usize },
+    FlowMatchEuler { shift: f64, train_timesteps: usize, spacing: Option<Spacing> },
     /// Self-Forcing's: levels of noise of 1000, before the shift, downwards.
     #[allow(missing_docs)]
     FewStep { shift: f64, levels: Vec<usize> },
@@ -37,6 +37,9 @@ struct UniPcFile {
     lower_order_final: bool,
     disable_corrector: Vec<usize>,
     use_flow_sigmas: bool,
+    use_karras_sigmas: bool,
+    use_exponential_sigmas: bool,
+    use_beta_sigmas: bool,
     flow_shift: f64,
     final_sigmas_type: String,
 }
@@ -52,6 +55,9 @@ impl Default for UniPcFile {
             lower_order_final: true,
             disable_corrector: vec![],
             use_flow_sigmas: false,
+            use_karras_sigmas: false,
+            use_exponential_sigmas: false,
+            use_beta_sigmas: false,
             flow_shift: 1.0,
             final_sigmas_type: "zero".into(),
         }
@@ -63,11 +69,20 @@ impl Default for UniPcFile {
 struct EulerFile {
     num_train_timesteps: usize,
     shift: f64,
+    use_karras_sigmas: bool,
+    use_exponential_sigmas: bool,
+    use_beta_sigmas: bool,
 }
 
 impl Default for EulerFile {
     fn default() -> Self {
-        Self { num_train_timesteps: 1000, shift: 1.0 }
+        Self {
+            num_train_timesteps: 1000,
+            shift: 1.0,
+            use_karras_sigmas: false,
+            use_exponential_sigmas: false,
+            use_beta_sigmas: false,
+        }
     }
 }
 
@@ -85,11 +100,8 @@ impl Default for FewStepFile {
 }
 
 /// Settings of diffusers' schedulers that are only supported where they are off.
-const MUST_BE_OFF: [&str; 9] = [
+const MUST_BE_OFF: [&str; 6] = [
     "use_dynamic_shifting",
-    "use_karras_sigmas",
-    "use_exponential_sigmas",
-    "use_beta_sigmas",
     "shift_terminal",
     "invert_sigmas",
     "stochastic_sampling",
@@ -117,10 +129,7 @@ impl SchedulerConfig {
         let file = Value::Object(file);
         let config = match class.as_str() {
             "UniPCMultistepScheduler" => unipc(parsed(file)?)?,
-            "FlowMatchEulerDiscreteScheduler" => {
-                let EulerFile { num_train_timesteps, shift } = parsed(file)?;
-                Self::FlowMatchEuler { shift, train_timesteps: num_train_timesteps }
-            }
+            "FlowMatchEulerDiscreteScheduler" => euler(parsed(file)?)?,
             "FewStepScheduler" => {
                 let FewStepFile { shift, denoising_step_list } = parsed(file)?;
                 Self::FewStep { shift, levels: denoising_step_list }
@@ -189,8 +198,8 @@ impl SchedulerConfig {
             Self::UniPc { train_timesteps, options, .. } => {
                 Scheduler::UniPc(UniPc::new(steps, shift, *train_timesteps, options.clone()))
             }
-            Self::FlowMatchEuler { train_timesteps, .. } => {
-                Scheduler::FlowMatchEuler(FlowMatchEuler::new(steps, shift, *train_timesteps))
+            Self::FlowMatchEuler { train_timesteps, spacing, .. } => {
+                Scheduler::FlowMatchEuler(FlowMatchEuler::new(steps, shift, *train_timesteps, *spacing))
             }
             Self::FewStep { levels, .. } if levels.len() == steps => {
                 Scheduler::FewStep(FewStep::new(levels, shift))
@@ -200,7 +209,34 @@ impl SchedulerConfig {
     }
 }
 
+fn euler(file: EulerFile) -> std::result::Result<SchedulerConfig, String> {
+    let spacings = [
+        (file.use_karras_sigmas, Spacing::Karras),
+        (file.use_exponential_sigmas, Spacing::Exponential),
+        (file.use_beta_sigmas, Spacing::Beta),
+    ];
+    let mut chosen = spacings.into_iter().filter_map(|(on, spacing)| on.then_some(spacing));
+    let spacing = chosen.next();
+    if chosen.next().is_some() {
+        return Err(
+            "only one of use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas can be set".into()
+        );
+    }
+    Ok(SchedulerConfig::FlowMatchEuler {
+        shift: file.shift,
+        train_timesteps: file.num_train_timesteps,
+        spacing,
+    })
+}
+
 fn unipc(file: UniPcFile) -> std::result::Result<SchedulerConfig, String> {
+    if file.use_karras_sigmas || file.use_exponential_sigmas || file.use_beta_sigmas {
+        return Err(
+            "use_karras_sigmas, use_exponential_sigmas or use_beta_sigmas is set, which is supported for \
+                    FlowMatchEulerDiscreteScheduler only"
+                .into(),
+        );
+    }
     if !file.use_flow_sigmas || file.prediction_type != "flow_prediction" || !file.predict_x0 {
         return Err(format!(
             "use_flow_sigmas is {}, prediction_type {:?}, predict_x0 {}; only flow models are supported \

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{linspace, rounded, shifted};
+use super::{Spacing, linspace, rounded, shifted};
 use crate::Result;
 
 /// Straight steps.
@@ -15,14 +15,14 @@ pub struct FlowMatchEuler {
 
 impl FlowMatchEuler {
     /// `steps` from 1 up.
-    pub fn new(steps: usize, shift: f64, train_timesteps: usize) -> Self {
+    pub fn new(steps: usize, shift: f64, train_timesteps: usize, spacing: Option<Spacing>) -> Self {
         let train = train_timesteps as f64;
         // The reference shifts the ends of the range and then once more what lies between them.
         let end = |sigma: f64| rounded(shifted(rounded(sigma), shift)) * train;
-        let mut sigmas: Vec<f64> = linspace(end(1.0), end(1.0 / train), steps)
-            .into_iter()
-            .map(|t| rounded(shifted(t / train, shift)))
-            .collect();
+        let timesteps = linspace(end(1.0), end(1.0 / train), steps);
+        let levels: Vec<f64> = timesteps.into_iter().map(|t| shifted(t / train, shift)).collect();
+        let levels = spacing.map_or(levels.clone(), |spacing| spacing.apply(&levels));
+        let mut sigmas: Vec<f64> = levels.into_iter().map(rounded).collect();
         let timesteps = sigmas.iter().map(|sigma| rounded(sigma * train)).collect();
         sigmas.push(0.0);
         Self { timesteps, sigmas }

@@ -7,6 +7,7 @@
 mod config;
 mod euler;
 mod few_step;
+mod spacing;
 mod unipc;
 
 use candle_core::Tensor;
@@ -15,6 +16,7 @@ use crate::Result;
 pub use config::SchedulerConfig;
 pub use euler::FlowMatchEuler;
 pub use few_step::FewStep;
+pub use spacing::Spacing;
 pub use unipc::UniPc;
 
 /// One of the schedulers, set up for a number of steps; spent after the last of them.

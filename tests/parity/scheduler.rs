@@ -126,6 +126,12 @@ fn what_cannot_be_sampled_is_refused_by_name() {
         (unipc("solver_type", "other".into()), "solver_type"),
         (unipc("flow_shift", 0.into()), "shift"),
         (unipc("num_train_timesteps", 0.into()), "num_train_timesteps"),
+        (
+            serde_json::json!({
+                "_class_name": "FlowMatchEulerDiscreteScheduler", "use_beta_sigmas": true, "use_karras_sigmas": true,
+            }),
+            "only one",
+        ),
         (serde_json::json!({}), "class"),
         (
             serde_json::json!({ "_class_name": "FewStepScheduler", "denoising_step_list": [] }),

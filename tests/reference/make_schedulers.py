@@ -74,6 +74,10 @@ def main():
         add(dict(unipc.config), 7, run(unipc, 7))
     euler = FlowMatchEulerDiscreteScheduler(shift=3.0, num_train_timesteps=500)
     add(dict(euler.config), 7, run(euler, 7))
+    for spacing in ("karras", "exponential", "beta"):
+        for steps in (1, 7):
+            euler = FlowMatchEulerDiscreteScheduler(shift=3.0, **{f"use_{spacing}_sigmas": True})
+            add(dict(euler.config), steps, run(euler, steps))
 
     module = {}
     exec((Path(sys.argv[1]) / "utils" / "scheduler.py").read_text(), module)

@@ -120,7 +120,7 @@ impl Autoencoder {
         &self.config
     }
 
-    /// `[1, 3, 1 + 4n, H, W]` in \[−1, 1\] to latents as the transformer takes them, `[1, z, 1 + n, h, w]`.
+    /// `[1, 3, 1 + n × temporal_factor, H, W]` in \[−1, 1\] to latents as the transformer takes them, `[1, z, 1 + n, h, w]`.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let frames = video.squeeze(0)?.transpose(0, 1)?.contiguous()?;
         let latents = match &self.kind {

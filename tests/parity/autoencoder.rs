@@ -3,9 +3,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use soragen::Cancel;
-use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, WanConfig};
+use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, WanConfig};
 use soragen::checkpoint::Source;
-use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, path, tensors};
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors};
 use soragen_tests::recording::assert_loads;
 
 use crate::shapes::model;
@@ -106,6 +106,39 @@ fn a_cancelled_decode_stops() {
     let latents = &pipeline.expected["sampled_latents"];
     let decoded = autoencoder.decode(latents, &mut autoencoder.decoder_state(), &cancel);
     assert!(matches!(decoded, Err(soragen::Error::Cancelled)));
+}
+
+#[test]
+fn a_config_that_makes_no_autoencoder_is_refused_by_name() {
+    let refusal = |pipeline: &str, setting: &str, value: serde_json::Value| {
+        let mut config = json(&format!("pipelines/{pipeline}/vae/config.json"));
+        config[setting] = value;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("vae")).unwrap();
+        std::fs::write(folder.path().join("vae/config.json"), config.to_string()).unwrap();
+        Config::read(&Source::Folder(folder.path().into())).unwrap_err().to_string()
+    };
+    let list = |numbers: &[i32]| numbers.into();
+    for (setting, value, word) in [
+        ("_class_name", "AutoencoderKL".into(), "AutoencoderKL is not supported"),
+        ("base_dim", 0.into(), "width"),
+        ("z_dim", 1_000_000.into(), "width"),
+        ("dim_mult", list(&[]), "dim_mult"),
+        ("dim_mult", list(&[1, 2, 0, 4]), "dim_mult"),
+        ("dim_mult", list(&[1, 2, 4]), "temperal_downsample"),
+        ("num_res_blocks", 0.into(), "num_res_blocks"),
+        ("attn_scales", list(&[1]), "attn_scales"),
+        ("latents_mean", list(&[0]), "latents_mean"),
+        ("latents_std", list(&[1, 1, 0, 1]), "latents_std"),
+        ("patch_size", 3.into(), "channels"),
+        ("patch_size", 0.into(), "patch_size"),
+        ("scale_factor_spatial", 16.into(), "scale_factor_spatial"),
+        ("scale_factor_temporal", 8.into(), "scale_factor_temporal"),
+    ] {
+        let error = refusal("t2v-unipc", setting, value);
+        assert!(error.contains(word) && error.contains("vae/config.json"), "{setting}: {error}");
+    }
+    assert!(refusal("ti2v-22", "dim_mult", list(&[1, 2, 2, 7])).contains("shortcuts"));
 }
 
 #[test]

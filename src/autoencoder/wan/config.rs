@@ -74,7 +74,10 @@ impl WanConfig {
             (self.num_res_blocks <= 16, "num_res_blocks is too large"),
             (self.num_res_blocks > 0, "num_res_blocks is 0"),
             (self.attn_scales.is_empty(), "attn_scales are not supported"),
-            (self.temperal_downsample.len() + 1 >= stages, "temperal_downsample is too short"),
+            (
+                self.temperal_downsample.len() + 1 == stages,
+                "temperal_downsample has not one entry less than dim_mult",
+            ),
             (self.latents_mean.len() == self.z_dim, "latents_mean has not z_dim numbers"),
             (self.latents_std.len() == self.z_dim, "latents_std has not z_dim numbers"),
             (self.latents_std.iter().all(|s| s.is_finite() && *s != 0.0), "latents_std has a zero"),
@@ -90,15 +93,31 @@ impl WanConfig {
         if self.scale_factor_spatial != self.patch() << (stages - 1) {
             return Err("scale_factor_spatial is not what dim_mult and patch_size make".into());
         }
-        let halvings = self.temperal_downsample[..stages - 1].iter().filter(|&&t| t).count();
-        if halvings != 2 || self.scale_factor_temporal != 4 {
-            return Err("only 4 frames a latent frame are supported".into());
+        let halvings = self.temperal_downsample.iter().filter(|&&t| t).count();
+        if self.scale_factor_temporal != 1 << halvings {
+            return Err("scale_factor_temporal is not what temperal_downsample makes".into());
         }
-        // The residual form groups channels; they must divide.
-        let even = |dim: usize| self.dim_mult.iter().all(|m| (dim * m).is_multiple_of(2));
-        if !self.is_residual && !even(self.decoder_base_dim.unwrap_or(self.base_dim)) {
-            return Err("an odd number of channels cannot be halved".into());
+        if self.is_residual && !self.shortcuts_divide() {
+            return Err("dim_mult makes no shortcuts: channels must divide those of the next stage".into());
         }
         Ok(())
+    }
+
+    /// Whether the shortcuts of the residual form can group channels on the way down, and repeat them on the
+    /// way up.
+    fn shortcuts_divide(&self) -> bool {
+        let mults = &self.dim_mult;
+        let factor = |temporal: &bool| if *temporal { 8 } else { 4 };
+        let downs = self.temperal_downsample.iter().map(factor).chain([1]);
+        let befores = [1].iter().chain(mults);
+        let down = mults
+            .iter()
+            .zip(befores)
+            .zip(downs)
+            .all(|((n, before), factor)| (before * factor).is_multiple_of(*n));
+        let ups = self.temperal_downsample.iter().map(factor).rev();
+        let befores = mults.last().into_iter().chain(mults.iter().rev());
+        let mut up = mults.iter().rev().zip(befores).zip(ups);
+        down && up.all(|((n, before), factor)| (n * factor).is_multiple_of(*before))
     }
 }

@@ -85,7 +85,7 @@ impl AutoencoderKlWan {
         })
     }
 
-    /// `[1 + 4n, 3, H, W]` in \[−1, 1\] to the mode of its latents, `[1 + n, z, h, w]`.
+    /// `[1 + n × scale_factor_temporal, 3, H, W]` in \[−1, 1\] to the mode of its latents, `[1 + n, z, h, w]`.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let video = patchify(video, self.config.patch())?;
         let mut memory = Memory::default();
@@ -93,7 +93,7 @@ impl AutoencoderKlWan {
         let mut latents = Vec::new();
         let mut at = 0;
         while at < frames {
-            let count = if at == 0 { 1 } else { 4.min(frames - at) };
+            let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
             let chunk = video.narrow(0, at, count)?;
             latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut memory, cancel))?);
             memory.started = true;

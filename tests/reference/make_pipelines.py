@@ -5,6 +5,7 @@ Every weight is random, norms, biases and tables too, so that no part can be lef
     python make_pipelines.py
 """
 
+import copy
 import json
 import math
 import shutil
@@ -219,6 +220,42 @@ def i2v_22():
     return WanImageToVideoPipeline(**ti2v_22_parts(40), expand_timesteps=True), request
 
 
+def i2v_21():
+    """What the others leave out: 16-bit weights, an image of another shape, blocks without a norm of their own
+    before the prompt, another order of temporal stages, an odd share of the channels for time, a spacing."""
+    tokens, vocab = tokenizer()
+    parts = dict(
+        tokenizer=tokens,
+        text_encoder=text_encoder(vocab, 12, 1, 9, 20, 2, 51),
+        vae=vae(52, 2, **(VAE_21 | dict(base_dim=3, dim_mult=[1, 2, 2, 3], temperal_downsample=[True, False, True]))),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0, use_beta_sigmas=True),
+        transformer=transformer(
+            53,
+            num_attention_heads=1,
+            attention_head_dim=22,
+            in_channels=2,
+            out_channels=2,
+            text_dim=12,
+            freq_dim=8,
+            ffn_dim=30,
+            num_layers=2,
+            cross_attn_norm=False,
+            eps=1e-4,
+        ),
+    )
+    request = dict(
+        prompt="a green bird on the sea",
+        guidance=1.0,
+        steps=3,
+        width=48,
+        height=32,
+        frames=9,
+        image="image.png",
+        image_size=[60, 30],
+    )
+    return WanImageToVideoPipeline(**parts, expand_timesteps=True), request
+
+
 def picture(width, height):
     """Smooth, with an edge, and different in every corner and channel."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
@@ -228,11 +265,18 @@ def picture(width, height):
 
 
 @torch.no_grad()
-def make(name, build, shard=None):
+def make(name, build, shard=None, stored=None):
     pipeline, request = build()
     folder = FIXTURES / name
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder)
+    if stored:
+        # The reference computes in f32 with what is left of the weights.
+        for part in ("transformer", "vae", "text_encoder"):
+            model = getattr(pipeline, part)
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(stored).float()
+            copy.deepcopy(model).to(stored).save_pretrained(folder / part)
     if shard:
         for file in (folder / "transformer").glob("*.safetensors"):
             file.unlink()
@@ -263,12 +307,13 @@ def make(name, build, shard=None):
         max_sequence_length=512,
     )
     if "image" in request:
-        image = picture(request["width"], request["height"])
+        image = picture(*request.pop("image_size", (request["width"], request["height"])))
         image.save(folder / request["image"])
         arguments["image"] = image
-        pixels = pipeline.video_processor.preprocess(image, height=image.height, width=image.width)
+        height, width = request["height"], request["width"]
+        pixels = pipeline.video_processor.preprocess(image, height=height, width=width)
         _, condition, _ = pipeline.prepare_latents(
-            pixels, 1, shape[1], image.height, image.width, request["frames"], torch.float32, "cpu", None, latents
+            pixels, 1, shape[1], height, width, request["frames"], torch.float32, "cpu", None, latents
         )
         # What the first frame is held at, in the units of the latents.
         expected["image_latents"] = condition
@@ -327,3 +372,4 @@ if __name__ == "__main__":
     make("t2v-euler", t2v_euler, shard="60KB")
     make("ti2v-22", ti2v_22)
     make("i2v-22", i2v_22)
+    make("i2v-21", i2v_21, stored=torch.bfloat16)

@@ -33,7 +33,7 @@ pub struct Pipeline {
 }
 
 /// The names of all tiny pipelines.
-pub const PIPELINES: [&str; 4] = ["t2v-unipc", "t2v-euler", "ti2v-22", "i2v-22"];
+pub const PIPELINES: [&str; 5] = ["t2v-unipc", "t2v-euler", "ti2v-22", "i2v-22", "i2v-21"];
 
 impl Pipeline {
     /// One of [`PIPELINES`].

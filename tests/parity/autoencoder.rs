@@ -57,6 +57,13 @@ fn pixels_become_the_references_latents() {
     let expected = tensors("taehv/expected.safetensors");
     assert_close("taehv", &encode(open_taehv(), &expected["video"]), &expected["latents"], TOLERANCE);
 
+    for name in PIPELINES {
+        let Pipeline { source, expected, .. } = Pipeline::open(name);
+        let video = ((&expected["frames"] * 2.0).unwrap() - 1.0).unwrap();
+        let video = video.permute((3, 0, 1, 2)).unwrap().unsqueeze(0).unwrap();
+        assert_close(name, &encode(open(&source), &video), &expected["encoded_frames"], TOLERANCE);
+    }
+
     let pipeline = Pipeline::open("i2v-22");
     let image = image::open(path("pipelines/i2v-22/image.png")).unwrap().into_rgb8();
     let (width, height) = image.dimensions();

@@ -264,6 +264,13 @@ def picture(width, height):
     return Image.fromarray((rgb * 255).round().astype(np.uint8))
 
 
+def encode(vae, frames):
+    """`[T, H, W, 3]` in [0, 1] to latents, in the units of the transformer."""
+    mean, std = (torch.tensor(x).reshape(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
+    video = frames.permute(3, 0, 1, 2)[None] * 2 - 1
+    return (vae.encode(video).latent_dist.mode() - mean) / std
+
+
 @torch.no_grad()
 def make(name, build, shard=None, stored=None):
     pipeline, request = build()
@@ -354,6 +361,7 @@ def make(name, build, shard=None, stored=None):
         "trace": torch.stack(trace),
         "sampled_latents": final,
         "frames": torch.from_numpy(frames).float(),
+        "encoded_frames": encode(pipeline.vae, torch.from_numpy(frames).float()),
     }
     save_file({key: value.contiguous() for key, value in expected.items()}, folder / "expected.safetensors")
     (folder / "request.json").write_text(json.dumps(request, indent=2, ensure_ascii=False) + "\n")

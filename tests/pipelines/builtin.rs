@@ -1,7 +1,5 @@
 //! The default model: what a newcomer sees first.
 
-use gst::prelude::*;
-
 use crate::support::samples;
 
 /// Means of red, green and blue over the first frame.

@@ -218,3 +218,32 @@ pub fn check_finite(latents: &Tensor) -> Result<()> {
             .into(),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OpenOptions;
+
+    #[test]
+    fn no_noise_is_used_twice() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let plan = |seed| {
+            let request = Request { prompt: "a fox".into(), seed, ..Default::default() };
+            Plan::new(model.clone(), request).unwrap()
+        };
+        let (one, two) = (plan(1), plan(2));
+        let drawn = [
+            one.noise(0, 2),
+            one.noise(2, 2),
+            two.noise(0, 2),
+            one.fresh_noise(0, 2),
+            one.fresh_noise(1, 2),
+            two.fresh_noise(0, 2),
+        ];
+        let drawn = drawn.map(|noise| noise.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        for (i, noise) in drawn.iter().enumerate() {
+            assert!(drawn[..i].iter().all(|other| other != noise), "noise {i}");
+        }
+    }
+}

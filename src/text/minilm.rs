@@ -37,7 +37,7 @@ impl MiniLm {
             return Err(source.invalid(CONFIG, format!("it reads {most} tokens, not {max_tokens}")));
         }
         let weights: VarBuilder = source.weights("text_encoder", "model", DType::F32, device)?;
-        let model = BertModel::load(weights, &config).map_err(|e| source.invalid("text_encoder", e))?;
+        let model = BertModel::load(weights, &config).map_err(|e| source.unfit("text_encoder", e.into()))?;
         Ok(Self { tokenizer, model, device: device.clone(), vocabulary: config.vocab_size, max_tokens })
     }
 

@@ -18,7 +18,7 @@ fn open(source: &Source) -> Autoencoder {
 }
 
 fn open_taehv() -> Autoencoder {
-    open(&Source::Folder(path("taehv")))
+    open(&Source::Folder(path("miniature")))
 }
 
 /// The latents decoded so many latent frames at a time, `[T, H, W, 3]`.
@@ -45,7 +45,7 @@ fn latents_become_the_references_frames() {
         let frames = decode(&open(&pipeline.source), latents, &[latents.dim(2).unwrap()]);
         assert_close(name, &frames, &pipeline.expected["frames"], TOLERANCE);
     }
-    let expected = tensors("taehv/expected.safetensors");
+    let expected = tensors("miniature/taehv.safetensors");
     let frames = decode(&open_taehv(), &expected["latents"], &[4]);
     assert_close("taehv", &frames, &expected["frames"], TOLERANCE);
 }
@@ -54,7 +54,7 @@ fn latents_become_the_references_frames() {
 fn pixels_become_the_references_latents() {
     let encode =
         |autoencoder: Autoencoder, video: &Tensor| autoencoder.encode(video, &Cancel::new()).unwrap();
-    let expected = tensors("taehv/expected.safetensors");
+    let expected = tensors("miniature/taehv.safetensors");
     assert_close("taehv", &encode(open_taehv(), &expected["video"]), &expected["latents"], TOLERANCE);
 
     for name in PIPELINES {

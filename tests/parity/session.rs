@@ -1,8 +1,8 @@
-//! Requests become the frames that diffusers makes of them.
+//! Requests become the frames that the reference makes of them (`make_pipelines.py`, `make_session.py`).
 
 use candle_core::{Device, Tensor};
 use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Size};
-use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors};
+use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
 
 fn folder(name: &str) -> String {
     path(&format!("pipelines/{name}")).to_string_lossy().into_owned()
@@ -26,9 +26,17 @@ fn request(name: &str) -> Request {
     }
 }
 
+fn start(model: &str, request: Request) -> Session {
+    Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap()
+}
+
 /// All frames, `[T, H, W, 3]`.
 fn frames(model: &str, request: Request) -> Tensor {
-    let mut session = Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap();
+    rest(start(model, request))
+}
+
+/// The frames that are still to come, `[T, H, W, 3]`.
+fn rest(mut session: Session) -> Tensor {
     let (mut data, mut size) = (Vec::new(), None);
     while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         data.extend_from_slice(&frames.data);
@@ -49,6 +57,56 @@ fn frames_are_the_references() {
         let mean = (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
     }
+}
+
+/// A request of the causal model in miniature.
+fn causal() -> (String, Request, std::collections::HashMap<String, Tensor>) {
+    let expected = tensors("miniature/session.safetensors");
+    let request = Request {
+        prompt: "the red fox runs over snow".into(),
+        initial_latents: Some(expected["latents"].clone()),
+        ..Default::default()
+    };
+    (path("miniature").to_string_lossy().into_owned(), request, expected)
+}
+
+#[test]
+fn a_causal_model_makes_the_references_frames() {
+    const TOLERANCE: f32 = 1e-4;
+    let (model, request, expected) = causal();
+    assert_close("text", &frames(&model, request.clone()), &expected["text"], TOLERANCE);
+
+    let image = image::open(path("miniature/image.png")).unwrap().into_rgb8();
+    let asked = Request { image: Some(image), ..request.clone() };
+    assert_close("image", &frames(&model, asked), &expected["image"], TOLERANCE);
+
+    let mut session = start(&model, request);
+    let first = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
+    session.set_prompt("a blue bird and the green cat in the sea of snow and the slow dog").unwrap();
+    let later = rest(session);
+    let expected = expected["switched"].narrow(0, first, later.dim(0).unwrap()).unwrap();
+    assert_close("another prompt", &later, &expected, TOLERANCE);
+}
+
+#[test]
+fn a_causal_model_goes_on_for_ever() {
+    let (model, request, expected) = causal();
+    let endless = Request { length: Length::Endless, initial_latents: None, ..request };
+    let mut session = start(&model, endless.clone());
+    assert_eq!(session.total_frames(), None);
+    let mut chunk = || session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+    // Longer than the model's positions reach, and each chunk another.
+    let chunks: Vec<_> = (0..12).map(|_| chunk()).collect();
+    let firsts: Vec<_> = chunks.iter().map(|frames| frames.first).collect();
+    assert_eq!(firsts[..3], [0, 5, 13]);
+    for (i, chunk) in chunks.iter().enumerate().skip(1) {
+        assert_ne!(chunk.data, chunks[i - 1].data, "chunk {i}");
+    }
+    // The beginning is that of a video with an end.
+    let count = expected["text"].dim(0).unwrap();
+    let ended = frames(&model, Request { length: Length::Frames(count as u64), ..endless });
+    let began: Vec<f32> = chunks.iter().flat_map(|frames| frames.data.iter().copied()).collect();
+    assert_eq!(values(&ended), began[..ended.elem_count()]);
 }
 
 #[test]

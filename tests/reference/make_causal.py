@@ -24,10 +24,12 @@ CHUNK = 2
 CASES = {"all": (FRAMES, 0), "rolling": (3, 0), "sink": (3, 1)}
 
 
+CHUNKS = [range(first, first + CHUNK) for first in range(0, FRAMES, CHUNK)]
+
+
 def seen(chunk, window, sink):
     """The earlier frames that a chunk sees."""
-    before = range(chunk * CHUNK)
-    return [f for f in before if f < sink or f >= len(before) - window]
+    return [f for f in range(chunk.start) if f < sink or f >= chunk.start - window]
 
 
 def rotate(x, frequencies):
@@ -40,23 +42,23 @@ def rotate(x, frequencies):
 class Rolling:
     """Attention processor: each chunk by itself, over what it sees."""
 
-    def __init__(self, rope, window, sink):
-        self.rope, self.window, self.sink = rope, window, sink
+    def __init__(self, rope, window, sink, chunks=CHUNKS, grid=(HEIGHT, WIDTH)):
+        self.rope, self.window, self.sink, self.chunks, self.grid = rope, window, sink, chunks, grid
 
     def frequencies(self, frames):
-        return self.rope(torch.empty(1, 1, frames, HEIGHT, WIDTH))
+        return self.rope(torch.empty(1, 1, frames, *self.grid))
 
     def __call__(self, attn, hidden, _context=None, _mask=None, _rotary=None):
         split = lambda x: x.unflatten(2, (attn.heads, -1))
         q, k, v = split(attn.norm_q(attn.to_q(hidden))), split(attn.norm_k(attn.to_k(hidden))), split(attn.to_v(hidden))
-        frames = lambda x, which: torch.cat([x[:, f * TOKENS : (f + 1) * TOKENS] for f in which], 1)
+        tokens = hidden.shape[1] // self.chunks[-1].stop  # a frame
+        frames = lambda x, which: torch.cat([x[:, f * tokens : (f + 1) * tokens] for f in which], 1)
         out = []
-        for chunk in range(FRAMES // CHUNK):
-            own = list(range(chunk * CHUNK, (chunk + 1) * CHUNK))
-            keys = seen(chunk, self.window, self.sink) + own
+        for chunk in self.chunks:
+            keys = [*seen(chunk, self.window, self.sink), *chunk]
             cos, sin = self.frequencies(len(keys))
-            tail = (cos[:, -CHUNK * TOKENS :], sin[:, -CHUNK * TOKENS :])
-            query = rotate(frames(q, own), tail)
+            tail = (cos[:, -len(chunk) * tokens :], sin[:, -len(chunk) * tokens :])
+            query = rotate(frames(q, chunk), tail)
             key = rotate(frames(k, keys), (cos, sin))
             value = frames(v, keys)
             found = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))

@@ -23,6 +23,7 @@ PROMPTS = [
     "  tabs\tand\r\nlines \n\n and   spaces\u3000here  ",
     "“Curly” ‘quotes’ and a dash — stay",
     "Tom &amp; Jerry, &lt;b&gt;bold&lt;/b&gt;",
+    "<i>both</i> &amp;amp; as they stand &amp;amp;amp;",
     "twice &amp;amp; thrice &amp;amp;amp; more &amp;amp;amp;amp;",
     "a <b>tag</b> &amp; an &ldquo;entity&rdquo;",
     "&ldquo;entity&rdquo; &eacute;t&eacute; &#233; &#xe9; &hellip;",

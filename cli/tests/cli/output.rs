@@ -1,9 +1,9 @@
 //! Every kind of file holds the frames that diffusers makes.
 
 use candle_core::{Device, Tensor};
-use soragen_tests::fixtures::{PIPELINES, assert_close, tensors, values};
+use soragen_tests::fixtures::{PIPELINES, assert_close, path, tensors, values};
 
-use super::{files, model, render, stderr};
+use super::{files, model, render, soragen, stderr};
 
 /// What diffusers makes of the request of `pipeline`, `[T, H, W, 3]`.
 fn expected(pipeline: &str) -> Tensor {
@@ -37,6 +37,21 @@ fn frames_are_those_of_diffusers() {
         assert!(mean.to_scalar::<f32>().unwrap() <= 1e-4, "{pipeline}: {mean}");
         assert!(values(made).iter().all(|sample| (0.0..=1.0).contains(sample)), "{pipeline}");
     }
+}
+
+#[test]
+fn a_causal_model_is_rendered_too() {
+    let reference = tensors("miniature/session.safetensors");
+    let folder = tempfile::tempdir().unwrap();
+    let (noise, made) = (folder.path().join("noise.safetensors"), folder.path().join("made.safetensors"));
+    reference["latents"].save_safetensors("latents", &noise).unwrap();
+    let mut command = soragen(["render", "the red fox runs over snow", "--model"]);
+    command.arg(path("miniature")).arg("--initial-latents").arg(noise);
+    command.arg("--image").arg(path("miniature/image.png")).arg("-o").arg(&made);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let made = candle_core::safetensors::load(made, &Device::Cpu).unwrap();
+    assert_close("image", &made["frames"], &reference["image"], 1e-4);
 }
 
 #[test]

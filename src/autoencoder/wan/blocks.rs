@@ -201,3 +201,28 @@ pub fn repeat_up(x: &Tensor, n_out: usize, (time, space): (usize, usize), first:
     let early = if first { time - 1 } else { 0 };
     Ok(x.narrow(0, early, x.dim(0)? - early)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn values(x: Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Groups are made of channel, then frame, row and column: where a group is not all of these, the later
+    /// ones are its members (`AvgDown3D` and `DupUp3D`).
+    #[test]
+    fn shortcuts_group_columns_first() {
+        let x = Tensor::new(&[[[[1f32, 3.0], [5.0, 7.0]]]], &Device::Cpu).unwrap();
+        assert_eq!(values(average_down(&x, 1, (1, 2)).unwrap()), [4.0]);
+        assert_eq!(values(average_down(&x, 2, (1, 2)).unwrap()), [2.0, 6.0], "a channel a row");
+        assert_eq!(values(average_down(&x, 1, (2, 2)).unwrap()), [2.0], "zeros before the first frame");
+
+        let x = Tensor::new(&[[[[1f32]], [[2.0]]]], &Device::Cpu).unwrap();
+        assert_eq!(values(repeat_up(&x, 1, (1, 2), false).unwrap()), [1.0, 1.0, 2.0, 2.0], "a row a channel");
+        assert_eq!(values(repeat_up(&x, 1, (2, 1), false).unwrap()), [1.0, 2.0], "a frame a channel");
+        assert_eq!(values(repeat_up(&x, 1, (2, 1), true).unwrap()), [2.0], "the first frame is one");
+    }
+}

@@ -39,6 +39,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         move || {
             // The second time it is meant: do not wait for the file to be finished.
             if interrupted.swap(true, Ordering::Relaxed) {
+                output::abandon();
                 std::process::exit(crate::INTERRUPTED.into());
             }
             cancel.cancel();

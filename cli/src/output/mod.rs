@@ -5,6 +5,7 @@ mod safetensors;
 mod video;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use soragen::Size;
 
@@ -73,6 +74,16 @@ impl Kind {
     }
 }
 
+/// What `PartialFile`s there are.
+static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes whatever is not finished, before a way out on which nothing is dropped.
+pub fn abandon() {
+    for partial in PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = std::fs::remove_file(partial);
+    }
+}
+
 /// A file under another name until it is whole.
 pub struct PartialFile {
     path: PathBuf,
@@ -84,7 +95,9 @@ impl PartialFile {
     pub fn new(path: &Path) -> Self {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.part", std::process::id()));
-        Self { path: path.to_path_buf(), partial: path.with_file_name(name), kept: false }
+        let partial = path.with_file_name(name);
+        PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).push(partial.clone());
+        Self { path: path.to_path_buf(), partial, kept: false }
     }
 
     /// Where to write.
@@ -102,6 +115,7 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
+        PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).retain(|partial| *partial != self.partial);
         if !self.kept {
             // It may never have been made.
             let _ = std::fs::remove_file(&self.partial);

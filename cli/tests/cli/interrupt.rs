@@ -17,15 +17,25 @@ fn long_video(output: &Path) -> Command {
     command
 }
 
-/// Interrupts `command` as soon as `begun` holds.
-fn interrupted(mut command: Command, begun: impl Fn() -> bool) -> Output {
-    let mut child: Child = command.stderr(Stdio::piped()).spawn().unwrap();
+/// Starts `command` and waits until `begun` holds.
+fn started(mut command: Command, begun: impl Fn() -> bool) -> Child {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     while !begun() {
         assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
         std::thread::yield_now();
     }
+    child
+}
+
+fn interrupt(child: &Child) {
     let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
+}
+
+/// Interrupts `command` as soon as `begun` holds.
+fn interrupted(command: Command, begun: impl Fn() -> bool) -> Output {
+    let child = started(command, begun);
+    interrupt(&child);
     child.wait_with_output().unwrap()
 }
 
@@ -84,5 +94,19 @@ fn before_the_first_frame_nothing_is_left() {
     let output = interrupted(command, || !files(folder.path()).is_empty());
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(stderr(&output).contains("no file was made"), "{}", stderr(&output));
+    assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
+}
+
+#[test]
+fn interrupted_again_it_waits_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = soragen(["render", "a fox", "--size", "128x128", "--frames", "161", "--steps", "1000"]);
+    command.arg("--model").arg(model("t2v-unipc")).arg("-o").arg(folder.path().join("out.mp4"));
+    let mut child = started(command, || !files(folder.path()).is_empty());
+    // Not waited for, so that there is somebody to interrupt until it has ended.
+    while child.try_wait().unwrap().is_none() {
+        interrupt(&child);
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
 }

@@ -35,10 +35,9 @@ impl Conv2d {
         let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
         Self::new(vb.get((n_out, n_in, 1, 1), "weight")?, bias, 1, (0, 0))
     }
-}
 
-impl Module for Conv2d {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Unfolds no more than `max_unfolded` elements at a time, or one row.
+    fn convolve(&self, x: &Tensor, max_unfolded: usize) -> Result<Tensor> {
         let (frames, channels, height, width) = x.dims4()?;
         let kernel = self.weight.dim(2)?;
         let (before, after) = self.padding;
@@ -49,11 +48,11 @@ impl Module for Conv2d {
         let rows = (height + before + after - kernel) / self.stride + 1;
         let columns = (width + before + after - kernel) / self.stride + 1;
         let unfolded_row = channels * kernel * kernel * columns;
-        let y = if frames * rows * unfolded_row <= MAX_UNFOLDED {
+        let y = if frames * rows * unfolded_row <= max_unfolded {
             conv2d(&x.contiguous()?, &self.weight, self.stride)?
         } else {
             // Frame by frame, each in bands of rows.
-            let band = (MAX_UNFOLDED / unfolded_row).clamp(1, rows);
+            let band = (max_unfolded / unfolded_row).clamp(1, rows);
             let frame = |t: usize| -> Result<Tensor> {
                 let x = x.narrow(0, t, 1)?;
                 let bands = (0..rows).step_by(band).map(|row| {
@@ -69,6 +68,12 @@ impl Module for Conv2d {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
         }
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.convolve(x, MAX_UNFOLDED)
     }
 }
 
@@ -173,5 +178,30 @@ impl Module for RmsNorm {
         // torch's normalize divides by no less than 1e-12.
         let norm = wide.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-12)?;
         wide.broadcast_div(&norm)?.broadcast_mul(&self.gamma)?.to_dtype(x.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn bands_of_rows_make_no_difference() {
+        let random =
+            |shape: (usize, usize, usize, usize)| Tensor::randn(0f32, 1f32, shape, &Device::Cpu).unwrap();
+        let x = random((2, 3, 9, 6));
+        for (kernel, stride, padding) in [(3, 1, (1, 1)), (3, 2, (0, 1)), (1, 1, (0, 0))] {
+            let bias = Tensor::new(&[1f32, -2.0], &Device::Cpu).unwrap();
+            let conv = Conv2d::new(random((2, 3, kernel, kernel)), Some(bias), stride, padding).unwrap();
+            let whole = conv.forward(&x).unwrap();
+            // A row unfolds to at most 162 elements: two rows at a time, one, and one although it is too many.
+            for max_unfolded in [400, 162, 1] {
+                let banded = conv.convolve(&x, max_unfolded).unwrap();
+                assert_eq!(banded.dims(), whole.dims());
+                let off = (banded - &whole).unwrap().abs().unwrap().max_all().unwrap();
+                assert!(off.to_scalar::<f32>().unwrap() < 1e-5, "{kernel} {stride} {max_unfolded}: {off}");
+            }
+        }
     }
 }

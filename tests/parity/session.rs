@@ -1,7 +1,7 @@
 //! Requests become the frames that the reference makes of them (`make_pipelines.py`, `make_session.py`).
 
 use candle_core::{Device, Tensor};
-use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Size};
+use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size, Sizes};
 use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
 
 fn folder(name: &str) -> String {
@@ -125,6 +125,8 @@ fn the_same_request_gives_the_same_frames() {
         }
     });
     assert!(matches!(cancelled, Err(Error::Cancelled)));
+    let on = session.next_chunk(&Cancel::new(), &mut |_| {});
+    assert!(matches!(on, Err(Error::Generation(_))), "it does not go on from the middle");
 
     assert_close("again", &frames(&folder, seeded()), &first, 0.0);
     let other = frames(&folder, Request { seed: 8, ..seeded() });
@@ -153,6 +155,33 @@ fn a_picture_gives_the_video_its_shape() {
     let (width, height) = size(&|_| {});
     assert!(width.abs_diff(2 * height) <= 32, "{width}x{height}");
     assert_eq!(size(&|r| r.size = Some(Size { width: 48, height: 64 })), (48, 64));
+}
+
+#[test]
+fn sizes_are_of_whole_tokens() {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["model_index.json", "vae/config.json", "scheduler/scheduler_config.json"] {
+        let to = copy.path().join(file);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(path("pipelines/t2v-unipc").join(file), to).unwrap();
+    }
+    std::fs::create_dir(copy.path().join("transformer")).unwrap();
+    let info = |patch: [u64; 3]| {
+        let mut config = json("pipelines/t2v-unipc/transformer/config.json");
+        config["patch_size"] = patch.as_slice().into();
+        std::fs::write(copy.path().join("transformer/config.json"), config.to_string()).unwrap();
+        ModelInfo::read(&copy.path().to_string_lossy())
+    };
+    // The autoencoder makes 8 pixels of a latent.
+    for (patch, wanted) in [([1, 1, 1], 8), ([1, 1, 2], 16), ([1, 4, 2], 32), ([1, 2, 3], 48)] {
+        let sizes = info(patch).unwrap().sizes;
+        assert!(matches!(sizes, Sizes::Multiple { step, .. } if step == wanted), "{patch:?}: {sizes}");
+        assert!(sizes.contains(sizes.default_size()));
+    }
+    for patch in [[1, 1000, 1], [1, 1023, 1024], [1, 1 << 20, 1 << 20]] {
+        let error = info(patch).unwrap_err().to_string();
+        assert!(error.contains("patch_size"), "{patch:?}: {error}");
+    }
 }
 
 #[test]
@@ -189,4 +218,7 @@ fn an_open_model_is_shared() {
             std::sync::Arc::ptr_eq(&held, &open())
         }
     );
+    let held = open();
+    let other = Model::open(&folder("i2v-21"), &OpenOptions::default()).unwrap();
+    assert_eq!([&held.info().name, &other.info().name], ["t2v-euler", "i2v-21"]);
 }

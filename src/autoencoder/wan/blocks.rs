@@ -6,8 +6,8 @@ use candle_nn::ops::softmax_last_dim;
 
 use super::super::conv::{CausalConv3d, Conv2d, RmsNorm, after_zeros, last};
 use super::super::stream::Stream;
-use crate::Result;
 use crate::ops::matmul;
+use crate::{Cancel, Result};
 
 /// Most attention scores at a time.
 const MAX_SCORES: usize = 128 << 20;
@@ -68,17 +68,24 @@ impl Attention {
         let part = |i: usize| qkv.narrow(1, i * n, n);
         let q = (part(0)?.transpose(1, 2)? * (n as f64).powf(-0.5))?.contiguous()?;
         let (k, v) = (part(1)?.contiguous()?, part(2)?.transpose(1, 2)?.contiguous()?);
-        let rows = (MAX_SCORES / (frames * pixels)).clamp(1, pixels);
-        let attended = (0..pixels).step_by(rows).map(|row| {
-            stream.cancel.check()?;
-            let q = q.narrow(1, row, rows.min(pixels - row))?.contiguous()?;
-            let scores = softmax_last_dim(&matmul(&q, &k)?.to_dtype(DType::F32)?)?.to_dtype(v.dtype())?;
-            Ok(matmul(&scores, &v)?)
-        });
-        let y = Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 1)?;
+        let y = attend(&q, &k, &v, MAX_SCORES, stream.cancel)?;
         let y = y.transpose(1, 2)?.contiguous()?.reshape((frames, n, height, width))?;
         Ok((self.proj.forward(&y)? + x)?)
     }
+}
+
+/// What queries `[T, pixels, n]` find at keys `[T, n, pixels]` in values `[T, pixels, n]`, with no more than
+/// `max_scores` at a time, or one query.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, max_scores: usize, cancel: &Cancel) -> Result<Tensor> {
+    let (frames, pixels, _) = q.dims3()?;
+    let rows = (max_scores / (frames * pixels)).clamp(1, pixels);
+    let attended = (0..pixels).step_by(rows).map(|row| {
+        cancel.check()?;
+        let q = q.narrow(1, row, rows.min(pixels - row))?.contiguous()?;
+        let scores = softmax_last_dim(&matmul(&q, k)?.to_dtype(DType::F32)?)?.to_dtype(v.dtype())?;
+        Ok(matmul(&scores, v)?)
+    });
+    Ok(Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 1)?)
 }
 
 /// The middle of both: `WanMidBlock`.
@@ -209,6 +216,19 @@ mod tests {
 
     fn values(x: Tensor) -> Vec<f32> {
         x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn portions_of_queries_make_no_difference() {
+        let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1f32, shape, &Device::Cpu).unwrap();
+        let (q, k, v) = (random((2, 7, 4)), random((2, 4, 7)), random((2, 7, 4)));
+        let attend = |max_scores| attend(&q, &k, &v, max_scores, &Cancel::new()).unwrap();
+        let whole = attend(MAX_SCORES);
+        // 14 scores a query: three at a time, one at a time, and one although it is too many.
+        for max_scores in [42, 14, 1] {
+            let off = (attend(max_scores) - &whole).unwrap().abs().unwrap().max_all().unwrap();
+            assert!(off.to_scalar::<f32>().unwrap() < 1e-6, "{max_scores}: {off}");
+        }
     }
 
     /// Groups are made of channel, then frame, row and column: where a group is not all of these, the later

@@ -45,5 +45,6 @@ pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use frames::Frames;
 pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
+pub use picture::read_image;
 pub use request::{Length, Request, Size};
 pub use session::{Phase, Progress, Session};

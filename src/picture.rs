@@ -1,10 +1,37 @@
 //! The picture that a video starts from.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
-use image::RgbImage;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use rayon::prelude::*;
 
 use crate::{Error, Result, Size};
+
+/// The picture in the file `path`, turned as the camera that took it was held.
+///
+/// # Errors
+/// [`Error::NotFound`] if there is none, [`Error::Invalid`] if it is not a picture, or a damaged one, and
+/// [`Error::Io`] if it cannot be read.
+pub fn read_image(path: &Path) -> Result<RgbImage> {
+    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
+    let reader = reader.map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::NotFound { path: path.into(), hint: "name a picture file".into() },
+        _ => Error::Io { path: path.into(), source },
+    })?;
+    let decoded = || {
+        let mut decoder = reader.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image.into_rgb8())
+    };
+    decoded().map_err(|e: image::ImageError| Error::Invalid {
+        path: path.into(),
+        reason: format!("not a picture that can be read: {e}"),
+    })
+}
 
 /// How a picture of another shape than the video's is made to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
-use image::{DynamicImage, ImageDecoder};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
@@ -22,7 +21,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative.clone(),
-        image: args.image.as_deref().map(read_image).transpose()?,
+        image: args.image.as_deref().map(soragen::read_image).transpose()?,
         size: args.size,
         length: length(args, &info),
         seed: args.seed,
@@ -88,21 +87,6 @@ fn length(args: &RenderArgs, info: &ModelInfo) -> Length {
         }
         (None, None) => Length::Natural,
     }
-}
-
-/// The picture, turned as the camera that took it was held.
-fn read_image(path: &Path) -> Result<image::RgbImage> {
-    let reader = image::ImageReader::open(path).and_then(|r| r.with_guessed_format());
-    let reader = reader.map_err(|e| Error::file(path, e))?;
-    let decoded = || {
-        let mut decoder = reader.into_decoder()?;
-        let orientation = decoder.orientation()?;
-        let mut image = DynamicImage::from_decoder(decoder)?;
-        image.apply_orientation(orientation);
-        Ok(image.into_rgb8())
-    };
-    decoded()
-        .map_err(|e: image::ImageError| Error::file(path, format!("not a picture that can be read: {e}")))
 }
 
 fn read_latents(path: &Path) -> Result<Tensor> {

@@ -137,7 +137,7 @@ impl ModelInfo {
     fn causal(source: &Source, model: &CausalModel) -> Result<Self> {
         let autoencoder = autoencoder::Config::read(source)?;
         let sizes: Vec<_> = model.sizes().collect();
-        let step = size_step(source, &autoencoder)?;
+        let step = size_step(source, &autoencoder, &transformer_config(source)?)?;
         if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
             return Err(
                 source.invalid("soragen.json", format!("the size {size} is not a multiple of {step}"))
@@ -160,7 +160,8 @@ impl ModelInfo {
 
     fn wan(source: &Source, index: &WanIndex) -> Result<Self> {
         let autoencoder = autoencoder::Config::read(source)?;
-        let step = size_step(source, &autoencoder)?;
+        let transformer = transformer_config(source)?;
+        let step = size_step(source, &autoencoder, &transformer)?;
         // The 5B model of Wan 2.2 is the one that takes an image in this way; its native format is 720p at 24.
         let (default, frame_rate, natural_frames) = match index.expand_timesteps {
             true => (Size { width: 1280, height: 704 }, (24, 1), 121),
@@ -183,7 +184,7 @@ impl ModelInfo {
             },
             frame_rate,
             natural_frames,
-            max_frames: Some(frames(transformer_config(source)?.rope_max_seq_len as u64, &autoencoder)),
+            max_frames: Some(frames(transformer.rope_max_seq_len as u64, &autoencoder)),
             causal: false,
             image_to_video: index.expand_timesteps,
             steps: 50,
@@ -201,8 +202,12 @@ fn transformer_config(source: &Source) -> Result<transformer::Config> {
 }
 
 /// Pixels that both sides are a multiple of: one token's.
-fn size_step(source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
-    let [_, rows, columns] = transformer_config(source)?.patch_size;
+fn size_step(
+    source: &Source,
+    autoencoder: &autoencoder::Config,
+    transformer: &transformer::Config,
+) -> Result<u32> {
+    let [_, rows, columns] = transformer.patch_size;
     let (more, less) = (rows.max(columns), rows.min(columns));
     // The least common multiple, if it is small enough to be one.
     let side = (1..=less).map(|n| n.saturating_mul(more)).find(|side| side.is_multiple_of(less));

@@ -56,6 +56,8 @@ struct Due {
     end: u64,
     /// Its number at the model's rate.
     frame: u64,
+    /// What [`Running::next`] is after it.
+    next: u64,
 }
 
 #[derive(Default)]
@@ -76,6 +78,11 @@ impl SoraGen {
         }
         let settings = lock(&self.settings).clone();
         settings.extent(&ModelInfo::read(&settings.model).ok()?)
+    }
+
+    /// What was agreed on with downstream, if anything yet.
+    fn video(&self) -> Option<VideoInfo> {
+        lock(&self.running).as_ref()?.video.clone()
     }
 
     /// Says on the bus what the worker does.
@@ -109,14 +116,13 @@ impl SoraGen {
         }
     }
 
-    fn start_generator(&self, settings: &Settings, info: &ModelInfo) -> soragen::Result<Generator> {
+    fn start_generator(&self, settings: &Settings, frames: Option<u64>) -> soragen::Result<Generator> {
         let job = Job {
             source: settings.model.clone(),
             options: settings.open_options(),
-            request: settings.request(info)?,
+            request: settings.request(frames)?,
         };
-        let total = settings.extent(info).map(|(frames, _)| frames);
-        Generator::start(job, self.reporter(total))
+        Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))
     }
 
@@ -126,7 +132,10 @@ impl SoraGen {
         let nanoseconds = |time: Option<gst::ClockTime>| time.map(gst::ClockTime::nseconds);
         let at = |n: u64| running.origin + timeline::start(n, rate);
         let backwards = segment.rate() < 0.0;
-        let n = if backwards { running.next.checked_sub(1)? } else { running.next };
+        let (n, next) = match backwards {
+            true => (running.next.checked_sub(1)?, running.next - 1),
+            false => (running.next, running.next + 1),
+        };
         let (start, end) = (at(n), at(n + 1));
         if backwards {
             if end <= nanoseconds(segment.start()).unwrap_or(0) {
@@ -141,7 +150,7 @@ impl SoraGen {
         }
         let frame = timeline::at(start, running.info.frame_rate);
         let frame = running.extent.map_or(frame, |(frames, _)| frame.min(frames.saturating_sub(1)));
-        Some(Due { offset: timeline::at(start, rate), start, end, frame })
+        Some(Due { offset: timeline::at(start, rate), start, end, frame, next })
     }
 
     /// Waits for the frame that is due. While the clock runs, an old one does if the new one is late.
@@ -181,10 +190,6 @@ impl SoraGen {
             .field("chunk-ns", stats.chunk.as_nanos() as u64)
             .field("late", stats.late)
             .build()
-    }
-
-    fn backwards(&self) -> bool {
-        self.obj().segment().rate() < 0.0
     }
 
     fn unpaintable(&self, error: &glib::BoolError) -> gst::FlowError {
@@ -312,10 +317,11 @@ impl BaseSrcImpl for SoraGen {
         let settings = lock(&self.settings).clone();
         let begin = || {
             let info = ModelInfo::read(&settings.model)?;
-            let generator = self.start_generator(&settings, &info)?;
+            let extent = settings.extent(&info);
+            let generator = self.start_generator(&settings, extent.map(|(frames, _)| frames))?;
             Ok(Running {
-                extent: settings.extent(&info),
                 info,
+                extent,
                 generator,
                 video: None,
                 origin: 0,
@@ -447,26 +453,21 @@ impl BaseSrcImpl for SoraGen {
                 match q.format() {
                     gst::Format::Time => q.set(gst::ClockTime::from_nseconds(time)),
                     gst::Format::Default => {
-                        let running = lock(&self.running);
-                        let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else {
-                            return false;
-                        };
-                        q.set(gst::format::Default::from_u64(timeline::before(time, rate_of(video))));
+                        let Some(video) = self.video() else { return false };
+                        q.set(gst::format::Default::from_u64(timeline::before(time, rate_of(&video))));
                     }
                     _ => return false,
                 }
                 true
             }
             gst::QueryViewMut::Latency(q) if self.obj().is_live() => {
-                let running = lock(&self.running);
-                let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else { return false };
-                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate_of(video)));
+                let Some(video) = self.video() else { return false };
+                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate_of(&video)));
                 q.set(true, frame, gst::ClockTime::NONE);
                 true
             }
             gst::QueryViewMut::Convert(q) => {
-                let running = lock(&self.running);
-                let Some(video) = running.as_ref().and_then(|r| r.video.as_ref()) else { return false };
+                let Some(video) = self.video() else { return false };
                 let (value, format) = q.get();
                 match video.convert_generic(value, format) {
                     Some(converted) => {
@@ -517,7 +518,7 @@ impl BaseSrcImpl for SoraGen {
         if let Some(running) = lock(&self.running).as_mut() {
             running.live = live;
             if picture.is_ok() {
-                running.next = if self.backwards() { running.next - 1 } else { running.next + 1 };
+                running.next = due.next;
             }
         }
         let picture = picture.map_err(|absent| match absent {
@@ -555,18 +556,13 @@ fn possible(sizes: &Sizes) -> gst::Caps {
     };
     let side = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     match sizes {
-        Sizes::Exact(sizes) => sizes
-            .iter()
-            .flat_map(|size| {
-                one()
-                    .width(side(size.width))
-                    .height(side(size.height))
-                    .build()
-                    .iter()
-                    .map(ToOwned::to_owned)
-                    .collect::<Vec<_>>()
-            })
-            .collect(),
+        Sizes::Exact(sizes) => {
+            let mut caps = gst::Caps::new_empty();
+            for size in sizes {
+                caps.merge(one().width(side(size.width)).height(side(size.height)).build());
+            }
+            caps
+        }
         Sizes::Multiple { step, min, max, .. } => one()
             .field("width", gst::IntRange::with_step(side(*min), side(*max), side(*step)))
             .field("height", gst::IntRange::with_step(side(*min), side(*max), side(*step)))

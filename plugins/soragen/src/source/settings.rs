@@ -79,7 +79,7 @@ impl Default for Settings {
     }
 }
 
-pub const ENDLESS: i64 = -1;
+const ENDLESS: i64 = -1;
 
 /// The properties, in the order in which they are shown.
 pub fn properties() -> &'static [glib::ParamSpec] {
@@ -216,14 +216,14 @@ impl Settings {
         }
     }
 
-    /// What the engine is asked for, but for the size, which is negotiated.
-    pub fn request(&self, info: &ModelInfo) -> soragen::Result<Request> {
+    /// What the engine is asked for, `frames` of it or without end, but for the size, which is negotiated.
+    pub fn request(&self, frames: Option<u64>) -> soragen::Result<Request> {
         Ok(Request {
             prompt: self.prompt.clone().unwrap_or_default(),
             negative_prompt: self.negative_prompt.clone(),
-            image: self.image.as_deref().map(|path| read_image(Path::new(path))).transpose()?,
+            image: self.image.as_deref().map(|path| soragen::read_image(Path::new(path))).transpose()?,
             size: None,
-            length: self.extent(info).map_or(Length::Endless, |(frames, _)| Length::Frames(frames)),
+            length: frames.map_or(Length::Endless, Length::Frames),
             seed: self.seed,
             steps: (self.steps > 0).then_some(self.steps),
             guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
@@ -235,18 +235,4 @@ impl Settings {
 
 fn get<'a, T: glib::value::FromValue<'a>>(value: &'a glib::Value) -> T {
     value.get().unwrap_or_else(|_| unreachable!("GObject checks the type"))
-}
-
-fn read_image(path: &Path) -> soragen::Result<image::RgbImage> {
-    if !path.exists() {
-        return Err(soragen::Error::NotFound { path: path.into(), hint: "name a picture file".into() });
-    }
-    let reader = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
-        .map_err(|source| soragen::Error::Io { path: path.into(), source })?;
-    let image = reader.decode().map_err(|e| soragen::Error::Invalid {
-        path: path.into(),
-        reason: format!("not a picture that can be read: {e}"),
-    })?;
-    Ok(image.into_rgb8())
 }

@@ -22,6 +22,7 @@ from autoencoder import Autoencoder
 from checkpoint import load, save
 from clips import FRAME_RATE, Clip
 from muon import Muon
+from parallel import agreed_time, average_gradients
 from scenes import HEIGHT, WIDTH
 from sheet import sheet
 from textures import Texture
@@ -94,10 +95,8 @@ def main() -> None:
     began = time.time()
     saved, step, recent = began, 0, []
     while True:
-        # The processes must agree on when to stop.
-        elapsed = torch.tensor(time.time() - began)
-        dist.broadcast(elapsed, 0)
-        part = float(elapsed) / args.seconds
+        elapsed = agreed_time(began)
+        part = elapsed / args.seconds
         if part >= 1:
             break
         frames = 5 if part < args.short else 9
@@ -115,17 +114,13 @@ def main() -> None:
         loss = loss_of(video, decoded.float(), latents)
         model.zero_grad()
         loss.backward()
-        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
-        dist.all_reduce(gradients)
-        gradients /= dist.get_world_size()
-        for p, g in zip(model.parameters(), gradients.split([p.numel() for p in model.parameters()])):
-            p.grad.copy_(g.view_as(p))
+        average_gradients(model)
         for optimizer in optimizers:
             optimizer.step()
         step += 1
         recent.append(psnr(video, decoded.float()))
         if rank == 0 and step % 20 == 0:
-            print(f"{float(elapsed):.0f}s step {step} frames {frames} loss {loss.item():.4f} psnr {np.mean(recent[-20:]):.2f}", flush=True)
+            print(f"{elapsed:.0f}s step {step} frames {frames} loss {loss.item():.4f} psnr {np.mean(recent[-20:]):.2f}", flush=True)
         if rank == 0 and time.time() - saved > 150:
             saved = time.time()
             save(model.state_dict(), args.state, "autoencoder")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor
 import autoencoder
 import sample
 from checkpoint import load, save
+from parallel import agreed_time, average_gradients
 from sheet import sheet
 from text import MAX_TOKENS, WIDTH, TextEncoder
 from transformer import WINDOW, Transformer
@@ -115,7 +115,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank = dist.get_rank()
     batch = args.batch or {"stills": 32, "clips": 6}[args.kind]
 
     torch.manual_seed(0)
@@ -132,10 +132,8 @@ def main() -> None:
     began = saved = time.time()
     step, recent = 0, []
     while True:
-        # The processes must agree on when to stop.
-        elapsed = torch.tensor(time.time() - began)
-        dist.broadcast(elapsed, 0)
-        part = float(elapsed) / args.seconds
+        elapsed = agreed_time(began)
+        part = elapsed / args.seconds
         if part >= 1:
             break
         rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
@@ -144,12 +142,7 @@ def main() -> None:
         loss = loss_of(model, *data.batch(rng, batch))
         model.zero_grad()
         loss.backward()
-        gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
-        dist.all_reduce(gradients)
-        gradients /= world
-        gradients *= min(1.0, 1.0 / (float(gradients.norm()) + 1e-6))
-        for p, g in zip(model.parameters(), gradients.split([p.numel() for p in model.parameters()])):
-            p.grad.copy_(g.view_as(p))
+        norm = average_gradients(model, most=1.0)
         optimizer.step()
         step += 1
         keep = min(0.995, 1 - 1 / (step + 1))
@@ -158,7 +151,7 @@ def main() -> None:
                 a.lerp_(p, 1 - keep)
         recent.append(loss.item())
         if rank == 0 and step % 50 == 0:
-            print(f"{float(elapsed):.0f}s step {step} loss {np.mean(recent[-50:]):.4f} rate {rate:.1e} norm {float(gradients.norm()):.2f}", flush=True)
+            print(f"{elapsed:.0f}s step {step} loss {np.mean(recent[-50:]):.4f} rate {rate:.1e} norm {norm:.2f}", flush=True)
         if rank == 0 and time.time() - saved > 600:
             saved = time.time()
             save(average.state_dict(), args.state, "transformer")

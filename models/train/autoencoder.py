@@ -1,7 +1,7 @@
 """The autoencoder: the form of TAEHV (https://github.com/madebyollin/taehv), with widths of its own.
 
 Convolutions over single frames, and blocks that see the frame before: it runs as a stream by construction.
-16 times in space, 4 times in time; the first latent frame is the first frame alone.
+8 times in space, 4 times in time; the first latent frame is the first frame alone.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PATCH = 2
-LATENT_CHANNELS = 32
+LATENT_CHANNELS = 16
 ENCODER_WIDTH = 64
 DECODER_WIDTHS = (128, 96, 48, 32)
 DOWNSCALE_TIME = (True, True, False)
 UPSCALE_TIME = (False, True, True)
+DOWNSCALE_SPACE = (True, True, False)
+UPSCALE_SPACE = (False, True, True)
 TIME_FACTOR = 4
 
 
@@ -72,14 +74,16 @@ class Autoencoder(nn.Module):
         super().__init__()
         n = ENCODER_WIDTH
         encoder: list[nn.Module] = [conv(3 * PATCH**2, n), nn.ReLU()]
-        for pool in DOWNSCALE_TIME:
-            encoder += [TPool(n, 2 if pool else 1), conv(n, n, stride=2, bias=False), MemBlock(n), MemBlock(n), MemBlock(n)]
+        for pool, shrink in zip(DOWNSCALE_TIME, DOWNSCALE_SPACE):
+            encoder += [TPool(n, 2 if pool else 1), conv(n, n, stride=2 if shrink else 1, bias=False)]
+            encoder += [MemBlock(n), MemBlock(n), MemBlock(n)]
         self.encoder = nn.Sequential(*encoder, conv(n, LATENT_CHANNELS))
 
         widths = DECODER_WIDTHS
         decoder: list[nn.Module] = [Clamp(), conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
-        for n, after, grow in zip(widths, widths[1:], UPSCALE_TIME):
-            decoder += [MemBlock(n), MemBlock(n), MemBlock(n), nn.Upsample(scale_factor=2), TGrow(n, 2 if grow else 1), conv(n, after, bias=False)]
+        for n, after, grow, enlarge in zip(widths, widths[1:], UPSCALE_TIME, UPSCALE_SPACE):
+            decoder += [MemBlock(n), MemBlock(n), MemBlock(n), nn.Upsample(scale_factor=2 if enlarge else 1)]
+            decoder += [TGrow(n, 2 if grow else 1), conv(n, after, bias=False)]
         self.decoder = nn.Sequential(*decoder, nn.ReLU(), conv(widths[-1], 3 * PATCH**2))
         self.initialise()
 
@@ -112,12 +116,12 @@ class Autoencoder(nn.Module):
         return x.unflatten(0, (batch, -1))
 
     def encode(self, video: Tensor) -> Tensor:
-        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, 32, H / 16, W / 16]`."""
+        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, 16, H / 8, W / 8]`."""
         video = torch.cat([video[:, :1].expand(-1, TIME_FACTOR - 1, -1, -1, -1), video], 1)
         return self.run(self.encoder, F.pixel_unshuffle(video, PATCH))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """`[N, 1 + n, 32, h, w]` to `[N, 1 + 4n, 3, 16h, 16w]`, not clamped."""
+        """`[N, 1 + n, 16, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
 
 
@@ -129,5 +133,6 @@ CONFIG = {
     "decoder_widths": list(DECODER_WIDTHS),
     "temporal_downscale": list(DOWNSCALE_TIME),
     "temporal_upscale": list(UPSCALE_TIME),
-    "spatial_upscale": [True, True, True],
+    "spatial_downscale": list(DOWNSCALE_SPACE),
+    "spatial_upscale": list(UPSCALE_SPACE),
 }

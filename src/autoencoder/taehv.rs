@@ -25,14 +25,21 @@ pub struct TaehvConfig {
     pub temporal_downscale: [bool; 3],
     /// Whether each stage of the decoder doubles it.
     pub temporal_upscale: [bool; 3],
-    /// Whether each stage of the decoder doubles the size.
+    /// Whether each stage of the encoder halves the size.
+    #[serde(default = "all")]
+    pub spatial_downscale: [bool; 3],
+    /// Whether each stage of the decoder doubles it.
     pub spatial_upscale: [bool; 3],
+}
+
+fn all() -> [bool; 3] {
+    [true; 3]
 }
 
 impl TaehvConfig {
     /// Pixels of a latent's side.
     pub fn spatial_factor(&self) -> usize {
-        self.patch_size * 8
+        self.patch_size * factor(&self.spatial_downscale)
     }
 
     /// Frames of a latent frame, but for the first, which is one.
@@ -45,7 +52,8 @@ impl TaehvConfig {
         if widths.clone().any(|&n| !(1..=4096).contains(&n)) || !(1..=4).contains(&self.patch_size) {
             return Err("a width is 0 or too large".into());
         }
-        if self.spatial_upscale != [true; 3] || factor(&self.temporal_upscale) != self.temporal_factor() {
+        let (down, up) = (&self.spatial_downscale, &self.spatial_upscale);
+        if factor(up) != factor(down) || factor(&self.temporal_upscale) != self.temporal_factor() {
             return Err("what it decodes has not the size of what it encodes".into());
         }
         Ok(())
@@ -71,6 +79,8 @@ enum Layer {
     /// tanh(x / 3) · 3.
     Clamp,
     Upsample,
+    /// In the place of an `Upsample` of 1.
+    Same,
     /// Several frames to one.
     Pool(usize, Conv2d),
     /// One frame to several.
@@ -87,11 +97,11 @@ impl Taehv {
         let mut encoder = Stack::new(vb.pp("encoder"));
         encoder.conv(pixels, width, 1, true)?;
         encoder.push(Layer::Relu);
-        for pool in config.temporal_downscale {
+        for (pool, shrink) in config.temporal_downscale.into_iter().zip(config.spatial_downscale) {
             let stride = if pool { 2 } else { 1 };
             let conv = Conv2d::point(encoder.at().pp("conv"), width * stride, width, false)?;
             encoder.push(Layer::Pool(stride, conv));
-            encoder.conv(width, width, 2, false)?;
+            encoder.conv(width, width, if shrink { 2 } else { 1 }, false)?;
             encoder.memory_blocks(width)?;
         }
         encoder.conv(width, config.latent_channels, 1, true)?;
@@ -103,7 +113,7 @@ impl Taehv {
         decoder.push(Layer::Relu);
         for (i, grow) in config.temporal_upscale.into_iter().enumerate() {
             decoder.memory_blocks(widths[i])?;
-            decoder.push(Layer::Upsample);
+            decoder.push(if config.spatial_upscale[i] { Layer::Upsample } else { Layer::Same });
             let stride = if grow { 2 } else { 1 };
             let conv = Conv2d::point(decoder.at().pp("conv"), widths[i], widths[i] * stride, false)?;
             decoder.push(Layer::Grow(stride, conv));
@@ -191,6 +201,7 @@ fn run(layers: &[Layer], mut x: Tensor, stream: &mut Stream) -> Result<Tensor> {
                 let (_, _, height, width) = x.dims4()?;
                 x.upsample_nearest2d(2 * height, 2 * width)?
             }
+            Layer::Same => x,
             Layer::Pool(stride, conv) => {
                 let (frames, channels, height, width) = x.dims4()?;
                 conv.forward(&x.reshape((frames / stride, stride * channels, height, width))?)?

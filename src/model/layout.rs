@@ -60,6 +60,19 @@ pub struct Causal {
     /// Denoising timesteps from noise to video, in thousandths.
     pub timesteps: Vec<f64>,
     pub sampler: Sampler,
+    #[serde(default)]
+    pub prediction: Prediction,
+}
+
+/// What the transformer's output is, given x = (1 − σ) video + σ noise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Prediction {
+    /// noise − video: diffusers' `flow_prediction`.
+    #[default]
+    Flow,
+    /// The video itself: diffusers' `sample`. It spares a narrow transformer to carry the noise through.
+    Sample,
 }
 
 /// How a causal model gets from one timestep to the next.

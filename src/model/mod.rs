@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use once_cell::sync::Lazy;
 
 pub use info::{ModelInfo, Sizes};
-pub(crate) use layout::{Causal, Sampler};
+pub(crate) use layout::{Causal, Prediction, Sampler};
 
 use crate::autoencoder::Autoencoder;
 use crate::checkpoint::Source;

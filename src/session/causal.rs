@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
-use crate::model;
+use crate::model::{self, Prediction};
 use crate::transformer::{CausalConfig, KvCache};
 use crate::{Cancel, Result};
 
@@ -16,6 +16,7 @@ pub struct Causal {
     /// From noise to video, ending in 0.
     timesteps: Vec<f64>,
     context_noise: f64,
+    prediction: Prediction,
     chunk: usize,
     conditions: Option<Conditions>,
     caches: Caches,
@@ -39,6 +40,7 @@ impl Causal {
         Self {
             timesteps: timesteps(&config.timesteps, plan.steps as usize, plan.shift),
             context_noise: config.context_noise,
+            prediction: config.prediction,
             chunk,
             conditions: None,
             caches: Caches { prompt: cache(), negative: cache() },
@@ -102,8 +104,12 @@ impl Causal {
                 }
                 None => None,
             };
+            let predicted = plan.guide(prompt, negative)?;
+            let velocity = match self.prediction {
+                Prediction::Flow => predicted,
+                Prediction::Sample => ((&latents - predicted)? * (1000.0 / t))?,
+            };
             // Along the velocity, from one noise level to the next.
-            let velocity = plan.guide(prompt, negative)?;
             latents = (latents + (velocity * ((next - t) / 1000.0))?)?;
         }
         Ok(latents)

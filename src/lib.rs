@@ -41,6 +41,7 @@ mod session;
 pub mod text;
 pub mod transformer;
 
+pub use autoencoder::Decoder;
 pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use frames::Frames;

@@ -87,9 +87,34 @@ pub struct RenderArgs {
     #[arg(long, value_name = "D", default_value = "auto")]
     pub device: String,
 
+    /// Which decoder makes the frames: the model's own, or a tiny one (taew2_1.safetensors or
+    /// taew2_2.safetensors in the model's folder)
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub decoder: Decoder,
+
     /// Noise to start from in place of the seed's: one tensor `latents`, f32 [1, C, T, H, W]
     #[arg(long, value_name = "FILE.safetensors")]
     pub initial_latents: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum Decoder {
+    /// The tiny one for streaming, where there is one, else the model's own
+    Auto,
+    /// The model's own
+    Full,
+    /// TAEHV
+    Tiny,
+}
+
+impl From<Decoder> for soragen::Decoder {
+    fn from(decoder: Decoder) -> Self {
+        match decoder {
+            Decoder::Auto => Self::Auto,
+            Decoder::Full => Self::Full,
+            Decoder::Tiny => Self::Tiny,
+        }
+    }
 }
 
 fn size(text: &str) -> Result<Size, String> {

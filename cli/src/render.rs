@@ -45,7 +45,8 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         }
     })?;
 
-    let options = OpenOptions { device: args.device.clone(), ..Default::default() };
+    let options =
+        OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
     let title = request.prompt.clone();
     let mut session = Session::new(model, request)?;

@@ -8,7 +8,7 @@ from torch import Tensor
 from autoencoder import Autoencoder
 from transformer import CHANNELS, Cache, Transformer
 
-HEIGHT, WIDTH = 12, 20  # of a latent frame
+HEIGHT, WIDTH = 24, 40  # of a latent frame
 
 
 @torch.no_grad()
@@ -29,9 +29,9 @@ def latents(
                 x = first
             else:
                 for t, after in zip(timesteps, [*timesteps[1:], 0.0]):
-                    v = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
-                    velocity = v[0] if len(v) == 1 else v[1] + guidance * (v[0] - v[1])
-                    x = x + velocity * (after - t) / 1000
+                    p = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
+                    video = p[0] if len(p) == 1 else p[1] + guidance * (p[0] - p[1])
+                    x = video + (x - video) * (after / t)
             for text, cache in zip(texts, caches):
                 model.chunk(x, context_noise, text, cache, True)
             made.append(x)

@@ -91,8 +91,9 @@ def loss_of(model: Transformer, latents: Tensor, features: Tensor, begins: bool)
         clean = (1 - rough) * latents + rough * torch.randn_like(latents)
         context_t = 1000 * level.expand(size, frames)
     with torch.autocast("cpu", torch.bfloat16):
-        velocity = model(clean, noisy, context_t, 1000 * t, features)
-    error = (velocity - (noise - latents)).square().mean((2, 3, 4))
+        video = model(clean, noisy, context_t, 1000 * t, features)
+    # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
+    error = (video - latents).square().mean((2, 3, 4)) / t.clamp_min(0.2).square()
     # A clip's later frames are never made without a past.
     return (error if begins else error[:, 1:]).mean()
 

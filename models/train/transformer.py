@@ -1,5 +1,8 @@
 """The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, and causal over time.
 
+It predicts the video itself, not the velocity: a token is 256 numbers, as many as the transformer is wide, and
+noise cannot be carried through that (https://arxiv.org/abs/2511.13720).
+
 A latent frame attends to itself and to the finished ones up to `WINDOW` before it. In training the finished
 frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
 rotation, so that positions count from the start of the window.
@@ -16,7 +19,7 @@ from torch import Tensor, nn
 
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
-CHANNELS, PATCH = 32, 2
+CHANNELS, PATCH = 16, 4
 WINDOW = 5  # past latent frames that are attended to
 
 CONFIG = {
@@ -198,7 +201,7 @@ class Transformer(nn.Module):
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
     def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        """The velocity of every noisy frame given the finished ones before it, all `[B, F, C, H, W]`.
+        """What every noisy frame would be without noise, given the finished ones before it, all `[B, F, C, H, W]`.
 
         Without `clean` each frame stands alone.
         """

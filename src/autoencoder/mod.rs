@@ -17,6 +17,19 @@ pub use wan::{AutoencoderKlWan, WanConfig};
 
 const CONFIG: &str = "vae/config.json";
 
+/// Which decoder makes frames of the latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Decoder {
+    /// The tiny one where the video is made chunk by chunk and there is one, else the model's own.
+    #[default]
+    Auto,
+    /// The model's own.
+    Full,
+    /// TAEHV, in `taew2_1.safetensors` or `taew2_2.safetensors` in the model's folder: many times faster, a
+    /// little less sharp.
+    Tiny,
+}
+
 /// `vae/config.json`.
 #[derive(Clone, Debug)]
 pub enum Config {
@@ -88,6 +101,8 @@ impl Config {
 pub struct Autoencoder {
     config: Config,
     kind: Kind,
+    /// Decodes in the place of the other.
+    tiny: Option<Taehv>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,18 +116,38 @@ enum Kind {
 pub struct DecoderState(Memory);
 
 impl Autoencoder {
-    /// Opens `vae/` of `source`.
+    /// Opens `vae/` of `source`, and the tiny decoder if `decoder` asks for it, which it does not by itself
+    /// unless `streaming`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
-    pub fn open(source: &Source, dtype: DType, device: &Device) -> Result<Self> {
+    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind,
+    /// [`Error::Request`] for a full decoder that the model does not have.
+    pub fn open(
+        source: &Source,
+        decoder: Decoder,
+        streaming: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let config = Config::read(source)?;
+        let tiny = match (&config, decoder) {
+            (Config::Taehv(_), Decoder::Full) => {
+                return Err(Error::Request(
+                    "this model's only decoder is a tiny one; use `auto` or `tiny`".into(),
+                ));
+            }
+            (Config::Wan(config), Decoder::Tiny) => Some(tiny(source, config, dtype, device)?),
+            (Config::Wan(config), Decoder::Auto) if streaming && source.exists(&tiny_file(config)) => {
+                Some(tiny(source, config, dtype, device)?)
+            }
+            _ => None,
+        };
         let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
         let kind = match &config {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
             Config::Taehv(config) => Taehv::load(weights, config).map(Kind::Taehv),
         };
-        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config })
+        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny })
     }
 
     /// Its sizes.
@@ -144,9 +179,32 @@ impl Autoencoder {
             return Err(Error::Request("there are no latents to decode".into()));
         }
         let latents = latents.squeeze(0)?.transpose(0, 1)?.contiguous()?;
+        if let Some(tiny) = &self.tiny {
+            return tiny.decode(&latents, &mut state.0, cancel);
+        }
         match &self.kind {
             Kind::Wan(wan) => wan.decode(&latents, &mut state.0, cancel),
             Kind::Taehv(taehv) => taehv.decode(&latents, &mut state.0, cancel),
         }
     }
+}
+
+/// Named as its author does (<https://github.com/madebyollin/taehv>): one for each of Wan's autoencoders.
+fn tiny_file(config: &WanConfig) -> String {
+    let name = if config.scale_factor_spatial == 8 { "taew2_1" } else { "taew2_2" };
+    format!("{name}.safetensors")
+}
+
+fn tiny(source: &Source, config: &WanConfig, dtype: DType, device: &Device) -> Result<Taehv> {
+    let file = tiny_file(config);
+    if !source.exists(&file) {
+        return Err(Error::NotFound {
+            path: source.path(&file),
+            hint: "the tiny decoder is a file of its own; get it from https://github.com/madebyollin/taehv \
+                   (safetensors/) and put it there"
+                .into(),
+        });
+    }
+    let weights = source.weights_file(&file, dtype, device)?;
+    Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.unfit(&file, e))
 }

@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use candle_nn::ops::{pixel_shuffle, pixel_unshuffle};
 use serde::Deserialize;
 
+use super::WanConfig;
 use super::conv::{Conv2d, after_zeros, last};
 use super::stream::{Memory, Stream};
 use crate::{Cancel, Result};
@@ -37,6 +38,20 @@ fn all() -> [bool; 3] {
 }
 
 impl TaehvConfig {
+    /// Of the TAEHV that decodes the latents of one of Wan's autoencoders.
+    pub fn of_wan(wan: &WanConfig) -> Self {
+        Self {
+            patch_size: wan.scale_factor_spatial / 8,
+            latent_channels: wan.z_dim,
+            encoder_width: 64,
+            decoder_widths: [256, 128, 64, 64],
+            temporal_downscale: [true, true, false],
+            temporal_upscale: [false, true, true],
+            spatial_downscale: [true; 3],
+            spatial_upscale: [true; 3],
+        }
+    }
+
     /// Pixels of a latent's side.
     pub fn spatial_factor(&self) -> usize {
         self.patch_size * factor(&self.spatial_downscale)

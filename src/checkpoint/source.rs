@@ -146,27 +146,24 @@ impl Source {
             let tensors = tensors.map_err(|e| self.invalid(&quantised, plain(&e)))?;
             return Ok(VarBuilder::from_tensors(tensors, dtype, device));
         }
-        let (file, weights) = match self {
+        if matches!(self, Self::Folder(_)) && !self.exists(&single) && self.exists(&index) {
+            let paths = self.shards(folder, &index)?;
+            return mapped(&paths, dtype, device).map_err(|e| self.invalid(&index, plain(&e)));
+        }
+        self.weights_file(&single, dtype, device)
+    }
+
+    /// The weights in one safetensors file.
+    pub fn weights_file(&self, path: &str, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+        let weights = match self {
             Self::Builtin => {
-                let bytes = builtin::file(&single).ok_or_else(|| self.missing(&single))?;
-                (single, VarBuilder::from_slice_safetensors(bytes, dtype, device))
+                let bytes = builtin::file(path).ok_or_else(|| self.missing(path))?;
+                VarBuilder::from_slice_safetensors(bytes, dtype, device)
             }
-            Self::Folder(root) => {
-                let (file, paths) = if self.exists(&single) {
-                    let path = root.join(&single);
-                    (single, vec![path])
-                } else if self.exists(&index) {
-                    let paths = self.shards(folder, &index)?;
-                    (index, paths)
-                } else {
-                    return Err(self.missing(&single));
-                };
-                // SAFETY: the files are only read. Whoever changes a weight file under a running program
-                // gets other numbers, or a signal if he cuts it short, as with every mapped file.
-                (file, unsafe { VarBuilder::from_mmaped_safetensors(&paths, dtype, device) })
-            }
+            Self::Folder(_) if !self.exists(path) => return Err(self.missing(path)),
+            Self::Folder(root) => mapped(&[root.join(path)], dtype, device),
         };
-        weights.map_err(|e| self.invalid(&file, plain(&e)))
+        weights.map_err(|e| self.invalid(path, plain(&e)))
     }
 
     /// The files that the index names; each must be a plain name in the index's own folder.
@@ -208,6 +205,12 @@ impl Source {
             hint: "the model folder is not complete; download it again".into(),
         }
     }
+}
+
+fn mapped(paths: &[PathBuf], dtype: DType, device: &Device) -> candle_core::Result<VarBuilder<'static>> {
+    // SAFETY: the files are only read. Whoever changes a weight file under a running program gets other
+    // numbers, or a signal if he cuts it short, as with every mapped file.
+    unsafe { VarBuilder::from_mmaped_safetensors(paths, dtype, device) }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use once_cell::sync::Lazy;
 pub use info::{ModelInfo, Sizes};
 pub(crate) use layout::{Causal, Prediction, Sampler};
 
-use crate::autoencoder::Autoencoder;
+use crate::autoencoder::{Autoencoder, Decoder};
 use crate::checkpoint::Source;
 use crate::scheduler::SchedulerConfig;
 use crate::text::TextEncoder;
@@ -41,11 +41,13 @@ pub struct OpenOptions {
     pub device: String,
     /// Number format.
     pub precision: Precision,
+    /// Which decoder makes the frames.
+    pub decoder: Decoder,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { device: "auto".into(), precision: Precision::Auto }
+        Self { device: "auto".into(), precision: Precision::Auto, decoder: Decoder::Auto }
     }
 }
 
@@ -68,8 +70,8 @@ pub(crate) enum Sampling {
     Causal(Causal),
 }
 
-/// What makes two opened models the same: where from, which device, which format.
-type Key = (Source, candle_core::DeviceLocation, DType);
+/// What makes two opened models the same: where from, which device, which format, which decoder.
+type Key = (Source, candle_core::DeviceLocation, DType, Decoder);
 
 /// A model that is, or was, open; locked while it is being opened.
 type Slot = Arc<Mutex<Weak<Model>>>;
@@ -95,18 +97,18 @@ impl Model {
             open.retain(|_, slot| {
                 Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
             });
-            open.entry((source.clone(), device.location(), dtype)).or_default().clone()
+            open.entry((source.clone(), device.location(), dtype, options.decoder)).or_default().clone()
         };
         let mut model = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = model.upgrade() {
             return Ok(model);
         }
-        let opened = Arc::new(Self::load(&source, device, dtype)?);
+        let opened = Arc::new(Self::load(&source, device, dtype, options.decoder)?);
         *model = Arc::downgrade(&opened);
         Ok(opened)
     }
 
-    fn load(source: &Source, device: Device, dtype: DType) -> Result<Self> {
+    fn load(source: &Source, device: Device, dtype: DType, decoder: Decoder) -> Result<Self> {
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
         let (text, sampling) = match layout {
@@ -117,11 +119,12 @@ impl Model {
                 (TextEncoder::minilm(source, model.max_text_tokens, &device)?, Sampling::Causal(model.causal))
             }
         };
+        let streaming = matches!(sampling, Sampling::Causal(_));
         Ok(Self {
             info,
             text,
             transformer: WanTransformer::open(source, "transformer", dtype, &device)?,
-            autoencoder: Autoencoder::open(source, dtype, &device)?,
+            autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
             sampling,
             device,
             dtype,

@@ -94,12 +94,24 @@ impl Session {
     /// # Errors
     /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.change(|plan| plan.set_prompt(prompt))
+    }
+
+    /// Uses another negative prompt from the next chunk on; `None` is the model's own.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for one that is too long, and from a model that makes its video in one piece.
+    pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
+        self.change(|plan| plan.set_negative_prompt(prompt))
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<()> {
         match &mut self.sampler {
             Sampler::Whole(_) => Err(Error::Request(
                 "this model makes its video in one piece; its prompt cannot change meanwhile".into(),
             )),
             Sampler::Causal(sampler) => {
-                self.plan.set_prompt(prompt)?;
+                change(&mut self.plan)?;
                 sampler.forget_prompt();
                 Ok(())
             }

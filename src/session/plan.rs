@@ -85,8 +85,6 @@ impl Plan {
         {
             return refuse(format!("a shift of {shift} is not possible; it is above 0"));
         }
-        let negative_prompt = request.negative_prompt.unwrap_or_else(|| info.negative_prompt.clone());
-        check_length(&negative_prompt)?;
         let mut plan = Self {
             size,
             total_frames,
@@ -95,12 +93,13 @@ impl Plan {
             image: request.image,
             guidance_scale,
             prompt: String::new(),
-            negative_prompt,
+            negative_prompt: String::new(),
             seed: request.seed,
             initial_latents: None,
             model,
         };
         plan.set_prompt(&request.prompt)?;
+        plan.set_negative_prompt(request.negative_prompt.as_deref())?;
         if let Some(latents) = request.initial_latents {
             plan.set_initial_latents(latents)?;
         }
@@ -113,6 +112,14 @@ impl Plan {
         }
         check_length(prompt)?;
         self.prompt = prompt.into();
+        Ok(())
+    }
+
+    /// `None` is the model's own.
+    pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
+        let prompt = prompt.unwrap_or(&self.model.info.negative_prompt);
+        check_length(prompt)?;
+        self.negative_prompt = prompt.into();
         Ok(())
     }
 

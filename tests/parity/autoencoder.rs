@@ -2,8 +2,8 @@
 //! tensors (`make_pipelines.py`, `make_taehv.py`).
 
 use candle_core::{DType, Device, Tensor};
-use soragen::Cancel;
-use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, WanConfig};
+use soragen::{Cancel, Decoder};
+use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, WanConfig};
 use soragen::checkpoint::Source;
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors};
 use soragen_tests::recording::assert_loads;
@@ -14,7 +14,7 @@ use crate::shapes::model;
 const TOLERANCE: f32 = 3e-5;
 
 fn open(source: &Source) -> Autoencoder {
-    Autoencoder::open(source, DType::F32, &Device::Cpu).unwrap()
+    Autoencoder::open(source, Decoder::Auto, false, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn open_taehv() -> Autoencoder {
@@ -154,4 +154,58 @@ fn real_sizes() {
         let (config, tensors) = model::<WanConfig>(name);
         assert_loads(name, &tensors, |vb| drop(AutoencoderKlWan::load(vb, &config).unwrap()));
     }
+    for name in ["taew2_1", "taew2_2"] {
+        let (config, tensors) = model::<WanConfig>(name);
+        assert_loads(name, &tensors, |vb| drop(Taehv::load(vb, &TaehvConfig::of_wan(&config)).unwrap()));
+    }
+}
+
+#[test]
+fn a_tiny_decoder_takes_the_place_of_the_full_one() {
+    let pipeline = Pipeline::open("t2v-unipc");
+    let folder = tempfile::tempdir().unwrap();
+    let vae = folder.path().join("vae");
+    std::fs::create_dir(&vae).unwrap();
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        std::fs::copy(pipeline.source.path(&format!("vae/{file}")), vae.join(file)).unwrap();
+    }
+    let source = Source::Folder(folder.path().into());
+    let open = |decoder, streaming| {
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+    };
+    let error = open(Decoder::Tiny, false).unwrap_err();
+    assert!(error.contains("taew2_1.safetensors") && error.contains("madebyollin"), "{error}");
+    let latents = &pipeline.expected["sampled_latents"];
+    let whole = |autoencoder: Autoencoder| decode(&autoencoder, latents, &[latents.dim(2).unwrap()]);
+    let full = whole(open(Decoder::Auto, true).unwrap());
+
+    // The real one's tensors but for the channels of the latents, of any numbers.
+    let Config::Wan(config) = Config::read(&source).unwrap() else { panic!("a Wan autoencoder") };
+    let (_, shapes) = model::<WanConfig>("taew2_1");
+    let tensors: std::collections::HashMap<_, _> = shapes
+        .into_iter()
+        .map(|(name, mut shape)| {
+            for dim in shape.iter_mut().filter(|dim| **dim == 16) {
+                *dim = config.z_dim;
+            }
+            let count: usize = shape.iter().product();
+            let numbers = (0..count).map(|i| (i as f32 * 0.7).sin() * 0.03);
+            (name, Tensor::from_iter(numbers, &Device::Cpu).unwrap().reshape(shape).unwrap())
+        })
+        .collect();
+    candle_core::safetensors::save(&tensors, folder.path().join("taew2_1.safetensors")).unwrap();
+    let weights = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let taehv = Taehv::load(weights, &TaehvConfig::of_wan(&config)).unwrap();
+    let sequence = latents.squeeze(0).unwrap().transpose(0, 1).unwrap().contiguous().unwrap();
+    let tiny = taehv.decode(&sequence, &mut Default::default(), &Cancel::new()).unwrap();
+    let tiny = tiny.permute((0, 2, 3, 1)).unwrap();
+
+    assert_close("tiny", &whole(open(Decoder::Tiny, false).unwrap()), &tiny, 0.0);
+    assert_close("auto, streaming", &whole(open(Decoder::Auto, true).unwrap()), &tiny, 0.0);
+    assert_close("auto, in one piece", &whole(open(Decoder::Auto, false).unwrap()), &full, 0.0);
+    assert_close("full", &whole(open(Decoder::Full, true).unwrap()), &full, 0.0);
+
+    let miniature = Source::Folder(path("miniature"));
+    let only = Autoencoder::open(&miniature, Decoder::Full, true, DType::F32, &Device::Cpu).unwrap_err();
+    assert!(only.to_string().contains("tiny"), "{only}");
 }

@@ -89,6 +89,29 @@ fn a_causal_model_makes_the_references_frames() {
 }
 
 #[test]
+fn a_negative_prompt_may_change_between_chunks() {
+    let (model, request, expected) = causal();
+    let negative = |text: &str| Request { negative_prompt: Some(text.into()), ..request.clone() };
+    let bird = frames(&model, negative("a blue bird"));
+    let own = &expected["text"];
+
+    // Before the first chunk it is as if it had been asked for, and taken back there is the model's own again.
+    let mut session = start(&model, request.clone());
+    session.set_negative_prompt(Some("a blue bird")).unwrap();
+    assert_close("at once", &rest(session), &bird, 0.0);
+    let mut session = start(&model, negative("a blue bird"));
+    session.set_negative_prompt(None).unwrap();
+    assert_close("taken back", &rest(session), own, 1e-4);
+
+    let mut session = start(&model, request.clone());
+    let first = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
+    session.set_negative_prompt(Some("a blue bird")).unwrap();
+    let later = rest(session);
+    let difference = (later - own.narrow(0, first, own.dim(0).unwrap() - first).unwrap()).unwrap();
+    assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.01);
+}
+
+#[test]
 fn a_causal_model_goes_on_for_ever() {
     let (model, request, expected) = causal();
     let endless = Request { length: Length::Endless, initial_latents: None, ..request };

@@ -1,9 +1,12 @@
 """Lists every tensor of the real models, with its shape, in tests/fixtures/shapes; no weights are made.
 
-    python make_shapes.py
+    python make_shapes.py TAEHV
+
+TAEHV is a checkout of https://github.com/madebyollin/taehv; its `taehv.py` is run.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -34,6 +37,8 @@ VAES = {
         latents_std=[1.0] * 48,
     ),
 }
+# Beside the autoencoder whose latents it decodes: patch size and channels.
+TAEHVS = {"taew2_1": ("wan2.1-vae", 1, 16), "taew2_2": ("wan2.2-vae", 2, 48)}
 UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
 
 
@@ -57,3 +62,8 @@ if __name__ == "__main__":
             model = AutoencoderKLWan(**config)
             write(name, model, dict(model.config))
         write("umt5-xxl", UMT5EncoderModel(UMT5Config(**UMT5_XXL)), UMT5_XXL)
+        taehv = {"__name__": "taehv"}
+        exec((Path(sys.argv[1]) / "taehv.py").read_text(), taehv)
+        for name, (vae, patch_size, channels) in TAEHVS.items():
+            model = taehv["TAEHV"](None, patch_size=patch_size, latent_channels=channels)
+            write(name, model, dict(AutoencoderKLWan(**VAES[vae]).config))

@@ -11,7 +11,7 @@ use gst::glib;
 
 mod source;
 
-pub use source::{Precision, SoraGen};
+pub use source::{Decoder, Precision, SoraGen};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Nothing is loaded here and no device is touched: the registry's scanner runs this too.

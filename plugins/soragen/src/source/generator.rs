@@ -24,6 +24,14 @@ pub struct Job {
     pub request: Request,
 }
 
+/// What changes from the next chunk on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Prompt(String),
+    /// `None` is the model's own.
+    NegativePrompt(Option<String>),
+}
+
 /// What the worker has to say. It is called on the worker's thread.
 pub enum Report<'a> {
     Loading,
@@ -35,7 +43,7 @@ pub enum Report<'a> {
         prompt: &'a str,
         frame: u64,
     },
-    /// A new prompt cannot be used; the old one stays.
+    /// A change cannot be made; what was stays.
     Refused(&'a Error),
 }
 
@@ -93,10 +101,10 @@ struct State {
     /// Frames in all, when the last is made.
     end: Option<u64>,
     failure: Option<Arc<Error>>,
-    /// A prompt that no chunk was made with yet.
-    prompt: Option<String>,
-    /// Prompts and from which frame they were used, to make the same again.
-    script: Vec<(u64, String)>,
+    /// What no chunk was made with yet.
+    changes: Vec<Change>,
+    /// Changes and from which frame they held, to make the same again.
+    script: Vec<(u64, Change)>,
     stats: Stats,
 }
 
@@ -152,9 +160,11 @@ impl Generator {
         self.0.changed.notify_all();
     }
 
-    /// Has `prompt` used from the next chunk on.
-    pub fn set_prompt(&self, prompt: String) {
-        self.0.lock().prompt = Some(prompt);
+    /// Has `change` hold from the next chunk on; of several of one kind the last counts.
+    pub fn change(&self, change: Change) {
+        let mut state = self.0.lock();
+        state.changes.retain(|other| std::mem::discriminant(other) != std::mem::discriminant(&change));
+        state.changes.push(change);
     }
 
     /// Interrupts whoever waits in [`Made::take`], until it is called with `false`.
@@ -315,15 +325,23 @@ impl<R: FnMut(Report)> Worker<R> {
                 Task::StartOver | Task::Quit => return Ok(()),
             }
             let made = self.shared.lock().made();
-            for prompt in self.prompts_at(made) {
-                match session.set_prompt(&prompt) {
-                    Ok(()) => {
+            for change in self.changes_at(made) {
+                let changed = match &change {
+                    Change::Prompt(prompt) => session.set_prompt(prompt),
+                    Change::NegativePrompt(prompt) => session.set_negative_prompt(prompt.as_deref()),
+                };
+                match (changed, &change) {
+                    (Ok(()), Change::Prompt(prompt)) => {
                         shot += 1;
-                        self.tell(Report::Shot { index: shot, prompt: &prompt, frame: made });
-                        self.remember(made, prompt);
+                        self.tell(Report::Shot { index: shot, prompt, frame: made });
                     }
-                    Err(error) => self.tell(Report::Refused(&error)),
+                    (Ok(()), Change::NegativePrompt(_)) => {}
+                    (Err(error), _) => {
+                        self.tell(Report::Refused(&error));
+                        continue;
+                    }
                 }
+                self.remember(made, change);
             }
             let began = Instant::now();
             let (shared, report) = (&self.shared, &mut self.report);
@@ -340,22 +358,23 @@ impl<R: FnMut(Report)> Worker<R> {
         }
     }
 
-    /// The prompts that are due before frame `made`: of an earlier run, or a new one.
-    fn prompts_at(&self, made: u64) -> Vec<String> {
+    /// The changes that are due before frame `made`: of an earlier run, or new ones.
+    fn changes_at(&self, made: u64) -> Vec<Change> {
         let mut state = self.shared.lock();
-        let again = state.script.iter().filter(|(frame, _)| *frame == made).map(|(_, prompt)| prompt.clone());
+        let again = state.script.iter().filter(|(frame, _)| *frame == made).map(|(_, change)| change.clone());
         let mut due: Vec<_> = again.collect();
         // Not in the middle of what is made again.
         if state.script.last().is_none_or(|(frame, _)| *frame <= made) {
-            due.extend(state.prompt.take());
+            due.append(&mut state.changes);
         }
         due
     }
 
-    fn remember(&self, frame: u64, prompt: String) {
+    fn remember(&self, frame: u64, change: Change) {
         let mut state = self.shared.lock();
-        if !state.script.contains(&(frame, prompt.clone())) {
-            state.script.push((frame, prompt));
+        let entry = (frame, change);
+        if !state.script.contains(&entry) {
+            state.script.push(entry);
         }
     }
 

@@ -12,7 +12,7 @@ use gst_video::{VideoFrameRef, VideoInfo};
 use soragen::{ModelInfo, Phase, Progress, Size, Sizes};
 
 use super::error;
-use super::generator::{Absent, Generator, Job, Made, Picture, Report};
+use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
 use super::paint;
 use super::settings::{self, Settings};
 use super::timeline;
@@ -255,16 +255,18 @@ impl ObjectImpl for SoraGen {
         if !settings.set(pspec.name(), value) {
             unreachable!("GObject knows the properties");
         }
-        let (prompt, live) = (settings.prompt.clone(), settings.is_live);
+        let change = match pspec.name() {
+            "prompt" => Some(Change::Prompt(settings.prompt.clone().unwrap_or_default())),
+            "negative-prompt" => Some(Change::NegativePrompt(settings.negative_prompt.clone())),
+            _ => None,
+        };
+        let live = settings.is_live;
         drop(settings);
-        match pspec.name() {
-            "prompt" => {
-                if let Some(running) = lock(&self.running).as_ref() {
-                    running.generator.set_prompt(prompt.unwrap_or_default());
-                }
-            }
-            "is-live" => self.obj().set_live(live),
-            _ => {}
+        if let (Some(change), Some(running)) = (change, lock(&self.running).as_ref()) {
+            running.generator.change(change);
+        }
+        if pspec.name() == "is-live" {
+            self.obj().set_live(live);
         }
     }
 

@@ -12,7 +12,7 @@ mod paint;
 mod settings;
 mod timeline;
 
-pub use settings::Precision;
+pub use settings::{Decoder, Precision};
 
 glib::wrapper! {
     /// Makes video from text, or from an image and text; see [`register`] for its name.
@@ -26,6 +26,8 @@ glib::wrapper! {
 /// Makes the element known as `soragen`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
-    Precision::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    for kind in [Decoder::static_type(), Precision::static_type()] {
+        kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(Some(plugin), "soragen", gst::Rank::NONE, SoraGen::static_type())
 }

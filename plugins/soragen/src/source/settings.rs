@@ -43,6 +43,37 @@ impl From<Precision> for soragen::Precision {
     }
 }
 
+/// Which decoder makes frames of the latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenDecoder")]
+#[non_exhaustive]
+pub enum Decoder {
+    /// The tiny one where the video is made chunk by chunk and there is one, else the model's own.
+    #[default]
+    #[enum_value(
+        name = "Auto: the tiny one for streaming, where there is one, else the model's own",
+        nick = "auto"
+    )]
+    Auto,
+    /// The model's own.
+    #[enum_value(name = "Full: the model's own", nick = "full")]
+    Full,
+    /// TAEHV.
+    #[enum_value(name = "Tiny: TAEHV, many times faster and a little less sharp", nick = "tiny")]
+    Tiny,
+}
+
+impl From<Decoder> for soragen::Decoder {
+    fn from(decoder: Decoder) -> Self {
+        match decoder {
+            Decoder::Auto => Self::Auto,
+            Decoder::Full => Self::Full,
+            Decoder::Tiny => Self::Tiny,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub prompt: Option<String>,
@@ -50,6 +81,7 @@ pub struct Settings {
     pub model: String,
     pub device: String,
     pub precision: Precision,
+    pub decoder: Decoder,
     pub image: Option<String>,
     pub seed: u64,
     pub steps: u32,
@@ -68,6 +100,7 @@ impl Default for Settings {
             model: "builtin".into(),
             device: "auto".into(),
             precision: Precision::default(),
+            decoder: Decoder::default(),
             image: None,
             seed: 0,
             steps: 0,
@@ -94,9 +127,10 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             text(
                 "negative-prompt",
                 "Negative prompt",
-                "What not to show, where guidance is above 1 (unset = the model's own)",
+                "What not to show, where guidance is above 1; while playing it takes effect with the next chunk \
+                 (unset = the model's own)",
             )
-            .mutable_ready()
+            .mutable_playing()
             .build(),
             text("model", "Model", "`builtin`, or a folder in diffusers layout")
                 .default_value(Some("builtin"))
@@ -109,6 +143,12 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecEnum::builder_with_default("precision", Precision::default())
                 .nick("Precision")
                 .blurb("Number format of the weights and of the arithmetic")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecEnum::builder_with_default("decoder", Decoder::default())
+                .nick("Decoder")
+                .blurb("Which decoder makes the frames: the model's own, or a tiny one (taew2_1.safetensors or \
+                        taew2_2.safetensors in the model's folder)")
                 .mutable_ready()
                 .build(),
             text("image", "Image", "A picture file to start from; it is scaled to cover the size and cropped")
@@ -170,6 +210,7 @@ impl Settings {
             "model" => self.model = get::<Option<String>>(value).unwrap_or_default(),
             "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
             "precision" => self.precision = get(value),
+            "decoder" => self.decoder = get(value),
             "image" => self.image = get::<Option<String>>(value).filter(|path| !path.is_empty()),
             "seed" => self.seed = get(value),
             "steps" => self.steps = get(value),
@@ -189,6 +230,7 @@ impl Settings {
             "model" => self.model.to_value(),
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
+            "decoder" => self.decoder.to_value(),
             "image" => self.image.to_value(),
             "seed" => self.seed.to_value(),
             "steps" => self.steps.to_value(),
@@ -201,7 +243,11 @@ impl Settings {
     }
 
     pub fn open_options(&self) -> OpenOptions {
-        OpenOptions { device: self.device.clone(), precision: self.precision.into() }
+        OpenOptions {
+            device: self.device.clone(),
+            precision: self.precision.into(),
+            decoder: self.decoder.into(),
+        }
     }
 
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.

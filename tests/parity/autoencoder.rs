@@ -2,9 +2,9 @@
 //! tensors (`make_pipelines.py`, `make_taehv.py`).
 
 use candle_core::{DType, Device, Tensor};
-use soragen::{Cancel, Decoder};
 use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, WanConfig};
 use soragen::checkpoint::Source;
+use soragen::{Cancel, Decoder};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors};
 use soragen_tests::recording::assert_loads;
 

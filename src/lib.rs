@@ -25,6 +25,7 @@
 #![warn(missing_docs)]
 
 pub mod autoencoder;
+mod cache;
 mod cancel;
 pub mod checkpoint;
 mod device;
@@ -42,6 +43,7 @@ pub mod text;
 pub mod transformer;
 
 pub use autoencoder::Decoder;
+pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use frames::Frames;

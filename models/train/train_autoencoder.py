@@ -2,12 +2,14 @@
 
     python train_autoencoder.py --icons ICONS.json --state DIR --seconds 2400
 
-Goes on from `DIR/autoencoder.pt`, or from the shipped weights. The learning rate falls to zero at the end of the time.
+Goes on from `DIR/autoencoder.pt`, or from the shipped weights. The learning rate falls to zero at the
+end of the time; what is kept is an average over the last steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from pathlib import Path
 
@@ -88,6 +90,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = Autoencoder().to(memory_format=torch.channels_last)
     load(model, args.state, "autoencoder")
+    average = copy.deepcopy(model)
     hidden = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
     others = [p for p in model.parameters() if p.ndim < 4 or p.shape[2] == 1]
     optimizers = [Muon(hidden, args.rate), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
@@ -118,16 +121,20 @@ def main() -> None:
         for optimizer in optimizers:
             optimizer.step()
         step += 1
+        keep = min(0.99, 1 - 1 / (step + 1))
+        with torch.no_grad():
+            for a, p in zip(average.parameters(), model.parameters()):
+                a.lerp_(p, 1 - keep)
         recent.append(psnr(video, decoded.float()))
         if rank == 0 and step % 20 == 0:
             print(f"{elapsed:.0f}s step {step} frames {frames} loss {loss.item():.4f} psnr {np.mean(recent[-20:]):.2f}", flush=True)
         if rank == 0 and time.time() - saved > 150:
             saved = time.time()
-            save(model.state_dict(), args.state, "autoencoder")
-            print("held out: stills %.2f dB, clips %.2f dB" % show(model, args.icons, args.state), flush=True)
+            save(average.state_dict(), args.state, "autoencoder")
+            print("held out: stills %.2f dB, clips %.2f dB" % show(average, args.icons, args.state), flush=True)
     if rank == 0:
-        save(model.state_dict(), args.state, "autoencoder")
-        print("held out: stills %.2f dB, clips %.2f dB" % show(model, args.icons, args.state), flush=True)
+        save(average.state_dict(), args.state, "autoencoder")
+        print("held out: stills %.2f dB, clips %.2f dB" % show(average, args.icons, args.state), flush=True)
     dist.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 //! The element `soragen` in pipelines, on tiny models.
 
+mod address;
 mod builtin;
 mod cancel;
 mod caps;

@@ -16,6 +16,7 @@ use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
 use super::paint;
 use super::settings::{self, Settings};
 use super::timeline;
+use super::uri::{self, Address};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soragen", gst::DebugColorFlags::empty(), Some("Video from text"))
@@ -242,6 +243,7 @@ impl ObjectSubclass for SoraGen {
     const NAME: &'static str = "GstSoraGen";
     type Type = super::SoraGen;
     type ParentType = gst_base::BaseSrc;
+    type Interfaces = (gst::URIHandler,);
 }
 
 impl ObjectImpl for SoraGen {
@@ -314,11 +316,41 @@ impl ElementImpl for SoraGen {
     }
 }
 
+impl URIHandlerImpl for SoraGen {
+    const URI_TYPE: gst::URIType = gst::URIType::Src;
+
+    fn protocols() -> &'static [&'static str] {
+        &[uri::PROTOCOL]
+    }
+
+    fn uri(&self) -> Option<String> {
+        lock(&self.settings).address().map(|address| address.to_string())
+    }
+
+    fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
+        if lock(&self.running).is_some() {
+            return Err(glib::Error::new(
+                gst::URIError::BadState,
+                "an address can be set in READY at the latest",
+            ));
+        }
+        let address =
+            Address::parse(uri).map_err(|reason| glib::Error::new(gst::URIError::BadUri, &reason))?;
+        gst::debug!(CAT, imp = self, "{address}");
+        lock(&self.settings).set_address(address);
+        for property in ["prompt", "seed", "duration"] {
+            self.obj().notify(property);
+        }
+        Ok(())
+    }
+}
+
 impl BaseSrcImpl for SoraGen {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let begin = || {
             let info = ModelInfo::read(&settings.model)?;
+            check_size(&settings, &info)?;
             let extent = settings.extent(&info);
             let generator = self.start_generator(&settings, extent.map(|(frames, _)| frames))?;
             Ok(Running {
@@ -348,11 +380,13 @@ impl BaseSrcImpl for SoraGen {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
+        let wanted = lock(&self.settings).clone();
         let running = lock(&self.running);
-        let caps = match running.as_ref() {
+        let mut caps = match running.as_ref() {
             Some(running) => possible(&running.info.sizes),
             None => self.obj().pad_template("src")?.caps().clone(),
         };
+        caps = caps.intersect(&asked(&wanted));
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,
@@ -545,6 +579,35 @@ impl BaseSrcImpl for SoraGen {
 
 fn rate_of(video: &VideoInfo) -> timeline::Rate {
     (video.fps().numer() as u32, video.fps().denom() as u32)
+}
+
+/// Negotiation would only say that there is no common format.
+fn check_size(settings: &Settings, info: &ModelInfo) -> soragen::Result<()> {
+    if possible(&info.sizes).can_intersect(&asked(settings)) {
+        return Ok(());
+    }
+    let side = |side: Option<u32>| side.map_or("any".into(), |side| side.to_string());
+    Err(soragen::Error::Request(format!(
+        "{} cannot make {}x{}; it makes {}",
+        info.name,
+        side(settings.width),
+        side(settings.height),
+        info.sizes
+    )))
+}
+
+/// What an address asks for.
+fn asked(settings: &Settings) -> gst::Caps {
+    let mut caps = gst_video::VideoCapsBuilder::new();
+    for (name, side) in [("width", settings.width), ("height", settings.height)] {
+        if let Some(side) = side.and_then(|side| i32::try_from(side).ok()) {
+            caps = caps.field(name, side);
+        }
+    }
+    if let Some((numerator, denominator)) = settings.framerate {
+        caps = caps.framerate(gst::Fraction::new(numerator as i32, denominator as i32));
+    }
+    caps.build()
 }
 
 /// The caps that a model of these sizes can make.

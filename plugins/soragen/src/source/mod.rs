@@ -11,6 +11,7 @@ mod imp;
 mod paint;
 mod settings;
 mod timeline;
+mod uri;
 
 pub use settings::{Decoder, Precision};
 
@@ -20,7 +21,8 @@ glib::wrapper! {
     /// A worker thread owns the model and makes frames one chunk ahead of what was taken; the streaming
     /// thread only ever waits for them, so that every state change, seek and end of stream is prompt.
     pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
-        @extends gst_base::BaseSrc, gst::Element, gst::Object;
+        @extends gst_base::BaseSrc, gst::Element, gst::Object,
+        @implements gst::URIHandler;
 }
 
 /// Makes the element known as `soragen`.

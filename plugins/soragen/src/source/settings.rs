@@ -10,6 +10,7 @@ use gst::prelude::*;
 use soragen::{Length, ModelInfo, OpenOptions, Request};
 
 use super::timeline;
+use super::uri::Address;
 
 /// The number format of the weights and of the arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
@@ -90,6 +91,10 @@ pub struct Settings {
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
     pub is_live: bool,
+    /// What an address asks for beyond the properties; otherwise downstream decides.
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub framerate: Option<(u32, u32)>,
 }
 
 impl Default for Settings {
@@ -108,6 +113,9 @@ impl Default for Settings {
             shift: 0.0,
             duration: 0,
             is_live: false,
+            width: None,
+            height: None,
+            framerate: None,
         }
     }
 }
@@ -239,6 +247,28 @@ impl Settings {
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
             _ => return None,
+        })
+    }
+
+    /// All that an address says, and what it does not say as if nobody had.
+    pub fn set_address(&mut self, address: Address) {
+        let Address { prompt, seed, duration, width, height, framerate, storyboard: _ } = address;
+        self.prompt = Some(prompt);
+        self.seed = seed;
+        self.duration = duration.map_or(0, |duration| i64::try_from(duration).unwrap_or(i64::MAX));
+        (self.width, self.height, self.framerate) = (width, height, framerate);
+    }
+
+    /// The settings as an address, as far as one can say them; `None` without a prompt.
+    pub fn address(&self) -> Option<Address> {
+        Some(Address {
+            prompt: self.prompt.clone().filter(|prompt| !prompt.trim().is_empty())?,
+            seed: self.seed,
+            duration: u64::try_from(self.duration).ok().filter(|duration| *duration > 0),
+            width: self.width,
+            height: self.height,
+            framerate: self.framerate,
+            storyboard: None,
         })
     }
 

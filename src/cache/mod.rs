@@ -1,0 +1,245 @@
+//! Latents that were made before, on disk, so that nobody denoises them again.
+//!
+//! An entry is one chunk, stored under the digest of everything that decided it ([`Key`]): whoever asks for the
+//! same again, this process or another, only decodes. Entries are whole or not there: each is written beside its
+//! place and then renamed. One that is damaged is dropped, and made anew. The least recently used go when the
+//! cache is full.
+
+mod key;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{Device, Tensor};
+
+use crate::{Error, Result};
+pub(crate) use key::Key;
+use store::Store;
+
+/// A folder of latents. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    store: Arc<Store>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes there were when last counted, and those written since.
+    bytes: Option<u64>,
+    failure: Option<Arc<Error>>,
+}
+
+/// What is in a cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Chunks.
+    pub entries: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Bytes that a cache may have when nothing else is said: about an hour of the built-in model's video.
+    pub const DEFAULT_SIZE: u64 = 1 << 30;
+
+    /// The cache in `folder`, of at most `size` bytes. Nothing is read or made yet.
+    pub fn new(folder: impl Into<PathBuf>, size: u64) -> Self {
+        Self { store: Arc::new(Store::new(folder.into(), size)), state: Arc::default() }
+    }
+
+    /// Where it is when nothing else is said: `soragen` in the user's cache folder
+    /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home.
+    pub fn default_folder() -> Option<PathBuf> {
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
+        Some(caches.join("soragen"))
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.store.folder()
+    }
+
+    /// Why nothing is written any more, if that is so: a full disk, say. What was written is still read.
+    pub fn failure(&self) -> Option<Arc<Error>> {
+        self.lock().failure.clone()
+    }
+
+    /// Counts what is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn usage(&self) -> Result<Usage> {
+        let entries = self.store.entries()?;
+        Ok(Usage { entries: entries.len() as u64, bytes: entries.iter().map(|entry| entry.bytes).sum() })
+    }
+
+    /// Removes all entries, and nothing else; returns what there was.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read or an entry not removed.
+    pub fn clear(&self) -> Result<Usage> {
+        let usage = self.usage()?;
+        self.store.shrink(0)?;
+        self.lock().bytes = None;
+        Ok(usage)
+    }
+
+    /// The latents stored under `key`, f32.
+    pub(crate) fn get(&self, key: &Key, device: &Device) -> Option<Tensor> {
+        self.store.read(key)?.to_device(device).ok()
+    }
+
+    /// Stores `latents`, f32. If that cannot be, [`failure`](Self::failure) says why, and no more is tried.
+    pub(crate) fn put(&self, key: &Key, latents: &Tensor) {
+        let mut state = self.lock();
+        if state.failure.is_some() {
+            return;
+        }
+        if let Err(error) = self.write(&mut state, key, latents) {
+            state.failure = Some(Arc::new(error));
+        }
+    }
+
+    fn write(&self, state: &mut State, key: &Key, latents: &Tensor) -> Result<()> {
+        let written = self.store.write(key, latents)?;
+        let bytes = match state.bytes {
+            Some(bytes) => bytes + written,
+            None => self.usage()?.bytes,
+        };
+        state.bytes = Some(if bytes > self.store.size() {
+            // Somewhat more than needed, so that it is not done for every entry.
+            self.store.shrink(self.store.size() / 10 * 9)?
+        } else {
+            bytes
+        });
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latents(number: f32) -> Tensor {
+        Tensor::full(number, (1, 4, 1, 2, 3), &Device::Cpu).unwrap()
+    }
+
+    fn key(number: u64) -> Key {
+        Key::new("test").with("number", &number.to_le_bytes())
+    }
+
+    fn numbers(latents: Option<Tensor>) -> Option<Vec<f32>> {
+        latents.map(|latents| latents.flatten_all().unwrap().to_vec1().unwrap())
+    }
+
+    /// The one file that the cache in `folder` holds.
+    fn file(folder: &Path) -> PathBuf {
+        let store = Store::new(folder.into(), 0);
+        let mut entries = store.entries().unwrap();
+        assert_eq!(entries.len(), 1);
+        entries.remove(0).path
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_to_whoever_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().join("deep/er"), 1 << 20);
+        assert_eq!(cache.usage().unwrap(), Usage::default());
+        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+        cache.put(&key(1), &latents(1.5));
+        assert!(cache.failure().is_none());
+
+        let other = Cache::new(folder.path().join("deep/er"), 1 << 20);
+        let again = other.get(&key(1), &Device::Cpu).unwrap();
+        assert_eq!(again.dims(), [1, 4, 1, 2, 3]);
+        assert_eq!(numbers(Some(again)), numbers(Some(latents(1.5))));
+        assert!(other.get(&key(2), &Device::Cpu).is_none());
+        assert_eq!(other.clear().unwrap().entries, 1);
+        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn what_is_damaged_is_dropped_and_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path(), 1 << 20);
+        cache.put(&key(1), &latents(1.0));
+        let whole = std::fs::read(file(folder.path())).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        for damaged in [&whole[..whole.len() - 1], &whole[..9], &[], &flipped] {
+            std::fs::write(file(folder.path()), damaged).unwrap();
+            assert!(cache.get(&key(1), &Device::Cpu).is_none());
+            assert_eq!(cache.usage().unwrap().entries, 0);
+            cache.put(&key(1), &latents(1.0));
+            assert!(cache.get(&key(1), &Device::Cpu).is_some());
+        }
+        // Another's entry under this name.
+        cache.clear().unwrap();
+        cache.put(&key(2), &latents(2.0));
+        let (from, to) = (file(folder.path()), Store::new(folder.path().into(), 0).path(&key(1)));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::rename(from, to).unwrap();
+        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = {
+            let cache = Cache::new(folder.path(), 1 << 20);
+            cache.put(&key(0), &latents(0.0));
+            let bytes = cache.usage().unwrap().bytes;
+            cache.clear().unwrap();
+            bytes
+        };
+        let cache = Cache::new(folder.path(), 10 * one);
+        let age = |number: u64, seconds: u64| {
+            let path = Store::new(folder.path().into(), 0).path(&key(number));
+            let when = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(when).unwrap();
+        };
+        for number in 0..10 {
+            cache.put(&key(number), &latents(number as f32));
+            age(number, 100 - number);
+        }
+        assert_eq!(cache.usage().unwrap().entries, 10);
+        // The oldest is used, which makes it the youngest.
+        assert!(cache.get(&key(0), &Device::Cpu).is_some());
+        cache.put(&key(10), &latents(10.0));
+        assert_eq!(cache.usage().unwrap().entries, 9);
+        let kept: Vec<_> = (0..11).filter(|&n| cache.get(&key(n), &Device::Cpu).is_some()).collect();
+        assert_eq!(kept, [0, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_said_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "not a folder").unwrap();
+        let cache = Cache::new(&file, 1 << 20);
+        cache.put(&key(1), &latents(1.0));
+        let failure = cache.failure().unwrap();
+        assert!(failure.to_string().contains("file"), "{failure}");
+        cache.put(&key(2), &latents(1.0));
+        assert!(Arc::ptr_eq(&failure, &cache.failure().unwrap()));
+        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("letter.safetensors");
+        std::fs::write(&theirs, "dear").unwrap();
+        let cache = Cache::new(folder.path(), 1);
+        cache.put(&key(1), &latents(1.0));
+        cache.clear().unwrap();
+        assert!(theirs.exists());
+    }
+}

@@ -1,0 +1,168 @@
+//! The files of a cache: `FOLDER/latents/AB/CDEF….safetensors`, one tensor `latents`, and its digest.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use candle_core::{DType, Device, Tensor};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+
+use super::Key;
+use crate::{Error, Result};
+
+const SUFFIX: &str = "safetensors";
+/// What an entry is called until it is whole.
+const PARTIAL: &str = "part";
+/// After so long nobody is writing it any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+const DIGEST: &str = "blake3";
+
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    root: PathBuf,
+    size: u64,
+}
+
+/// A file of the cache.
+#[derive(Debug)]
+pub struct Entry {
+    pub path: PathBuf,
+    pub bytes: u64,
+    used: SystemTime,
+}
+
+impl Store {
+    pub fn new(folder: PathBuf, size: u64) -> Self {
+        Self { root: folder.join("latents"), folder, size }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The most bytes it may have.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn path(&self, key: &Key) -> PathBuf {
+        let hex = key.hex();
+        self.root.join(&hex[..2]).join(format!("{}.{SUFFIX}", &hex[2..]))
+    }
+
+    /// The latents of `key`; marks them as used just now. What is damaged is removed.
+    pub fn read(&self, key: &Key) -> Option<Tensor> {
+        let path = self.path(key);
+        let bytes = std::fs::read(&path).ok()?;
+        let Some(latents) = parse(&bytes, key) else {
+            let _ = std::fs::remove_file(path);
+            return None;
+        };
+        // Only the order in which they go depends on it.
+        let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(latents)
+    }
+
+    /// Returns how many bytes were written.
+    pub fn write(&self, key: &Key, latents: &Tensor) -> Result<u64> {
+        let bytes = serialize(latents, key)?;
+        let path = self.path(key);
+        let folder = path.parent().unwrap_or(&self.root);
+        let failed = |source| Error::Io { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let suffix = format!(".{PARTIAL}");
+        let mut file = tempfile::Builder::new().suffix(&suffix).tempfile_in(folder).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        file.persist(&path).map_err(|e| failed(e.error))?;
+        Ok(bytes.len() as u64)
+    }
+
+    /// All entries. Files that somebody began to write and never finished are removed on the way.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for folder in children(&self.root)? {
+            for path in children(&folder)? {
+                // Another process may have removed it meanwhile.
+                let Ok(metadata) = path.metadata() else { continue };
+                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                match path.extension().and_then(|extension| extension.to_str()) {
+                    Some(SUFFIX) => entries.push(Entry { path, bytes: metadata.len(), used }),
+                    Some(PARTIAL) if used.elapsed().is_ok_and(|age| age > ABANDONED) => {
+                        let _ = std::fs::remove_file(path);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Removes the least recently used until at most `size` bytes are left; returns how many are.
+    pub fn shrink(&self, size: u64) -> Result<u64> {
+        let mut entries = self.entries()?;
+        entries.sort_by_key(|entry| entry.used);
+        let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        for entry in entries {
+            if bytes <= size {
+                break;
+            }
+            match std::fs::remove_file(&entry.path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::Io { path: entry.path, source });
+                }
+                _ => bytes -= entry.bytes,
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// What is in `folder`; nothing if it is not there.
+fn children(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |source| Error::Io { path: folder.into(), source };
+    match std::fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)
+        }
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        // A file among the folders is nobody's entry.
+        Err(source) if source.kind() == std::io::ErrorKind::NotADirectory && folder.exists() => {
+            Ok(Vec::new())
+        }
+        Err(source) => Err(failed(source)),
+    }
+}
+
+fn serialize(latents: &Tensor, key: &Key) -> Result<Vec<u8>> {
+    let numbers = latents.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let metadata = HashMap::from([(DIGEST.to_owned(), digest(key, &data))]);
+    let view = TensorView::new(safetensors::Dtype::F32, latents.dims().to_vec(), &data);
+    view.and_then(|view| safetensors::serialize([("latents", view)], Some(metadata)))
+        .map_err(|e| candle_core::Error::wrap(e).into())
+}
+
+/// `None` unless it is what [`serialize`] made for `key`, whole.
+fn parse(bytes: &[u8], key: &Key) -> Option<Tensor> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
+    let expected = metadata.metadata().as_ref()?.get(DIGEST)?.clone();
+    let tensors = SafeTensors::deserialize(bytes).ok()?;
+    let view = tensors.tensor("latents").ok()?;
+    if view.dtype() != safetensors::Dtype::F32 || digest(key, view.data()) != expected {
+        return None;
+    }
+    let numbers: Vec<f32> = view
+        .data()
+        .chunks_exact(4)
+        .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+        .collect();
+    Tensor::from_vec(numbers, view.shape(), &Device::Cpu).ok()
+}
+
+fn digest(key: &Key, data: &[u8]) -> String {
+    Key::new("latents").with("key", key.hex().as_bytes()).with("data", data).hex()
+}

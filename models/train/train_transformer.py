@@ -1,7 +1,11 @@
-"""Trains the transformer on latents that `encode.py` made: stills first, then clips.
+"""Trains the transformer on latents that `encode.py` made: stills first, then clips, then clips as its own teacher.
 
     torchrun --nproc-per-node 2 train_transformer.py stills --state DIR --seconds 1800
     torchrun --nproc-per-node 2 train_transformer.py clips --state DIR --seconds 3600
+    torchrun --nproc-per-node 2 train_transformer.py guided --state DIR --seconds 1200
+
+The last makes guidance part of the weights (https://arxiv.org/abs/2210.03142): what the model at the start of the
+stage predicts with guidance is what it learns to predict without.
 
 Goes on from `DIR/transformer.pt`, or from the shipped weights if they are of the same shape. The learning
 rate falls at the end of the time; what is kept is an average over the last steps.
@@ -30,6 +34,7 @@ from text import MAX_TOKENS, WIDTH, TextEncoder
 from transformer import WINDOW, Transformer
 
 DROP_TEXT = 0.1
+GUIDANCE = 3.0
 LOOK_AT = (
     "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
     "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
@@ -60,10 +65,10 @@ class Data:
             row[: len(hidden)] = hidden
         return torch.tensor(out)
 
-    def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, bool]:
+    def batch(self, rng: np.random.Generator, size: int, drop: float) -> tuple[Tensor, Tensor, bool]:
         """Latents [size, F, C, H, W] of up to a window and one frame, features, and whether they begin the clip."""
         rows = rng.integers(len(self.latents), size=size)
-        prompts = ["" if rng.random() < DROP_TEXT else str(rng.choice(self.captions[row])) for row in rows]
+        prompts = ["" if rng.random() < drop else str(rng.choice(self.captions[row])) for row in rows]
         length = self.latents.shape[1]
         begins = length == 1 or rng.random() < 0.5
         first = 0 if begins else int(rng.integers(1, length - WINDOW))
@@ -77,7 +82,18 @@ def noise_levels(shape: tuple[int, ...], shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def loss_of(model: Transformer, latents: Tensor, features: Tensor, begins: bool) -> Tensor:
+@torch.no_grad()
+def guided(teacher: Transformer, *inputs: Tensor, empty: Tensor) -> Tensor:
+    """What `teacher` predicts with guidance; the last of the inputs is the text."""
+    with torch.autocast("cpu", torch.bfloat16):
+        prompt, none = teacher(*inputs), teacher(*inputs[:-1], empty.expand_as(inputs[-1]))
+    return none + GUIDANCE * (prompt - none)
+
+
+def loss_of(
+    model: Transformer, latents: Tensor, features: Tensor, begins: bool,
+    teacher: Transformer | None = None, empty: Tensor | None = None,
+) -> Tensor:
     size, frames = latents.shape[:2]
     t = noise_levels((size, frames), 1.5)
     sigma, noise = t[..., None, None, None], torch.randn_like(latents)
@@ -90,25 +106,30 @@ def loss_of(model: Transformer, latents: Tensor, features: Tensor, begins: bool)
         rough = level[..., None, None, None]
         clean = (1 - rough) * latents + rough * torch.randn_like(latents)
         context_t = 1000 * level.expand(size, frames)
+    inputs = (clean, noisy, context_t, 1000 * t, features)
     with torch.autocast("cpu", torch.bfloat16):
-        video = model(clean, noisy, context_t, 1000 * t, features)
+        video = model(*inputs)
+    if teacher is not None:
+        latents = guided(teacher, *inputs, empty=empty)
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
     error = (video - latents).square().mean((2, 3, 4)) / t.clamp_min(0.2).square()
     # A clip's later frames are never made without a past.
     return (error if begins else error[:, 1:]).mean()
 
 
-def look(model: Transformer, data: Data, state: Path, frames: int, name: str) -> None:
+def look(model: Transformer, data: Data, state: Path, kind: str) -> None:
     vae = autoencoder.Autoencoder().eval()
     load(vae, state, "autoencoder")
-    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), frames, sample.schedule(10, 2.0), 3.0)
+    frames, steps, guidance = {"stills": (1, 10, GUIDANCE), "clips": (13, 10, GUIDANCE), "guided": (13, 4, 1.0)}[kind]
+    schedule = sample.schedule(steps, 2.0)
+    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), frames, schedule, guidance)
     videos = sample.decode(vae, made).numpy()
-    sheet(state / f"{name}.png", [v[:: 8 if frames > 1 else 1] for v in videos], list(LOOK_AT))
+    sheet(state / f"{kind}.png", [v[:: 8 if frames > 1 else 1] for v in videos], list(LOOK_AT))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("stills", "clips"))
+    parser.add_argument("kind", choices=("stills", "clips", "guided"))
     parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--batch", type=int, help="a process", default=0)
@@ -117,14 +138,16 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    batch = args.batch or {"stills": 32, "clips": 6}[args.kind]
+    batch = args.batch or {"stills": 32, "clips": 6, "guided": 4}[args.kind]
 
     torch.manual_seed(0)
     model = Transformer()
     load(model, args.state, "transformer")
     torch.manual_seed(time.time_ns() + rank)
     average = copy.deepcopy(model)
-    data = Data.read(args.state, args.kind)
+    teacher = copy.deepcopy(model).eval() if args.kind == "guided" else None
+    data = Data.read(args.state, "stills" if args.kind == "stills" else "clips")
+    drop = 0.0 if teacher else DROP_TEXT
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
@@ -140,7 +163,7 @@ def main() -> None:
         rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(model, *data.batch(rng, batch))
+        loss = loss_of(model, *data.batch(rng, batch, drop), teacher, data.text([""]))
         model.zero_grad()
         loss.backward()
         norm = average_gradients(model, most=1.0)
@@ -156,10 +179,10 @@ def main() -> None:
         if rank == 0 and time.time() - saved > 600:
             saved = time.time()
             save(average.state_dict(), args.state, "transformer")
-            look(average, data, args.state, {"stills": 1, "clips": 13}[args.kind], args.kind)
+            look(average, data, args.state, args.kind)
     if rank == 0:
         save(average.state_dict(), args.state, "transformer")
-        look(average, data, args.state, {"stills": 1, "clips": 13}[args.kind], args.kind)
+        look(average, data, args.state, args.kind)
     dist.destroy_process_group()
 
 

@@ -3,7 +3,7 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::json;
 
-use crate::support::{samples, tiny};
+use crate::support::{init, samples, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
 
@@ -109,4 +109,23 @@ fn a_seek_gives_the_same_frames() {
     assert!(seek(1.0, 250, 750) == all[4..12], "forwards");
     assert!(seek(-1.0, 250, 750).iter().eq(all[4..12].iter().rev()), "backwards, mirrored");
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn the_stream_says_how_it_was_made() {
+    init();
+    let pipeline = gst::parse::launch(&format!("{} seed=7 ! fakesink", tiny("t2v-unipc"))).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let tags = bus.timed_pop_filtered(None, &[gst::MessageType::Tag, gst::MessageType::Error]).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let gst::MessageView::Tag(tags) = tags.view() else { panic!("{tags:?}") };
+    let tags = tags.tags();
+    assert_eq!(tags.get::<gst::tags::Title>().unwrap().get(), "a red fox");
+    assert!(tags.get::<gst::tags::Encoder>().unwrap().get().contains("t2v-unipc"));
+    assert!(tags.get::<gst::tags::DateTime>().is_some());
+    let request: serde_json::Value =
+        serde_json::from_str(tags.get::<gst::tags::Comment>().unwrap().get()).unwrap();
+    assert_eq!((&request["prompt"], &request["seed"]), (&"a red fox".into(), &7.into()));
+    assert_eq!((&request["steps"], &request["guidance_scale"]), (&2.into(), &5.0.into()));
 }

@@ -15,6 +15,7 @@ use super::error;
 use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
 use super::paint;
 use super::settings::{self, Settings};
+use super::tags;
 use super::timeline;
 use super::uri::{self, Address};
 
@@ -37,7 +38,8 @@ struct Running {
     origin: u64,
     next: u64,
     live: Option<Live>,
-    tagged: bool,
+    /// What is still to be said of the stream.
+    tags: Option<gst::TagList>,
 }
 
 /// What is shown while the clock runs.
@@ -197,20 +199,6 @@ impl SoraGen {
         gst::element_imp_error!(self, gst::CoreError::Negotiation, ("a frame cannot be written: {error}"));
         gst::FlowError::Error
     }
-
-    fn tags(&self) -> gst::Event {
-        let settings = lock(&self.settings);
-        let mut tags = gst::TagList::new();
-        if let Some(tags) = tags.get_mut() {
-            let (prompt, version) = (settings.prompt.clone().unwrap_or_default(), env!("CARGO_PKG_VERSION"));
-            tags.add::<gst::tags::Title>(&prompt.as_str(), gst::TagMergeMode::Replace);
-            tags.add::<gst::tags::ApplicationName>(
-                &format!("soragen {version}").as_str(),
-                gst::TagMergeMode::Replace,
-            );
-        }
-        gst::event::Tag::new(tags)
-    }
 }
 
 fn progress(element: &super::SoraGen, kind: gst::ProgressType, text: &str) -> gst::Message {
@@ -354,6 +342,7 @@ impl BaseSrcImpl for SoraGen {
             let extent = settings.extent(&info);
             let generator = self.start_generator(&settings, extent.map(|(frames, _)| frames))?;
             Ok(Running {
+                tags: Some(tags::of(&settings, &info)),
                 info,
                 extent,
                 generator,
@@ -361,7 +350,6 @@ impl BaseSrcImpl for SoraGen {
                 origin: 0,
                 next: 0,
                 live: settings.is_live.then(Live::default),
-                tagged: false,
             })
         };
         let running = begin().map_err(|e| error::message(&e))?;
@@ -537,16 +525,15 @@ impl BaseSrcImpl for SoraGen {
         _length: u32,
         buffer: &mut gst::BufferRef,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (due, video, frames, mut live, tag) = {
+        let (due, video, frames, mut live, tags) = {
             let mut running = lock(&self.running);
             let running = running.as_mut().ok_or(gst::FlowError::Flushing)?;
             let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
             let due = self.due(running, rate_of(&video)).ok_or(gst::FlowError::Eos)?;
-            let tag = !std::mem::replace(&mut running.tagged, true);
-            (due, video, running.generator.frames(), running.live.take(), tag)
+            (due, video, running.generator.frames(), running.live.take(), running.tags.take())
         };
-        if tag {
-            self.obj().src_pad().push_event(self.tags());
+        if let Some(tags) = tags {
+            self.obj().src_pad().push_event(gst::event::Tag::new(tags));
         }
 
         // Nothing is locked while waiting.

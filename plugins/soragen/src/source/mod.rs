@@ -10,6 +10,7 @@ mod generator;
 mod imp;
 mod paint;
 mod settings;
+mod tags;
 mod timeline;
 mod uri;
 

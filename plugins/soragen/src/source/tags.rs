@@ -17,7 +17,9 @@ pub fn of(settings: &Settings, info: &ModelInfo) -> gst::TagList {
     tags.add::<tags::ApplicationName>(&software, mode);
     tags.add::<tags::Encoder>(&format!("{software}, {}", info.name).as_str(), mode);
     tags.add::<tags::Comment>(&request(settings, info).as_str(), mode);
-    tags.add::<tags::DateTime>(&gst::DateTime::new_now_utc(), mode);
+    if let Some(now) = gst::DateTime::new_now_utc() {
+        tags.add::<tags::DateTime>(&now, mode);
+    }
     list
 }
 

@@ -99,15 +99,21 @@ fn a_seek_gives_the_same_frames() {
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Paused).unwrap();
     sink.pull_preroll().unwrap();
-    let seek = |rate: f64, start: u64, stop: u64| {
-        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    let seek_with = |rate: f64, start: u64, stop: u64, more: gst::SeekFlags| {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE | more;
         let time = gst::ClockTime::from_mseconds;
         pipeline.seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop)).unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
         std::iter::from_fn(|| sink.pull_sample().ok()).map(|s| pixels(&s)).collect::<Vec<_>>()
     };
+    let seek = |rate: f64, start: u64, stop: u64| seek_with(rate, start, stop, gst::SeekFlags::empty());
     assert!(seek(1.0, 250, 750) == all[4..12], "forwards");
     assert!(seek(-1.0, 250, 750).iter().eq(all[4..12].iter().rev()), "backwards, mirrored");
+
+    let third = |frames: &[usize]| frames.iter().map(|&i| all[i].clone()).collect::<Vec<_>>();
+    assert_eq!(seek(3.0, 250, 750).len(), 8, "fast, but every frame");
+    assert!(seek_with(3.0, 250, 750, gst::SeekFlags::TRICKMODE) == third(&[4, 7, 10]), "skipping");
+    assert!(seek_with(-3.0, 250, 750, gst::SeekFlags::TRICKMODE) == third(&[11, 8, 5]), "skipping backwards");
     pipeline.set_state(gst::State::Null).unwrap();
 }
 

@@ -135,9 +135,17 @@ impl SoraGen {
         let nanoseconds = |time: Option<gst::ClockTime>| time.map(gst::ClockTime::nseconds);
         let at = |n: u64| running.origin + timeline::start(n, rate);
         let backwards = segment.rate() < 0.0;
+        // Played fast in trick mode, no more frames are pushed in a second than at normal speed.
+        let stride = match segment.flags().contains(gst::SegmentFlags::TRICKMODE) {
+            true => (segment.rate().abs() as u64).max(1),
+            false => 1,
+        };
         let (n, next) = match backwards {
-            true => (running.next.checked_sub(1)?, running.next - 1),
-            false => (running.next, running.next + 1),
+            true => {
+                let n = running.next.checked_sub(1)?;
+                (n, running.next.saturating_sub(stride))
+            }
+            false => (running.next, running.next + stride),
         };
         let (start, end) = (at(n), at(n + 1));
         if backwards {
@@ -257,6 +265,10 @@ impl ObjectImpl for SoraGen {
         }
         if pspec.name() == "is-live" {
             self.obj().set_live(live);
+        }
+        if matches!(pspec.name(), "duration" | "is-live" | "model") {
+            let message = gst::message::DurationChanged::builder().src(&*self.obj()).build();
+            let _ = self.obj().post_message(message);
         }
     }
 

@@ -4,6 +4,7 @@ mod address;
 mod builtin;
 mod cancel;
 mod caps;
+mod clients;
 mod errors;
 mod frames;
 mod support;

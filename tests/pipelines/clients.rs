@@ -1,0 +1,72 @@
+//! Programs of others, on the plugin as they would load it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::init;
+
+/// `program` with the plugin that was built beside this test.
+fn run(program: &str, args: &[&str]) -> Output {
+    let tests = std::env::current_exe().unwrap();
+    let built = tests.parent().and_then(Path::parent).unwrap();
+    let output = Command::new(program)
+        .args(args)
+        .env("GST_PLUGIN_PATH", built)
+        .output()
+        .unwrap_or_else(|e| panic!("{program}: {e}; scripts/setup.sh installs it"));
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).join("\n");
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+    output
+}
+
+/// How long the video in a file is, in seconds.
+fn seconds(path: &Path) -> f64 {
+    init();
+    let uri = gst::glib::filename_to_uri(path, None).unwrap();
+    let discoverer = gst_pbutils::Discoverer::new(gst::ClockTime::from_seconds(60)).unwrap();
+    let info = discoverer.discover_uri(&uri).unwrap();
+    assert_eq!(info.video_streams().len(), 1, "{}", path.display());
+    info.duration().unwrap().seconds_f64()
+}
+
+fn file_uri(path: &Path) -> String {
+    gst::glib::filename_to_uri(path, None).unwrap().into()
+}
+
+fn temporary(name: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    (folder, path)
+}
+
+#[test]
+fn the_player_plays_an_address() {
+    run(
+        "gst-play-1.0",
+        &["--no-interactive", "-q", "--videosink=fakevideosink", "soragen:///snow;duration=0.25"],
+    );
+}
+
+#[test]
+fn the_transcoder_makes_a_file_of_it() {
+    let (_folder, path) = temporary("snow.ogv");
+    run(
+        "gst-transcoder-1.0",
+        &["soragen:///snow;duration=0.5", &file_uri(&path), "application/ogg:video/x-theora"],
+    );
+    assert!((seconds(&path) - 0.5).abs() < 0.1, "{} s", seconds(&path));
+}
+
+#[test]
+fn an_editor_cuts_two_into_one_another() {
+    let (_folder, path) = temporary("film.mkv");
+    let project = path.with_extension("xges");
+    let project = project.to_str().unwrap();
+    let (first, second) = ("soragen:///a%20cat;duration=0.5", "soragen:///snow;duration=0.5");
+    #[rustfmt::skip]
+    let clips = ["+clip", first, "inpoint=0.125", "duration=0.25", "+clip", second, "start=0.125", "duration=0.25"];
+    let sinks = ["--videosink=fakevideosink", "--audiosink=fakesink"];
+    run("ges-launch-1.0", &[&clips[..], &["--save", project], &sinks].concat());
+    run("ges-launch-1.0", &["--load", project, "-o", &file_uri(&path), "-f", "video/x-matroska:video/x-vp8"]);
+    assert!((seconds(&path) - 0.375).abs() < 0.1, "{} s", seconds(&path));
+}

@@ -112,6 +112,17 @@ impl Storyboard {
         parse(text).map_err(|fault| refuse(fault.to_string()))
     }
 
+    /// Reads a storyboard on a line, as `0:00 a cat wakes | 0:04 the cat runs`; it can name no file.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if it is none.
+    pub fn inline(text: &str) -> Result<Self> {
+        if !inline::is(text) {
+            return Err(Error::Request("storyboard: it begins with 0:00, then a prompt".into()));
+        }
+        Self::parse(text)
+    }
+
     /// The shots with their images read.
     ///
     /// # Errors
@@ -139,10 +150,10 @@ fn too_long() -> String {
 fn parse(text: &str) -> Result<Storyboard, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let has = |test: fn(&str) -> bool| text.lines().any(|line| test(line.trim()));
-    let mut board = if has(|line| line == "[[shot]]") {
-        sheet::parse(text)?
-    } else if inline::is(text) {
+    let mut board = if inline::is(text) {
         inline::parse(text)?
+    } else if has(|line| line == "[[shot]]") {
+        sheet::parse(text)?
     } else if has(|line| line.contains("-->")) {
         cues::parse(text)?
     } else {

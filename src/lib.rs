@@ -39,6 +39,7 @@ mod picture;
 mod request;
 pub mod scheduler;
 mod session;
+pub mod storyboard;
 pub mod text;
 pub mod transformer;
 
@@ -49,5 +50,6 @@ pub use error::{Error, Result};
 pub use frames::Frames;
 pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
 pub use picture::read_image;
-pub use request::{Length, Request, Size};
-pub use session::{Phase, Progress, Session};
+pub use request::{Length, Request, Shot, Size, Transition};
+pub use session::{Phase, Progress, Session, Shown};
+pub use storyboard::Storyboard;

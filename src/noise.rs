@@ -16,9 +16,9 @@ use crate::Result;
 pub struct Key {
     /// The request's seed.
     pub seed: u64,
-    /// Shot of the video.
+    /// Shot of the video: what lies between two cuts.
     pub shot: u64,
-    /// Chunk of the shot.
+    /// Chunk of the shot, by its first latent frame.
     pub chunk: u64,
     /// Denoising step of the chunk; 0 is the noise to start from.
     pub step: u64,

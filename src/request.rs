@@ -1,7 +1,10 @@
 //! What is asked for, before a model is known.
 
+use std::time::Duration;
+
 use candle_core::Tensor;
 use image::RgbImage;
+use serde::Deserialize;
 
 /// A picture's size in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,11 +33,45 @@ pub enum Length {
     Endless,
 }
 
+/// How a shot follows the one before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transition {
+    /// The video goes on, with another prompt. Only a causal model can.
+    #[default]
+    Continue,
+    /// It starts anew: nothing is remembered of what was before.
+    Cut,
+}
+
+/// A part of the video with a prompt of its own. `Image` is a picture, or in a
+/// [`Storyboard`](crate::Storyboard) still a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shot<Image = RgbImage> {
+    /// When it starts. A cut is made at the frame nearest to that time. Where the video goes on, the chunk whose
+    /// first frame is nearest to it is the first with the new prompt, the earlier of two.
+    pub start: Duration,
+    /// What it shows.
+    pub prompt: String,
+    /// Which of the possible videos; `None` is the request's.
+    pub seed: Option<u64>,
+    /// The picture to start from; only at a cut.
+    pub image: Option<Image>,
+    /// How it follows the one before; of no account for the first.
+    pub transition: Transition,
+}
+
 /// Everything that decides the frames, apart from the model. `None` means the model's own default.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// What to show.
     pub prompt: String,
+    /// What to show when, in place of `prompt`, if there are any: each starts later than the one before it, the
+    /// first at 0. The first takes `image` if it has none.
+    pub shots: Vec<Shot>,
+    /// Over how many chunks a new prompt gains weight, linearly in the text embedding, before it has all; 0 is
+    /// at once. It has no meaning at a cut.
+    pub blend_chunks: u32,
     /// What not to show; only used with a guidance scale above 1.
     pub negative_prompt: Option<String>,
     /// The picture to start from, scaled to the size. If it has another shape, a causal model's is cropped at

@@ -36,7 +36,17 @@ pub enum ModelsCommand {
 #[derive(clap::Args)]
 pub struct RenderArgs {
     /// What to show
-    pub prompt: String,
+    #[arg(required_unless_present = "storyboard")]
+    pub prompt: Option<String>,
+
+    /// Shots in place of the prompt: a file (TOML, SubRip, WebVTT), or as in
+    /// "0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12"
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub storyboard: Option<String>,
+
+    /// Over how many chunks a new prompt gains weight before it has all, except at a cut
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub blend_chunks: u32,
 
     /// The file to make: .mp4, .mkv, .webm, .y4m, .png with a %05d in its name, or .safetensors with one
     /// tensor `frames`, f32 [T, H, W, 3] in [0, 1]

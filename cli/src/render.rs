@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
-use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
+use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
 
 use crate::args::RenderArgs;
 use crate::error::{Error, Result};
@@ -18,12 +19,18 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
     let kind = output::Kind::of(&args.output)?;
     let info = ModelInfo::read(&args.model)?;
+    let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
+    let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
+    let title = prompts.chain(args.prompt.as_deref()).next().unwrap_or_default().to_string();
+    let end = storyboard.as_ref().and_then(|board| board.end);
     let request = Request {
-        prompt: args.prompt.clone(),
+        prompt: args.prompt.clone().unwrap_or_default(),
+        shots: storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default(),
+        blend_chunks: args.blend_chunks,
         negative_prompt: args.negative.clone(),
         image: args.image.as_deref().map(soragen::read_image).transpose()?,
         size: args.size,
-        length: length(args, &info),
+        length: length(args, end, &info),
         seed: args.seed,
         steps: args.steps,
         guidance_scale: args.guidance,
@@ -48,7 +55,6 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let options =
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    let title = request.prompt.clone();
     let mut session = Session::new(model, request)?;
     let about = About { size: session.size(), frame_rate: info.frame_rate, title };
     let mut writer = kind.create(&args.output, &about)?;
@@ -57,6 +63,10 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let made = loop {
         match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
             Ok(Some(frames)) => {
+                let shown = session.shown();
+                if shown.cut && shown.frame == frames.first {
+                    writer.cut();
+                }
                 for frame in frames.iter() {
                     writer.write(frame)?;
                 }
@@ -78,7 +88,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     made
 }
 
-fn length(args: &RenderArgs, info: &ModelInfo) -> Length {
+fn length(args: &RenderArgs, end: Option<Duration>, info: &ModelInfo) -> Length {
     let (numerator, denominator) = info.frame_rate;
     match (args.frames, args.duration) {
         (Some(frames), _) => Length::Frames(frames),
@@ -86,7 +96,7 @@ fn length(args: &RenderArgs, info: &ModelInfo) -> Length {
             let frames = seconds * f64::from(numerator) / f64::from(denominator);
             Length::Frames((frames.round() as u64).max(1))
         }
-        (None, None) => Length::Natural,
+        (None, None) => end.map_or(Length::Natural, |end| Length::Frames(info.frame_at(end).max(1))),
     }
 }
 

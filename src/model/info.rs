@@ -127,6 +127,14 @@ impl ModelInfo {
         Self::of(&source, &Layout::read(&source)?)
     }
 
+    /// The frame that starts nearest to `time`, the later of two.
+    pub fn frame_at(&self, time: std::time::Duration) -> u64 {
+        let (numerator, denominator) = (u128::from(self.frame_rate.0), u128::from(self.frame_rate.1));
+        let second = 1_000_000_000 * denominator;
+        let frame = (2 * time.as_nanos() * numerator + second) / (2 * second);
+        u64::try_from(frame).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn of(source: &Source, layout: &Layout) -> Result<Self> {
         match layout {
             Layout::Wan(index) => Self::wan(source, index),

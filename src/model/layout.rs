@@ -51,15 +51,25 @@ pub struct CausalModel {
 pub struct Causal {
     /// Latent frames made together.
     pub chunk: usize,
+    /// Those of the first chunk of a shot, where they are not as many.
+    pub first_chunk: Option<usize>,
     /// Past latent frames that are attended to, besides the sink.
     pub window: usize,
     /// First latent frames of the video that are always attended to.
     pub sink: usize,
     /// Timestep at which finished latents are read back into the cache.
     pub context_noise: f64,
+    /// Whether the past is read again with the new prompt when the prompt changes within a shot, as in LongLive 1
+    /// (`pipeline/interactive_causal_inference.py` with `global_sink`): the window, not the sink.
+    #[serde(default)]
+    pub recache: bool,
     /// Denoising timesteps from noise to video, in thousandths.
     pub timesteps: Vec<f64>,
+    /// Those of the first chunk of a shot, where they are others: nothing is remembered yet to start from.
+    pub first_timesteps: Option<Vec<f64>>,
     pub sampler: Sampler,
+    #[serde(default)]
+    pub image: FirstFrame,
     #[serde(default)]
     pub prediction: Prediction,
 }
@@ -81,6 +91,20 @@ pub enum Prediction {
 pub enum Sampler {
     /// Along the velocity.
     Euler,
+    /// Every step guesses the video and adds fresh noise to it, less each time, as in Self-Forcing
+    /// (<https://arxiv.org/abs/2506.08009>, `pipeline/causal_inference.py`).
+    FewStep,
+}
+
+/// How the image that a shot starts from becomes its first latent frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFrame {
+    /// A chunk by itself, which is remembered before the next is begun (Causal-Forcing frame by frame).
+    #[default]
+    Apart,
+    /// The first of its chunk, held at timestep 0 while the others are denoised (LongLive 2).
+    Within,
 }
 
 impl Layout {
@@ -130,8 +154,12 @@ impl CausalModel {
     }
 
     fn check(&self) -> Result<(), String> {
-        let Causal { chunk, window, timesteps, context_noise, .. } = &self.causal;
+        let Causal { chunk, window, timesteps, context_noise, first_chunk, first_timesteps, .. } =
+            &self.causal;
         let timestep = |t: &f64| (0.0..=1000.0).contains(t);
+        let falling =
+            |all: &[f64]| all.iter().all(|t| timestep(t) && *t > 0.0) && all.is_sorted_by(|a, b| a > b);
+        let first_timesteps = first_timesteps.as_deref().unwrap_or(timesteps);
         let fine = [
             (self.format == 1, "`format` is not 1; get a newer soragen"),
             (self.frame_rate.0 > 0 && self.frame_rate.1 > 0, "`frame_rate` has a zero"),
@@ -140,11 +168,14 @@ impl CausalModel {
                 "`sizes` names none",
             ),
             (self.natural_latents > 0, "`natural_latents` is 0"),
-            (*chunk > 0 && *window > 0, "`chunk` or `window` is 0"),
-            (!timesteps.is_empty(), "`timesteps` is empty"),
+            (*chunk > 0 && *window > 0 && *first_chunk != Some(0), "`chunk`, `first_chunk` or `window` is 0"),
             (
-                timesteps.iter().all(|t| timestep(t) && *t > 0.0) && timesteps.is_sorted_by(|a, b| a > b),
-                "`timesteps` do not fall from at most 1000 to above 0",
+                !timesteps.is_empty() && !first_timesteps.is_empty(),
+                "`timesteps` or `first_timesteps` is empty",
+            ),
+            (
+                falling(timesteps) && falling(first_timesteps),
+                "`timesteps` or `first_timesteps` do not fall from at most 1000 to above 0",
             ),
             (timestep(context_noise), "`context_noise` is not a timestep"),
             (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),

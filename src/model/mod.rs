@@ -10,7 +10,7 @@ use candle_core::{DType, Device};
 use once_cell::sync::Lazy;
 
 pub use info::{ModelInfo, Sizes};
-pub(crate) use layout::{Causal, Prediction, Sampler};
+pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
 
 use crate::autoencoder::{Autoencoder, Decoder};
 use crate::checkpoint::Source;

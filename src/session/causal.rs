@@ -1,29 +1,33 @@
 //! A video chunk by chunk: each attends to the finished ones before it, which the cache remembers.
 //!
 //! As in Self-Forcing (<https://arxiv.org/abs/2506.08009>, `pipeline/causal_inference.py`): denoise a chunk,
-//! emit it, then read the finished latents once more to write their keys and values into the cache.
+//! emit it, then read the finished latents once more to write their keys and values into the cache. In what the
+//! models built on it differ is data: [`model::Causal`].
 
-use candle_core::Tensor;
+use std::collections::VecDeque;
+
+use candle_core::{DType, Tensor};
 
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
-use crate::model::{self, Prediction};
+use crate::model::{self, FirstFrame, Prediction, Sampler};
 use crate::transformer::{CausalConfig, KvCache};
 use crate::{Cancel, Result};
 
+/// One take: it remembers nothing of what was before.
 pub struct Causal {
-    /// From noise to video, ending in 0.
+    config: model::Causal,
+    /// From noise to video, ending in 0; of the first chunk, and of the others.
+    first_timesteps: Vec<f64>,
     timesteps: Vec<f64>,
-    context_noise: f64,
-    prediction: Prediction,
-    chunk: usize,
-    conditions: Option<Conditions>,
+    text: Text,
     caches: Caches,
+    /// The latents, chunk by chunk, that the prompt's cache remembers besides the sink, if they may be read again.
+    past: VecDeque<Tensor>,
     decoder: DecoderState,
-    /// Latent frames and chunks made.
+    /// Latent frames made.
     latent_frames: usize,
-    chunks: u64,
 }
 
 /// What is remembered of finished frames, once for each of the conditions.
@@ -32,105 +36,206 @@ struct Caches {
     negative: KvCache,
 }
 
+/// The prompt, or what lies between two of them.
+struct Text {
+    /// What the last chunk was made with.
+    current: Option<(Tensor, Conditions)>,
+    /// In how many chunks the plan's prompt has all the weight; `None`: it has.
+    chunks_left: Option<u32>,
+    /// Whether it is the prompt that changes, and not the negative one alone.
+    changes: bool,
+}
+
 impl Causal {
     pub fn new(plan: &Plan, config: &model::Causal) -> Self {
         let model::Causal { chunk, window, sink, .. } = *config;
         let cache = || KvCache::new(CausalConfig { chunk, window, sink });
-        let model::Sampler::Euler = config.sampler;
+        let steps = plan.steps as usize;
+        let own_steps = steps == config.timesteps.len();
+        let first = config.first_timesteps.as_deref().unwrap_or(&config.timesteps);
         Self {
-            timesteps: timesteps(&config.timesteps, plan.steps as usize, plan.shift),
-            context_noise: config.context_noise,
-            prediction: config.prediction,
-            chunk,
-            conditions: None,
+            first_timesteps: timesteps(first, if own_steps { first.len() } else { steps }, plan.shift),
+            timesteps: timesteps(&config.timesteps, steps, plan.shift),
+            text: Text { current: None, chunks_left: Some(0), changes: true },
             caches: Caches { prompt: cache(), negative: cache() },
+            past: VecDeque::new(),
             decoder: plan.model.autoencoder.decoder_state(),
             latent_frames: 0,
-            chunks: 0,
+            config: config.clone(),
         }
     }
 
     /// Has the plan's prompt read again before the next chunk. What is remembered of the finished frames stays.
-    pub fn forget_prompt(&mut self) {
-        self.conditions = None;
+    pub fn forget_prompt(&mut self, plan: &Plan) {
+        self.text.chunks_left = Some(if self.text.current.is_some() { plan.blend_chunks } else { 0 });
+        self.text.changes = true;
     }
 
-    /// The frames of the next chunk, `[T, 3, H, W]`.
-    pub fn next(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
-        let conditions = match self.conditions.take() {
-            Some(conditions) => conditions,
-            None => {
-                report.at(Phase::Text, self.chunks, 0);
-                plan.conditions(cancel)?
-            }
+    /// The same for the negative prompt.
+    pub fn forget_negative_prompt(&mut self) {
+        self.text.chunks_left.get_or_insert(0);
+    }
+
+    /// Frames that the next chunk will have.
+    pub fn next_frames(&self, plan: &Plan) -> u64 {
+        plan.frames_of(self.latent_frames, self.next_latents(plan))
+    }
+
+    /// Latent frames that the next chunk will have.
+    fn next_latents(&self, plan: &Plan) -> usize {
+        match self.latent_frames {
+            0 if plan.has_image() && self.config.image == FirstFrame::Apart => 1,
+            0 => self.config.first_chunk.unwrap_or(self.config.chunk),
+            _ => self.config.chunk,
+        }
+    }
+
+    /// The frames of chunk `number`, the next, `[T, 3, H, W]`.
+    pub fn next(&mut self, plan: &Plan, number: u64, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+        let count = self.next_latents(plan);
+        if self.text.chunks_left.is_some() {
+            report.at(Phase::Text, number, 0);
+            self.read_prompt(plan, cancel)?;
+        }
+        let Some((_, conditions)) = &self.text.current else {
+            unreachable!("a prompt is read before the first chunk")
         };
         let image = if self.latent_frames == 0 { plan.image_latents(cancel)? } else { None };
         let latents = match image {
-            // The image is the first frame: there is nothing to denoise in it.
-            Some(image) => image,
-            None => self.denoise(plan, &conditions, cancel, report)?,
+            // There is nothing to denoise in it.
+            Some(image) if self.config.image == FirstFrame::Apart => image,
+            image => self.denoise(plan, conditions, count, image.as_ref(), number, cancel, report)?,
         };
         check_finite(&latents)?;
-        self.remember(plan, &conditions, &latents, cancel)?;
+        let t = self.config.context_noise;
+        let input = latents.to_dtype(plan.model.dtype)?;
+        let transformer = &plan.model.transformer;
+        transformer.cache_chunk(&input, &[t], &conditions.prompt, &mut self.caches.prompt, cancel)?;
+        if let Some(negative) = &conditions.negative {
+            transformer.cache_chunk(&input, &[t], negative, &mut self.caches.negative, cancel)?;
+        }
+        self.latent_frames += count;
+        if self.config.recache {
+            self.keep(input.clone())?;
+        }
 
-        report.at(Phase::Decode, self.chunks, plan.steps);
-        let frames =
-            plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype)?, &mut self.decoder, cancel)?;
-        self.latent_frames += latents.dim(2)?;
-        self.chunks += 1;
-        self.conditions = Some(conditions);
-        Ok(frames)
+        report.at(Phase::Decode, number, report.steps);
+        plan.model.autoencoder.decode(&input, &mut self.decoder, cancel)
     }
 
+    /// Makes a step towards the plan's prompt, the last unless it is to gain weight slowly.
+    fn read_prompt(&mut self, plan: &Plan, cancel: &Cancel) -> Result<()> {
+        let left = self.text.chunks_left.unwrap_or(0);
+        let prompt = plan.prompt_embeds(cancel)?;
+        let embeds = match &self.text.current {
+            // From wherever it is now, an equal part of the way with every chunk.
+            Some((current, _)) if left > 0 => (current + ((prompt - current)? / f64::from(left + 1))?)?,
+            _ => prompt,
+        };
+        let conditions = plan.conditions_of(&embeds, cancel)?;
+        if self.config.recache && self.text.changes && self.latent_frames > 0 {
+            let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
+            cache.keep_sink()?;
+            for latents in &self.past {
+                plan.model.transformer.cache_chunk(latents, &t, &conditions.prompt, cache, cancel)?;
+            }
+        }
+        self.text.current = Some((embeds, conditions));
+        self.text.chunks_left = left.checked_sub(1);
+        self.text.changes &= self.text.chunks_left.is_some();
+        Ok(())
+    }
+
+    /// Keeps `latents` to be read again, and lets go of those that are out of the window.
+    fn keep(&mut self, latents: Tensor) -> Result<()> {
+        let (window, sink) = (self.config.window, self.config.sink);
+        self.past.push_back(latents);
+        let mut spare = self.past.iter().map(|chunk| chunk.dim(2)).sum::<candle_core::Result<usize>>()?;
+        spare -= window.min(self.latent_frames.saturating_sub(sink)).min(spare);
+        while spare > 0
+            && let Some(first) = self.past.pop_front()
+        {
+            let frames = first.dim(2)?;
+            if frames > spare {
+                self.past.push_front(first.narrow(2, spare, frames - spare)?.contiguous()?);
+            }
+            spare -= spare.min(frames);
+        }
+        Ok(())
+    }
+
+    /// `count` latent frames, the first of them `image` if there is one.
+    #[expect(clippy::too_many_arguments, reason = "each is something else")]
     fn denoise(
-        &mut self,
+        &self,
         plan: &Plan,
         conditions: &Conditions,
+        count: usize,
+        image: Option<&Tensor>,
+        number: u64,
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
         let transformer = &plan.model.transformer;
-        let mut latents = plan.noise(self.latent_frames, self.chunk)?;
-        for (step, pair) in self.timesteps.windows(2).enumerate() {
+        let timesteps = if self.latent_frames == 0 { &self.first_timesteps } else { &self.timesteps };
+        report.steps = timesteps.len() as u32 - 1;
+        let mut latents = start_with(image, plan.noise(self.latent_frames, count)?)?;
+        for (step, pair) in timesteps.windows(2).enumerate() {
             cancel.check()?;
-            report.at(Phase::Denoise, self.chunks, step as u32);
+            report.at(Phase::Denoise, number, step as u32);
             let (t, next) = (pair[0], pair[1]);
+            let mut each = vec![t; count];
+            if image.is_some() {
+                each[0] = 0.0;
+            }
             let input = latents.to_dtype(plan.model.dtype)?;
             let prompt =
-                transformer.forward_chunk(&input, &[t], &conditions.prompt, &self.caches.prompt, cancel)?;
+                transformer.forward_chunk(&input, &each, &conditions.prompt, &self.caches.prompt, cancel)?;
             let negative = match &conditions.negative {
                 Some(negative) => {
-                    Some(transformer.forward_chunk(&input, &[t], negative, &self.caches.negative, cancel)?)
+                    Some(transformer.forward_chunk(&input, &each, negative, &self.caches.negative, cancel)?)
                 }
                 None => None,
             };
             let predicted = plan.guide(prompt, negative)?;
-            let velocity = match self.prediction {
-                Prediction::Flow => predicted,
-                Prediction::Sample => ((&latents - predicted)? * (1000.0 / t))?,
+            let (sigma, next) = (t / 1000.0, next / 1000.0);
+            let moved = match self.config.sampler {
+                Sampler::Euler => {
+                    let velocity = match self.config.prediction {
+                        Prediction::Flow => predicted,
+                        Prediction::Sample => ((&latents - predicted)? / sigma)?,
+                    };
+                    // Along the velocity, from one noise level to the next.
+                    (latents + (velocity * (next - sigma))?)?
+                }
+                Sampler::FewStep => {
+                    let clean = match self.config.prediction {
+                        Prediction::Flow => (&latents - (predicted * sigma)?)?,
+                        Prediction::Sample => predicted,
+                    };
+                    match next > 0.0 {
+                        true => {
+                            let noise = plan.fresh_noise(step, self.latent_frames, count)?;
+                            ((clean * (1.0 - next))? + (noise * next)?)?
+                        }
+                        false => clean,
+                    }
+                }
             };
-            // Along the velocity, from one noise level to the next.
-            latents = (latents + (velocity * ((next - t) / 1000.0))?)?;
+            latents = start_with(image, moved)?;
         }
         Ok(latents)
     }
+}
 
-    fn remember(
-        &mut self,
-        plan: &Plan,
-        conditions: &Conditions,
-        latents: &Tensor,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        let transformer = &plan.model.transformer;
-        let latents = latents.to_dtype(plan.model.dtype)?;
-        let t = [self.context_noise];
-        transformer.cache_chunk(&latents, &t, &conditions.prompt, &mut self.caches.prompt, cancel)?;
-        if let Some(negative) = &conditions.negative {
-            transformer.cache_chunk(&latents, &t, negative, &mut self.caches.negative, cancel)?;
-        }
-        Ok(())
+/// `latents` with `image`, if there is one, in place of their first frame.
+pub fn start_with(image: Option<&Tensor>, latents: Tensor) -> Result<Tensor> {
+    let Some(image) = image else { return Ok(latents) };
+    let rest = latents.dim(2)? - 1;
+    if rest == 0 {
+        return Ok(image.to_dtype(DType::F32)?);
     }
+    Ok(Tensor::cat(&[image, &latents.narrow(2, 1, rest)?], 2)?)
 }
 
 /// The timesteps to use, with 0 at the end: the model's `own` if nothing else is asked for; other numbers of

@@ -2,6 +2,7 @@
 
 mod causal;
 mod plan;
+mod schedule;
 mod whole;
 
 use std::sync::Arc;
@@ -9,8 +10,10 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
+use crate::request::Transition;
 use crate::{Cancel, Error, Frames, Model, Request, Result, Size};
-use plan::Plan;
+use plan::{Plan, check_prompt};
+use schedule::{Placed, Schedule};
 
 /// What a session is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +41,35 @@ pub struct Progress {
     pub frame: u64,
 }
 
+/// What the video shows from a frame on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// How many shots and new prompts were before it, with those that no chunk was left for.
+    pub index: u64,
+    /// Its first frame.
+    pub frame: u64,
+    /// What it shows.
+    pub prompt: String,
+    /// Which of the possible videos.
+    pub seed: u64,
+    /// Whether there is a cut before it.
+    pub cut: bool,
+}
+
 /// One running generation: the next chunk, a new prompt. The same request gives the same frames.
 pub struct Session {
     plan: Plan,
+    schedule: Schedule,
+    /// Of the take that is being made.
     sampler: Sampler,
+    /// Where that ends.
+    take_end: Option<u64>,
+    /// A prompt from outside that no chunk was made with yet.
+    prompt: Option<String>,
+    /// Of the last chunk.
+    shown: Shown,
+    begun: u64,
+    chunks: u64,
     made: u64,
     spent: bool,
 }
@@ -71,12 +99,20 @@ impl Session {
     /// # Errors
     /// [`Error::Request`] says what the model cannot do and what it can.
     pub fn new(model: Arc<Model>, request: Request) -> Result<Self> {
-        let plan = Plan::new(model, request)?;
-        let sampler = match &plan.model.sampling {
-            Sampling::Whole(config) => Sampler::Whole(whole::Whole::new(&plan, config)?),
-            Sampling::Causal(config) => Sampler::Causal(causal::Causal::new(&plan, config)),
-        };
-        Ok(Self { plan, sampler, made: 0, spent: false })
+        let (plan, schedule) = Plan::new(model, request)?;
+        let sampler = Sampler::new(&plan)?;
+        Ok(Self {
+            plan,
+            schedule,
+            sampler,
+            take_end: None,
+            prompt: None,
+            shown: Shown::default(),
+            begun: 0,
+            chunks: 0,
+            made: 0,
+            spent: false,
+        })
     }
 
     /// Size of the frames.
@@ -86,15 +122,23 @@ impl Session {
 
     /// How many frames there will be in all; `None` if it goes on for ever.
     pub fn total_frames(&self) -> Option<u64> {
-        self.plan.total_frames
+        self.schedule.total()
     }
 
-    /// Uses another prompt from the next chunk on.
+    /// What the chunk made last shows; before the first nothing.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// Uses another prompt from the next chunk on, until the next shot of the request.
     ///
     /// # Errors
     /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.change(|plan| plan.set_prompt(prompt))
+        self.check_changeable()?;
+        check_prompt(prompt)?;
+        self.prompt = Some(prompt.into());
+        Ok(())
     }
 
     /// Uses another negative prompt from the next chunk on; `None` is the model's own.
@@ -102,19 +146,20 @@ impl Session {
     /// # Errors
     /// [`Error::Request`] for one that is too long, and from a model that makes its video in one piece.
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
-        self.change(|plan| plan.set_negative_prompt(prompt))
+        self.check_changeable()?;
+        self.plan.set_negative_prompt(prompt)?;
+        if let Sampler::Causal(sampler) = &mut self.sampler {
+            sampler.forget_negative_prompt();
+        }
+        Ok(())
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<()> {
-        match &mut self.sampler {
+    fn check_changeable(&self) -> Result<()> {
+        match self.sampler {
             Sampler::Whole(_) => Err(Error::Request(
                 "this model makes its video in one piece; its prompt cannot change meanwhile".into(),
             )),
-            Sampler::Causal(sampler) => {
-                change(&mut self.plan)?;
-                sampler.forget_prompt();
-                Ok(())
-            }
+            Sampler::Causal(_) => Ok(()),
         }
     }
 
@@ -130,30 +175,93 @@ impl Session {
         if self.spent {
             return Err(Error::Generation("this generation has failed before; start another".into()));
         }
-        if self.plan.total_frames == Some(self.made) {
+        if self.schedule.total() == Some(self.made) {
             return Ok(None);
         }
         // Half of a chunk may be in the caches if this fails.
         self.spent = true;
+        self.begin_shots()?;
         let mut report = Report { to: progress, steps: self.plan.steps, frame: self.made };
         let frames = match &mut self.sampler {
             Sampler::Whole(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
-            Sampler::Causal(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
+            Sampler::Causal(sampler) => sampler.next(&self.plan, self.chunks, cancel, &mut report)?,
         };
         let frames = self.finish(&frames)?;
         self.made += frames.len() as u64;
+        self.chunks += 1;
         self.spent = false;
         Ok(Some(frames))
     }
 
-    /// `[T, 3, H, W]` as frames, without those that the model made beyond what was asked for.
+    /// Begins what is due: shots of the request, then a prompt from outside.
+    fn begin_shots(&mut self) -> Result<()> {
+        let mut begun = None;
+        while let Some(Placed { shot, .. }) =
+            self.schedule.due(self.made, self.sampler.next_frames(&self.plan))
+        {
+            let cut = shot.transition == Transition::Cut;
+            self.plan.begin(shot);
+            if cut {
+                self.take_end = self.schedule.next_cut();
+                self.plan.begin_take(self.take_end.map(|end| end.saturating_sub(self.made)));
+                self.sampler = Sampler::new(&self.plan)?;
+            } else {
+                self.sampler.forget_prompt(&self.plan);
+            }
+            begun = Some(cut || begun.unwrap_or(false));
+            self.begun += 1;
+        }
+        if let Some(prompt) = self.prompt.take() {
+            self.plan.prompt = prompt;
+            self.sampler.forget_prompt(&self.plan);
+            begun = begun.or(Some(false));
+            self.begun += 1;
+        }
+        if let Some(cut) = begun {
+            self.shown = Shown {
+                index: self.begun - 1,
+                frame: self.made,
+                prompt: self.plan.prompt.clone(),
+                seed: self.plan.seed,
+                cut: cut && self.made > 0,
+            };
+        }
+        Ok(())
+    }
+
+    /// `[T, 3, H, W]` as frames, without those that the model made beyond a cut or what was asked for.
     fn finish(&self, frames: &Tensor) -> Result<Frames> {
         let mut count = frames.dim(0)?;
-        if let Some(total) = self.plan.total_frames {
-            count = count.min((total - self.made) as usize);
+        if let Some(end) = self.take_end {
+            count = count.min(end.saturating_sub(self.made) as usize);
         }
         let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
         let data = frames.flatten_all()?.to_vec1()?;
         Ok(Frames { first: self.made, size: self.plan.size, data })
+    }
+}
+
+impl Sampler {
+    fn new(plan: &Plan) -> Result<Self> {
+        Ok(match &plan.model.sampling {
+            Sampling::Whole(config) => Self::Whole(whole::Whole::new(plan, config)?),
+            Sampling::Causal(config) => Self::Causal(causal::Causal::new(plan, config)),
+        })
+    }
+
+    /// Frames that come next together.
+    fn next_frames(&self, plan: &Plan) -> u64 {
+        match self {
+            // Its prompt changes at a cut, and a cut may be at any frame.
+            Self::Whole(_) => 1,
+            Self::Causal(sampler) => sampler.next_frames(plan),
+        }
+    }
+
+    fn forget_prompt(&mut self, plan: &Plan) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Causal(sampler) => sampler.forget_prompt(plan),
+        }
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use image::RgbImage;
 
+use super::schedule::Schedule;
 use crate::model::Sampling;
 use crate::noise::Key;
 use crate::picture::{self, Fit};
+use crate::request::Shot;
 use crate::transformer::Context;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
@@ -20,16 +22,29 @@ const MAX_STEPS: u32 = 1000;
 pub struct Plan {
     pub model: Arc<Model>,
     pub size: Size,
-    /// `None`: it goes on for ever.
-    pub total_frames: Option<u64>,
     pub steps: u32,
     pub shift: Option<f64>,
-    pub image: Option<RgbImage>,
+    pub blend_chunks: u32,
+    pub prompt: String,
+    pub seed: u64,
+    /// The take that is being made.
+    take: Take,
     guidance_scale: f64,
-    prompt: String,
     negative_prompt: String,
-    seed: u64,
+    request_seed: u64,
     initial_latents: Option<Tensor>,
+}
+
+/// What lies between two cuts: nothing is remembered from before it.
+#[derive(Default)]
+struct Take {
+    /// How many were before it, with those of no frame.
+    number: u64,
+    /// How many frames it has; `None`: it goes on for ever.
+    frames: Option<u64>,
+    /// Latent frames of the takes before it.
+    latents_before: usize,
+    image: Option<RgbImage>,
 }
 
 /// The prompt, and with guidance also what not to show, ready for the transformer.
@@ -39,9 +54,10 @@ pub struct Conditions {
 }
 
 impl Plan {
-    pub fn new(model: Arc<Model>, request: Request) -> Result<Self> {
+    pub fn new(model: Arc<Model>, mut request: Request) -> Result<(Self, Schedule)> {
         let info = &model.info;
-        let size = request.size.unwrap_or_else(|| match &request.image {
+        let image = request.image.as_ref().or(request.shots.first().and_then(|shot| shot.image.as_ref()));
+        let size = request.size.unwrap_or_else(|| match image {
             Some(image) => info.sizes.like(image.width(), image.height()),
             None => info.sizes.default_size(),
         });
@@ -62,13 +78,12 @@ impl Plan {
         if total_frames == Some(0) {
             return refuse("a video needs at least one frame".into());
         }
-        if let (Some(frames), Some(most)) = (total_frames, info.max_frames)
+        let schedule = Schedule::new(&mut request, info, total_frames)?;
+        let longest = schedule.takes().and_then(|takes| takes.into_iter().max());
+        if let (Some(frames), Some(most)) = (longest, info.max_frames)
             && frames > most
         {
             return refuse(format!("{} makes {most} frames at most, not {frames}", info.name));
-        }
-        if request.image.is_some() && !info.image_to_video {
-            return refuse(format!("{} cannot start from an image", info.name));
         }
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
@@ -87,32 +102,33 @@ impl Plan {
         }
         let mut plan = Self {
             size,
-            total_frames,
             steps,
             shift: request.shift,
-            image: request.image,
+            blend_chunks: request.blend_chunks,
             guidance_scale,
             prompt: String::new(),
             negative_prompt: String::new(),
             seed: request.seed,
+            request_seed: request.seed,
+            take: Take::default(),
             initial_latents: None,
             model,
         };
-        plan.set_prompt(&request.prompt)?;
+        for shot in schedule.shots() {
+            check_prompt(&shot.prompt)?;
+        }
         plan.set_negative_prompt(request.negative_prompt.as_deref())?;
         if let Some(latents) = request.initial_latents {
-            plan.set_initial_latents(latents)?;
+            plan.set_initial_latents(latents, &schedule)?;
         }
-        Ok(plan)
+        Ok((plan, schedule))
     }
 
-    pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
-        if prompt.trim().is_empty() {
-            return refuse("the prompt is empty; say what to show".into());
-        }
-        check_length(prompt)?;
-        self.prompt = prompt.into();
-        Ok(())
+    /// What follows is of `shot`.
+    pub fn begin(&mut self, shot: Shot) {
+        self.prompt = shot.prompt;
+        self.seed = shot.seed.unwrap_or(self.request_seed);
+        self.take.image = shot.image;
     }
 
     /// `None` is the model's own.
@@ -123,11 +139,21 @@ impl Plan {
         Ok(())
     }
 
-    fn set_initial_latents(&mut self, latents: Tensor) -> Result<()> {
-        let Some(count) = self.latent_frames() else {
+    /// What follows is a take of `frames` frames.
+    pub fn begin_take(&mut self, frames: Option<u64>) {
+        // The first take is number 0.
+        if self.take.frames.is_some() {
+            self.take.latents_before += self.latent_frames().unwrap_or(0);
+            self.take.number += 1;
+        }
+        self.take.frames = frames;
+    }
+
+    fn set_initial_latents(&mut self, latents: Tensor, schedule: &Schedule) -> Result<()> {
+        let Some(takes) = schedule.takes() else {
             return refuse("initial latents need a video with an end; ask for a duration".into());
         };
-        let wanted = self.latent_shape(count);
+        let wanted = self.latent_shape(takes.into_iter().map(|frames| self.latents_of(frames)).sum());
         if latents.dims() != wanted {
             return refuse(format!(
                 "the initial latents are {:?}; this video needs {wanted:?}",
@@ -138,10 +164,22 @@ impl Plan {
         Ok(())
     }
 
-    /// Latent frames in the whole video: one for the first frame, then one for every few.
+    /// Latent frames in the take.
     pub fn latent_frames(&self) -> Option<usize> {
+        Some(self.latents_of(self.take.frames?))
+    }
+
+    /// Latent frames for so many frames: one for the first, then one for every few.
+    fn latents_of(&self, frames: u64) -> usize {
         let factor = self.model.autoencoder.config().temporal_factor() as u64;
-        Some(1 + (self.total_frames? - 1).div_ceil(factor) as usize)
+        if frames == 0 { 0 } else { 1 + (frames - 1).div_ceil(factor) as usize }
+    }
+
+    /// Frames that `count` latent frames after `first` become.
+    pub fn frames_of(&self, first: usize, count: usize) -> u64 {
+        let factor = self.model.autoencoder.config().temporal_factor();
+        let frames = if first == 0 { 1 + count.saturating_sub(1) * factor } else { count * factor };
+        frames as u64
     }
 
     /// Shape of `frames` latent frames: `[1, C, T, H, W]`.
@@ -151,31 +189,37 @@ impl Plan {
         [1, channels, frames, self.size.height as usize / factor, self.size.width as usize / factor]
     }
 
-    /// The noise that latent frames `first..first + count` are made from, f32.
+    /// The noise that the take's latent frames `first..first + count` are made from, f32.
     pub fn noise(&self, first: usize, count: usize) -> Result<Tensor> {
         match &self.initial_latents {
             Some(latents) => {
                 // The last chunk may reach beyond the end; what it makes there is not shown.
-                let given = latents.dim(2)?.saturating_sub(first).min(count);
-                let noise = latents.narrow(2, first, given)?.contiguous()?;
+                let given = self.latent_frames().unwrap_or(0).saturating_sub(first).min(count);
+                let noise = latents.narrow(2, self.take.latents_before + first, given)?.contiguous()?;
                 Ok(noise.pad_with_zeros(2, 0, count - given)?)
             }
-            None => {
-                let key = Key { seed: self.seed, shot: 0, chunk: first as u64, step: 0 };
-                key.normal(self.latent_shape(count).as_slice(), &self.model.device)
-            }
+            None => self.draw(first, 0, count),
         }
     }
 
-    /// The noise that a scheduler adds after step `step`, for a video of `count` latent frames.
-    pub fn fresh_noise(&self, step: usize, count: usize) -> Result<Tensor> {
-        let key = Key { seed: self.seed, shot: 0, chunk: 0, step: step as u64 + 1 };
+    /// The noise that is added after step `step` to the take's latent frames `first..first + count`.
+    pub fn fresh_noise(&self, step: usize, first: usize, count: usize) -> Result<Tensor> {
+        self.draw(first, step as u64 + 1, count)
+    }
+
+    fn draw(&self, first: usize, step: u64, count: usize) -> Result<Tensor> {
+        let key = Key { seed: self.seed, shot: self.take.number, chunk: first as u64, step };
         key.normal(self.latent_shape(count).as_slice(), &self.model.device)
+    }
+
+    /// Whether the take starts from an image.
+    pub fn has_image(&self) -> bool {
+        self.take.image.is_some()
     }
 
     /// The image as latents `[1, C, 1, H, W]`, f32.
     pub fn image_latents(&self, cancel: &Cancel) -> Result<Option<Tensor>> {
-        let Some(image) = &self.image else { return Ok(None) };
+        let Some(image) = &self.take.image else { return Ok(None) };
         let fit = match self.model.sampling {
             Sampling::Whole(_) => Fit::Stretch,
             Sampling::Causal(_) => Fit::Cover,
@@ -186,13 +230,22 @@ impl Plan {
     }
 
     pub fn conditions(&self, cancel: &Cancel) -> Result<Conditions> {
-        let context = |text: &str| {
-            let embeds = self.model.text.encode(text, cancel)?.to_dtype(self.model.dtype)?;
-            self.model.transformer.context(&embeds)
-        };
+        self.conditions_of(&self.prompt_embeds(cancel)?, cancel)
+    }
+
+    /// The prompt's embedding, f32.
+    pub fn prompt_embeds(&self, cancel: &Cancel) -> Result<Tensor> {
+        Ok(self.model.text.encode(&self.prompt, cancel)?.to_dtype(DType::F32)?)
+    }
+
+    /// With `prompt` as the prompt's embedding.
+    pub fn conditions_of(&self, prompt: &Tensor, cancel: &Cancel) -> Result<Conditions> {
+        let context = |embeds: &Tensor| self.model.transformer.context(&embeds.to_dtype(self.model.dtype)?);
         // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
-        let negative = (self.guidance_scale > 1.0).then(|| context(&self.negative_prompt)).transpose()?;
-        Ok(Conditions { prompt: context(&self.prompt)?, negative })
+        let negative = (self.guidance_scale > 1.0)
+            .then(|| context(&self.model.text.encode(&self.negative_prompt, cancel)?))
+            .transpose()?;
+        Ok(Conditions { prompt: context(prompt)?, negative })
     }
 
     /// Classifier-free guidance (<https://arxiv.org/abs/2207.12598>).
@@ -202,6 +255,14 @@ impl Plan {
         let negative = negative.to_dtype(DType::F32)?;
         Ok((&negative + ((prompt - &negative)? * self.guidance_scale)?)?)
     }
+}
+
+/// Refuses a prompt that shows nothing or is no prompt any more.
+pub fn check_prompt(prompt: &str) -> Result<()> {
+    if prompt.trim().is_empty() {
+        return refuse("the prompt is empty; say what to show".into());
+    }
+    check_length(prompt)
 }
 
 fn check_length(prompt: &str) -> Result<()> {
@@ -237,18 +298,23 @@ mod tests {
         let model = Model::open(folder, &OpenOptions::default()).unwrap();
         let plan = |seed| {
             let request = Request { prompt: "a fox".into(), seed, ..Default::default() };
-            Plan::new(model.clone(), request).unwrap()
+            Plan::new(model.clone(), request).unwrap().0
         };
-        let (one, two) = (plan(1), plan(2));
-        let drawn = [
+        let (mut one, two) = (plan(1), plan(2));
+        one.begin_take(Some(5));
+        let mut drawn = vec![
             one.noise(0, 2),
             one.noise(2, 2),
             two.noise(0, 2),
-            one.fresh_noise(0, 2),
-            one.fresh_noise(1, 2),
-            two.fresh_noise(0, 2),
+            one.fresh_noise(0, 0, 2),
+            one.fresh_noise(1, 0, 2),
+            one.fresh_noise(0, 2, 2),
+            two.fresh_noise(0, 0, 2),
         ];
-        let drawn = drawn.map(|noise| noise.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        one.begin_take(Some(5));
+        drawn.extend([one.noise(0, 2), one.fresh_noise(0, 0, 2)]);
+        let drawn: Vec<Vec<f32>> =
+            drawn.into_iter().map(|noise| noise.unwrap().flatten_all().unwrap().to_vec1().unwrap()).collect();
         for (i, noise) in drawn.iter().enumerate() {
             assert!(drawn[..i].iter().all(|other| other != noise), "noise {i}");
         }

@@ -3,8 +3,9 @@
 //! As diffusers' `WanPipeline` does it and, from an image, `WanImageToVideoPipeline` with
 //! `expand_timesteps`: the first latent frame is the image's, at timestep 0.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
+use super::causal::start_with;
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
@@ -56,18 +57,15 @@ impl Whole {
                 Some(image) => {
                     let mut timesteps = vec![t; frames];
                     timesteps[0] = 0.0;
-                    (start_with(image, &latents)?, timesteps)
+                    (start_with(Some(image), latents.clone())?, timesteps)
                 }
                 None => (latents.clone(), vec![t]),
             };
             let velocity = velocity(plan, &conditions, &input, &timesteps, cancel)?;
-            latents = self.scheduler.step(step, &velocity, &latents, || plan.fresh_noise(step, frames))?;
+            latents = self.scheduler.step(step, &velocity, &latents, || plan.fresh_noise(step, 0, frames))?;
             check_finite(&latents)?;
         }
-        match &image {
-            Some(image) => start_with(image, &latents),
-            None => Ok(latents),
-        }
+        start_with(image.as_ref(), latents)
     }
 }
 
@@ -84,13 +82,4 @@ fn velocity(
     let negative = conditions.negative.as_ref();
     let negative = negative.map(|c| transformer.forward(&latents, timesteps, c, cancel)).transpose()?;
     plan.guide(prompt, negative)
-}
-
-/// `latents` with `image` in place of their first frame.
-fn start_with(image: &Tensor, latents: &Tensor) -> Result<Tensor> {
-    let rest = latents.dim(2)? - 1;
-    if rest == 0 {
-        return Ok(image.to_dtype(DType::F32)?);
-    }
-    Ok(Tensor::cat(&[image, &latents.narrow(2, 1, rest)?], 2)?)
 }

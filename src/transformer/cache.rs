@@ -47,6 +47,19 @@ impl KvCache {
         self.blocks.clear();
     }
 
+    /// Forgets all but the first frames that are remembered for good.
+    pub fn keep_sink(&mut self) -> Result<()> {
+        let kept = self.frames.min(self.sink);
+        if kept == 0 {
+            self.clear();
+            return Ok(());
+        }
+        let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames * kept);
+        self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
+        self.frames = kept;
+        Ok(())
+    }
+
     /// What `block` remembers.
     pub(super) fn block(&self, block: usize) -> Option<&KeyValue> {
         self.blocks.get(block)

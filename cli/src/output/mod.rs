@@ -27,6 +27,9 @@ pub trait Writer {
     /// One frame, RGB f32 `[H, W, 3]` in \[0, 1\].
     fn write(&mut self, frame: &[f32]) -> Result<()>;
 
+    /// The next frame has nothing to do with the last: where frames are made of those before, one begins anew.
+    fn cut(&mut self) {}
+
     /// Completes the file; says whether there is one, which without any frame there is not.
     fn finish(self: Box<Self>) -> Result<bool>;
 }

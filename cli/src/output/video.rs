@@ -144,6 +144,17 @@ impl super::Writer for Writer {
         Ok(())
     }
 
+    fn cut(&mut self) {
+        let time = self.timestamp(self.written);
+        let event = gst_video::DownstreamForceKeyUnitEvent::builder()
+            .timestamp(time)
+            .stream_time(time)
+            .running_time(time)
+            .all_headers(true)
+            .build();
+        self.source.send_event(event);
+    }
+
     fn finish(self: Box<Self>) -> Result<bool> {
         if self.written == 0 {
             return Ok(false);

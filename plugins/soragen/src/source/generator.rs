@@ -5,11 +5,11 @@
 //! It works one chunk ahead of what was taken. Frames that were taken stay for a while, so that a seek back
 //! costs nothing; what is gone is made again, and comes out the same.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use soragen::{Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, Size};
+use soragen::{Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shown, Size};
 
 /// Bytes of frames that are kept.
 const KEPT: usize = 128 << 20;
@@ -37,12 +37,6 @@ pub enum Report<'a> {
     Loading,
     Loaded,
     Progress(Progress),
-    /// From this frame on the prompt is another.
-    Shot {
-        index: u64,
-        prompt: &'a str,
-        frame: u64,
-    },
     /// A change cannot be made; what was stays.
     Refused(&'a Error),
 }
@@ -105,6 +99,8 @@ struct State {
     changes: Vec<Change>,
     /// Changes and from which frame they held, to make the same again.
     script: Vec<(u64, Change)>,
+    /// What is shown from which frame on.
+    shots: BTreeMap<u64, Arc<Shown>>,
     stats: Stats,
 }
 
@@ -224,6 +220,11 @@ impl Made {
         }
     }
 
+    /// What frame `n`, which was made, shows.
+    pub fn shot(&self, n: u64) -> Option<Arc<Shown>> {
+        self.0.lock().shots.range(..=n).next_back().map(|(_, shown)| shown.clone())
+    }
+
     /// A frame was not there when its time came.
     pub fn count_late(&self) {
         self.0.lock().stats.late += 1;
@@ -318,7 +319,6 @@ impl<R: FnMut(Report)> Worker<R> {
 
     /// Makes frames until somebody wants something else.
     fn make(&mut self, mut session: Session, cancel: &Cancel) -> Result<(), Error> {
-        let mut shot = 0;
         loop {
             match self.next_task() {
                 Task::Make => {}
@@ -330,16 +330,9 @@ impl<R: FnMut(Report)> Worker<R> {
                     Change::Prompt(prompt) => session.set_prompt(prompt),
                     Change::NegativePrompt(prompt) => session.set_negative_prompt(prompt.as_deref()),
                 };
-                match (changed, &change) {
-                    (Ok(()), Change::Prompt(prompt)) => {
-                        shot += 1;
-                        self.tell(Report::Shot { index: shot, prompt, frame: made });
-                    }
-                    (Ok(()), Change::NegativePrompt(_)) => {}
-                    (Err(error), _) => {
-                        self.tell(Report::Refused(&error));
-                        continue;
-                    }
+                if let Err(error) = changed {
+                    self.tell(Report::Refused(&error));
+                    continue;
                 }
                 self.remember(made, change);
             }
@@ -351,7 +344,7 @@ impl<R: FnMut(Report)> Worker<R> {
                 }
             })?;
             match frames {
-                Some(frames) => self.add(&frames, began.elapsed(), session.total_frames()),
+                Some(frames) => self.add(&frames, began.elapsed(), &session),
                 None => self.shared.lock().end = Some(made),
             }
             self.shared.changed.notify_all();
@@ -378,7 +371,7 @@ impl<R: FnMut(Report)> Worker<R> {
         }
     }
 
-    fn add(&self, frames: &Frames, took: Duration, total: Option<u64>) {
+    fn add(&self, frames: &Frames, took: Duration, session: &Session) {
         let pictures: Vec<Picture> = frames
             .iter()
             .map(|frame| frame.iter().map(|sample| (sample * 255.0).round() as u8).collect())
@@ -386,6 +379,10 @@ impl<R: FnMut(Report)> Worker<R> {
         let mut state = self.shared.lock();
         if state.restart {
             return;
+        }
+        let shown = session.shown();
+        if shown.frame == frames.first {
+            state.shots.insert(shown.frame, Arc::new(shown.clone()));
         }
         state.chunk = pictures.len() as u64;
         state.frames.extend(pictures);
@@ -395,8 +392,8 @@ impl<R: FnMut(Report)> Worker<R> {
             state.first += 1;
         }
         let made = state.made();
-        if total == Some(made) {
-            state.end = total;
+        if session.total_frames() == Some(made) {
+            state.end = Some(made);
         }
         let stats = &mut state.stats;
         if stats.frames == 0 {

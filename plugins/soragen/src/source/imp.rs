@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -9,7 +9,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use soragen::{ModelInfo, Phase, Progress, Size, Sizes};
+use soragen::{ModelInfo, Phase, Progress, Shown, Size, Sizes, Storyboard};
 
 use super::error;
 use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
@@ -38,6 +38,8 @@ struct Running {
     origin: u64,
     next: u64,
     live: Option<Live>,
+    /// What the last frame showed.
+    shot: Option<Arc<Shown>>,
     /// What is still to be said of the stream.
     tags: Option<gst::TagList>,
 }
@@ -80,7 +82,7 @@ impl SoraGen {
             return running.extent;
         }
         let settings = lock(&self.settings).clone();
-        settings.extent(&ModelInfo::read(&settings.model).ok()?)
+        settings.extent(&ModelInfo::read(&settings.model).ok()?, settings.storyboard().ok()?.as_ref())
     }
 
     /// What was agreed on with downstream, if anything yet.
@@ -101,14 +103,6 @@ impl SoraGen {
                     let structure = progress_structure(&at, total, began.elapsed());
                     gst::message::Element::builder(structure).src(&element).build()
                 }
-                Report::Shot { index, prompt, frame } => {
-                    let structure = gst::Structure::builder("soragen-shot")
-                        .field("index", index)
-                        .field("prompt", prompt)
-                        .field("frame", frame)
-                        .build();
-                    gst::message::Element::builder(structure).src(&element).build()
-                }
                 Report::Refused(error) => {
                     gst::element_warning!(element, gst::LibraryError::Settings, ("{error}"));
                     return;
@@ -119,11 +113,16 @@ impl SoraGen {
         }
     }
 
-    fn start_generator(&self, settings: &Settings, frames: Option<u64>) -> soragen::Result<Generator> {
+    fn start_generator(
+        &self,
+        settings: &Settings,
+        frames: Option<u64>,
+        storyboard: Option<&Storyboard>,
+    ) -> soragen::Result<Generator> {
         let job = Job {
             source: settings.model.clone(),
             options: settings.open_options(),
-            request: settings.request(frames)?,
+            request: settings.request(frames, storyboard)?,
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))
@@ -164,13 +163,14 @@ impl SoraGen {
         Some(Due { offset: timeline::at(start, rate), start, end, frame, next })
     }
 
-    /// Waits for the frame that is due. While the clock runs, an old one does if the new one is late.
-    fn picture(&self, due: &Due, live: Option<&mut Live>, made: &Made) -> Result<Picture, Absent> {
-        let Some(live) = live else { return made.take(due.frame, None) };
+    /// Waits for the frame that is due, and says which it is. While the clock runs, an old one does if the new one
+    /// is late.
+    fn picture(&self, due: &Due, live: Option<&mut Live>, made: &Made) -> Result<(Picture, u64), Absent> {
+        let Some(live) = live else { return Ok((made.take(due.frame, None)?, due.frame)) };
         let wanted = due.frame.saturating_sub(live.lag);
         let deadline = match &live.shown {
             None => None,
-            Some((shown, at)) if *at >= wanted => return Ok(shown.clone()),
+            Some((shown, at)) if *at >= wanted => return Ok((shown.clone(), *at)),
             Some(_) => {
                 let now = self.obj().current_running_time().map_or(due.start, gst::ClockTime::nseconds);
                 Some(Instant::now() + Duration::from_nanos(due.start.saturating_sub(now)))
@@ -179,15 +179,48 @@ impl SoraGen {
         match (made.take(wanted, deadline), &live.shown) {
             (Ok(picture), _) => {
                 live.shown = Some((picture.clone(), wanted));
-                Ok(picture)
+                Ok((picture, wanted))
             }
             (Err(Absent::Late), Some((shown, at))) => {
                 live.lag += wanted - at;
                 made.count_late();
-                Ok(shown.clone())
+                Ok((shown.clone(), *at))
             }
             (Err(absent), _) => Err(absent),
         }
+    }
+
+    /// Says on the bus and downstream, before the first frame of it, that this is another shot; and has encoders
+    /// begin anew where it is cut off from the one before.
+    fn announce(&self, shot: &Shown, start: u64, due: &Due, goes_on: bool) {
+        let element = self.obj();
+        let structure = gst::Structure::builder("soragen-shot")
+            .field("index", shot.index)
+            .field("prompt", shot.prompt.as_str())
+            .field("seed", shot.seed)
+            .field("start", start)
+            .field("frame", shot.frame)
+            .field("cut", shot.cut)
+            .build();
+        let _ =
+            element.post_message(gst::message::Element::builder(structure.clone()).src(&*element).build());
+        // The base class puts these before the buffer that is being filled, and after its segment.
+        let segment = element.segment();
+        let forwards = segment.rate() > 0.0;
+        if shot.cut && goes_on && forwards {
+            let time = gst::ClockTime::from_nseconds(due.start);
+            let running =
+                segment.downcast_ref::<gst::ClockTime>().and_then(|segment| segment.to_running_time(time));
+            let event = gst_video::DownstreamForceKeyUnitEvent::builder()
+                .timestamp(time)
+                .stream_time(time)
+                .running_time(running)
+                .all_headers(true)
+                .count(u32::try_from(shot.index).unwrap_or(u32::MAX))
+                .build();
+            element.send_event(event);
+        }
+        element.send_event(gst::event::CustomDownstream::new(structure));
     }
 
     fn stats(&self) -> gst::Structure {
@@ -266,7 +299,7 @@ impl ObjectImpl for SoraGen {
         if pspec.name() == "is-live" {
             self.obj().set_live(live);
         }
-        if matches!(pspec.name(), "duration" | "is-live" | "model") {
+        if matches!(pspec.name(), "duration" | "is-live" | "model" | "storyboard") {
             let message = gst::message::DurationChanged::builder().src(&*self.obj()).build();
             let _ = self.obj().post_message(message);
         }
@@ -338,7 +371,7 @@ impl URIHandlerImpl for SoraGen {
             Address::parse(uri).map_err(|reason| glib::Error::new(gst::URIError::BadUri, &reason))?;
         gst::debug!(CAT, imp = self, "{address}");
         lock(&self.settings).set_address(address);
-        for property in ["prompt", "seed", "duration"] {
+        for property in ["prompt", "seed", "duration", "storyboard"] {
             self.obj().notify(property);
         }
         Ok(())
@@ -351,8 +384,10 @@ impl BaseSrcImpl for SoraGen {
         let begin = || {
             let info = ModelInfo::read(&settings.model)?;
             check_size(&settings, &info)?;
-            let extent = settings.extent(&info);
-            let generator = self.start_generator(&settings, extent.map(|(frames, _)| frames))?;
+            let storyboard = settings.storyboard()?;
+            let extent = settings.extent(&info, storyboard.as_ref());
+            let frames = extent.map(|(frames, _)| frames);
+            let generator = self.start_generator(&settings, frames, storyboard.as_ref())?;
             Ok(Running {
                 tags: Some(tags::of(&settings, &info)),
                 info,
@@ -362,6 +397,7 @@ impl BaseSrcImpl for SoraGen {
                 origin: 0,
                 next: 0,
                 live: settings.is_live.then(Live::default),
+                shot: None,
             })
         };
         let running = begin().map_err(|e| error::message(&e))?;
@@ -470,6 +506,7 @@ impl BaseSrcImpl for SoraGen {
         let rate = running.video.as_ref().map_or(running.info.frame_rate, rate_of);
         let total = running.extent.map(|(_, time)| gst::ClockTime::from_nseconds(time));
         running.origin = 0;
+        running.shot = None;
         running.next = if segment.rate() < 0.0 {
             let stop = segment.stop().into_iter().chain(total).min();
             let Some(stop) = stop else { return false };
@@ -550,13 +587,25 @@ impl BaseSrcImpl for SoraGen {
 
         // Nothing is locked while waiting.
         let picture = self.picture(&due, live.as_mut(), &frames);
+        let mut news = None;
         if let Some(running) = lock(&self.running).as_mut() {
             running.live = live;
-            if picture.is_ok() {
+            if let Ok((_, number)) = &picture {
                 running.next = due.next;
+                let shot = frames.shot(*number);
+                if shot != running.shot
+                    && let Some(shot) = shot
+                {
+                    let before = running.shot.replace(shot.clone());
+                    let start = timeline::start(shot.frame + (due.frame - number), running.info.frame_rate);
+                    news = Some((shot, start, before.is_some()));
+                }
             }
         }
-        let picture = picture.map_err(|absent| match absent {
+        if let Some((shot, start, goes_on)) = news {
+            self.announce(&shot, start, &due, goes_on);
+        }
+        let (picture, _) = picture.map_err(|absent| match absent {
             Absent::End => gst::FlowError::Eos,
             Absent::Flushing | Absent::Late => gst::FlowError::Flushing,
             Absent::Failed(error) => {

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::{Length, ModelInfo, OpenOptions, Request};
+use soragen::{Length, ModelInfo, OpenOptions, Request, Storyboard};
 
 use super::timeline;
 use super::uri::Address;
@@ -84,6 +84,8 @@ pub struct Settings {
     pub precision: Precision,
     pub decoder: Decoder,
     pub image: Option<String>,
+    pub storyboard: Option<String>,
+    pub blend_chunks: u32,
     pub seed: u64,
     pub steps: u32,
     pub guidance_scale: f64,
@@ -107,6 +109,8 @@ impl Default for Settings {
             precision: Precision::default(),
             decoder: Decoder::default(),
             image: None,
+            storyboard: None,
+            blend_chunks: 0,
             seed: 0,
             steps: 0,
             guidance_scale: 0.0,
@@ -160,6 +164,20 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .mutable_ready()
                 .build(),
             text("image", "Image", "A picture file to start from; it is scaled to cover the size and cropped")
+                .mutable_ready()
+                .build(),
+            text(
+                "storyboard",
+                "Storyboard",
+                "Shots in place of the prompt: a file (TOML, SubRip, WebVTT), or as in \
+                 0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12",
+            )
+            .mutable_ready()
+            .build(),
+            glib::ParamSpecUInt::builder("blend-chunks")
+                .nick("Blend chunks")
+                .blurb("Over how many chunks a new prompt gains weight before it has all, except at a cut (0 = at once)")
+                .maximum(1000)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecUInt64::builder("seed")
@@ -220,6 +238,10 @@ impl Settings {
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
             "image" => self.image = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "storyboard" => {
+                self.storyboard = get::<Option<String>>(value).filter(|text| !text.trim().is_empty())
+            }
+            "blend-chunks" => self.blend_chunks = get(value),
             "seed" => self.seed = get(value),
             "steps" => self.steps = get(value),
             "guidance-scale" => self.guidance_scale = get(value),
@@ -240,6 +262,8 @@ impl Settings {
             "precision" => self.precision.to_value(),
             "decoder" => self.decoder.to_value(),
             "image" => self.image.to_value(),
+            "storyboard" => self.storyboard.to_value(),
+            "blend-chunks" => self.blend_chunks.to_value(),
             "seed" => self.seed.to_value(),
             "steps" => self.steps.to_value(),
             "guidance-scale" => self.guidance_scale.to_value(),
@@ -252,8 +276,9 @@ impl Settings {
 
     /// All that an address says, and what it does not say as if nobody had.
     pub fn set_address(&mut self, address: Address) {
-        let Address { prompt, seed, duration, width, height, framerate, storyboard: _ } = address;
+        let Address { prompt, seed, duration, width, height, framerate, storyboard } = address;
         self.prompt = Some(prompt);
+        self.storyboard = storyboard;
         self.seed = seed;
         self.duration = duration.map_or(0, |duration| i64::try_from(duration).unwrap_or(i64::MAX));
         (self.width, self.height, self.framerate) = (width, height, framerate);
@@ -261,14 +286,17 @@ impl Settings {
 
     /// The settings as an address, as far as one can say them; `None` without a prompt.
     pub fn address(&self) -> Option<Address> {
+        // A file's name is no part of an address.
+        let storyboard = self.storyboard.clone().filter(|text| Storyboard::inline(text).is_ok());
+        let prompt = self.prompt.clone().filter(|prompt| !prompt.trim().is_empty());
         Some(Address {
-            prompt: self.prompt.clone().filter(|prompt| !prompt.trim().is_empty())?,
+            prompt: if storyboard.is_some() { prompt.unwrap_or_default() } else { prompt? },
             seed: self.seed,
             duration: u64::try_from(self.duration).ok().filter(|duration| *duration > 0),
             width: self.width,
             height: self.height,
             framerate: self.framerate,
-            storyboard: None,
+            storyboard,
         })
     }
 
@@ -280,12 +308,20 @@ impl Settings {
         }
     }
 
+    /// The shots, if there are any; their images are not read yet.
+    pub fn storyboard(&self) -> soragen::Result<Option<Storyboard>> {
+        self.storyboard.as_deref().map(Storyboard::open).transpose()
+    }
+
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.
-    pub fn extent(&self, info: &ModelInfo) -> Option<(u64, u64)> {
-        match self.duration {
-            0 if self.is_live && info.max_frames.is_none() => None,
-            0 => Some((info.natural_frames, timeline::start(info.natural_frames, info.frame_rate))),
-            duration => {
+    pub fn extent(&self, info: &ModelInfo, storyboard: Option<&Storyboard>) -> Option<(u64, u64)> {
+        match (self.duration, storyboard.and_then(|board| board.end)) {
+            (0, Some(end)) => {
+                Some((info.frame_at(end).max(1), u64::try_from(end.as_nanos()).unwrap_or(u64::MAX)))
+            }
+            (0, None) if self.is_live && info.max_frames.is_none() => None,
+            (0, None) => Some((info.natural_frames, timeline::start(info.natural_frames, info.frame_rate))),
+            (duration, _) => {
                 let time = u64::try_from(duration).ok()?;
                 Some((timeline::before(time, info.frame_rate), time))
             }
@@ -293,9 +329,11 @@ impl Settings {
     }
 
     /// What the engine is asked for, `frames` of it or without end, but for the size, which is negotiated.
-    pub fn request(&self, frames: Option<u64>) -> soragen::Result<Request> {
+    pub fn request(&self, frames: Option<u64>, storyboard: Option<&Storyboard>) -> soragen::Result<Request> {
         Ok(Request {
             prompt: self.prompt.clone().unwrap_or_default(),
+            shots: storyboard.map(Storyboard::shots).transpose()?.unwrap_or_default(),
+            blend_chunks: self.blend_chunks,
             negative_prompt: self.negative_prompt.clone(),
             image: self.image.as_deref().map(|path| soragen::read_image(Path::new(path))).transpose()?,
             size: None,

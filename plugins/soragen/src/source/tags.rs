@@ -36,6 +36,7 @@ fn request(settings: &Settings, info: &ModelInfo) -> String {
         "shift": or(shift, info.shift),
         // Whether, not which: a file's name is nobody else's business.
         "image": settings.image.is_some(),
+        "storyboard": settings.storyboard.is_some(),
     })
     .to_string()
 }

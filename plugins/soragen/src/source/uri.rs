@@ -91,7 +91,11 @@ impl Address {
                     rate(value).ok_or_else(|| wrong(format!("as in 25 or 30000/1001, up to {MAX_RATE}")))?;
                 self.framerate = Some(rate);
             }
-            "storyboard" => self.storyboard = Some(value.into()),
+            "storyboard" => {
+                // On a line, so that it names no file.
+                soragen::Storyboard::inline(value).map_err(|e| e.to_string())?;
+                self.storyboard = Some(value.into());
+            }
             _ => {
                 return Err(format!(
                     "{key} cannot be said in an address, {} can; files and models are properties of the element",

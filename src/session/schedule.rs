@@ -1,0 +1,108 @@
+//! The shots of a request, on the frames of a model.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::request::{Shot, Transition};
+use crate::{Error, ModelInfo, Request, Result};
+
+/// Shots that are still to come.
+pub struct Schedule {
+    upcoming: VecDeque<Placed>,
+    total: Option<u64>,
+}
+
+/// A shot, from the frame nearest to its time.
+pub struct Placed {
+    pub frame: u64,
+    pub shot: Shot,
+}
+
+impl Schedule {
+    /// The shots of `request`, of which a plain prompt is one.
+    pub fn new(request: &mut Request, info: &ModelInfo, total: Option<u64>) -> Result<Self> {
+        let mut shots = std::mem::take(&mut request.shots);
+        let image = request.image.take();
+        match shots.first_mut() {
+            Some(first) => first.image = first.image.take().or(image),
+            None => shots.push(Shot {
+                start: Duration::ZERO,
+                prompt: std::mem::take(&mut request.prompt),
+                seed: None,
+                image,
+                transition: Transition::Cut,
+            }),
+        }
+        if !shots[0].start.is_zero() {
+            return refuse("the first shot starts at 0".into());
+        }
+        // There is nothing before it that it could go on from.
+        shots[0].transition = Transition::Cut;
+        if !shots.is_sorted_by(|a, b| a.start < b.start) {
+            return refuse("a shot starts no later than the one before it".into());
+        }
+        for shot in &shots {
+            let goes_on = shot.transition == Transition::Continue;
+            if goes_on && !info.causal {
+                return refuse(format!(
+                    "{} makes its video in one piece; its shots need a cut between them",
+                    info.name
+                ));
+            }
+            if goes_on && shot.image.is_some() {
+                return refuse("a shot that starts from an image needs a cut before it".into());
+            }
+            if shot.image.is_some() && !info.image_to_video {
+                return refuse(format!("{} cannot start from an image", info.name));
+            }
+        }
+        let place = |shot: Shot| Placed { frame: info.frame_at(shot.start), shot };
+        let upcoming = shots.into_iter().map(place).collect();
+        Ok(Self { upcoming, total })
+    }
+
+    /// The shots that are still to come.
+    pub fn shots(&self) -> impl Iterator<Item = &Shot> {
+        self.upcoming.iter().map(|placed| &placed.shot)
+    }
+
+    /// How many frames there are in all.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Where the next cut is, or the end.
+    pub fn next_cut(&self) -> Option<u64> {
+        let cut = self.upcoming.iter().find(|placed| placed.shot.transition == Transition::Cut);
+        cut.map(|placed| placed.frame).into_iter().chain(self.total).min()
+    }
+
+    /// How many frames are between cuts, from the first to the last.
+    pub fn takes(&self) -> Option<Vec<u64>> {
+        let total = self.total?;
+        let cuts = self.upcoming.iter().filter(|placed| placed.shot.transition == Transition::Cut);
+        let cuts: Vec<_> = cuts.map(|cut| cut.frame.min(total)).chain([total]).collect();
+        Some(cuts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
+    }
+
+    /// A shot that starts with the chunk of `length` frames after the `made` ones: a cut that has come, or another
+    /// prompt whose time is nearer to this chunk's first frame than to that of the next. A chunk that would not be
+    /// followed by one of the same take is the last chance.
+    pub fn due(&mut self, made: u64, length: u64) -> Option<Placed> {
+        let next = self.upcoming.front()?;
+        let after = made.saturating_add(length);
+        let due = match next.shot.transition {
+            _ if next.frame <= made => true,
+            Transition::Cut => false,
+            Transition::Continue => {
+                let last_chance = self.next_cut().is_some_and(|cut| next.frame < cut && after >= cut);
+                last_chance || (next.frame <= after && next.frame - made <= after - next.frame)
+            }
+        };
+        if due { self.upcoming.pop_front() } else { None }
+    }
+}
+
+fn refuse<T>(reason: String) -> Result<T> {
+    Err(Error::Request(reason))
+}

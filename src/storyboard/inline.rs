@@ -1,0 +1,38 @@
+//! `0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12`, on one line or several; a time without
+//! a prompt, at the end, is when the last shot ends.
+
+use super::{Builder, Fault, Storyboard, split_transition, time};
+use crate::request::Shot;
+
+/// Whether `text` begins like one.
+pub fn is(text: &str) -> bool {
+    let text = text.trim_start();
+    // A cue of WebVTT may begin with a time as well.
+    time::prefix(text).is_some_and(|(_, end)| !text[end..].trim_start().starts_with("-->"))
+}
+
+pub fn parse(text: &str) -> Result<Storyboard, Fault> {
+    let entries =
+        text.lines().enumerate().flat_map(|(i, line)| line.split('|').map(move |entry| (i + 1, entry)));
+    let entries: Vec<_> =
+        entries.map(|(line, entry)| (line, entry.trim())).filter(|(_, e)| !e.is_empty()).collect();
+    let mut builder = Builder::default();
+    let mut end = None;
+    for (i, &(line, entry)) in entries.iter().enumerate() {
+        let Some((start, length)) = time::prefix(entry) else {
+            return Err(Fault::new(line, format!("{entry:?} begins with no time, as 0:04 or 1:02:03.5")));
+        };
+        let (transition, prompt) = split_transition(entry[length..].trim_start());
+        if i == 0 && !start.is_zero() {
+            return Err(Fault::new(line, "the first shot starts at 0:00"));
+        }
+        if prompt.is_empty() && i > 0 && i + 1 == entries.len() {
+            end = Some(start);
+        } else if prompt.is_empty() && entries.len() == 1 {
+            return Err(Fault::new(line, "there is no shot in it"));
+        } else {
+            builder.add(line, Shot { start, prompt, seed: None, image: None, transition })?;
+        }
+    }
+    builder.finish(entries.last().map_or(1, |&(line, _)| line), end)
+}

@@ -1,0 +1,342 @@
+//! Shots on a timeline, as people write them down: TOML, SubRip, WebVTT, or a line of text.
+//!
+//! Which it is shows in the text itself. All say the same thing: from when on which prompt holds, and whether
+//! the video is cut there or goes on.
+//!
+//! ```
+//! use soragen::{Storyboard, Transition};
+//!
+//! let board = Storyboard::parse("0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12")?;
+//! assert_eq!(board.shots[2].prompt, "snow falls");
+//! assert_eq!(board.shots[2].transition, Transition::Cut);
+//! assert_eq!(board.end.unwrap().as_secs(), 12);
+//! # Ok::<(), soragen::Error>(())
+//! ```
+
+mod cues;
+mod inline;
+mod sheet;
+mod time;
+
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::request::{Shot, Transition};
+use crate::{Error, Result, picture};
+
+/// A text of a whole film's subtitles has a tenth of it.
+const MAX_BYTES: u64 = 1 << 20;
+const MAX_SHOTS: usize = 10_000;
+/// Pictures are all in memory at once.
+const MAX_IMAGES: usize = 100;
+
+/// Shots one after the other; the first starts at 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storyboard {
+    /// At least one. Images are files that are not read yet.
+    pub shots: Vec<Shot<PathBuf>>,
+    /// When the last one ends. `None`: it is the only one, and nothing says how long it is.
+    pub end: Option<Duration>,
+}
+
+/// What is wrong with a text, and the line where it is, from 1.
+#[derive(Debug, PartialEq)]
+struct Fault {
+    line: usize,
+    reason: String,
+}
+
+impl Fault {
+    fn new(line: usize, reason: impl Into<String>) -> Self {
+        Self { line, reason: reason.into() }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl Storyboard {
+    /// Reads a storyboard that is the text itself, if it begins with a time or has several lines, or a file's name.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`parse`](Self::parse).
+    pub fn open(text_or_path: &str) -> Result<Self> {
+        match inline::is(text_or_path) || text_or_path.trim().contains('\n') {
+            true => Self::parse(text_or_path),
+            false => Self::read(Path::new(text_or_path.trim())),
+        }
+    }
+
+    /// Reads the file `path`. Images that it names are looked for beside it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, [`Error::Invalid`] with the line if it is no storyboard, and
+    /// [`Error::Io`] if it cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(
+            |source| match source.kind() {
+                ErrorKind::NotFound => Error::NotFound {
+                    path: path.into(),
+                    hint: "name a storyboard file, or write `0:00 a prompt | 0:04 another`".into(),
+                },
+                _ => Error::Io { path: path.into(), source },
+            },
+        )?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(invalid(too_long()));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| invalid("not a text in UTF-8".into()))?;
+        let mut board = parse(&text).map_err(|fault| invalid(fault.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for image in board.shots.iter_mut().filter_map(|shot| shot.image.as_mut()) {
+            *image = folder.join(&*image);
+        }
+        Ok(board)
+    }
+
+    /// Reads a storyboard from its text.
+    ///
+    /// # Errors
+    /// [`Error::Request`] with the line if it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refuse = |reason: String| Error::Request(format!("storyboard: {reason}"));
+        if text.len() as u64 > MAX_BYTES {
+            return Err(refuse(too_long()));
+        }
+        parse(text).map_err(|fault| refuse(fault.to_string()))
+    }
+
+    /// Reads a storyboard on a line, as `0:00 a cat wakes | 0:04 the cat runs`; it can name no file.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if it is none.
+    pub fn inline(text: &str) -> Result<Self> {
+        if !inline::is(text) {
+            return Err(Error::Request("storyboard: it begins with 0:00, then a prompt".into()));
+        }
+        Self::parse(text)
+    }
+
+    /// The shots with their images read.
+    ///
+    /// # Errors
+    /// Those of [`read_image`](crate::read_image).
+    pub fn shots(&self) -> Result<Vec<Shot>> {
+        let load = |shot: &Shot<PathBuf>| {
+            let image = shot.image.as_deref().map(picture::read_image).transpose()?;
+            let Shot { start, prompt, seed, transition, .. } = shot.clone();
+            Ok(Shot { start, prompt, seed, image, transition })
+        };
+        self.shots.iter().map(load).collect()
+    }
+}
+
+/// What the text of a cue, as SubRip and WebVTT have it, says: markup is left out, and `(cut)` at its beginning
+/// is a transition.
+pub fn cue(text: &str) -> (Transition, String) {
+    split_transition(&cues::plain(text))
+}
+
+fn too_long() -> String {
+    format!("longer than {MAX_BYTES} bytes")
+}
+
+fn parse(text: &str) -> Result<Storyboard, Fault> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let has = |test: fn(&str) -> bool| text.lines().any(|line| test(line.trim()));
+    let mut board = if inline::is(text) {
+        inline::parse(text)?
+    } else if has(|line| line == "[[shot]]") {
+        sheet::parse(text)?
+    } else if has(|line| line.contains("-->")) {
+        cues::parse(text)?
+    } else {
+        return Err(Fault::new(
+            1,
+            "neither TOML with [[shot]], nor SubRip or WebVTT, nor `0:00 a prompt | 0:04 another`",
+        ));
+    };
+    // A last shot without an end is as long as the one before it.
+    if board.end.is_none()
+        && let [.., before, last] = board.shots.as_slice()
+    {
+        board.end = Some(last.start + (last.start - before.start));
+    }
+    Ok(board)
+}
+
+/// Puts shots together and looks after what every format has in common.
+#[derive(Default)]
+struct Builder(Vec<Shot<PathBuf>>);
+
+impl Builder {
+    fn add(&mut self, line: usize, shot: Shot<PathBuf>) -> Result<(), Fault> {
+        let fault = |reason: String| Err(Fault::new(line, reason));
+        if self.0.len() == MAX_SHOTS {
+            return fault(format!("more than {MAX_SHOTS} shots"));
+        }
+        if shot.prompt.is_empty() {
+            return fault("the prompt is empty; say what to show".into());
+        }
+        if let Some(before) = self.0.last()
+            && shot.start <= before.start
+        {
+            return fault("a shot starts no later than the one before it".into());
+        }
+        if shot.image.is_some() {
+            if shot.transition == Transition::Continue && !self.0.is_empty() {
+                return fault("an image starts anew; it needs transition = \"cut\"".into());
+            }
+            if self.0.iter().filter(|shot| shot.image.is_some()).count() == MAX_IMAGES {
+                return fault(format!("more than {MAX_IMAGES} images"));
+            }
+        }
+        self.0.push(shot);
+        Ok(())
+    }
+
+    fn finish(self, line: usize, end: Option<Duration>) -> Result<Storyboard, Fault> {
+        match (self.0.last(), end) {
+            (None, _) => Err(Fault::new(line, "there is no shot in it")),
+            (Some(last), Some(end)) if end <= last.start => {
+                Err(Fault::new(line, "the last shot ends before it starts"))
+            }
+            _ => Ok(Storyboard { shots: self.0, end }),
+        }
+    }
+}
+
+/// A prompt that may begin with `(cut)` or `(continue)`.
+fn split_transition(text: &str) -> (Transition, String) {
+    for (mark, transition) in [("(cut)", Transition::Cut), ("(continue)", Transition::Continue)] {
+        if let Some(start) = text.get(..mark.len())
+            && start.eq_ignore_ascii_case(mark)
+        {
+            return (transition, text[mark.len()..].trim().into());
+        }
+    }
+    (Transition::Continue, text.trim().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shot(seconds: f64, transition: Transition, prompt: &str) -> Shot<PathBuf> {
+        let start = Duration::from_secs_f64(seconds);
+        Shot { start, prompt: prompt.into(), seed: None, image: None, transition }
+    }
+
+    fn reason(text: &str) -> String {
+        Storyboard::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn all_formats_say_the_same() {
+        use Transition::{Continue, Cut};
+        let wanted = Storyboard {
+            shots: vec![
+                shot(0.0, Continue, "a cat wakes"),
+                shot(4.0, Continue, "the cat runs"),
+                shot(8.5, Cut, "snow falls & lies"),
+            ],
+            end: Some(Duration::from_secs(12)),
+        };
+        for text in [
+            "0:00 a cat wakes | 0:04 the cat runs | 0:08.5 (cut) snow falls & lies | 0:12",
+            "\u{feff}00:00 (cUt) a cat wakes\n0:04 (continue)the cat runs\n\n00:00:08,500(cut) snow falls & lies\n0:12\n",
+            "1\r\n00:00:00,000 --> 00:00:04,000\r\n<i>a cat</i>\r\nwakes\r\n\r\n2\r\n00:00:04,000 --> 00:00:07,000\r\n\
+             the cat runs\r\n\r\n3\r\n00:00:08,500 --> 00:00:12,000\r\n(cut) snow  falls &amp; lies\r\n",
+            "WEBVTT - a film\n\nNOTE not a cue\n\nSTYLE\n::cue { color: red }\n\nfirst\n00:00.000 --> 00:04.000 align:start\n\
+             <v Ann>a cat wakes</v>\n\n00:04.000 --> 00:07.000\nthe <c.loud>cat</c> runs\n\n\
+             00:08.500 --> 00:00:12.000\n(cut) snow falls &amp; lies",
+            "[[shot]]\nprompt = \"a cat wakes\"\nduration = 4\n[[shot]]\nprompt = \"the cat runs\"\nduration = 4.5\n\
+             transition = \"continue\"\n[[shot]]\nprompt = \"snow falls & lies\"\nduration = 3.5\ntransition = \"cut\"\n",
+        ] {
+            let mut made = Storyboard::parse(text).unwrap();
+            // Whatever it says of the first, there is nothing before it to be cut off from.
+            made.shots[0].transition = Continue;
+            assert_eq!(made, wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shot_in_toml_may_have_a_seed_and_an_image() {
+        let board = Storyboard::parse(
+            "[[shot]]\nprompt = \"a\"\nduration = 2\nseed = 7\nimage = \"a.png\"\n\
+             [[shot]]\nprompt = \"b\"\nimage = \"b.png\"\ntransition = \"cut\"",
+        )
+        .unwrap();
+        assert_eq!((board.shots[0].seed, board.shots[1].seed), (Some(7), None));
+        assert_eq!(board.shots[1].image.as_deref(), Some(Path::new("b.png")));
+        assert_eq!(board.end, Some(Duration::from_secs(4)), "as long as the one before");
+        let alone = Storyboard::parse("[[shot]]\nprompt = \"a\"").unwrap();
+        assert_eq!(alone.end, None);
+    }
+
+    #[test]
+    fn images_of_a_file_are_beside_it() {
+        let folder = std::env::temp_dir().join(format!("soragen-storyboard-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("film.toml");
+        std::fs::write(&file, "[[shot]]\nprompt = \"a\"\nimage = \"a.png\"").unwrap();
+        let board = Storyboard::open(&file.to_string_lossy());
+        std::fs::write(&file, "[[shot]]\nprompt = 3").unwrap();
+        let broken = Storyboard::read(&file);
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(board.unwrap().shots[0].image.as_deref(), Some(&*folder.join("a.png")));
+        let broken = broken.unwrap_err().to_string();
+        assert!(broken.contains("film.toml: line 2: "), "{broken}");
+        assert!(matches!(Storyboard::open("/no/such.srt"), Err(Error::NotFound { .. })));
+    }
+
+    #[test]
+    fn faults_have_a_line() {
+        for (text, line, word) in [
+            ("", 1, "neither"),
+            ("a cat", 1, "neither"),
+            ("0:00 a | 0:04 b | 0:04 c", 1, "no later"),
+            ("0:00 a\n0:04\n0:08 c", 2, "empty"),
+            ("0:01 a", 1, "0:00"),
+            ("0:00 a | b", 1, "time"),
+            ("0:00 a | 0:61 b", 1, "time"),
+            ("0:00 a | 99999999999999999999:00 b", 1, "time"),
+            ("0:00 a | 9999:00:00 b", 1, "time"),
+            ("0:00", 1, "no shot"),
+            ("1\n00:00:00,000 --> 00:00:04,000\n\n", 2, "empty"),
+            ("1\n00:00:00,000 --> soon\na\n", 2, "time"),
+            ("1\n00:00:05,000 --> 00:00:04,000\na\n", 3, "ends before"),
+            ("WEBVTT\n\n00:04.000 --> 00:05.000\na\n\n00:03.000 --> 00:06.000\nb", 6, "no later"),
+            ("[[shot]]\nprompt = \"a\"\n\n[[shot]]\nprompt = \"b\"", 1, "duration"),
+            ("[[shot]]\nprompt = \"a\"\nduration = -1", 3, "duration"),
+            ("[[shot]]\nprompt = \"a\"\nduration = nan", 3, "duration"),
+            ("[[shot]]\nprompt = \"a\"\nduration = 1e300", 3, "duration"),
+            ("[[shot]]\nprompt = \"a\"\nlength = 4", 3, "length"),
+            ("[[shot]]\nprompt = \"a\"\ntransition = \"fade\"", 3, "fade"),
+            ("[[shot]]\nprompt = \" \"", 1, "empty"),
+            ("[[shot]]\nprompt = \"a", 2, "string"),
+            ("[[shot]]\nprompt = \"a\"\nduration = 1\n[[shot]]\nprompt = \"b\"\nimage = \"b.png\"", 4, "cut"),
+        ] {
+            let reason = reason(text);
+            assert!(reason.contains(&format!("line {line}: ")), "{text:?}: {reason}");
+            assert!(reason.contains(word), "{text:?}: {reason}");
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_taken() {
+        let many: Vec<_> = (0..=MAX_SHOTS).map(|i| format!("{}:{:02} a", i / 60, i % 60)).collect();
+        assert!(reason(&many.join("|")).contains("more than"));
+        assert_eq!(
+            Storyboard::parse(&many[1..].join("|").replacen("0:01", "0:00", 1)).unwrap().shots.len(),
+            MAX_SHOTS
+        );
+        assert!(reason(&"0".repeat(MAX_BYTES as usize + 1)).contains("longer"));
+    }
+}

@@ -1,0 +1,63 @@
+//! TOML: `[[shot]]` with `prompt`, `duration` in seconds and, if wanted, `seed`, `image` and
+//! `transition = "cut"` or `"continue"`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Builder, Fault, Storyboard, time};
+use crate::request::{Shot, Transition};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sheet {
+    shot: Vec<Spanned<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    prompt: String,
+    /// Seconds.
+    duration: Option<Spanned<f64>>,
+    seed: Option<u64>,
+    image: Option<PathBuf>,
+    #[serde(default)]
+    transition: Transition,
+}
+
+pub fn parse(text: &str) -> Result<Storyboard, Fault> {
+    let line = |at: usize| 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
+    let sheet: Sheet = toml::from_str(text).map_err(|e| {
+        let at = e.span().map_or(0, |span| span.start);
+        Fault::new(line(at), e.message().lines().collect::<Vec<_>>().join("; "))
+    })?;
+    let mut builder = Builder::default();
+    let (mut start, mut end, mut last) = (Duration::ZERO, None, 1);
+    let count = sheet.shot.len();
+    for (i, entry) in sheet.shot.into_iter().enumerate() {
+        last = line(entry.span().start);
+        let Entry { prompt, duration, seed, image, transition } = entry.into_inner();
+        let shot = Shot { start, prompt: prompt.trim().into(), seed, image, transition };
+        builder.add(last, shot)?;
+        match duration {
+            Some(duration) => {
+                let at = line(duration.span().start);
+                let duration = time::seconds(duration.into_inner());
+                start +=
+                    duration.ok_or_else(|| Fault::new(at, "the duration is no number of seconds above 0"))?;
+                end = Some(start);
+            }
+            None if i + 1 == count => end = None,
+            None => {
+                return Err(Fault::new(
+                    last,
+                    "a duration in seconds is needed; only the last shot goes without",
+                ));
+            }
+        }
+    }
+    builder.finish(last, end)
+}

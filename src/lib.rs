@@ -51,5 +51,5 @@ pub use frames::Frames;
 pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
 pub use picture::read_image;
 pub use request::{Length, Request, Shot, Size, Transition};
-pub use session::{Phase, Progress, Session, Shown};
+pub use session::{Effort, Phase, Progress, Session, Shown};
 pub use storyboard::Storyboard;

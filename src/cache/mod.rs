@@ -50,8 +50,12 @@ impl Cache {
     }
 
     /// Where it is when nothing else is said: `soragen` in the user's cache folder
-    /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home.
+    /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home, and in
+    /// debug builds: what they make changes more often than their version.
     pub fn default_folder() -> Option<PathBuf> {
+        if cfg!(debug_assertions) {
+            return None;
+        }
         let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")))?;
         Some(caches.join("soragen"))

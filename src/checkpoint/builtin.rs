@@ -1,14 +1,11 @@
 //! The default model, compiled in.
 
-/// The bytes of one of its files, by its path in the model folder.
+/// Its files, by their paths in the model folder.
 #[cfg(feature = "builtin")]
-pub fn file(path: &str) -> Option<&'static [u8]> {
+pub static FILES: &[(&str, &[u8])] = {
     macro_rules! files {
         ($($path:literal),* $(,)?) => {
-            match path {
-                $($path => Some(include_bytes!(concat!("../../models/builtin/", $path)).as_slice()),)*
-                _ => None,
-            }
+            &[$(($path, include_bytes!(concat!("../../models/builtin/", $path)))),*]
         };
     }
     files![
@@ -22,10 +19,13 @@ pub fn file(path: &str) -> Option<&'static [u8]> {
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
     ]
-}
+};
 
 /// A build without the feature `builtin` has none.
 #[cfg(not(feature = "builtin"))]
-pub fn file(_path: &str) -> Option<&'static [u8]> {
-    None
+pub static FILES: &[(&str, &[u8])] = &[];
+
+/// The bytes of one of its files.
+pub fn file(path: &str) -> Option<&'static [u8]> {
+    FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
 }

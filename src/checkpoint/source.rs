@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Cursor};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
@@ -11,11 +12,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{builtin, gguf};
+use crate::cache::Key;
 use crate::error::plain;
 use crate::{Error, Result};
 
 /// Configurations and tokenizers are read whole; no real one comes near this size.
 const MAX_TEXT: u64 = 64 << 20;
+/// Files up to this size are read for the digest of a model.
+const MAX_DIGESTED: u64 = 1 << 20;
 
 /// Where a model's files are: compiled in, or in a folder laid out as diffusers does it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -183,6 +187,34 @@ impl Source {
             .collect()
     }
 
+    /// The digest of the whole model. Weights in a folder count by their file's size and time, everything else
+    /// by its content: they are too large to be read for this.
+    pub(crate) fn digest(&self) -> std::io::Result<Key> {
+        let mut key = Key::new("model");
+        match self {
+            Self::Builtin => {
+                for (name, bytes) in builtin::FILES {
+                    key = key.with(name, bytes);
+                }
+            }
+            Self::Folder(root) => {
+                // The folder may be moved.
+                for path in files(root, 2)? {
+                    let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+                    let metadata = path.metadata()?;
+                    key = if metadata.len() <= MAX_DIGESTED {
+                        key.with(&name, &std::fs::read(&path)?)
+                    } else {
+                        let time = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH);
+                        let time = time.unwrap_or_default().as_nanos();
+                        key.with(&name, format!("{} {time}", metadata.len()).as_bytes())
+                    };
+                }
+            }
+        }
+        Ok(key)
+    }
+
     /// An error about one of the files.
     pub fn invalid(&self, path: &str, reason: impl std::fmt::Display) -> Error {
         Error::Invalid { path: self.path(path), reason: reason.to_string() }
@@ -205,6 +237,22 @@ impl Source {
             hint: "the model folder is not complete; download it again".into(),
         }
     }
+}
+
+/// The files in `folder` and in those in it, so deep, in order.
+fn files(folder: &Path, deep: usize) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths =
+        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.sort();
+    let mut found = Vec::new();
+    for path in paths {
+        match path.is_dir() {
+            true if deep > 1 => found.extend(files(&path, deep - 1)?),
+            true => {}
+            false => found.push(path),
+        }
+    }
+    Ok(found)
 }
 
 fn mapped(paths: &[PathBuf], dtype: DType, device: &Device) -> candle_core::Result<VarBuilder<'static>> {

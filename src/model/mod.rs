@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use candle_core::{DType, Device};
-use once_cell::sync::Lazy;
+use once_cell::sync::{Lazy, OnceCell};
 
 pub use info::{ModelInfo, Sizes};
 pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
 
 use crate::autoencoder::{Autoencoder, Decoder};
+use crate::cache::Key;
 use crate::checkpoint::Source;
 use crate::scheduler::SchedulerConfig;
 use crate::text::TextEncoder;
@@ -60,6 +61,8 @@ pub struct Model {
     pub(crate) transformer: WanTransformer,
     pub(crate) autoencoder: Autoencoder,
     pub(crate) sampling: Sampling,
+    source: Source,
+    digest: OnceCell<Option<Key>>,
 }
 
 /// How its video is made.
@@ -71,13 +74,13 @@ pub(crate) enum Sampling {
 }
 
 /// What makes two opened models the same: where from, which device, which format, which decoder.
-type Key = (Source, candle_core::DeviceLocation, DType, Decoder);
+type Identity = (Source, candle_core::DeviceLocation, DType, Decoder);
 
 /// A model that is, or was, open; locked while it is being opened.
 type Slot = Arc<Mutex<Weak<Model>>>;
 
 /// The models that somebody holds, and those being opened: whoever wants the same waits for it.
-static OPEN: Lazy<Mutex<HashMap<Key, Slot>>> = Lazy::new(Mutex::default);
+static OPEN: Lazy<Mutex<HashMap<Identity, Slot>>> = Lazy::new(Mutex::default);
 
 impl Model {
     /// Opens `source`: `builtin`, or a folder in diffusers layout. A model that is open already with the
@@ -126,8 +129,27 @@ impl Model {
             transformer: WanTransformer::open(source, "transformer", dtype, &device)?,
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
             sampling,
+            source: source.clone(),
+            digest: OnceCell::new(),
             device,
             dtype,
+        })
+    }
+
+    /// What stands for the model, its number format and its device in the keys of what it makes; `None` if its
+    /// files cannot be read any more.
+    pub(crate) fn key(&self) -> Option<Key> {
+        *self.digest.get_or_init(|| {
+            let model = self.source.digest().ok()?;
+            let (device, dtype) = (format!("{:?}", self.device.location()), format!("{:?}", self.dtype));
+            let engine = Key::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
+                .with("on", std::env::consts::ARCH.as_bytes());
+            Some(
+                engine
+                    .with("model", model.hex().as_bytes())
+                    .with("device", device.as_bytes())
+                    .with("dtype", dtype.as_bytes()),
+            )
         })
     }
 

@@ -5,12 +5,14 @@
 //! models built on it differ is data: [`model::Causal`].
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
+use crate::cache::Key;
 use crate::model::{self, FirstFrame, Prediction, Sampler};
 use crate::transformer::{CausalConfig, KvCache};
 use crate::{Cancel, Result};
@@ -21,6 +23,13 @@ pub struct Causal {
     /// From noise to video, ending in 0; of the first chunk, and of the others.
     first_timesteps: Vec<f64>,
     timesteps: Vec<f64>,
+    /// What changes with the next chunk.
+    turn: Turn,
+    /// Stands for all chunks so far, if they are kept.
+    key: Option<Key>,
+    /// Chunks that had been made before, and that the transformer has not seen. It need not, unless one comes
+    /// that had not.
+    unseen: VecDeque<Turn>,
     text: Text,
     caches: Caches,
     /// The latents, chunk by chunk, that the prompt's cache remembers besides the sink, if they may be read again.
@@ -36,11 +45,27 @@ struct Caches {
     negative: KvCache,
 }
 
+/// What decides a chunk besides those before it.
+#[derive(Default)]
+struct Turn {
+    /// Another prompt, and in how many chunks it has all the weight.
+    prompt: Option<(String, u32)>,
+    negative: Option<String>,
+    /// Its latent frames, `first..first + count` of the take.
+    first: usize,
+    count: usize,
+    /// Stands for it and all before it.
+    key: Option<Key>,
+}
+
 /// The prompt, or what lies between two of them.
+#[derive(Default)]
 struct Text {
+    prompt: String,
+    negative: String,
     /// What the last chunk was made with.
     current: Option<(Tensor, Conditions)>,
-    /// In how many chunks the plan's prompt has all the weight; `None`: it has.
+    /// In how many chunks the prompt has all the weight; `None`: it has.
     chunks_left: Option<u32>,
     /// Whether it is the prompt that changes, and not the negative one alone.
     changes: bool,
@@ -53,10 +78,18 @@ impl Causal {
         let steps = plan.steps as usize;
         let own_steps = steps == config.timesteps.len();
         let first = config.first_timesteps.as_deref().unwrap_or(&config.timesteps);
+        let turn = Turn {
+            prompt: Some((plan.prompt.clone(), 0)),
+            negative: Some(plan.negative_prompt.clone()),
+            ..Turn::default()
+        };
         Self {
             first_timesteps: timesteps(first, if own_steps { first.len() } else { steps }, plan.shift),
             timesteps: timesteps(&config.timesteps, steps, plan.shift),
-            text: Text { current: None, chunks_left: Some(0), changes: true },
+            turn,
+            key: plan.key(),
+            unseen: VecDeque::new(),
+            text: Text::default(),
             caches: Caches { prompt: cache(), negative: cache() },
             past: VecDeque::new(),
             decoder: plan.model.autoencoder.decoder_state(),
@@ -65,15 +98,15 @@ impl Causal {
         }
     }
 
-    /// Has the plan's prompt read again before the next chunk. What is remembered of the finished frames stays.
-    pub fn forget_prompt(&mut self, plan: &Plan) {
-        self.text.chunks_left = Some(if self.text.current.is_some() { plan.blend_chunks } else { 0 });
-        self.text.changes = true;
+    /// Takes the plan's prompt from the next chunk on. What is remembered of the finished frames stays.
+    pub fn set_prompt(&mut self, plan: &Plan) {
+        let chunks = if self.latent_frames > 0 { plan.blend_chunks } else { 0 };
+        self.turn.prompt = Some((plan.prompt.clone(), chunks));
     }
 
     /// The same for the negative prompt.
-    pub fn forget_negative_prompt(&mut self) {
-        self.text.chunks_left.get_or_insert(0);
+    pub fn set_negative_prompt(&mut self, plan: &Plan) {
+        self.turn.negative = Some(plan.negative_prompt.clone());
     }
 
     /// Frames that the next chunk will have.
@@ -93,20 +126,68 @@ impl Causal {
     /// The frames of chunk `number`, the next, `[T, 3, H, W]`.
     pub fn next(&mut self, plan: &Plan, number: u64, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
         let count = self.next_latents(plan);
+        let mut turn = Turn { first: self.latent_frames, count, ..std::mem::take(&mut self.turn) };
+        self.key = self.key.map(|key| turn.follow(&key));
+        turn.key = self.key;
+        let latents = match plan.recall(turn.key, count) {
+            Some(latents) => {
+                report.recalled = true;
+                self.unseen.push_back(turn);
+                latents
+            }
+            None => {
+                while let Some(turn) = self.unseen.pop_front() {
+                    self.make(plan, turn, number, cancel, report)?;
+                }
+                self.make(plan, turn, number, cancel, report)?
+            }
+        };
+        self.latent_frames += count;
+
+        report.at(Phase::Decode, number, report.steps);
+        plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype)?, &mut self.decoder, cancel)
+    }
+
+    /// The latents of the chunk after those that the transformer has seen, which it sees now.
+    fn make(
+        &mut self,
+        plan: &Plan,
+        turn: Turn,
+        number: u64,
+        cancel: &Cancel,
+        report: &mut Report,
+    ) -> Result<Tensor> {
+        let Turn { first, count, key, .. } = turn;
+        self.text.turn(turn.prompt, turn.negative);
         if self.text.chunks_left.is_some() {
             report.at(Phase::Text, number, 0);
-            self.read_prompt(plan, cancel)?;
+            self.read_prompt(plan, first, cancel, report)?;
         }
         let Some((_, conditions)) = &self.text.current else {
             unreachable!("a prompt is read before the first chunk")
         };
-        let image = if self.latent_frames == 0 { plan.image_latents(cancel)? } else { None };
-        let latents = match image {
-            // There is nothing to denoise in it.
-            Some(image) if self.config.image == FirstFrame::Apart => image,
-            image => self.denoise(plan, conditions, count, image.as_ref(), number, cancel, report)?,
+        let latents = match plan.recall(key, count) {
+            Some(latents) => latents,
+            None => {
+                let image = if first == 0 { plan.image_latents(cancel)? } else { None };
+                let latents = match image {
+                    // There is nothing to denoise in it.
+                    Some(image) if self.config.image == FirstFrame::Apart => image,
+                    image => self.denoise(
+                        plan,
+                        conditions,
+                        first..first + count,
+                        image.as_ref(),
+                        number,
+                        cancel,
+                        report,
+                    )?,
+                };
+                check_finite(&latents)?;
+                plan.store(key, &latents);
+                latents
+            }
         };
-        check_finite(&latents)?;
         let t = self.config.context_noise;
         let input = latents.to_dtype(plan.model.dtype)?;
         let transformer = &plan.model.transformer;
@@ -114,30 +195,29 @@ impl Causal {
         if let Some(negative) = &conditions.negative {
             transformer.cache_chunk(&input, &[t], negative, &mut self.caches.negative, cancel)?;
         }
-        self.latent_frames += count;
+        report.forwards += conditions.count();
         if self.config.recache {
-            self.keep(input.clone())?;
+            self.keep(input, first + count)?;
         }
-
-        report.at(Phase::Decode, number, report.steps);
-        plan.model.autoencoder.decode(&input, &mut self.decoder, cancel)
+        Ok(latents)
     }
 
-    /// Makes a step towards the plan's prompt, the last unless it is to gain weight slowly.
-    fn read_prompt(&mut self, plan: &Plan, cancel: &Cancel) -> Result<()> {
+    /// Makes a step towards the prompt, the last unless it is to gain weight slowly.
+    fn read_prompt(&mut self, plan: &Plan, first: usize, cancel: &Cancel, report: &mut Report) -> Result<()> {
         let left = self.text.chunks_left.unwrap_or(0);
-        let prompt = plan.prompt_embeds(cancel)?;
+        let prompt = plan.embeds(&self.text.prompt, cancel)?;
         let embeds = match &self.text.current {
             // From wherever it is now, an equal part of the way with every chunk.
             Some((current, _)) if left > 0 => (current + ((prompt - current)? / f64::from(left + 1))?)?,
             _ => prompt,
         };
-        let conditions = plan.conditions_of(&embeds, cancel)?;
-        if self.config.recache && self.text.changes && self.latent_frames > 0 {
+        let conditions = plan.conditions(&embeds, &self.text.negative, cancel)?;
+        if self.config.recache && self.text.changes && first > 0 {
             let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
             cache.keep_sink()?;
             for latents in &self.past {
                 plan.model.transformer.cache_chunk(latents, &t, &conditions.prompt, cache, cancel)?;
+                report.forwards += 1;
             }
         }
         self.text.current = Some((embeds, conditions));
@@ -146,12 +226,12 @@ impl Causal {
         Ok(())
     }
 
-    /// Keeps `latents` to be read again, and lets go of those that are out of the window.
-    fn keep(&mut self, latents: Tensor) -> Result<()> {
+    /// Keeps `latents`, up to latent frame `seen`, to be read again, and lets go of those that are out of the window.
+    fn keep(&mut self, latents: Tensor, seen: usize) -> Result<()> {
         let (window, sink) = (self.config.window, self.config.sink);
         self.past.push_back(latents);
         let mut spare = self.past.iter().map(|chunk| chunk.dim(2)).sum::<candle_core::Result<usize>>()?;
-        spare -= window.min(self.latent_frames.saturating_sub(sink)).min(spare);
+        spare -= window.min(seen.saturating_sub(sink)).min(spare);
         while spare > 0
             && let Some(first) = self.past.pop_front()
         {
@@ -164,22 +244,23 @@ impl Causal {
         Ok(())
     }
 
-    /// `count` latent frames, the first of them `image` if there is one.
+    /// These latent frames, the first of them `image` if there is one.
     #[expect(clippy::too_many_arguments, reason = "each is something else")]
     fn denoise(
         &self,
         plan: &Plan,
         conditions: &Conditions,
-        count: usize,
+        frames: Range<usize>,
         image: Option<&Tensor>,
         number: u64,
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
         let transformer = &plan.model.transformer;
-        let timesteps = if self.latent_frames == 0 { &self.first_timesteps } else { &self.timesteps };
+        let (first, count) = (frames.start, frames.len());
+        let timesteps = if first == 0 { &self.first_timesteps } else { &self.timesteps };
         report.steps = timesteps.len() as u32 - 1;
-        let mut latents = start_with(image, plan.noise(self.latent_frames, count)?)?;
+        let mut latents = start_with(image, plan.noise(first, count)?)?;
         for (step, pair) in timesteps.windows(2).enumerate() {
             cancel.check()?;
             report.at(Phase::Denoise, number, step as u32);
@@ -197,6 +278,7 @@ impl Causal {
                 }
                 None => None,
             };
+            report.forwards += conditions.count();
             let predicted = plan.guide(prompt, negative)?;
             let (sigma, next) = (t / 1000.0, next / 1000.0);
             let moved = match self.config.sampler {
@@ -215,7 +297,7 @@ impl Causal {
                     };
                     match next > 0.0 {
                         true => {
-                            let noise = plan.fresh_noise(step, self.latent_frames, count)?;
+                            let noise = plan.fresh_noise(step, first, count)?;
                             ((clean * (1.0 - next))? + (noise * next)?)?
                         }
                         false => clean,
@@ -225,6 +307,35 @@ impl Causal {
             latents = start_with(image, moved)?;
         }
         Ok(latents)
+    }
+}
+
+impl Turn {
+    /// The key of this chunk after one of that key.
+    fn follow(&self, key: &Key) -> Key {
+        let mut key = *key;
+        if let Some((prompt, chunks)) = &self.prompt {
+            key = key.with("prompt", prompt.as_bytes()).with("blend", &chunks.to_le_bytes());
+        }
+        if let Some(negative) = &self.negative {
+            key = key.with("negative", negative.as_bytes());
+        }
+        key.with("latents", &(self.count as u64).to_le_bytes())
+    }
+}
+
+impl Text {
+    /// Has what is new read before the next chunk.
+    fn turn(&mut self, prompt: Option<(String, u32)>, negative: Option<String>) {
+        if let Some(negative) = negative {
+            self.negative = negative;
+            self.chunks_left.get_or_insert(0);
+        }
+        if let Some((prompt, chunks)) = prompt {
+            self.prompt = prompt;
+            self.chunks_left = Some(chunks);
+            self.changes = true;
+        }
     }
 }
 

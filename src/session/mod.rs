@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
 use crate::request::Transition;
-use crate::{Cancel, Error, Frames, Model, Request, Result, Size};
+use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
 use plan::{Plan, check_prompt};
 use schedule::{Placed, Schedule};
 
@@ -56,9 +56,19 @@ pub struct Shown {
     pub cut: bool,
 }
 
+/// What a session has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Times that the transformer ran.
+    pub forwards: u64,
+    /// Frames whose latents had been made before, and were only decoded.
+    pub recalled: u64,
+}
+
 /// One running generation: the next chunk, a new prompt. The same request gives the same frames.
 pub struct Session {
     plan: Plan,
+    effort: Effort,
     schedule: Schedule,
     /// Of the take that is being made.
     sampler: Sampler,
@@ -85,6 +95,10 @@ struct Report<'a> {
     to: &'a mut dyn FnMut(Progress),
     steps: u32,
     frame: u64,
+    /// Times that the transformer ran for this chunk.
+    forwards: u64,
+    /// Whether its latents had been made before.
+    recalled: bool,
 }
 
 impl Report<'_> {
@@ -100,9 +114,24 @@ impl Session {
     /// [`Error::Request`] says what the model cannot do and what it can.
     pub fn new(model: Arc<Model>, request: Request) -> Result<Self> {
         let (plan, schedule) = Plan::new(model, request)?;
+        Self::start(plan, schedule)
+    }
+
+    /// The same, with latents kept in `cache`: what is in there is not made again.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_cache(model: Arc<Model>, request: Request, cache: Cache) -> Result<Self> {
+        let (mut plan, schedule) = Plan::new(model, request)?;
+        plan.cache = Some(cache);
+        Self::start(plan, schedule)
+    }
+
+    fn start(plan: Plan, schedule: Schedule) -> Result<Self> {
         let sampler = Sampler::new(&plan)?;
         Ok(Self {
             plan,
+            effort: Effort::default(),
             schedule,
             sampler,
             take_end: None,
@@ -123,6 +152,11 @@ impl Session {
     /// How many frames there will be in all; `None` if it goes on for ever.
     pub fn total_frames(&self) -> Option<u64> {
         self.schedule.total()
+    }
+
+    /// What was done so far.
+    pub fn effort(&self) -> Effort {
+        self.effort
     }
 
     /// What the chunk made last shows; before the first nothing.
@@ -149,7 +183,7 @@ impl Session {
         self.check_changeable()?;
         self.plan.set_negative_prompt(prompt)?;
         if let Sampler::Causal(sampler) = &mut self.sampler {
-            sampler.forget_negative_prompt();
+            sampler.set_negative_prompt(&self.plan);
         }
         Ok(())
     }
@@ -181,12 +215,16 @@ impl Session {
         // Half of a chunk may be in the caches if this fails.
         self.spent = true;
         self.begin_shots()?;
-        let mut report = Report { to: progress, steps: self.plan.steps, frame: self.made };
+        let mut report =
+            Report { to: progress, steps: self.plan.steps, frame: self.made, forwards: 0, recalled: false };
         let frames = match &mut self.sampler {
             Sampler::Whole(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
             Sampler::Causal(sampler) => sampler.next(&self.plan, self.chunks, cancel, &mut report)?,
         };
+        let (forwards, recalled) = (report.forwards, report.recalled);
         let frames = self.finish(&frames)?;
+        self.effort.forwards += forwards;
+        self.effort.recalled += if recalled { frames.len() as u64 } else { 0 };
         self.made += frames.len() as u64;
         self.chunks += 1;
         self.spent = false;
@@ -206,14 +244,14 @@ impl Session {
                 self.plan.begin_take(self.take_end.map(|end| end.saturating_sub(self.made)));
                 self.sampler = Sampler::new(&self.plan)?;
             } else {
-                self.sampler.forget_prompt(&self.plan);
+                self.sampler.set_prompt(&self.plan);
             }
             begun = Some(cut || begun.unwrap_or(false));
             self.begun += 1;
         }
         if let Some(prompt) = self.prompt.take() {
             self.plan.prompt = prompt;
-            self.sampler.forget_prompt(&self.plan);
+            self.sampler.set_prompt(&self.plan);
             begun = begun.or(Some(false));
             self.begun += 1;
         }
@@ -258,10 +296,10 @@ impl Sampler {
         }
     }
 
-    fn forget_prompt(&mut self, plan: &Plan) {
+    fn set_prompt(&mut self, plan: &Plan) {
         match self {
             Self::Whole(_) => {}
-            Self::Causal(sampler) => sampler.forget_prompt(plan),
+            Self::Causal(sampler) => sampler.set_prompt(plan),
         }
     }
 }

@@ -6,8 +6,9 @@ use candle_core::{DType, Tensor};
 use image::RgbImage;
 
 use super::schedule::Schedule;
+use crate::cache::{Cache, Key};
 use crate::model::Sampling;
-use crate::noise::Key;
+use crate::noise;
 use crate::picture::{self, Fit};
 use crate::request::Shot;
 use crate::transformer::Context;
@@ -29,10 +30,11 @@ pub struct Plan {
     pub seed: u64,
     /// The take that is being made.
     take: Take,
+    pub negative_prompt: String,
     guidance_scale: f64,
-    negative_prompt: String,
     request_seed: u64,
     initial_latents: Option<Tensor>,
+    pub cache: Option<Cache>,
 }
 
 /// What lies between two cuts: nothing is remembered from before it.
@@ -51,6 +53,13 @@ struct Take {
 pub struct Conditions {
     pub prompt: Context,
     pub negative: Option<Context>,
+}
+
+impl Conditions {
+    /// How many times the transformer runs for them.
+    pub fn count(&self) -> u64 {
+        1 + u64::from(self.negative.is_some())
+    }
 }
 
 impl Plan {
@@ -112,6 +121,7 @@ impl Plan {
             request_seed: request.seed,
             take: Take::default(),
             initial_latents: None,
+            cache: None,
             model,
         };
         for shot in schedule.shots() {
@@ -208,7 +218,7 @@ impl Plan {
     }
 
     fn draw(&self, first: usize, step: u64, count: usize) -> Result<Tensor> {
-        let key = Key { seed: self.seed, shot: self.take.number, chunk: first as u64, step };
+        let key = noise::Key { seed: self.seed, shot: self.take.number, chunk: first as u64, step };
         key.normal(self.latent_shape(count).as_slice(), &self.model.device)
     }
 
@@ -229,21 +239,55 @@ impl Plan {
         Ok(Some(self.model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?))
     }
 
-    pub fn conditions(&self, cancel: &Cancel) -> Result<Conditions> {
-        self.conditions_of(&self.prompt_embeds(cancel)?, cancel)
+    /// Everything that decides the take's latents but the prompts; `None` if nobody wants to know.
+    pub fn key(&self) -> Option<Key> {
+        if self.cache.is_none() || self.initial_latents.is_some() {
+            return None;
+        }
+        let mut key = self.model.key()?;
+        let shift = self.shift.map_or(0, f64::to_bits);
+        for (name, number) in [
+            ("width", self.size.width.into()),
+            ("height", self.size.height.into()),
+            ("steps", self.steps.into()),
+            ("shift", shift),
+            ("guidance", self.guidance_scale.to_bits()),
+            ("seed", self.seed),
+            ("take", self.take.number),
+        ] {
+            key = key.with(name, &number.to_le_bytes());
+        }
+        if let Some(image) = &self.take.image {
+            key = key.with("image", format!("{}x{}", image.width(), image.height()).as_bytes());
+            key = key.with("pixels", image.as_raw());
+        }
+        Some(key)
     }
 
-    /// The prompt's embedding, f32.
-    pub fn prompt_embeds(&self, cancel: &Cancel) -> Result<Tensor> {
-        Ok(self.model.text.encode(&self.prompt, cancel)?.to_dtype(DType::F32)?)
+    /// `count` latent frames that were made before.
+    pub fn recall(&self, key: Option<Key>, count: usize) -> Option<Tensor> {
+        let latents = self.cache.as_ref()?.get(&key?, &self.model.device)?;
+        (latents.dims() == self.latent_shape(count)).then_some(latents)
     }
 
-    /// With `prompt` as the prompt's embedding.
-    pub fn conditions_of(&self, prompt: &Tensor, cancel: &Cancel) -> Result<Conditions> {
+    /// Keeps `latents` for whoever asks for them again.
+    pub fn store(&self, key: Option<Key>, latents: &Tensor) {
+        if let (Some(cache), Some(key)) = (&self.cache, key) {
+            cache.put(&key, latents);
+        }
+    }
+
+    /// The embedding of `prompt`, f32.
+    pub fn embeds(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+        Ok(self.model.text.encode(prompt, cancel)?.to_dtype(DType::F32)?)
+    }
+
+    /// Of a prompt's embedding and of what not to show.
+    pub fn conditions(&self, prompt: &Tensor, negative: &str, cancel: &Cancel) -> Result<Conditions> {
         let context = |embeds: &Tensor| self.model.transformer.context(&embeds.to_dtype(self.model.dtype)?);
         // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
         let negative = (self.guidance_scale > 1.0)
-            .then(|| context(&self.model.text.encode(&self.negative_prompt, cancel)?))
+            .then(|| context(&self.model.text.encode(negative, cancel)?))
             .transpose()?;
         Ok(Conditions { prompt: context(prompt)?, negative })
     }

@@ -15,6 +15,8 @@ use crate::{Cancel, Result};
 pub struct Whole {
     scheduler: Scheduler,
     latents: Option<Tensor>,
+    /// Whether they were made before.
+    recalled: bool,
     decoder: DecoderState,
     decoded: usize,
 }
@@ -24,6 +26,7 @@ impl Whole {
         Ok(Self {
             scheduler: config.start(plan.steps, plan.shift)?,
             latents: None,
+            recalled: false,
             decoder: plan.model.autoencoder.decoder_state(),
             decoded: 0,
         })
@@ -38,6 +41,7 @@ impl Whole {
                 self.latents.insert(latents)
             }
         };
+        report.recalled = self.recalled;
         report.at(Phase::Decode, 0, plan.steps);
         let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype)?;
         self.decoded += 1;
@@ -45,10 +49,20 @@ impl Whole {
     }
 
     fn sample(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
-        report.at(Phase::Text, 0, 0);
-        let conditions = plan.conditions(cancel)?;
-        let image = plan.image_latents(cancel)?;
         let frames = plan.latent_frames().unwrap_or(1);
+        let key = plan.key().map(|key| {
+            let key =
+                key.with("prompt", plan.prompt.as_bytes()).with("negative", plan.negative_prompt.as_bytes());
+            key.with("latents", &(frames as u64).to_le_bytes())
+        });
+        if let Some(latents) = plan.recall(key, frames) {
+            self.recalled = true;
+            return Ok(latents);
+        }
+        report.at(Phase::Text, 0, 0);
+        let conditions =
+            plan.conditions(&plan.embeds(&plan.prompt, cancel)?, &plan.negative_prompt, cancel)?;
+        let image = plan.image_latents(cancel)?;
         let mut latents = plan.noise(0, frames)?;
         for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
             cancel.check()?;
@@ -62,10 +76,13 @@ impl Whole {
                 None => (latents.clone(), vec![t]),
             };
             let velocity = velocity(plan, &conditions, &input, &timesteps, cancel)?;
+            report.forwards += conditions.count();
             latents = self.scheduler.step(step, &velocity, &latents, || plan.fresh_noise(step, 0, frames))?;
             check_finite(&latents)?;
         }
-        start_with(image.as_ref(), latents)
+        let latents = start_with(image.as_ref(), latents)?;
+        plan.store(key, &latents);
+        Ok(latents)
     }
 }
 

@@ -4,5 +4,6 @@ mod autoencoder;
 mod scheduler;
 mod session;
 mod shapes;
+mod shots;
 mod transformer;
 mod umt5;

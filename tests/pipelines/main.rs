@@ -6,4 +6,7 @@ mod cancel;
 mod caps;
 mod errors;
 mod frames;
+mod live;
+mod scripts;
+mod storyboard;
 mod support;

@@ -14,7 +14,10 @@ mkdir -p "$(dirname "$out")"
 # The file gets its name when it is whole.
 partial="$out.part"
 trap 'rm -f "$partial"' EXIT
-gst-launch-1.0 -e -q soragen storyboard="$storyboard" "$@" ! x264enc ! h264parse ! mp4mux ! \
+# Quoted for gst-launch, to which | and ( would mean something.
+quoted=\"$(printf '%s' "$storyboard" | sed 's/[\\"]/\\&/g')\"
+# Without look-ahead: until one key frame has left the encoder it takes no order for another.
+gst-launch-1.0 -e -q soragen storyboard="$quoted" "$@" ! x264enc tune=zerolatency ! h264parse ! mp4mux ! \
     filesink location="$partial"
 mv "$partial" "$out"
 echo "$out"

@@ -40,7 +40,7 @@ fn flow(description: &str) -> (Vec<Item>, Vec<gst::Structure>) {
                 let structure = event.structure();
                 if let Ok(unit) = gst_video::DownstreamForceKeyUnitEvent::parse(event) {
                     assert!(unit.all_headers);
-                    items.push(Item::KeyUnit(unit.running_time.unwrap().nseconds()));
+                    items.push(Item::KeyUnit(unit.timestamp.unwrap().nseconds()));
                 } else if let Some(shot) = structure.filter(|s| s.name() == "soragen-shot") {
                     items.push(Item::Shot {
                         index: shot.get("index").unwrap(),
@@ -77,7 +77,13 @@ fn flow(description: &str) -> (Vec<Item>, Vec<gst::Structure>) {
 fn every_shot_is_announced_before_its_first_frame() {
     let (items, messages) = flow(&format!("{} ! fakesink", source(&format!("seed=5 storyboard=\"{FILM}\""))));
     let frame = |n: u64| n * 62_500_000;
-    let shot = |index, prompt: &str, n, cut| Item::Shot { index, prompt: prompt.into(), seed: 5, start: frame(n), cut };
+    let shot = |index, prompt: &str, n, cut| Item::Shot {
+        index,
+        prompt: prompt.into(),
+        seed: 5,
+        start: frame(n),
+        cut,
+    };
     let mut wanted = Vec::new();
     for n in 0..32 {
         match n {
@@ -195,15 +201,17 @@ fn a_new_prompt_is_in_the_chunk_that_is_announced() {
 #[test]
 fn encoders_begin_anew_at_every_cut() {
     // A key frame at will only, but for the first.
-    let film = "0:00 the red fox | 0:00.5 (cut) a blue bird | 0:01 the green cat | 0:01.4375 (cut) snow | 0:02";
+    let film =
+        "0:00 the red fox | 0:00.5 (cut) a blue bird | 0:01 the green cat | 0:01.4375 (cut) snow | 0:02";
     let encoded = samples(&format!(
-        "{} ! x264enc key-int-max=1000 option-string=scenecut=0:bframes=0 ! h264parse",
+        "{} ! x264enc tune=zerolatency key-int-max=1000 option-string=scenecut=0 ! h264parse",
         source(&format!("storyboard=\"{film}\""))
     ));
     let keys = encoded.iter().map(|sample| sample.buffer().unwrap());
     let keys: Vec<_> = keys.filter(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)).collect();
     let first = encoded[0].buffer().unwrap().pts().unwrap();
-    let frames: Vec<_> = keys.iter().map(|key| (key.pts().unwrap() - first).nseconds() / 62_500_000).collect();
+    let frames: Vec<_> =
+        keys.iter().map(|key| (key.pts().unwrap() - first).nseconds() / 62_500_000).collect();
     assert_eq!(frames, [0, 8, 23]);
 }
 

@@ -60,7 +60,8 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
 
     let folder = tempfile::tempdir().unwrap();
     let (board, made) = (folder.path().join("film.toml"), folder.path().join("film.mp4"));
-    let shot = |prompt: &str| format!("[[shot]]\nprompt = \"{prompt}\"\nduration = 0.5\ntransition = \"cut\"\n");
+    let shot =
+        |prompt: &str| format!("[[shot]]\nprompt = \"{prompt}\"\nduration = 0.5\ntransition = \"cut\"\n");
     std::fs::write(&board, shot("the red fox") + &shot("a blue bird") + &shot("snow")).unwrap();
     let mut command = soragen(["render", "--storyboard"]);
     command.arg(&board).arg("--model").arg(path("miniature")).arg("-o").arg(&made);
@@ -68,7 +69,8 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     gst::init().unwrap();
-    let description = format!("filesrc location={} ! qtdemux ! h264parse ! appsink name=sink", made.display());
+    let description =
+        format!("filesrc location={} ! qtdemux ! h264parse ! appsink name=sink", made.display());
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     sink.set_property("sync", false);

@@ -56,7 +56,8 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
     let mut session = Session::new(model, request)?;
-    let about = About { size: session.size(), frame_rate: info.frame_rate, title };
+    let about =
+        About { size: session.size(), frame_rate: info.frame_rate, title, cuts: args.storyboard.is_some() };
     let mut writer = kind.create(&args.output, &about)?;
 
     let bar = progress_bar(session.total_frames());

@@ -10,7 +10,7 @@ use crate::cache::{Cache, Key};
 use crate::model::Sampling;
 use crate::noise;
 use crate::picture::{self, Fit};
-use crate::request::Shot;
+use crate::request::{Shot, Transition};
 use crate::transformer::Context;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
@@ -138,7 +138,9 @@ impl Plan {
     pub fn begin(&mut self, shot: Shot) {
         self.prompt = shot.prompt;
         self.seed = shot.seed.unwrap_or(self.request_seed);
-        self.take.image = shot.image;
+        if shot.transition == Transition::Cut {
+            self.take.image = shot.image;
+        }
     }
 
     /// `None` is the model's own.

@@ -5,5 +5,6 @@ mod cache;
 mod scheduler;
 mod session;
 mod shapes;
+mod shots;
 mod transformer;
 mod umt5;

@@ -7,4 +7,7 @@ mod caps;
 mod clients;
 mod errors;
 mod frames;
+mod live;
+mod scripts;
+mod storyboard;
 mod support;

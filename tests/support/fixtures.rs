@@ -1,7 +1,7 @@
 //! What the reference computed: files in `tests/fixtures`, made by the scripts in `tests/reference`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use soragen::checkpoint::Source;
@@ -9,6 +9,28 @@ use soragen::checkpoint::Source;
 /// The path of a fixture.
 pub fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("a file")),
+        }
+    }
+}
+
+/// The causal model in miniature with `change` made to its `soragen.json`.
+pub fn miniature(change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&path("miniature"), folder.path());
+    let mut config = json("miniature/soragen.json");
+    change(&mut config);
+    std::fs::write(folder.path().join("soragen.json"), config.to_string()).expect("a file");
+    folder
 }
 
 /// The tensors of a `.safetensors` fixture.

@@ -17,6 +17,8 @@ pub struct About {
     /// Frames a second, as a fraction.
     pub frame_rate: (u32, u32),
     pub title: String,
+    /// Whether there may be cuts.
+    pub cuts: bool,
 }
 
 /// Takes the frames in order.

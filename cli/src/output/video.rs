@@ -70,7 +70,13 @@ impl Writer {
         let description = format!(
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
              video/x-raw,format=I420,colorimetry={colorimetry},chroma-site=mpeg2 ! {} ! filesink name=sink",
-            container.elements()
+            // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
+            // order for another.
+            if about.cuts {
+                container.elements().replace("x264enc", "x264enc tune=zerolatency")
+            } else {
+                container.elements().into()
+            }
         );
         let pipeline = gst::parse::launch(&description)
             .map_err(|e| {
@@ -149,7 +155,6 @@ impl super::Writer for Writer {
         let event = gst_video::DownstreamForceKeyUnitEvent::builder()
             .timestamp(time)
             .stream_time(time)
-            .running_time(time)
             .all_headers(true)
             .build();
         self.source.send_event(event);

@@ -203,6 +203,15 @@ fn noise_that_does_not_fit() {
 }
 
 #[test]
+fn storyboards_that_are_none() {
+    for (board, word) in [("film.srt", "not found"), ("0:00 a\nb", "line 2"), ("0:00 a | 0:00 b", "line 1")] {
+        let mut command = soragen(["render", "--storyboard", board, "--model"]);
+        command.arg(soragen_tests::fixtures::path("miniature"));
+        assert_fails(board, command, "out.mp4", word);
+    }
+}
+
+#[test]
 fn bad_usage() {
     let model = model("t2v-unipc");
     for arguments in [
@@ -210,6 +219,7 @@ fn bad_usage() {
         &["render"],
         &["paint"],
         &["render", "a fox", "--paint"],
+        &["render", "a fox", "--storyboard", "0:00 a fox"],
         &["render", "a fox", "--size", "big"],
         &["render", "a fox", "--size", "0x32"],
         &["render", "a fox", "--frames", "0"],

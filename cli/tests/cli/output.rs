@@ -55,6 +55,39 @@ fn a_causal_model_is_rendered_too() {
 }
 
 #[test]
+fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
+    use gst::prelude::*;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (board, made) = (folder.path().join("film.toml"), folder.path().join("film.mp4"));
+    let shot =
+        |prompt: &str| format!("[[shot]]\nprompt = \"{prompt}\"\nduration = 0.5\ntransition = \"cut\"\n");
+    std::fs::write(&board, shot("the red fox") + &shot("a blue bird") + &shot("snow")).unwrap();
+    let mut command = soragen(["render", "--storyboard"]);
+    command.arg(&board).arg("--model").arg(path("miniature")).arg("-o").arg(&made);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+
+    gst::init().unwrap();
+    let description =
+        format!("filesrc location={} ! qtdemux ! h264parse ! appsink name=sink", made.display());
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    sink.set_property("sync", false);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut times: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok())
+        .map(|sample| {
+            let buffer = sample.buffer().unwrap();
+            (buffer.pts().unwrap(), !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT))
+        })
+        .collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    times.sort();
+    let keys: Vec<_> = (0..times.len()).filter(|&n| times[n].1).collect();
+    assert_eq!((times.len(), keys), (24, vec![0, 8, 16]));
+}
+
+#[test]
 fn pictures_are_numbered_frames() {
     let folder = rendered("t2v-euler", "frame-%03d.png");
     let expected = expected("t2v-euler");

@@ -205,16 +205,13 @@ impl SoraGen {
         let _ =
             element.post_message(gst::message::Element::builder(structure.clone()).src(&*element).build());
         // The base class puts these before the buffer that is being filled, and after its segment.
-        let segment = element.segment();
-        let forwards = segment.rate() > 0.0;
-        if shot.cut && goes_on && forwards {
+        if shot.cut && goes_on && element.segment().rate() > 0.0 {
             let time = gst::ClockTime::from_nseconds(due.start);
-            let running =
-                segment.downcast_ref::<gst::ClockTime>().and_then(|segment| segment.to_running_time(time));
+            // Without a running time, which means this frame: an encoder that shifts its times (x264enc) compares one
+            // with a shifted one, and would take this for one too many.
             let event = gst_video::DownstreamForceKeyUnitEvent::builder()
                 .timestamp(time)
                 .stream_time(time)
-                .running_time(running)
                 .all_headers(true)
                 .count(u32::try_from(shot.index).unwrap_or(u32::MAX))
                 .build();

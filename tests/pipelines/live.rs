@@ -1,0 +1,84 @@
+//! Live: the clock goes on whatever the model does.
+
+use gst::prelude::*;
+use soragen_tests::fixtures::path;
+
+use crate::support::init;
+
+/// A live source of `arguments` under a clock that stands still until it is told otherwise.
+fn live(arguments: &str) -> (gst::Pipeline, gst_check::TestClock, gst::Element) {
+    init();
+    let description = format!(
+        "soragen name=source is-live=true model=\"{}\" prompt=\"the red fox\" {arguments} ! video/x-raw,format=RGB ! \
+         appsink name=sink sync=false",
+        path("miniature").display()
+    );
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let clock = gst_check::TestClock::new();
+    pipeline.use_clock(Some(&clock));
+    let source = pipeline.by_name("source").unwrap();
+    (pipeline, clock, source)
+}
+
+fn frames(pipeline: &gst::Pipeline) -> Vec<gst::Sample> {
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    std::iter::from_fn(|| sink.pull_sample().ok()).collect()
+}
+
+fn pixels(sample: &gst::Sample) -> Vec<u8> {
+    sample.buffer().unwrap().map_readable().unwrap().to_vec()
+}
+
+#[test]
+fn where_the_model_is_late_the_last_frame_is_held() {
+    // The second chunk takes a thousand steps, and it is late from the beginning.
+    let (pipeline, clock, source) = live("steps=1000 guidance-scale=1 num-buffers=12");
+    pipeline.set_state(gst::State::Playing).unwrap();
+    clock.set_time(gst::ClockTime::from_seconds(3600));
+    let made = frames(&pipeline);
+    let stats = source.property::<gst::Structure>("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+
+    assert_eq!(made.len(), 12);
+    for (n, sample) in made.iter().enumerate() {
+        // The time goes on as if nothing were.
+        assert_eq!(sample.buffer().unwrap().pts().unwrap().nseconds(), n as u64 * 62_500_000, "frame {n}");
+        assert_eq!(pixels(sample) == pixels(&made[4]), n >= 4, "frame {n}");
+    }
+    assert_eq!(stats.get::<u64>("late").unwrap(), 7);
+    assert_eq!(stats.get::<u64>("frames").unwrap(), 5);
+}
+
+#[test]
+fn where_it_is_in_time_nothing_is_held_or_lost() {
+    // The clock stands at the beginning: nothing is late for as long as this takes.
+    let (pipeline, _clock, source) = live("seed=3 num-buffers=5");
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let made: Vec<_> = frames(&pipeline).iter().map(pixels).collect();
+    let stats = source.property::<gst::Structure>("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(stats.get::<u64>("late").unwrap(), 0);
+    let file = format!(
+        "soragen seed=3 duration=312500000 model=\"{}\" prompt=\"the red fox\" ! video/x-raw,format=RGB",
+        path("miniature").display()
+    );
+    assert!(crate::support::samples(&file).iter().map(pixels).eq(made));
+}
+
+#[test]
+fn it_says_that_it_is_live_and_a_frame_late() {
+    let (pipeline, _clock, source) = live("");
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    sink.pull_sample().unwrap();
+    let mut latency = gst::query::Latency::new();
+    assert!(source.query(&mut latency));
+    let (live, least, _) = latency.result();
+    assert!(live);
+    assert_eq!(least.nseconds(), 62_500_000);
+    let mut seeking = gst::query::Seeking::new(gst::Format::Time);
+    assert!(source.query(&mut seeking));
+    assert!(!seeking.result().0, "what is live cannot be sought in");
+    assert_eq!(source.query_duration::<gst::ClockTime>(), None, "nor has it an end");
+    pipeline.set_state(gst::State::Null).unwrap();
+}

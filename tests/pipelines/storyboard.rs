@@ -1,0 +1,227 @@
+//! Shots: which frame is whose, what is said of them, and where encoders begin anew.
+
+use gst::prelude::*;
+use soragen_tests::fixtures::path;
+
+use crate::support::{init, samples};
+
+const FILM: &str = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
+
+fn source(arguments: &str) -> String {
+    format!("soragen model=\"{}\" {arguments}", path("miniature").display())
+}
+
+fn pixels(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
+    samples.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
+}
+
+/// What goes over a pad: buffers by their time, and the events of shots and key frames.
+#[derive(Clone, Debug, PartialEq)]
+enum Item {
+    Buffer(u64),
+    Shot { index: u64, prompt: String, seed: u64, start: u64, cut: bool },
+    KeyUnit(u64),
+}
+
+/// Runs `description` to its end and returns what leaves the element `source`, and the messages about shots.
+fn flow(description: &str) -> (Vec<Item>, Vec<gst::Structure>) {
+    init();
+    let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let source = pipeline.iterate_sources().next().unwrap().unwrap();
+    let items = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    source.static_pad("src").unwrap().add_probe(mask, {
+        let items = items.clone();
+        move |_, info| {
+            let mut items = items.lock().unwrap();
+            if let Some(buffer) = info.buffer() {
+                items.push(Item::Buffer(buffer.pts().unwrap().nseconds()));
+            } else if let Some(event) = info.event() {
+                let structure = event.structure();
+                if let Ok(unit) = gst_video::DownstreamForceKeyUnitEvent::parse(event) {
+                    assert!(unit.all_headers);
+                    items.push(Item::KeyUnit(unit.timestamp.unwrap().nseconds()));
+                } else if let Some(shot) = structure.filter(|s| s.name() == "soragen-shot") {
+                    items.push(Item::Shot {
+                        index: shot.get("index").unwrap(),
+                        prompt: shot.get("prompt").unwrap(),
+                        seed: shot.get("seed").unwrap(),
+                        start: shot.get("start").unwrap(),
+                        cut: shot.get("cut").unwrap(),
+                    });
+                }
+            }
+            gst::PadProbeReturn::Ok
+        }
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut messages = Vec::new();
+    let bus = pipeline.bus().unwrap();
+    loop {
+        let message = bus.timed_pop(None).unwrap();
+        match message.view() {
+            gst::MessageView::Eos(_) => break,
+            gst::MessageView::Error(error) => panic!("{error:?}"),
+            gst::MessageView::Element(_) if message.has_name("soragen-shot") => {
+                messages.push(message.structure().unwrap().to_owned());
+            }
+            _ => {}
+        }
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    let items = items.lock().unwrap().clone();
+    (items, messages)
+}
+
+#[test]
+fn every_shot_is_announced_before_its_first_frame() {
+    let (items, messages) = flow(&format!("{} ! fakesink", source(&format!("seed=5 storyboard=\"{FILM}\""))));
+    let frame = |n: u64| n * 62_500_000;
+    let shot = |index, prompt: &str, n, cut| Item::Shot {
+        index,
+        prompt: prompt.into(),
+        seed: 5,
+        start: frame(n),
+        cut,
+    };
+    let mut wanted = Vec::new();
+    for n in 0..32 {
+        match n {
+            0 => wanted.push(shot(0, "the red fox", 0, false)),
+            // The chunk nearest to frame 8.
+            5 => wanted.push(shot(1, "a blue bird", 5, false)),
+            16 => wanted.extend([Item::KeyUnit(frame(16)), shot(2, "the green cat", 16, true)]),
+            _ => {}
+        }
+        wanted.push(Item::Buffer(frame(n)));
+    }
+    assert_eq!(items, wanted);
+    let starts: Vec<u64> = messages.iter().map(|message| message.get("start").unwrap()).collect();
+    assert_eq!(starts, [0, frame(5), frame(16)]);
+}
+
+#[test]
+fn a_file_an_address_and_a_line_make_the_same_frames() {
+    init();
+    let line = pixels(&samples(&source(&format!("storyboard=\"{FILM}\""))));
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        (
+            "film.toml",
+            "[[shot]]\nprompt = \"the red fox\"\nduration = 0.5\n[[shot]]\nprompt = \"a blue bird\"\nduration = 0.5\n\
+             [[shot]]\nprompt = \"the green cat\"\nduration = 1\ntransition = \"cut\"\n",
+        ),
+        (
+            "film.srt",
+            "1\n00:00:00,000 --> 00:00:00,400\nthe red fox\n\n2\n00:00:00,500 --> 00:00:01,000\na blue bird\n\n\
+             3\n00:00:01,000 --> 00:00:02,000\n(cut) the <i>green</i> cat\n",
+        ),
+    ] {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let made = pixels(&samples(&source(&format!("storyboard=\"{}\"", file.display()))));
+        assert!(made == line, "{name}");
+    }
+    // An address can say it too, and no file.
+    let element = gst::ElementFactory::make("soragen").build().unwrap();
+    let handler = element.dynamic_cast_ref::<gst::URIHandler>().unwrap();
+    handler.set_uri("soragen:///;storyboard=0%3A00%20a%20%7C%200%3A04%20b%20%7C%200%3A08").unwrap();
+    assert_eq!(element.property::<String>("storyboard"), "0:00 a | 0:04 b | 0:08");
+    assert!(handler.uri().unwrap().contains("storyboard=0%3A00"));
+    for named in ["film.srt", "%2Fetc%2Fpasswd", "0%3A00%20--%3E%200%3A04", "%5B%5Bshot%5D%5D"] {
+        assert!(handler.set_uri(&format!("soragen:///;storyboard={named}")).is_err(), "{named}");
+    }
+}
+
+#[test]
+fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
+    let description = source(&format!("storyboard=\"{FILM}\""));
+    let all = pixels(&samples(&description));
+    assert_eq!(all.len(), 32);
+
+    let pipeline = gst::parse::launch(&format!("{description} ! appsink name=sink sync=false")).unwrap();
+    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    let duration = || pipeline.query_duration::<gst::ClockTime>();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    sink.pull_preroll().unwrap();
+    assert_eq!(duration(), Some(gst::ClockTime::from_seconds(2)));
+    let bus = pipeline.bus().unwrap();
+    let seek = |rate: f64, start: u64, stop: u64| {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        let time = gst::ClockTime::from_mseconds;
+        while bus.pop().is_some() {}
+        pipeline.seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop)).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+        let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+        let shots = shots.map(|message| message.structure().unwrap().get::<u64>("index").unwrap());
+        (pixels(&made), shots.collect::<Vec<_>>())
+    };
+    let (frames, shots) = seek(1.0, 750, 1500);
+    assert!(frames == all[12..24]);
+    assert_eq!(shots, [1, 2]);
+    let (frames, shots) = seek(-1.0, 750, 1500);
+    assert!(frames.iter().eq(all[12..24].iter().rev()), "backwards");
+    assert_eq!(shots, [2, 1]);
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_new_prompt_is_in_the_chunk_that_is_announced() {
+    init();
+    // What the engine makes of a prompt that changes at frame 13.
+    let written = pixels(&samples(&source(
+        "storyboard=\"0:00 the red fox | 0:00.8125 a blue bird | 0:01.8125\" ! video/x-raw,format=RGB",
+    )));
+    let description = source("prompt=\"the red fox\" duration=1812500000 ! video/x-raw,format=RGB");
+    let pipeline = gst::parse::launch(&format!("{description} ! appsink name=sink sync=false max-buffers=1"));
+    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    let source = pipeline.iterate_sources().next().unwrap().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut made = vec![sink.pull_sample().unwrap()];
+    source.set_property("prompt", "a blue bird");
+    made.extend(std::iter::from_fn(|| sink.pull_sample().ok()));
+    let bus = pipeline.bus().unwrap();
+    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+    let frames: Vec<u64> = shots.map(|message| message.structure().unwrap().get("frame").unwrap()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let made = pixels(&made);
+    // The worker is a chunk ahead of what was taken, and may be in the middle of another.
+    assert!(frames == [0, 5] || frames == [0, 13], "{frames:?}");
+    let changed = frames[1] as usize;
+    assert!(made[..changed] == written[..changed]);
+    if changed == 13 {
+        assert!(made == written);
+    }
+    assert_ne!(made, pixels(&samples(&description)));
+}
+
+#[test]
+fn encoders_begin_anew_at_every_cut() {
+    // A key frame at will only, but for the first.
+    let film =
+        "0:00 the red fox | 0:00.5 (cut) a blue bird | 0:01 the green cat | 0:01.4375 (cut) snow | 0:02";
+    let encoded = samples(&format!(
+        "{} ! x264enc tune=zerolatency key-int-max=1000 option-string=scenecut=0 ! h264parse",
+        source(&format!("storyboard=\"{film}\""))
+    ));
+    let keys = encoded.iter().map(|sample| sample.buffer().unwrap());
+    let keys: Vec<_> = keys.filter(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)).collect();
+    let first = encoded[0].buffer().unwrap().pts().unwrap();
+    let frames: Vec<_> =
+        keys.iter().map(|key| (key.pts().unwrap() - first).nseconds() / 62_500_000).collect();
+    assert_eq!(frames, [0, 8, 23]);
+}
+
+#[test]
+fn what_is_no_storyboard_is_said() {
+    let file = path("prompts.json");
+    for (board, word) in [("/no/such.srt".to_string(), "not found"), (file.display().to_string(), "line 1")] {
+        let error = crate::support::error(&source(&format!("storyboard=\"{board}\"")));
+        assert!(error.message().contains(word), "{error}");
+    }
+    let error = crate::support::error(&source("storyboard=\"0:00 a | 0:04\n0:08 b\""));
+    assert!(error.message().contains("line 1"), "{error}");
+}

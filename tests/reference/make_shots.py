@@ -1,0 +1,251 @@
+"""Makes tests/fixtures/miniature/shots.safetensors and shots.json: videos of several shots, and what was asked for.
+
+    python make_shots.py TAEHV
+
+TAEHV is a checkout of https://github.com/madebyollin/taehv. The model is that of `make_session.py`, the noise that
+which `src/noise.rs` recorded. Nothing is cached: for every step of every chunk, all that was ever read goes through
+the transformer again, in pieces of which each sees only what a cache would hold. A piece that is read again with
+another prompt is there twice.
+"""
+
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+from diffusers import WanTransformer3DModel
+from make_causal import rotate
+from make_session import CONFIG, GRID, MAX_TOKENS, OTHER, PROMPT, WIDTH, HEIGHT, Prompts
+from make_taehv import FIXTURE, build, encode
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from transformers import BertModel
+
+THIRD = "a green bird in the sea"
+NOISE = load_file(FIXTURE / "noise.safetensors")["noise"]
+FEW = {"sampler": "few_step", "timesteps": [1000.0, 640.0], "first_timesteps": [1000.0, 900.0, 700.0, 400.0]}
+
+
+def shot(frame, prompt, transition="continue", seed=None, image=False):
+    return {"frame": frame, "prompt": prompt, "transition": transition, "seed": seed, "image": image}
+
+
+# What differs from CONFIG, and the request. Chunks of two make frames 0, 5, 13, 21.
+CASES = {
+    # Nothing is left of the first shot, and it ends in the middle of a chunk.
+    "cut": {"frames": 15, "shots": [shot(0, PROMPT), shot(7, OTHER, "cut", seed=9)]},
+    # 8 is nearer to 5 than to 13, 10 nearer to 13; 24 is near to 21 alone, since 29 is beyond the cut.
+    "continue": {
+        "frames": 32,
+        "shots": [shot(0, PROMPT), shot(8, OTHER, seed=9), shot(10, THIRD), shot(24, PROMPT), shot(25, OTHER, "cut")],
+    },
+    "blend": {"frames": 29, "blend_chunks": 2, "shots": [shot(0, PROMPT), shot(5, OTHER)]},
+    # Read again: half a chunk and a whole one, later only whole ones; each after the sink.
+    "recache": {
+        "frames": 29,
+        "causal": {"recache": True, "window": 3},
+        "shots": [shot(0, PROMPT), shot(13, OTHER), shot(21, THIRD)],
+    },
+    "few_step": {
+        "frames": 16,
+        "causal": {**FEW, "first_chunk": 1},
+        "guidance_scale": 1.0,
+        "shots": [shot(0, PROMPT), shot(7, OTHER, "cut")],
+    },
+    "few_step_sample": {
+        "frames": 9,
+        "causal": {**FEW, "prediction": "sample", "window": 5, "sink": 0},
+        "shots": [shot(0, PROMPT)],
+    },
+    "image_apart": {"frames": 12, "shots": [shot(0, PROMPT), shot(6, OTHER, "cut", image=True)]},
+    "image_within": {
+        "frames": 18,
+        "causal": {**FEW, "image": "within", "context_noise": 0.0, "window": 3},
+        "guidance_scale": 1.0,
+        "shots": [shot(0, PROMPT, image=True), shot(10, OTHER, "cut", seed=9, image=True)],
+    },
+}
+
+
+def text():
+    tokenizer = Tokenizer.from_file(str(FIXTURE / "tokenizer" / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    model = BertModel.from_pretrained(FIXTURE / "text_encoder", add_pooling_layer=False).eval()
+
+    def embed(prompt):
+        hidden = model(torch.tensor([tokenizer.encode(prompt).ids])).last_hidden_state
+        return F.pad(hidden, (0, 0, 0, MAX_TOKENS - hidden.shape[1]))
+
+    return embed
+
+
+class Pieces:
+    """Attention processor: each piece by itself, over the frames that it sees, at positions counted from the first."""
+
+    def __init__(self, rope, pieces):
+        self.rope, self.pieces = rope, pieces
+
+    def __call__(self, attn, hidden, _context=None, _mask=None, _rotary=None):
+        tokens = GRID[0] * GRID[1]
+        split = lambda x: x.unflatten(2, (attn.heads, -1))
+        q, k, v = split(attn.norm_q(attn.to_q(hidden))), split(attn.norm_k(attn.to_k(hidden))), split(attn.to_v(hidden))
+        frames = lambda x, which: torch.cat([x[:, f * tokens : (f + 1) * tokens] for f in which], 1)
+        out = []
+        for own, seen in self.pieces:
+            keys = [*seen, *own]
+            cos, sin = self.rope(torch.empty(1, 1, len(keys), *GRID))
+            tail = (cos[:, -len(own) * tokens :], sin[:, -len(own) * tokens :])
+            found = F.scaled_dot_product_attention(
+                rotate(frames(q, own), tail).transpose(1, 2),
+                rotate(frames(k, keys), (cos, sin)).transpose(1, 2),
+                frames(v, keys).transpose(1, 2),
+            )
+            out.append(found.transpose(1, 2).flatten(2))
+        return attn.to_out[0](torch.cat(out, 1))
+
+
+class History:
+    """All that was read, and which frames of it are remembered."""
+
+    def __init__(self, model, window, sink, context_noise):
+        self.model, self.window, self.sink, self.context_noise = model, window, sink, context_noise
+        self.latents, self.times, self.contexts, self.pieces = [], [], [], []
+        self.remembered = []
+
+    def read(self, latents, context):
+        own = range(len(self.times), len(self.times) + latents.shape[2])
+        self.pieces.append((own, list(self.remembered)))
+        self.latents.append(latents)
+        self.times += [self.context_noise] * len(own)
+        self.contexts.append(context)
+        ids = [*self.remembered, *own]
+        self.remembered = ids if len(ids) <= self.sink + self.window else ids[: self.sink] + ids[-self.window :]
+
+    def predict(self, x, times, context):
+        first = len(self.times)
+        own = range(first, first + x.shape[2])
+        pieces = [*self.pieces, (own, self.remembered)]
+        for block in self.model.blocks:
+            block.attn1.set_processor(Pieces(self.model.rope, pieces))
+            block.attn2.set_processor(Prompts([own for own, _ in pieces]))
+        each = torch.tensor([*self.times, *times]).repeat_interleave(GRID[0] * GRID[1])[None]
+        contexts = torch.cat([*self.contexts, context], 1)
+        return self.model(torch.cat([*self.latents, x], 2), each, contexts, return_dict=False)[0][:, :, first:]
+
+
+def noise(seed, shot, chunk, step, count):
+    values = NOISE[[7, 9].index(seed), shot, chunk, step]
+    return values[: 6 * count * GRID[1]].reshape(1, 6, count, *GRID)
+
+
+def frames_of(latents):
+    return 1 + 4 * (latents - 1) if latents else 0
+
+
+def take(model, embed, case, config, number, shots, count, image):
+    """Latents of at least `count` frames of the shots between two cuts, whose frames count from the take's first."""
+    causal, guidance = config["causal"], config["guidance_scale"]
+    histories = [History(model, causal["window"], causal["sink"], causal["context_noise"]) for _ in range(2)]
+    prompts, latents, done = list(shots), [], 0
+    seed, shown, target, left = 7, None, None, 0
+    apart = image is not None and causal.get("image", "apart") == "apart"
+    while frames_of(done) < count:
+        if done == 0:
+            size = 1 if apart else causal.get("first_chunk", causal["chunk"])
+        else:
+            size = causal["chunk"]
+        here, after = frames_of(done), frames_of(done + size)
+        while prompts and (
+            prompts[0]["frame"] <= here
+            or after >= count
+            or prompts[0]["frame"] - here <= after - prompts[0]["frame"]
+        ):
+            begun = prompts.pop(0)
+            target, seed = embed(begun["prompt"]), begun["seed"] or 7
+            left = case.get("blend_chunks", 0) if shown is not None else 0
+        weight = 1 / (left + 1)
+        fresh = target if shown is None else shown * (1 - weight) + target * weight
+        left = max(left - 1, 0)
+        if causal.get("recache") and shown is not None and not torch.equal(fresh, shown):
+            history = histories[0]
+            kept = min(causal["window"], done - causal["sink"])
+            history.remembered = history.remembered[: causal["sink"]]
+            again = []
+            for piece in reversed(latents):
+                if kept > 0:
+                    part = piece[:, :, max(0, piece.shape[2] - kept) :]
+                    again.insert(0, part)
+                    kept -= part.shape[2]
+            for part in again:
+                history.read(part, fresh)
+        shown = fresh
+        contexts = [shown, embed("")]
+
+        if done == 0 and apart:
+            x = image
+        else:
+            pinned = image if done == 0 and image is not None else None
+            x = noise(seed, number, done, 0, size)
+            own = causal["timesteps"]
+            times = [*(causal.get("first_timesteps", own) if done == 0 else own), 0.0]
+            for step, (t, after) in enumerate(zip(times, times[1:])):
+                each = [t] * size
+                if pinned is not None:
+                    x, each[0] = torch.cat([pinned, x[:, :, 1:]], 2), 0.0
+                out = histories[0].predict(x, each, contexts[0])
+                if guidance > 1:
+                    away = histories[1].predict(x, each, contexts[1])
+                    out = away + guidance * (out - away)
+                clean = out if causal.get("prediction") == "sample" else x - out * t / 1000
+                if causal["sampler"] == "euler":
+                    x = clean + (x - clean) * after / t
+                elif after > 0:
+                    x = clean * (1 - after / 1000) + noise(seed, number, done, step + 1, size) * after / 1000
+                else:
+                    x = clean
+            if pinned is not None:
+                x = torch.cat([pinned, x[:, :, 1:]], 2)
+        for history, context in zip(histories, contexts):
+            history.read(x, context)
+        latents.append(x)
+        done += size
+    return torch.cat(latents, 2)
+
+
+@torch.no_grad()
+def main():
+    embed, taehv = text(), build(sys.argv[1])
+    config = json.loads((FIXTURE / "transformer" / "config.json").read_text())
+    # What is read again makes the sequence longer than any that a cache holds.
+    config = {key: value for key, value in config.items() if not key.startswith("_")} | {"rope_max_seq_len": 64}
+    model = WanTransformer3DModel(**config).eval()
+    model.load_state_dict(load_file(FIXTURE / "transformer" / "diffusion_pytorch_model.safetensors"))
+    picture = Image.open(FIXTURE / "image.png").convert("RGB")
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).reshape(1, 1, HEIGHT, WIDTH, 3)
+    first = encode(taehv, pixels.permute(0, 1, 4, 2, 3) / 255).transpose(1, 2)
+    tensors = {}
+    for name, case in CASES.items():
+        config = {**CONFIG, "causal": {**CONFIG["causal"], **case.get("causal", {})}}
+        config["guidance_scale"] = case.get("guidance_scale", CONFIG["guidance_scale"])
+        cuts = [i for i, shot in enumerate(case["shots"]) if i == 0 or shot["transition"] == "cut"]
+        parts = []
+        for number, i in enumerate(cuts):
+            last = cuts[number + 1] if number + 1 < len(cuts) else len(case["shots"])
+            begin = case["shots"][i]["frame"]
+            end = case["shots"][last]["frame"] if last < len(case["shots"]) else case["frames"]
+            shots = [{**shot, "frame": shot["frame"] - begin} for shot in case["shots"][i:last]]
+            image = first if shots[0]["image"] else None
+            latents = take(model, embed, case, config, number, shots, end - begin, image)
+            parts.append(taehv.decode_video(latents.transpose(1, 2), show_progress_bar=False)[0, : end - begin])
+        frames = torch.cat(parts)
+        print(f"{name}: {tuple(frames.shape)}, {float(((frames > 0) & (frames < 1)).float().mean()):.0%} inside")
+        tensors[name] = frames.permute(0, 2, 3, 1).contiguous()
+    save_file(tensors, FIXTURE / "shots.safetensors")
+    (FIXTURE / "shots.json").write_text(json.dumps(CASES, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

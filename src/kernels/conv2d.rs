@@ -1,0 +1,377 @@
+//! Convolutions of frames whose channels lie together, `[H, W, C]`.
+//!
+//! For every tap, a tile of pixels beside each other is given the places of the pixels that the tap reads; no
+//! image is unfolded or padded (Dukhan, "The Indirect Convolution Algorithm", <https://arxiv.org/abs/1907.02129>).
+//! Where a place may lie is free: in another frame, so that channels of two frames count as one image's; outside,
+//! where zeros are; in an image of half the size, which is then read as if it had been enlarged.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::panels::{Panel, Panels, accumulate};
+
+/// A convolution with its weights packed.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv2d {
+    n_in: usize,
+    n_out: usize,
+    stride: usize,
+    /// Pixels of an output's side for one of the input's: 1, or 2 with one phase for each of the four.
+    scale: usize,
+    /// By row and column of an output pixel within its `scale` × `scale`.
+    phases: Vec<Phase>,
+    /// What is outside an image.
+    zeros: Vec<f32>,
+}
+
+/// Which pixels count, and how.
+#[derive(Clone, Debug)]
+struct Phase {
+    taps: Vec<Tap>,
+    /// Rows: tap after tap, input channels. Columns: output channels.
+    panels: Panels,
+}
+
+/// A pixel that counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Tap {
+    /// Which of the source images it is in.
+    source: usize,
+    /// Where it is from the output pixel's place.
+    dy: isize,
+    dx: isize,
+}
+
+/// The weights of a convolution as torch stores them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weights<'a> {
+    /// `[n_out, sources × n_in, kernel, kernel]`.
+    pub(crate) weight: &'a [f32],
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) n_out: usize,
+    pub(crate) n_in: usize,
+    pub(crate) sources: usize,
+    pub(crate) kernel: usize,
+}
+
+impl Weights<'_> {
+    fn at(&self, out: usize, source: usize, channel: usize, ky: usize, kx: usize) -> f32 {
+        let input = source * self.n_in + channel;
+        self.weight[((out * self.sources * self.n_in + input) * self.kernel + ky) * self.kernel + kx]
+    }
+}
+
+/// An image of the input, one for every frame of the output, or several whose channels count together.
+pub(crate) type Sources<'a> = Vec<&'a [f32]>;
+
+/// What becomes of the sums.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Epilogue<'a> {
+    /// Added, in the shape of the output.
+    pub(crate) residual: Option<&'a [f32]>,
+    /// Then, what is negative becomes zero.
+    pub(crate) relu: bool,
+}
+
+impl Conv2d {
+    /// With `padding` zeros before the first row and column.
+    pub(crate) fn new(arch: Arch, weights: Weights, stride: usize, padding: usize) -> Self {
+        let Weights { n_out, n_in, sources, kernel, .. } = weights;
+        let mut taps = Vec::new();
+        for source in 0..sources {
+            for ky in 0..kernel {
+                for kx in 0..kernel {
+                    let off = |k: usize| k as isize - padding as isize;
+                    taps.push(Tap { source, dy: off(ky), dx: off(kx) });
+                }
+            }
+        }
+        let area = kernel * kernel;
+        let panels = Panels::new(arch, (taps.len() * n_in, n_out), weights.bias, |row, out| {
+            let (tap, channel) = (row / n_in, row % n_in);
+            weights.at(out, tap / area, channel, tap % area / kernel, tap % kernel)
+        });
+        Self { n_in, n_out, stride, scale: 1, phases: vec![Phase { taps, panels }], zeros: vec![0.0; n_in] }
+    }
+
+    /// A kernel of 3 that keeps the size of what is first enlarged to twice its size, every pixel becoming four.
+    ///
+    /// Of the nine pixels, those that came of one are one, with the sum of their weights: four are left, other
+    /// ones for each of four output pixels.
+    pub(crate) fn enlarged(arch: Arch, weights: Weights) -> Self {
+        let Weights { n_out, n_in, .. } = weights;
+        let phase = |py: usize, px: usize| {
+            // The pixel that tap k of a pixel of this phase reads, from −1 to 1.
+            let place = |p: usize, k: usize| (p + k + 1) as isize / 2 - 1;
+            let mut taps: Vec<Tap> = Vec::new();
+            for ky in 0..3 {
+                for kx in 0..3 {
+                    let tap = Tap { source: 0, dy: place(py, ky), dx: place(px, kx) };
+                    if !taps.contains(&tap) {
+                        taps.push(tap);
+                    }
+                }
+            }
+            let panels = Panels::new(arch, (taps.len() * n_in, n_out), weights.bias, |row, out| {
+                let (tap, channel) = (taps[row / n_in], row % n_in);
+                let mut sum = 0.0;
+                for ky in (0..3).filter(|&k| place(py, k) == tap.dy) {
+                    for kx in (0..3).filter(|&k| place(px, k) == tap.dx) {
+                        sum += weights.at(out, 0, channel, ky, kx);
+                    }
+                }
+                sum
+            });
+            Phase { taps, panels }
+        };
+        let phases = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(py, px)| phase(py, px)).into();
+        Self { n_in, n_out, stride: 1, scale: 2, phases, zeros: vec![0.0; n_in] }
+    }
+
+    pub(crate) fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Convolves, for every frame, its sources of `height` and `width`, to `out`: frames of `rows` × `columns`
+    /// pixels, times the scale.
+    pub(crate) fn run(
+        &self,
+        frames: &[Sources],
+        (height, width): (usize, usize),
+        (rows, columns): (usize, usize),
+        out: &mut [f32],
+        epilogue: Epilogue,
+    ) {
+        let row = self.scale * columns * self.n_out;
+        let rows = self.scale * rows;
+        if out.is_empty() {
+            return;
+        }
+        assert_eq!(out.len(), frames.len() * rows * row, "the output has another size");
+        // Some rows of one frame at a time: each panel of weights is then read for all of them while it is near.
+        let portion = (rows * frames.len()).div_ceil(4 * rayon::current_num_threads()).clamp(1, 8).min(rows);
+        let jobs: Vec<_> = out
+            .chunks_mut(rows * row)
+            .zip(frames)
+            .enumerate()
+            .flat_map(|(frame, (out, sources))| {
+                out.chunks_mut(portion * row).enumerate().map(move |(i, out)| (frame, i * portion, sources, out))
+            })
+            .collect();
+        jobs.into_par_iter().for_each(|(frame, first, sources, out)| {
+            let start = (frame * rows + first) * row;
+            let residual = epilogue.residual.map(|all| &all[start..start + out.len()]);
+            let job = Job { conv: self, sources, height, width, columns, first, out, residual, relu: epilogue.relu };
+            self.phases[0].panels.arch.dispatch(job);
+        });
+    }
+}
+
+/// Some rows of one frame.
+struct Job<'a> {
+    conv: &'a Conv2d,
+    sources: &'a [&'a [f32]],
+    height: usize,
+    width: usize,
+    /// Output pixels of a row, over the scale.
+    columns: usize,
+    /// The first row of the output.
+    first: usize,
+    /// These rows.
+    out: &'a mut [f32],
+    residual: Option<&'a [f32]>,
+    relu: bool,
+}
+
+impl WithSimd for Job<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        // As many sums as registers leave room for beside a row of weights and a pixel.
+        if S::REGISTER_COUNT >= 32 { self.rows::<S, 8>(simd) } else { self.rows::<S, 4>(simd) }
+    }
+}
+
+impl Job<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const PIXELS: usize>(mut self, simd: S) {
+        let conv = self.conv;
+        let row = conv.scale * self.columns * conv.n_out;
+        for px in 0..conv.scale {
+            for py in 0..conv.scale {
+                let phase = &conv.phases[py * conv.scale + px];
+                let offset = (conv.scale + py - self.first % conv.scale) % conv.scale;
+                for panel in phase.panels.panels() {
+                    for i in (offset..self.out.len() / row).step_by(conv.scale) {
+                        let y = (self.first + i) / conv.scale * conv.stride;
+                        match panel.vectors {
+                            3 => self.row::<S, PIXELS, 3>(simd, phase, panel, y, i * row, px),
+                            2 => self.row::<S, PIXELS, 2>(simd, phase, panel, y, i * row, px),
+                            _ => self.row::<S, PIXELS, 1>(simd, phase, panel, y, i * row, px),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// One panel of one row that begins at `start`, of which every `scale`th pixel from `px` on; `y` is where
+    /// it reads.
+    #[inline(always)]
+    fn row<S: Simd, const PIXELS: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        phase: &Phase,
+        panel: Panel,
+        y: usize,
+        start: usize,
+        px: usize,
+    ) {
+        let conv = self.conv;
+        let (n_in, n_out) = (conv.n_in, conv.n_out);
+        let weights = phase.panels.weights::<S>(panel);
+        let bias = phase.panels.bias::<S>(panel);
+        let mut initial = [simd.splat_f32s(0.0); VECTORS];
+        initial.copy_from_slice(bias);
+        for x in (0..self.columns).step_by(PIXELS) {
+            let count = PIXELS.min(self.columns - x);
+            let mut sums = [initial; PIXELS];
+            for (t, tap) in phase.taps.iter().enumerate() {
+                let Some(y) = y.checked_add_signed(tap.dy).filter(|&y| y < self.height) else { continue };
+                let line = &self.sources[tap.source][y * self.width * n_in..][..self.width * n_in];
+                let mut pixels = [&conv.zeros[..]; PIXELS];
+                for p in 0..count {
+                    let at = ((x + p) * conv.stride).wrapping_add_signed(tap.dx);
+                    if at < self.width {
+                        pixels[p] = &line[at * n_in..][..n_in];
+                    }
+                }
+                accumulate(simd, &mut sums, &pixels, n_in, &weights[t * n_in * VECTORS..][..n_in * VECTORS]);
+            }
+            for p in 0..count {
+                let place = start + ((x + p) * conv.scale + px) * n_out;
+                for v in 0..VECTORS {
+                    let first = panel.first + v * S::F32_LANES;
+                    let range = place + first..place + (first + S::F32_LANES).min(n_out);
+                    let mut sum = sums[p][v];
+                    if let Some(residual) = self.residual {
+                        sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[range.clone()]));
+                    }
+                    if self.relu {
+                        sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
+                    }
+                    simd.partial_store_f32s(&mut self.out[range], sum);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::archs;
+    use candle_core::{Device, Tensor};
+
+    fn random(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    /// `[T, H, W, C]` to `[T, C, H, W]`.
+    fn planes(data: &[f32], (frames, height, width): (usize, usize, usize)) -> Tensor {
+        let shape = (frames, height, width, data.len() / (frames * height * width));
+        let t = Tensor::from_slice(data, shape, &Device::Cpu).unwrap();
+        t.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap()
+    }
+
+    fn assert_equal(what: &str, out: &[f32], plain: &Tensor) {
+        let plain: Vec<f32> =
+            plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(out.len(), plain.len(), "{what}");
+        let most = plain.iter().fold(1f32, |most, x| most.max(x.abs()));
+        for (i, (a, b)) in out.iter().zip(&plain).enumerate() {
+            assert!((a - b).abs() <= 3e-6 * most, "{what}: number {i} is {a}, not {b}");
+        }
+    }
+
+    #[test]
+    fn it_equals_the_plain_form() {
+        for arch in archs() {
+            for (case, (kernel, stride, padding, sources, n_in, n_out)) in [
+                (3, 1, 1, 1, 5, 7),
+                (3, 1, 1, 2, 16, 16),
+                (3, 2, 1, 1, 8, 33),
+                (3, 2, 0, 1, 3, 48),
+                (1, 1, 0, 1, 12, 65),
+                (1, 1, 0, 2, 9, 128),
+                (3, 1, 1, 1, 32, 112),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                for (frames, height, width) in [(1, 1, 1), (2, 3, 5), (1, 9, 8), (3, 4, 21)] {
+                    let (out_h, out_w) = match padding * 2 + height < kernel || padding * 2 + width < kernel {
+                        true => continue,
+                        false => (
+                            (height + 2 * padding - kernel) / stride + 1,
+                            (width + 2 * padding - kernel) / stride + 1,
+                        ),
+                    };
+                    let what = format!("{arch:?}, case {case}, {frames}x{height}x{width}");
+                    let seed = (case * 100 + width) as u32;
+                    let weight = random(n_out * sources * n_in * kernel * kernel, seed);
+                    let bias = random(n_out, seed + 1);
+                    let weights = Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources, kernel };
+                    let size = height * width * n_in;
+                    let inputs: Vec<_> = (0..sources).map(|s| random(frames * size, seed + 2 + s as u32)).collect();
+                    let residual = random(frames * out_h * out_w * n_out, seed + 9);
+                    let images: Vec<Sources> =
+                        (0..frames).map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect()).collect();
+                    let mut out = vec![f32::NAN; residual.len()];
+                    let epilogue = Epilogue { residual: Some(&residual), relu: case % 2 == 0 };
+                    Conv2d::new(arch, weights, stride, padding).run(
+                        &images,
+                        (height, width),
+                        (out_h, out_w),
+                        &mut out,
+                        epilogue,
+                    );
+
+                    let x: Vec<_> = inputs.iter().map(|x| planes(x, (frames, height, width))).collect();
+                    let w = Tensor::from_slice(&weight, (n_out, sources * n_in, kernel, kernel), &Device::Cpu);
+                    let b = Tensor::from_slice(&bias, (1, n_out, 1, 1), &Device::Cpu).unwrap();
+                    let x = Tensor::cat(&x, 1).unwrap();
+                    let y = x.conv2d(&w.unwrap(), padding, stride, 1, 1).unwrap().broadcast_add(&b).unwrap();
+                    let y = (y + planes(&residual, (frames, out_h, out_w))).unwrap();
+                    assert_equal(&what, &out, &if epilogue.relu { y.relu().unwrap() } else { y });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn enlarging_first_makes_no_difference() {
+        for arch in archs() {
+            for (n_in, n_out, height, width) in [(3, 5, 1, 1), (16, 48, 4, 11), (9, 32, 7, 3)] {
+                let weight = random(n_out * n_in * 9, 1);
+                let weights = Weights { weight: &weight, bias: None, n_out, n_in, sources: 1, kernel: 3 };
+                let x = random(2 * height * width * n_in, 2);
+                let images: Vec<Sources> = x.chunks(height * width * n_in).map(|x| vec![x]).collect();
+                let mut out = vec![f32::NAN; 2 * 4 * height * width * n_out];
+                let size = (height, width);
+                Conv2d::enlarged(arch, weights).run(&images, size, size, &mut out, Epilogue::default());
+
+                let x = planes(&x, (2, height, width)).upsample_nearest2d(2 * height, 2 * width).unwrap();
+                let w = Tensor::from_slice(&weight, (n_out, n_in, 3, 3), &Device::Cpu).unwrap();
+                let plain = x.conv2d(&w, 1, 1, 1, 1).unwrap();
+                assert_equal(&format!("{arch:?}, {n_in} to {n_out}, {height}x{width}"), &out, &plain);
+            }
+        }
+    }
+}

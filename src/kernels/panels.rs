@@ -1,0 +1,116 @@
+//! Weights as the register tile reads them, and the tile.
+//!
+//! All products here have one form: a few rows of numbers, each times the same matrix. A tile keeps its sums, some
+//! rows by up to three vectors of columns, in registers while it goes down the matrix once, so the matrix is laid
+//! out in panels of three vectors (Goto and van de Geijn, <https://doi.org/10.1145/1356052.1356053>).
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// A matrix `[rows, columns]`, cut into panels of whole vectors of columns, and what is added to its product.
+#[derive(Clone, Debug)]
+pub(crate) struct Panels {
+    pub(crate) arch: Arch,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    panels: Vec<Panel>,
+    /// Panel after panel, `[rows, vectors × lanes]` each; zeros beyond the last column.
+    data: Vec<f32>,
+    /// As many as there are columns in all panels.
+    bias: Vec<f32>,
+}
+
+/// Some columns of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// The first column.
+    pub(crate) first: usize,
+    /// Vectors of columns, 1 to 3.
+    pub(crate) vectors: usize,
+}
+
+impl Panels {
+    /// `weight` is asked for every row and column.
+    pub(crate) fn new(
+        arch: Arch,
+        (rows, columns): (usize, usize),
+        bias: Option<&[f32]>,
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> Self {
+        let lanes = arch.dispatch(Lanes);
+        let mut left = columns.div_ceil(lanes);
+        let mut data = Vec::with_capacity(left * lanes * rows);
+        let mut padded = bias.unwrap_or_default().to_vec();
+        padded.resize(left * lanes, 0.0);
+        let mut panels = Vec::new();
+        let mut first = 0;
+        while left > 0 {
+            // A vector alone keeps the loads busier than the sums: four are two and two.
+            let vectors = if left == 4 { 2 } else { left.min(3) };
+            panels.push(Panel { first, vectors });
+            let end = first + vectors * lanes;
+            for row in 0..rows {
+                data.extend((first..end).map(|column| if column < columns { weight(row, column) } else { 0.0 }));
+            }
+            (first, left) = (end, left - vectors);
+        }
+        Self { arch, rows, columns, panels, data, bias: padded }
+    }
+
+    pub(crate) fn panels(&self) -> impl ExactSizeIterator<Item = Panel> + '_ {
+        self.panels.iter().copied()
+    }
+
+    /// The vectors of `panel`, row by row.
+    #[inline(always)]
+    pub(crate) fn weights<S: Simd>(&self, panel: Panel) -> &[S::f32s] {
+        let (first, width) = (panel.first, panel.vectors * S::F32_LANES);
+        S::as_simd_f32s(&self.data[first * self.rows..(first + width) * self.rows]).0
+    }
+
+    /// What is added to the columns of `panel`.
+    #[inline(always)]
+    pub(crate) fn bias<S: Simd>(&self, panel: Panel) -> &[S::f32s] {
+        S::as_simd_f32s(&self.bias[panel.first..panel.first + panel.vectors * S::F32_LANES]).0
+    }
+}
+
+/// Numbers in a vector.
+struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// Sums of `ROWS` rows and `VECTORS` vectors of columns.
+pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::f32s; VECTORS]; ROWS];
+
+/// Adds to `sums` the product of `rows`, `length` numbers of each, and of `weights`, as many times `VECTORS` vectors.
+#[inline(always)]
+pub(crate) fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut Sums<S, ROWS, VECTORS>,
+    rows: &[&[f32]; ROWS],
+    length: usize,
+    weights: &[S::f32s],
+) {
+    // The compiler drops all further checks after these.
+    let mut equal = *rows;
+    for row in &mut equal {
+        *row = &row[..length];
+    }
+    let weights = &weights[..length * VECTORS];
+    let mut local = *sums;
+    for i in 0..length {
+        for r in 0..ROWS {
+            let x = simd.splat_f32s(equal[r][i]);
+            for v in 0..VECTORS {
+                local[r][v] = simd.mul_add_e_f32s(x, weights[i * VECTORS + v], local[r][v]);
+            }
+        }
+    }
+    *sums = local;
+}

@@ -90,11 +90,11 @@ impl Causal {
         }
     }
 
-    /// The frames of chunk `number`, the next, `[T, 3, H, W]`.
-    pub fn next(&mut self, plan: &Plan, number: u64, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+    /// The frames of the next chunk, `[T, 3, H, W]`.
+    pub fn next(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
         let count = self.next_latents(plan);
         if self.text.chunks_left.is_some() {
-            report.at(Phase::Text, number, 0);
+            report.at(Phase::Text, 0);
             self.read_prompt(plan, cancel)?;
         }
         let Some((_, conditions)) = &self.text.current else {
@@ -104,7 +104,7 @@ impl Causal {
         let latents = match image {
             // There is nothing to denoise in it.
             Some(image) if self.config.image == FirstFrame::Apart => image,
-            image => self.denoise(plan, conditions, count, image.as_ref(), number, cancel, report)?,
+            image => self.denoise(plan, conditions, count, image.as_ref(), cancel, report)?,
         };
         check_finite(&latents)?;
         let t = self.config.context_noise;
@@ -119,7 +119,7 @@ impl Causal {
             self.keep(input.clone())?;
         }
 
-        report.at(Phase::Decode, number, report.steps);
+        report.at(Phase::Decode, report.steps);
         plan.model.autoencoder.decode(&input, &mut self.decoder, cancel)
     }
 
@@ -165,14 +165,12 @@ impl Causal {
     }
 
     /// `count` latent frames, the first of them `image` if there is one.
-    #[expect(clippy::too_many_arguments, reason = "each is something else")]
     fn denoise(
         &self,
         plan: &Plan,
         conditions: &Conditions,
         count: usize,
         image: Option<&Tensor>,
-        number: u64,
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
@@ -182,7 +180,7 @@ impl Causal {
         let mut latents = start_with(image, plan.noise(self.latent_frames, count)?)?;
         for (step, pair) in timesteps.windows(2).enumerate() {
             cancel.check()?;
-            report.at(Phase::Denoise, number, step as u32);
+            report.at(Phase::Denoise, step as u32);
             let (t, next) = (pair[0], pair[1]);
             let mut each = vec![t; count];
             if image.is_some() {

@@ -77,19 +77,21 @@ pub struct Session {
 /// Makes frames of a plan, some at a time.
 enum Sampler {
     Whole(whole::Whole),
-    Causal(causal::Causal),
+    Causal(Box<causal::Causal>),
 }
 
 /// Whom to tell of progress.
 struct Report<'a> {
     to: &'a mut dyn FnMut(Progress),
+    chunk: u64,
     steps: u32,
     frame: u64,
 }
 
 impl Report<'_> {
-    fn at(&mut self, phase: Phase, chunk: u64, step: u32) {
-        (self.to)(Progress { phase, chunk, step, steps: self.steps, frame: self.frame });
+    fn at(&mut self, phase: Phase, step: u32) {
+        let Self { chunk, steps, frame, .. } = *self;
+        (self.to)(Progress { phase, chunk, step, steps, frame });
     }
 }
 
@@ -181,14 +183,17 @@ impl Session {
         // Half of a chunk may be in the caches if this fails.
         self.spent = true;
         self.begin_shots()?;
-        let mut report = Report { to: progress, steps: self.plan.steps, frame: self.made };
+        let mut report =
+            Report { to: progress, chunk: self.chunks, steps: self.plan.steps, frame: self.made };
         let frames = match &mut self.sampler {
             Sampler::Whole(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
-            Sampler::Causal(sampler) => sampler.next(&self.plan, self.chunks, cancel, &mut report)?,
+            Sampler::Causal(sampler) => {
+                self.chunks += 1;
+                sampler.next(&self.plan, cancel, &mut report)?
+            }
         };
         let frames = self.finish(&frames)?;
         self.made += frames.len() as u64;
-        self.chunks += 1;
         self.spent = false;
         Ok(Some(frames))
     }
@@ -245,7 +250,7 @@ impl Sampler {
     fn new(plan: &Plan) -> Result<Self> {
         Ok(match &plan.model.sampling {
             Sampling::Whole(config) => Self::Whole(whole::Whole::new(plan, config)?),
-            Sampling::Causal(config) => Self::Causal(causal::Causal::new(plan, config)),
+            Sampling::Causal(config) => Self::Causal(Box::new(causal::Causal::new(plan, config))),
         })
     }
 

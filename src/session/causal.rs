@@ -81,6 +81,11 @@ impl Causal {
         plan.frames_of(self.latent_frames, self.next_latents(plan))
     }
 
+    /// Frames that the next chunk can have, of this take or another.
+    pub fn most_frames(&self, plan: &Plan) -> u64 {
+        plan.frames_of(1, self.config.chunk.max(self.config.first_chunk.unwrap_or(0)))
+    }
+
     /// Latent frames that the next chunk will have.
     fn next_latents(&self, plan: &Plan) -> usize {
         match self.latent_frames {

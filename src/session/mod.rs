@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
-use crate::request::Transition;
+use crate::request::{Shot, Transition};
 use crate::{Cancel, Error, Frames, Model, Request, Result, Size};
 use plan::{Plan, check_prompt};
 use schedule::{Placed, Schedule};
@@ -132,6 +132,29 @@ impl Session {
         &self.shown
     }
 
+    /// Adds a shot after those of the request. What is made stays: one whose time has passed starts with the next
+    /// chunk.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if it does not start later than the one before it, or is none that the model can make.
+    pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
+        self.schedule.add(shot, &self.plan.model.info)
+    }
+
+    /// Ends a video that would go on for ever after `frames` frames.
+    pub fn end_at(&mut self, frames: u64) {
+        self.schedule.end_at(frames);
+    }
+
+    /// The frame that the next chunk reaches up to at most. If all shots up to there are added before it is made,
+    /// the video is that of a request that had them from the beginning.
+    pub fn next_end(&self) -> u64 {
+        match &self.sampler {
+            Sampler::Whole(_) => self.schedule.total().unwrap_or(u64::MAX),
+            Sampler::Causal(sampler) => self.made + sampler.most_frames(&self.plan),
+        }
+    }
+
     /// Uses another prompt from the next chunk on, until the next shot of the request.
     ///
     /// # Errors
@@ -177,7 +200,7 @@ impl Session {
         if self.spent {
             return Err(Error::Generation("this generation has failed before; start another".into()));
         }
-        if self.schedule.total() == Some(self.made) {
+        if self.schedule.total().is_some_and(|total| self.made >= total) {
             return Ok(None);
         }
         // Half of a chunk may be in the caches if this fails.
@@ -207,8 +230,8 @@ impl Session {
             let cut = shot.transition == Transition::Cut;
             self.plan.begin(shot);
             if cut {
-                self.take_end = self.schedule.next_cut();
-                self.plan.begin_take(self.take_end.map(|end| end.saturating_sub(self.made)));
+                let end = self.schedule.next_cut();
+                self.plan.begin_take(end.map(|end| end.saturating_sub(self.made)));
                 self.sampler = Sampler::new(&self.plan)?;
             } else {
                 self.sampler.forget_prompt(&self.plan);
@@ -216,6 +239,8 @@ impl Session {
             begun = Some(cut || begun.unwrap_or(false));
             self.begun += 1;
         }
+        // One may have been added since.
+        self.take_end = self.schedule.next_cut();
         if let Some(prompt) = self.prompt.take() {
             self.plan.prompt = prompt;
             self.sampler.forget_prompt(&self.plan);

@@ -7,6 +7,7 @@ mod caps;
 mod errors;
 mod frames;
 mod live;
+mod prompter;
 mod scripts;
 mod storyboard;
 mod support;

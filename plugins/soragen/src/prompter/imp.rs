@@ -18,6 +18,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 #[derive(Default)]
 struct Text {
     segment: gst::FormattedSegment<gst::ClockTime>,
+    /// Whether it is Pango's markup, which a subtitle parser puts around what the subtitles say.
+    markup: bool,
     any: bool,
     /// When the last text ends.
     end: Duration,
@@ -38,8 +40,12 @@ impl SoraPrompt {
     fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let readable = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
         let words = String::from_utf8_lossy(&readable);
-        let (transition, prompt) = storyboard::cue(words.trim_end_matches('\0'));
         let mut text = self.text();
+        let words = words.trim_end_matches('\0');
+        let (transition, prompt) = match text.markup {
+            true => storyboard::cue(&storyboard::plain(words)),
+            false => storyboard::cue(words),
+        };
         let running = |time: Option<gst::ClockTime>| text.segment.to_running_time(time).map(Duration::from);
         let Some(start) = running(buffer.pts()) else {
             gst::debug!(CAT, imp = self, "a text outside its segment: {prompt:?}");
@@ -58,6 +64,10 @@ impl SoraPrompt {
     /// All that happens to the text ends here: the video has events of its own.
     fn event(&self, event: &gst::Event) -> bool {
         match event.view() {
+            gst::EventView::Caps(event) => {
+                let format = event.caps().structure(0).and_then(|caps| caps.get::<&str>("format").ok());
+                self.text().markup = format == Some("pango-markup");
+            }
             gst::EventView::Segment(event) => {
                 let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
                     gst::element_imp_error!(self, gst::StreamError::Format, ("the text has no times"));

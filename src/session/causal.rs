@@ -114,6 +114,11 @@ impl Causal {
         plan.frames_of(self.latent_frames, self.next_latents(plan))
     }
 
+    /// Frames that the next chunk can have, of this take or another.
+    pub fn most_frames(&self, plan: &Plan) -> u64 {
+        plan.frames_of(1, self.config.chunk.max(self.config.first_chunk.unwrap_or(0)))
+    }
+
     /// Latent frames that the next chunk will have.
     fn next_latents(&self, plan: &Plan) -> usize {
         match self.latent_frames {
@@ -123,8 +128,8 @@ impl Causal {
         }
     }
 
-    /// The frames of chunk `number`, the next, `[T, 3, H, W]`.
-    pub fn next(&mut self, plan: &Plan, number: u64, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+    /// The frames of the next chunk, `[T, 3, H, W]`.
+    pub fn next(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
         let count = self.next_latents(plan);
         let mut turn = Turn { first: self.latent_frames, count, ..std::mem::take(&mut self.turn) };
         self.key = self.key.map(|key| turn.follow(&key));
@@ -137,30 +142,23 @@ impl Causal {
             }
             None => {
                 while let Some(turn) = self.unseen.pop_front() {
-                    self.make(plan, turn, number, cancel, report)?;
+                    self.make(plan, turn, cancel, report)?;
                 }
-                self.make(plan, turn, number, cancel, report)?
+                self.make(plan, turn, cancel, report)?
             }
         };
         self.latent_frames += count;
 
-        report.at(Phase::Decode, number, report.steps);
+        report.at(Phase::Decode, report.steps);
         plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype)?, &mut self.decoder, cancel)
     }
 
     /// The latents of the chunk after those that the transformer has seen, which it sees now.
-    fn make(
-        &mut self,
-        plan: &Plan,
-        turn: Turn,
-        number: u64,
-        cancel: &Cancel,
-        report: &mut Report,
-    ) -> Result<Tensor> {
+    fn make(&mut self, plan: &Plan, turn: Turn, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
         let Turn { first, count, key, .. } = turn;
         self.text.turn(turn.prompt, turn.negative);
         if self.text.chunks_left.is_some() {
-            report.at(Phase::Text, number, 0);
+            report.at(Phase::Text, 0);
             self.read_prompt(plan, first, cancel, report)?;
         }
         let Some((_, conditions)) = &self.text.current else {
@@ -173,15 +171,9 @@ impl Causal {
                 let latents = match image {
                     // There is nothing to denoise in it.
                     Some(image) if self.config.image == FirstFrame::Apart => image,
-                    image => self.denoise(
-                        plan,
-                        conditions,
-                        first..first + count,
-                        image.as_ref(),
-                        number,
-                        cancel,
-                        report,
-                    )?,
+                    image => {
+                        self.denoise(plan, conditions, first..first + count, image.as_ref(), cancel, report)?
+                    }
                 };
                 check_finite(&latents)?;
                 plan.store(key, &latents);
@@ -245,14 +237,12 @@ impl Causal {
     }
 
     /// These latent frames, the first of them `image` if there is one.
-    #[expect(clippy::too_many_arguments, reason = "each is something else")]
     fn denoise(
         &self,
         plan: &Plan,
         conditions: &Conditions,
         frames: Range<usize>,
         image: Option<&Tensor>,
-        number: u64,
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
@@ -263,7 +253,7 @@ impl Causal {
         let mut latents = start_with(image, plan.noise(first, count)?)?;
         for (step, pair) in timesteps.windows(2).enumerate() {
             cancel.check()?;
-            report.at(Phase::Denoise, number, step as u32);
+            report.at(Phase::Denoise, step as u32);
             let (t, next) = (pair[0], pair[1]);
             let mut each = vec![t; count];
             if image.is_some() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
-use crate::request::Transition;
+use crate::request::{Shot, Transition};
 use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
 use plan::{Plan, check_prompt};
 use schedule::{Placed, Schedule};
@@ -87,12 +87,13 @@ pub struct Session {
 /// Makes frames of a plan, some at a time.
 enum Sampler {
     Whole(whole::Whole),
-    Causal(causal::Causal),
+    Causal(Box<causal::Causal>),
 }
 
 /// Whom to tell of progress.
 struct Report<'a> {
     to: &'a mut dyn FnMut(Progress),
+    chunk: u64,
     steps: u32,
     frame: u64,
     /// Times that the transformer ran for this chunk.
@@ -102,8 +103,9 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn at(&mut self, phase: Phase, chunk: u64, step: u32) {
-        (self.to)(Progress { phase, chunk, step, steps: self.steps, frame: self.frame });
+    fn at(&mut self, phase: Phase, step: u32) {
+        let Self { chunk, steps, frame, .. } = *self;
+        (self.to)(Progress { phase, chunk, step, steps, frame });
     }
 }
 
@@ -164,6 +166,29 @@ impl Session {
         &self.shown
     }
 
+    /// Adds a shot after those of the request. What is made stays: one whose time has passed starts with the next
+    /// chunk.
+    ///
+    /// # Errors
+    /// [`Error::Request`] if it does not start later than the one before it, or is none that the model can make.
+    pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
+        self.schedule.add(shot, &self.plan.model.info)
+    }
+
+    /// Ends a video that would go on for ever after `frames` frames.
+    pub fn end_at(&mut self, frames: u64) {
+        self.schedule.end_at(frames);
+    }
+
+    /// The frame that the next chunk reaches up to at most. If all shots up to there are added before it is made,
+    /// the video is that of a request that had them from the beginning.
+    pub fn next_end(&self) -> u64 {
+        match &self.sampler {
+            Sampler::Whole(_) => self.schedule.total().unwrap_or(u64::MAX),
+            Sampler::Causal(sampler) => self.made + sampler.most_frames(&self.plan),
+        }
+    }
+
     /// Uses another prompt from the next chunk on, until the next shot of the request.
     ///
     /// # Errors
@@ -209,24 +234,32 @@ impl Session {
         if self.spent {
             return Err(Error::Generation("this generation has failed before; start another".into()));
         }
-        if self.schedule.total() == Some(self.made) {
+        if self.schedule.total().is_some_and(|total| self.made >= total) {
             return Ok(None);
         }
         // Half of a chunk may be in the caches if this fails.
         self.spent = true;
         self.begin_shots()?;
-        let mut report =
-            Report { to: progress, steps: self.plan.steps, frame: self.made, forwards: 0, recalled: false };
+        let mut report = Report {
+            to: progress,
+            chunk: self.chunks,
+            steps: self.plan.steps,
+            frame: self.made,
+            forwards: 0,
+            recalled: false,
+        };
         let frames = match &mut self.sampler {
             Sampler::Whole(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
-            Sampler::Causal(sampler) => sampler.next(&self.plan, self.chunks, cancel, &mut report)?,
+            Sampler::Causal(sampler) => {
+                self.chunks += 1;
+                sampler.next(&self.plan, cancel, &mut report)?
+            }
         };
         let (forwards, recalled) = (report.forwards, report.recalled);
         let frames = self.finish(&frames)?;
         self.effort.forwards += forwards;
         self.effort.recalled += if recalled { frames.len() as u64 } else { 0 };
         self.made += frames.len() as u64;
-        self.chunks += 1;
         self.spent = false;
         Ok(Some(frames))
     }
@@ -240,8 +273,8 @@ impl Session {
             let cut = shot.transition == Transition::Cut;
             self.plan.begin(shot);
             if cut {
-                self.take_end = self.schedule.next_cut();
-                self.plan.begin_take(self.take_end.map(|end| end.saturating_sub(self.made)));
+                let end = self.schedule.next_cut();
+                self.plan.begin_take(end.map(|end| end.saturating_sub(self.made)));
                 self.sampler = Sampler::new(&self.plan)?;
             } else {
                 self.sampler.set_prompt(&self.plan);
@@ -249,6 +282,8 @@ impl Session {
             begun = Some(cut || begun.unwrap_or(false));
             self.begun += 1;
         }
+        // One may have been added since.
+        self.take_end = self.schedule.next_cut();
         if let Some(prompt) = self.prompt.take() {
             self.plan.prompt = prompt;
             self.sampler.set_prompt(&self.plan);
@@ -283,7 +318,7 @@ impl Sampler {
     fn new(plan: &Plan) -> Result<Self> {
         Ok(match &plan.model.sampling {
             Sampling::Whole(config) => Self::Whole(whole::Whole::new(plan, config)?),
-            Sampling::Causal(config) => Self::Causal(causal::Causal::new(plan, config)),
+            Sampling::Causal(config) => Self::Causal(Box::new(causal::Causal::new(plan, config))),
         })
     }
 

@@ -42,6 +42,7 @@ pub struct Plan {
 struct Take {
     /// How many were before it, with those of no frame.
     number: u64,
+    begun: bool,
     /// How many frames it has; `None`: it goes on for ever.
     frames: Option<u64>,
     /// Latent frames of the takes before it.
@@ -124,9 +125,6 @@ impl Plan {
             cache: None,
             model,
         };
-        for shot in schedule.shots() {
-            check_prompt(&shot.prompt)?;
-        }
         plan.set_negative_prompt(request.negative_prompt.as_deref())?;
         if let Some(latents) = request.initial_latents {
             plan.set_initial_latents(latents, &schedule)?;
@@ -154,7 +152,7 @@ impl Plan {
     /// What follows is a take of `frames` frames.
     pub fn begin_take(&mut self, frames: Option<u64>) {
         // The first take is number 0.
-        if self.take.frames.is_some() {
+        if std::mem::replace(&mut self.take.begun, true) {
             self.take.latents_before += self.latent_frames().unwrap_or(0);
             self.take.number += 1;
         }

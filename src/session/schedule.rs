@@ -3,12 +3,15 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::plan::check_prompt;
 use crate::request::{Shot, Transition};
 use crate::{Error, ModelInfo, Request, Result};
 
 /// Shots that are still to come.
 pub struct Schedule {
     upcoming: VecDeque<Placed>,
+    /// When the last of all starts.
+    last: Duration,
     total: Option<u64>,
 }
 
@@ -41,29 +44,27 @@ impl Schedule {
         if !shots.is_sorted_by(|a, b| a.start < b.start) {
             return refuse("a shot starts no later than the one before it".into());
         }
-        for shot in &shots {
-            let goes_on = shot.transition == Transition::Continue;
-            if goes_on && !info.causal {
-                return refuse(format!(
-                    "{} makes its video in one piece; its shots need a cut between them",
-                    info.name
-                ));
-            }
-            if goes_on && shot.image.is_some() {
-                return refuse("a shot that starts from an image needs a cut before it".into());
-            }
-            if shot.image.is_some() && !info.image_to_video {
-                return refuse(format!("{} cannot start from an image", info.name));
-            }
-        }
+        shots.iter().try_for_each(|shot| check(shot, info))?;
         let place = |shot: Shot| Placed { frame: info.frame_at(shot.start), shot };
+        let last = shots.last().map(|shot| shot.start).unwrap_or_default();
         let upcoming = shots.into_iter().map(place).collect();
-        Ok(Self { upcoming, total })
+        Ok(Self { upcoming, last, total })
     }
 
-    /// The shots that are still to come.
-    pub fn shots(&self) -> impl Iterator<Item = &Shot> {
-        self.upcoming.iter().map(|placed| &placed.shot)
+    /// Adds a shot after the others.
+    pub fn add(&mut self, shot: Shot, info: &ModelInfo) -> Result<()> {
+        check(&shot, info)?;
+        if shot.start <= self.last {
+            return refuse("a shot starts no later than the one before it".into());
+        }
+        self.last = shot.start;
+        self.upcoming.push_back(Placed { frame: info.frame_at(shot.start), shot });
+        Ok(())
+    }
+
+    /// The video has `total` frames and no more.
+    pub fn end_at(&mut self, total: u64) {
+        self.total = Some(total);
     }
 
     /// How many frames there are in all.
@@ -101,6 +102,23 @@ impl Schedule {
         };
         if due { self.upcoming.pop_front() } else { None }
     }
+}
+
+fn check(shot: &Shot, info: &ModelInfo) -> Result<()> {
+    let goes_on = shot.transition == Transition::Continue;
+    if goes_on && !info.causal {
+        return refuse(format!(
+            "{} makes its video in one piece; its shots need a cut between them",
+            info.name
+        ));
+    }
+    if goes_on && shot.image.is_some() {
+        return refuse("a shot that starts from an image needs a cut before it".into());
+    }
+    if shot.image.is_some() && !info.image_to_video {
+        return refuse(format!("{} cannot start from an image", info.name));
+    }
+    check_prompt(&shot.prompt)
 }
 
 fn refuse<T>(reason: String) -> Result<T> {

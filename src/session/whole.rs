@@ -42,7 +42,7 @@ impl Whole {
             }
         };
         report.recalled = self.recalled;
-        report.at(Phase::Decode, 0, plan.steps);
+        report.at(Phase::Decode, plan.steps);
         let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype)?;
         self.decoded += 1;
         plan.model.autoencoder.decode(&next, &mut self.decoder, cancel)
@@ -59,14 +59,14 @@ impl Whole {
             self.recalled = true;
             return Ok(latents);
         }
-        report.at(Phase::Text, 0, 0);
+        report.at(Phase::Text, 0);
         let conditions =
             plan.conditions(&plan.embeds(&plan.prompt, cancel)?, &plan.negative_prompt, cancel)?;
         let image = plan.image_latents(cancel)?;
         let mut latents = plan.noise(0, frames)?;
         for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
             cancel.check()?;
-            report.at(Phase::Denoise, 0, step as u32);
+            report.at(Phase::Denoise, step as u32);
             let (input, timesteps) = match &image {
                 Some(image) => {
                     let mut timesteps = vec![t; frames];

@@ -18,6 +18,8 @@ mod inline;
 mod sheet;
 mod time;
 
+pub use cues::plain;
+
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

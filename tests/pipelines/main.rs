@@ -8,6 +8,7 @@ mod clients;
 mod errors;
 mod frames;
 mod live;
+mod prompter;
 mod scripts;
 mod storyboard;
 mod support;

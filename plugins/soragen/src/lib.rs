@@ -9,13 +9,16 @@
 
 use gst::glib;
 
+mod prompter;
 mod source;
 
+pub use prompter::SoraPrompt;
 pub use source::{Decoder, Precision, SoraGen};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Nothing is loaded here and no device is touched: the registry's scanner runs this too.
-    source::register(plugin)
+    source::register(plugin)?;
+    prompter::register(plugin)
 }
 
 gst::plugin_define!(

@@ -9,10 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use soragen::{Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shown, Size};
+use soragen::{
+    Cache, Cancel, Effort, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shot, Shown, Size,
+};
 
 /// Bytes of frames that are kept.
 const KEPT: usize = 128 << 20;
+
+/// Shots that are taken while the video is made; all are kept, to make the same again.
+const MAX_SHOTS: usize = 100_000;
 
 /// One picture, RGB of 8 bits, `[H, W, 3]`.
 pub type Picture = Arc<[u8]>;
@@ -22,6 +27,10 @@ pub struct Job {
     pub source: String,
     pub options: OpenOptions,
     pub request: Request,
+    /// Where its latents are kept.
+    pub cache: Option<Cache>,
+    /// Whether its shots come while the video is made, by [`Generator::add_shot`], and none is in `request`.
+    pub open: bool,
 }
 
 /// What changes from the next chunk on.
@@ -37,6 +46,8 @@ pub enum Report<'a> {
     Loading,
     Loaded,
     Progress(Progress),
+    /// Latents cannot be kept any more.
+    NotKept(&'a Error),
     /// A change cannot be made; what was stays.
     Refused(&'a Error),
 }
@@ -64,6 +75,8 @@ pub struct Stats {
     pub chunk: Duration,
     /// Frames that were not there when their time came.
     pub late: u64,
+    /// Of all sessions.
+    pub effort: Effort,
 }
 
 /// A running worker. It ends by itself after this is dropped; nobody waits for it.
@@ -74,8 +87,19 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Shots that come while the video is made.
+#[derive(Default)]
+struct Coming {
+    shots: Vec<Shot>,
+    /// All that start before this frame are there.
+    known: u64,
+    /// How many frames there are in all, once that is known.
+    end: Option<u64>,
+}
+
 #[derive(Default)]
 struct State {
+    coming: Option<Coming>,
     /// Whoever waits for a frame is to stop waiting.
     flushing: bool,
     /// Nobody wants anything any more.
@@ -114,6 +138,11 @@ impl State {
         self.end.is_none() && self.failure.is_none() && self.made() < self.wanted + self.chunk.max(1)
     }
 
+    /// Whether all shots are there that decide over the frames up to `needed`.
+    fn knows(&self, needed: u64) -> bool {
+        self.coming.as_ref().is_none_or(|coming| coming.end.is_some() || coming.known > needed)
+    }
+
     fn start_over(&mut self) {
         self.cancel.cancel();
         self.restart = true;
@@ -140,8 +169,9 @@ impl Generator {
     /// # Errors
     /// The system's, if there can be no other thread.
     pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), report, started: Instant::now() };
+        let state = State { coming: job.open.then(Coming::default), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let worker = Worker { shared: shared.clone(), report, warned: false, started: Instant::now() };
         std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
         Ok(Self(shared))
     }
@@ -161,6 +191,39 @@ impl Generator {
         let mut state = self.0.lock();
         state.changes.retain(|other| std::mem::discriminant(other) != std::mem::discriminant(&change));
         state.changes.push(change);
+    }
+
+    /// Adds a shot after the others; says whether it is one: whether it shows something, and starts later.
+    pub fn add_shot(&self, shot: Shot) -> bool {
+        let mut state = self.0.lock();
+        let Some(coming) = &mut state.coming else { return false };
+        let later = coming.shots.last().is_none_or(|last| last.start < shot.start);
+        if !later || shot.prompt.trim().is_empty() || coming.shots.len() == MAX_SHOTS {
+            return false;
+        }
+        coming.shots.push(shot);
+        self.0.changed.notify_all();
+        true
+    }
+
+    /// All shots that start before frame `known` were added.
+    pub fn set_known(&self, known: u64) {
+        if let Some(coming) = &mut self.0.lock().coming {
+            coming.known = coming.known.max(known);
+        }
+        self.0.changed.notify_all();
+    }
+
+    /// All shots were added, and the last ends before frame `end`.
+    pub fn finish(&self, end: u64) {
+        let mut state = self.0.lock();
+        if let Some(coming) = &mut state.coming {
+            coming.end = Some(end);
+            if coming.shots.is_empty() {
+                state.end = Some(0);
+            }
+        }
+        self.0.changed.notify_all();
     }
 
     /// Interrupts whoever waits in [`Made::take`], until it is called with `false`.
@@ -244,6 +307,8 @@ impl Drop for Generator {
 struct Worker<R> {
     shared: Arc<Shared>,
     report: R,
+    /// That latents cannot be kept.
+    warned: bool,
     started: Instant,
 }
 
@@ -264,9 +329,16 @@ impl<R: FnMut(Report)> Worker<R> {
             Err(error) => return self.fail(error),
         };
         while let Some((size, cancel)) = self.next_session() {
-            let request = Request { size: Some(size), ..job.request.clone() };
-            let session = Session::new(model.clone(), request);
-            match session.and_then(|session| self.make(session, &cancel)) {
+            let mut request = Request { size: Some(size), ..job.request.clone() };
+            if let Some(coming) = &self.shared.lock().coming {
+                request.shots = coming.shots.clone();
+            }
+            let shots = request.shots.len();
+            let session = match &job.cache {
+                Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
+                None => Session::new(model.clone(), request),
+            };
+            match session.and_then(|session| self.make(session, shots, job.cache.as_ref(), &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),
             }
@@ -292,7 +364,8 @@ impl<R: FnMut(Report)> Worker<R> {
             if state.quit {
                 return None;
             }
-            if let Some(size) = state.size {
+            let any = state.coming.as_ref().is_none_or(|coming| !coming.shots.is_empty());
+            if let Some(size) = state.size.filter(|_| any) {
                 state.restart = false;
                 state.cancel = Cancel::new();
                 return Some((size, state.cancel.clone()));
@@ -301,7 +374,8 @@ impl<R: FnMut(Report)> Worker<R> {
         }
     }
 
-    fn next_task(&self) -> Task {
+    /// `needed`: up to which frame the shots have to be known to make more.
+    fn next_task(&self, needed: u64) -> Task {
         let mut state = self.shared.lock();
         loop {
             if state.quit {
@@ -310,21 +384,44 @@ impl<R: FnMut(Report)> Worker<R> {
             if state.restart {
                 return Task::StartOver;
             }
-            if state.hungry() {
+            if state.hungry() && state.knows(needed) {
                 return Task::Make;
             }
             state = self.shared.wait(state);
         }
     }
 
-    /// Makes frames until somebody wants something else.
-    fn make(&mut self, mut session: Session, cancel: &Cancel) -> Result<(), Error> {
+    /// Makes frames until somebody wants something else. The session was given `shots` of those that come.
+    fn make(
+        &mut self,
+        mut session: Session,
+        mut shots: usize,
+        cache: Option<&Cache>,
+        cancel: &Cancel,
+    ) -> Result<(), Error> {
+        let mut effort = Effort::default();
         loop {
-            match self.next_task() {
+            match self.next_task(session.next_end()) {
                 Task::Make => {}
                 Task::StartOver | Task::Quit => return Ok(()),
             }
-            let made = self.shared.lock().made();
+            let (made, added, end) = {
+                let state = self.shared.lock();
+                let coming = state.coming.as_ref();
+                let added = coming
+                    .map(|coming| coming.shots.iter().skip(shots).cloned().collect::<Vec<_>>())
+                    .unwrap_or_default();
+                (state.made(), added, coming.and_then(|coming| coming.end))
+            };
+            shots += added.len();
+            for shot in added {
+                if let Err(error) = session.add_shot(shot) {
+                    self.tell(Report::Refused(&error));
+                }
+            }
+            if let Some(end) = end {
+                session.end_at(end);
+            }
             for change in self.changes_at(made) {
                 let changed = match &change {
                     Change::Prompt(prompt) => session.set_prompt(prompt),
@@ -343,6 +440,12 @@ impl<R: FnMut(Report)> Worker<R> {
                     report(Report::Progress(progress));
                 }
             })?;
+            if let Some(failure) = cache.and_then(Cache::failure)
+                && !std::mem::replace(&mut self.warned, true)
+            {
+                self.tell(Report::NotKept(&failure));
+            }
+            self.count(&mut effort, session.effort());
             match frames {
                 Some(frames) => self.add(&frames, began.elapsed(), &session),
                 None => self.shared.lock().end = Some(made),
@@ -361,6 +464,14 @@ impl<R: FnMut(Report)> Worker<R> {
             due.append(&mut state.changes);
         }
         due
+    }
+
+    /// Adds to the statistics what a session has done since `before`.
+    fn count(&self, before: &mut Effort, now: Effort) {
+        let stats = &mut self.shared.lock().stats;
+        stats.effort.forwards += now.forwards - before.forwards;
+        stats.effort.recalled += now.recalled - before.recalled;
+        *before = now;
     }
 
     fn remember(&self, frame: u64, change: Change) {

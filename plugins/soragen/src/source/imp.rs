@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use soragen::{ModelInfo, Phase, Progress, Shown, Size, Sizes, Storyboard};
+use soragen::{ModelInfo, Phase, Progress, Shot, Shown, Size, Sizes, Storyboard};
 
 use super::error;
 use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
@@ -69,6 +70,8 @@ struct Due {
 pub struct SoraGen {
     settings: Mutex<Settings>,
     running: Mutex<Option<Running>>,
+    /// Whether the shots come while it runs.
+    open: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,10 +79,51 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SoraGen {
+    /// Takes its shots from [`add_shot`](Self::add_shot) from the next start on.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    /// Adds a shot after the others, before which all were added that start earlier.
+    pub fn add_shot(&self, shot: Shot) {
+        let start = shot.start;
+        let added = lock(&self.running).as_ref().is_none_or(|running| running.generator.add_shot(shot));
+        if !added {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Decode,
+                ("a text is left out: it is empty, or starts no later than the one before it")
+            );
+        }
+        self.set_known(start);
+    }
+
+    /// All shots that start before `time` were added.
+    pub fn set_known(&self, time: Duration) {
+        let live = lock(&self.settings).is_live;
+        if let Some(running) = lock(&self.running).as_ref() {
+            // Whoever keeps to the clock does not wait for what may yet be said.
+            running.generator.set_known(if live { u64::MAX } else { running.info.frame_at(time) });
+        }
+    }
+
+    /// All shots were added, and the last ends at `end`.
+    pub fn finish(&self, end: Duration) {
+        if let Some(running) = lock(&self.running).as_mut() {
+            let frames = running.info.frame_at(end).max(1);
+            running.extent = Some((frames, u64::try_from(end.as_nanos()).unwrap_or(u64::MAX)));
+            running.generator.finish(frames);
+        }
+        let _ = self.obj().post_message(gst::message::DurationChanged::builder().src(&*self.obj()).build());
+    }
+
     /// What the settings come to, for whoever asks before the start.
     fn extent(&self) -> Option<(u64, u64)> {
         if let Some(running) = lock(&self.running).as_ref() {
             return running.extent;
+        }
+        if self.open.load(Ordering::Relaxed) {
+            return None;
         }
         let settings = lock(&self.settings).clone();
         settings.extent(&ModelInfo::read(&settings.model).ok()?, settings.storyboard().ok()?.as_ref())
@@ -103,6 +147,11 @@ impl SoraGen {
                     let structure = progress_structure(&at, total, began.elapsed());
                     gst::message::Element::builder(structure).src(&element).build()
                 }
+                Report::NotKept(error) => {
+                    let text = "the cache is not written any more; set cache-dir to another folder";
+                    gst::element_warning!(element, gst::ResourceError::Write, ("{text}: {error}"));
+                    return;
+                }
                 Report::Refused(error) => {
                     gst::element_warning!(element, gst::LibraryError::Settings, ("{error}"));
                     return;
@@ -123,6 +172,8 @@ impl SoraGen {
             source: settings.model.clone(),
             options: settings.open_options(),
             request: settings.request(frames, storyboard)?,
+            cache: settings.cache(),
+            open: self.open.load(Ordering::Relaxed),
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))
@@ -230,6 +281,8 @@ impl SoraGen {
             .field("fps", if busy > 0.0 { stats.frames as f64 / busy } else { 0.0 })
             .field("chunk-ns", stats.chunk.as_nanos() as u64)
             .field("late", stats.late)
+            .field("cached", stats.effort.recalled)
+            .field("forwards", stats.effort.forwards)
             .build()
     }
 
@@ -382,7 +435,10 @@ impl BaseSrcImpl for SoraGen {
             let info = ModelInfo::read(&settings.model)?;
             check_size(&settings, &info)?;
             let storyboard = settings.storyboard()?;
-            let extent = settings.extent(&info, storyboard.as_ref());
+            let extent = match self.open.load(Ordering::Relaxed) {
+                true => None,
+                false => settings.extent(&info, storyboard.as_ref()),
+            };
             let frames = extent.map(|(frames, _)| frames);
             let generator = self.start_generator(&settings, frames, storyboard.as_ref())?;
             Ok(Running {

@@ -2,8 +2,11 @@
 
 //! The element `soragen`.
 
+use std::time::Duration;
+
 use gst::glib;
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 
 mod error;
 mod generator;
@@ -14,6 +17,7 @@ mod tags;
 mod timeline;
 mod uri;
 
+pub(crate) use paint::FORMATS;
 pub use settings::{Decoder, Precision};
 
 glib::wrapper! {
@@ -24,6 +28,30 @@ glib::wrapper! {
     pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
         @implements gst::URIHandler;
+}
+
+impl SoraGen {
+    /// One whose shots come while it runs.
+    pub(crate) fn open(name: &str) -> Self {
+        let source: Self = glib::Object::builder().property("name", name).build();
+        source.imp().open();
+        source
+    }
+
+    /// Adds a shot after the others, before which all were added that start earlier.
+    pub(crate) fn add_shot(&self, shot: soragen::Shot) {
+        self.imp().add_shot(shot);
+    }
+
+    /// All shots that start before `time` were added.
+    pub(crate) fn set_known(&self, time: Duration) {
+        self.imp().set_known(time);
+    }
+
+    /// All shots were added, and the last ends at `end`.
+    pub(crate) fn finish(&self, end: Duration) {
+        self.imp().finish(end);
+    }
 }
 
 /// Makes the element known as `soragen`.

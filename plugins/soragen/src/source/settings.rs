@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::{Length, ModelInfo, OpenOptions, Request, Storyboard};
+use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
 
 use super::timeline;
 use super::uri::Address;
@@ -93,6 +93,9 @@ pub struct Settings {
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
     pub is_live: bool,
+    /// `None` is the user's own, empty is none.
+    pub cache_dir: Option<String>,
+    pub cache_size: u64,
     /// What an address asks for beyond the properties; otherwise downstream decides.
     pub width: Option<u32>,
     pub height: Option<u32>,
@@ -117,6 +120,8 @@ impl Default for Settings {
             shift: 0.0,
             duration: 0,
             is_live: false,
+            cache_dir: None,
+            cache_size: Cache::DEFAULT_SIZE,
             width: None,
             height: None,
             framerate: None,
@@ -216,10 +221,25 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Keep to the clock: where the model is late, the last frame is shown again")
                 .mutable_ready()
                 .build(),
+            text(
+                "cache-dir",
+                "Cache folder",
+                "Where latents are kept, so that the same video is only decoded the next time (unset = soragen in \
+                 the user's cache folder, empty = none)",
+            )
+            .mutable_ready()
+            .build(),
+            glib::ParamSpecUInt64::builder("cache-size")
+                .nick("Cache size")
+                .blurb("Bytes that the cache may have; the least recently used goes first (0 = no cache)")
+                .default_value(Cache::DEFAULT_SIZE)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("frames: frames made; first-frame-ns: from start to the first; fps: frames made a second; \
-                        chunk-ns: time the last chunk took; late: frames shown again because the next was late")
+                        chunk-ns: time the last chunk took; late: frames shown again because the next was late; \
+                        cached: frames whose latents had been made before; forwards: times that the transformer ran")
                 .read_only()
                 .build(),
         ]
@@ -248,6 +268,8 @@ impl Settings {
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
+            "cache-dir" => self.cache_dir = get(value),
+            "cache-size" => self.cache_size = get(value),
             _ => return false,
         }
         true
@@ -270,6 +292,8 @@ impl Settings {
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
+            "cache-dir" => self.cache_dir.to_value(),
+            "cache-size" => self.cache_size.to_value(),
             _ => return None,
         })
     }
@@ -306,6 +330,16 @@ impl Settings {
             precision: self.precision.into(),
             decoder: self.decoder.into(),
         }
+    }
+
+    /// Where latents are kept, if they are.
+    pub fn cache(&self) -> Option<Cache> {
+        let folder = match self.cache_dir.as_deref() {
+            None => Cache::default_folder(),
+            Some("") => None,
+            Some(folder) => Some(folder.into()),
+        };
+        folder.filter(|_| self.cache_size > 0).map(|folder| Cache::new(folder, self.cache_size))
     }
 
     /// The shots, if there are any; their images are not read yet.

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use soragen::{Shot, storyboard};
+
+use crate::source::SoraGen;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Video from timed text"))
+});
+
+/// What has come in.
+#[derive(Default)]
+struct Text {
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    /// Whether it is Pango's markup, which a subtitle parser puts around what the subtitles say.
+    markup: bool,
+    any: bool,
+    /// When the last text ends.
+    end: Duration,
+}
+
+pub struct SoraPrompt {
+    source: SoraGen,
+    sink: gst::Pad,
+    src: gst::GhostPad,
+    text: Mutex<Text>,
+}
+
+impl SoraPrompt {
+    fn text(&self) -> MutexGuard<'_, Text> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let readable = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+        let words = String::from_utf8_lossy(&readable);
+        let mut text = self.text();
+        let words = words.trim_end_matches('\0');
+        let (transition, prompt) = match text.markup {
+            true => storyboard::cue(&storyboard::plain(words)),
+            false => storyboard::cue(words),
+        };
+        let running = |time: Option<gst::ClockTime>| text.segment.to_running_time(time).map(Duration::from);
+        let Some(start) = running(buffer.pts()) else {
+            gst::debug!(CAT, imp = self, "a text outside its segment: {prompt:?}");
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let until = start + buffer.duration().map(Duration::from).unwrap_or_default();
+        text.end = text.end.max(until);
+        // There is nothing to show before the first.
+        let start = if std::mem::replace(&mut text.any, true) { start } else { Duration::ZERO };
+        drop(text);
+        gst::debug!(CAT, imp = self, "{start:?}: {transition:?} {prompt:?}");
+        self.source.add_shot(Shot { start, prompt, seed: None, image: None, transition });
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// All that happens to the text ends here: the video has events of its own.
+    fn event(&self, event: &gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Caps(event) => {
+                let format = event.caps().structure(0).and_then(|caps| caps.get::<&str>("format").ok());
+                self.text().markup = format == Some("pango-markup");
+            }
+            gst::EventView::Segment(event) => {
+                let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
+                    gst::element_imp_error!(self, gst::StreamError::Format, ("the text has no times"));
+                    return false;
+                };
+                self.text().segment = segment;
+            }
+            gst::EventView::Gap(gap) => {
+                let (start, duration) = gap.get();
+                let text = self.text();
+                if let Some(until) = text.segment.to_running_time(start + duration.unwrap_or_default()) {
+                    drop(text);
+                    self.source.set_known(until.into());
+                }
+            }
+            gst::EventView::Eos(_) => {
+                let end = self.text().end;
+                self.source.finish(end);
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SoraPrompt {
+    const NAME: &'static str = "GstSoraPrompt";
+    type Type = super::SoraPrompt;
+    type ParentType = gst::Bin;
+
+    fn with_class(class: &Self::Class) -> Self {
+        let template = |name: &str| {
+            class.pad_template(name).unwrap_or_else(|| unreachable!("the class has the template {name}"))
+        };
+        let sink = gst::Pad::builder_from_template(&template("text"))
+            .chain_function(|_, parent, buffer| {
+                let failed = || Err(gst::FlowError::Error);
+                Self::catch_panic_pad_function(parent, failed, |this| this.chain(&buffer))
+            })
+            .event_function(|_, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.event(&event))
+            })
+            .build();
+        let src = gst::GhostPad::builder_from_template(&template("src")).build();
+        Self { source: SoraGen::open("soragen"), sink, src, text: Mutex::default() }
+    }
+}
+
+impl ObjectImpl for SoraPrompt {
+    fn constructed(&self) {
+        self.parent_constructed();
+        let bin = self.obj();
+        let build = || -> Result<(), glib::BoolError> {
+            bin.add(&self.source)?;
+            let target = self.source.static_pad("src").ok_or_else(|| glib::bool_error!("no pad"))?;
+            self.src.set_target(Some(&target))?;
+            bin.add_pad(&self.sink)?;
+            bin.add_pad(&self.src)
+        };
+        if let Err(error) = build() {
+            gst::error!(CAT, imp = self, "{error}");
+        }
+        bin.set_element_flags(gst::ElementFlags::SOURCE);
+    }
+}
+
+impl GstObjectImpl for SoraPrompt {}
+
+impl ElementImpl for SoraPrompt {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Video from timed text",
+                "Converter/Text/Video",
+                "Makes video of the texts that come in, each from its time on, by a diffusion model that runs in-process",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let text = gst::Caps::builder("text/x-raw")
+                .field("format", gst::List::new(["utf8", "pango-markup"]))
+                .build();
+            let video = gst_video::VideoCapsBuilder::new().format_list(crate::source::FORMATS).build();
+            let always = gst::PadPresence::Always;
+            [
+                gst::PadTemplate::new("text", gst::PadDirection::Sink, always, &text),
+                gst::PadTemplate::new("src", gst::PadDirection::Src, always, &video),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::ReadyToPaused {
+            *self.text() = Text::default();
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BinImpl for SoraPrompt {}

@@ -61,7 +61,8 @@ impl Weights<'_> {
     }
 }
 
-/// An image of the input, one for every frame of the output, or several whose channels count together.
+/// What a frame of the output is made of: an image, or several whose channels count together. An empty one stands
+/// for zeros.
 pub(crate) type Sources<'a> = Vec<&'a [f32]>;
 
 /// What becomes of the sums.
@@ -128,6 +129,12 @@ impl Conv2d {
         Self { n_in, n_out, stride: 1, scale: 2, phases, zeros: vec![0.0; n_in] }
     }
 
+    /// Channels of a source.
+    pub(crate) fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Channels of the output.
     pub(crate) fn n_out(&self) -> usize {
         self.n_out
     }
@@ -155,13 +162,25 @@ impl Conv2d {
             .zip(frames)
             .enumerate()
             .flat_map(|(frame, (out, sources))| {
-                out.chunks_mut(portion * row).enumerate().map(move |(i, out)| (frame, i * portion, sources, out))
+                out.chunks_mut(portion * row)
+                    .enumerate()
+                    .map(move |(i, out)| (frame, i * portion, sources, out))
             })
             .collect();
         jobs.into_par_iter().for_each(|(frame, first, sources, out)| {
             let start = (frame * rows + first) * row;
             let residual = epilogue.residual.map(|all| &all[start..start + out.len()]);
-            let job = Job { conv: self, sources, height, width, columns, first, out, residual, relu: epilogue.relu };
+            let job = Job {
+                conv: self,
+                sources,
+                height,
+                width,
+                columns,
+                first,
+                out,
+                residual,
+                relu: epilogue.relu,
+            };
             self.phases[0].panels.arch.dispatch(job);
         });
     }
@@ -239,6 +258,9 @@ impl Job<'_> {
             let mut sums = [initial; PIXELS];
             for (t, tap) in phase.taps.iter().enumerate() {
                 let Some(y) = y.checked_add_signed(tap.dy).filter(|&y| y < self.height) else { continue };
+                if self.sources[tap.source].is_empty() {
+                    continue;
+                }
                 let line = &self.sources[tap.source][y * self.width * n_in..][..self.width * n_in];
                 let mut pixels = [&conv.zeros[..]; PIXELS];
                 for p in 0..count {
@@ -271,17 +293,8 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::archs;
+    use crate::kernels::{archs, random};
     use candle_core::{Device, Tensor};
-
-    fn random(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
 
     /// `[T, H, W, C]` to `[T, C, H, W]`.
     fn planes(data: &[f32], (frames, height, width): (usize, usize, usize)) -> Tensor {
@@ -291,8 +304,7 @@ mod tests {
     }
 
     fn assert_equal(what: &str, out: &[f32], plain: &Tensor) {
-        let plain: Vec<f32> =
-            plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let plain: Vec<f32> = plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(out.len(), plain.len(), "{what}");
         let most = plain.iter().fold(1f32, |most, x| most.max(x.abs()));
         for (i, (a, b)) in out.iter().zip(&plain).enumerate() {
@@ -327,12 +339,15 @@ mod tests {
                     let seed = (case * 100 + width) as u32;
                     let weight = random(n_out * sources * n_in * kernel * kernel, seed);
                     let bias = random(n_out, seed + 1);
-                    let weights = Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources, kernel };
+                    let weights =
+                        Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources, kernel };
                     let size = height * width * n_in;
-                    let inputs: Vec<_> = (0..sources).map(|s| random(frames * size, seed + 2 + s as u32)).collect();
+                    let inputs: Vec<_> =
+                        (0..sources).map(|s| random(frames * size, seed + 2 + s as u32)).collect();
                     let residual = random(frames * out_h * out_w * n_out, seed + 9);
-                    let images: Vec<Sources> =
-                        (0..frames).map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect()).collect();
+                    let images: Vec<Sources> = (0..frames)
+                        .map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect())
+                        .collect();
                     let mut out = vec![f32::NAN; residual.len()];
                     let epilogue = Epilogue { residual: Some(&residual), relu: case % 2 == 0 };
                     Conv2d::new(arch, weights, stride, padding).run(
@@ -344,7 +359,8 @@ mod tests {
                     );
 
                     let x: Vec<_> = inputs.iter().map(|x| planes(x, (frames, height, width))).collect();
-                    let w = Tensor::from_slice(&weight, (n_out, sources * n_in, kernel, kernel), &Device::Cpu);
+                    let w =
+                        Tensor::from_slice(&weight, (n_out, sources * n_in, kernel, kernel), &Device::Cpu);
                     let b = Tensor::from_slice(&bias, (1, n_out, 1, 1), &Device::Cpu).unwrap();
                     let x = Tensor::cat(&x, 1).unwrap();
                     let y = x.conv2d(&w.unwrap(), padding, stride, 1, 1).unwrap().broadcast_add(&b).unwrap();

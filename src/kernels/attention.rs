@@ -32,7 +32,9 @@ impl Memory {
             let first = head * head_dim;
             Head {
                 keys: Panels::new(arch, (head_dim, tokens), None, |i, token| keys[token * dim + first + i]),
-                values: Panels::new(arch, (tokens, head_dim), None, |token, i| values[token * dim + first + i]),
+                values: Panels::new(arch, (tokens, head_dim), None, |token, i| {
+                    values[token * dim + first + i]
+                }),
             }
         };
         Self { arch, tokens, head_dim, heads: (0..heads).into_par_iter().map(pack).collect() }
@@ -192,9 +194,12 @@ mod tests {
     #[test]
     fn it_equals_the_plain_form() {
         for arch in archs() {
-            for (heads, head_dim, rows, lengths) in
-                [(1, 4, 1, vec![1]), (3, 8, 11, vec![5]), (2, 64, 16, vec![40, 9]), (2, 20, 9, vec![3, 70, 64])]
-            {
+            for (heads, head_dim, rows, lengths) in [
+                (1, 4, 1, vec![1]),
+                (3, 8, 11, vec![5]),
+                (2, 64, 16, vec![40, 9]),
+                (2, 20, 9, vec![3, 70, 64]),
+            ] {
                 let dim = heads * head_dim;
                 let queries: Vec<_> = random(rows * dim, 1).iter().map(|x| x * 4.0).collect();
                 let parts: Vec<_> = lengths

@@ -24,7 +24,12 @@ pub(crate) enum Then<'a> {
 
 impl Linear {
     /// `weight` is `[n_out, n_in]`.
-    pub(crate) fn new(arch: Arch, (n_in, n_out): (usize, usize), weight: &[f32], bias: Option<&[f32]>) -> Self {
+    pub(crate) fn new(
+        arch: Arch,
+        (n_in, n_out): (usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Self {
         Self(Panels::new(arch, (n_in, n_out), bias, |row, column| weight[column * n_in + row]))
     }
 

@@ -3,11 +3,12 @@
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
 
-.PHONY: help demo test setup build lint audit cargo-deny check-cuda clean
+.PHONY: help demo test bench setup build lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
+	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
 	@echo "make build       the plugin and the command, optimised, in target/release"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
@@ -19,6 +20,9 @@ demo: setup
 
 test: setup
 	cargo test --workspace
+
+bench: setup
+	cargo bench -p soragen --bench engine --features builtin
 
 build: setup
 	cargo build --release -p gst-plugin-soragen -p soragen-cli

@@ -61,7 +61,8 @@ impl Weights<'_> {
     }
 }
 
-/// An image of the input, one for every frame of the output, or several whose channels count together.
+/// What a frame of the output is made of: an image, or several whose channels count together. An empty one stands
+/// for zeros.
 pub(crate) type Sources<'a> = Vec<&'a [f32]>;
 
 /// What becomes of the sums.
@@ -128,6 +129,12 @@ impl Conv2d {
         Self { n_in, n_out, stride: 1, scale: 2, phases, zeros: vec![0.0; n_in] }
     }
 
+    /// Channels of a source.
+    pub(crate) fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Channels of the output.
     pub(crate) fn n_out(&self) -> usize {
         self.n_out
     }
@@ -251,6 +258,9 @@ impl Job<'_> {
             let mut sums = [initial; PIXELS];
             for (t, tap) in phase.taps.iter().enumerate() {
                 let Some(y) = y.checked_add_signed(tap.dy).filter(|&y| y < self.height) else { continue };
+                if self.sources[tap.source].is_empty() {
+                    continue;
+                }
                 let line = &self.sources[tap.source][y * self.width * n_in..][..self.width * n_in];
                 let mut pixels = [&conv.zeros[..]; PIXELS];
                 for p in 0..count {
@@ -283,17 +293,8 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::archs;
+    use crate::kernels::{archs, random};
     use candle_core::{Device, Tensor};
-
-    fn random(count: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed.wrapping_mul(2_654_435_761) | 1;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
 
     /// `[T, H, W, C]` to `[T, C, H, W]`.
     fn planes(data: &[f32], (frames, height, width): (usize, usize, usize)) -> Tensor {

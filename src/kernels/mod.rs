@@ -1,15 +1,19 @@
 //! The hot loops on the CPU, each beside the plain candle form that it must equal.
 
+pub(crate) mod attention;
 pub(crate) mod conv2d;
 mod gelu;
+pub(crate) mod layout;
+pub(crate) mod linear;
+pub(crate) mod norm;
 mod panels;
 
 pub(crate) use gelu::gelu;
 
 use std::sync::LazyLock;
 
-use candle_core::{DType, Device};
-use pulp::Arch;
+use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
+pub(crate) use pulp::Arch;
 
 /// The vector instructions that this CPU has; `None` where the plain forms are asked for with
 /// `SORAGEN_KERNELS=plain`, as tests do.
@@ -19,6 +23,24 @@ static ARCH: LazyLock<Option<Arch>> =
 /// What the kernels are to be packed for, where they compute with `dtype` on `device`.
 pub(crate) fn arch(dtype: DType, device: &Device) -> Option<Arch> {
     (*ARCH).filter(|_| device.is_cpu() && dtype == DType::F32)
+}
+
+/// The numbers of a contiguous f32 tensor on the CPU.
+pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((first, end)) => Ok(&storage.as_slice::<f32>()?[first..end]),
+        None => bail!("a kernel needs its operand without gaps, not {layout:?}"),
+    }
+}
+
+/// A copy of the numbers of an f32 tensor on the CPU, in their order.
+pub(crate) fn numbers(x: &Tensor) -> Result<Vec<f32>> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(slice(storage, layout)?.to_vec()),
+        _ => bail!("a kernel needs its operand on the CPU"),
+    }
 }
 
 /// All that this CPU can run, from the plainest.
@@ -33,4 +55,15 @@ fn archs() -> Vec<Arch> {
     #[cfg(target_arch = "aarch64")]
     archs.push(Arch::new());
     archs
+}
+
+/// So many numbers from −1 to 1 that look like nothing in particular.
+#[cfg(test)]
+fn random(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..count).map(|_| next()).collect()
 }

@@ -1,8 +1,11 @@
 //! What a causal model remembers of the frames it has made.
 
+use std::sync::OnceLock;
+
 use serde::Deserialize;
 
 use super::attention::KeyValue;
+use crate::kernels::attention::Memory;
 use crate::{Error, Result};
 
 /// How a causal model goes along its video, in latent frames.
@@ -28,12 +31,20 @@ pub struct KvCache {
     sink: usize,
     frames: usize,
     pub(super) blocks: Vec<KeyValue>,
+    /// The same as [`packed`](super::packed) blocks read them, once they have.
+    pub(super) packed: OnceLock<Vec<Memory>>,
 }
 
 impl KvCache {
     /// Remembers nothing yet.
     pub fn new(config: CausalConfig) -> Self {
-        Self { window: config.window, sink: config.sink, frames: 0, blocks: Vec::new() }
+        Self {
+            window: config.window,
+            sink: config.sink,
+            frames: 0,
+            blocks: Vec::new(),
+            packed: OnceLock::new(),
+        }
     }
 
     /// Latent frames that are remembered.
@@ -45,6 +56,7 @@ impl KvCache {
     pub fn clear(&mut self) {
         self.frames = 0;
         self.blocks.clear();
+        self.packed = OnceLock::new();
     }
 
     /// Forgets all but the first frames that are remembered for good.
@@ -105,6 +117,7 @@ impl KvCache {
         // Only now, so that an error leaves everything as it was.
         self.frames = total - forgotten;
         self.blocks = kept.unwrap_or_default();
+        self.packed = OnceLock::new();
         Ok(())
     }
 }

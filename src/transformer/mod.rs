@@ -9,12 +9,14 @@ mod block;
 mod cache;
 mod config;
 mod embedding;
+mod packed;
 mod rope;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, VarBuilder};
 
 use crate::checkpoint::Source;
+use crate::kernels::attention::Memory;
 use crate::ops::linear;
 use crate::{Cancel, Error, Result};
 use attention::KeyValue;
@@ -22,6 +24,7 @@ use block::{Block, Norm, Surroundings};
 pub use cache::{CausalConfig, KvCache};
 pub use config::Config;
 use embedding::ConditionEmbedder;
+use packed::PackedBlock;
 use rope::Rope;
 
 /// A loaded transformer. Clones share the weights.
@@ -32,7 +35,7 @@ pub struct WanTransformer {
     /// The reference convolves with a kernel as large as its stride, which is a product with each patch.
     patch_embedding: Linear,
     condition_embedder: ConditionEmbedder,
-    blocks: Vec<Block>,
+    blocks: Blocks,
     norm_out: Norm,
     /// f32 `[1, 2, inner_dim]`.
     scale_shift_table: Tensor,
@@ -41,9 +44,22 @@ pub struct WanTransformer {
     device: Device,
 }
 
+#[derive(Clone, Debug)]
+enum Blocks {
+    Plain(Vec<Block>),
+    /// Made for this CPU.
+    Packed(Vec<PackedBlock>),
+}
+
 /// A prompt as every block sees it; computed once a prompt.
 #[derive(Clone, Debug)]
-pub struct Context(Vec<KeyValue>);
+pub struct Context(Texts);
+
+#[derive(Clone, Debug)]
+enum Texts {
+    Plain(Vec<KeyValue>),
+    Packed(Vec<Memory>),
+}
 
 /// Latents as the blocks see them.
 struct Tokens {
@@ -82,9 +98,18 @@ impl WanTransformer {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
             condition_embedder: ConditionEmbedder::load(vb.pp("condition_embedder"), config)?,
-            blocks: (0..config.num_layers)
-                .map(|i| Block::load(blocks.pp(i), config))
-                .collect::<Result<_>>()?,
+            blocks: match packed::arch(config, vb.dtype(), vb.device()) {
+                None => Blocks::Plain(
+                    (0..config.num_layers)
+                        .map(|i| Block::load(blocks.pp(i), config))
+                        .collect::<Result<_>>()?,
+                ),
+                Some(arch) => Blocks::Packed(
+                    (0..config.num_layers)
+                        .map(|i| PackedBlock::load(arch, blocks.pp(i), config))
+                        .collect::<Result<_>>()?,
+                ),
+            },
             norm_out: Norm::new(config, vb.device())?,
             scale_shift_table: vb.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
             proj_out: candle_nn::linear(dim, config.out_channels() * config.patch_area(), vb.pp("proj_out"))?,
@@ -112,7 +137,14 @@ impl WanTransformer {
         }
         let prompt =
             self.condition_embedder.text(&text_embeds.to_device(&self.device)?.to_dtype(self.dtype)?)?;
-        Ok(Context(self.blocks.iter().map(|block| block.text(&prompt)).collect::<Result<_>>()?))
+        Ok(Context(match &self.blocks {
+            Blocks::Plain(blocks) => {
+                Texts::Plain(blocks.iter().map(|block| block.text(&prompt)).collect::<Result<_>>()?)
+            }
+            Blocks::Packed(blocks) => {
+                Texts::Packed(blocks.iter().map(|block| block.text(&prompt)).collect::<Result<_>>()?)
+            }
+        }))
     }
 
     /// The velocity of a whole clip, every frame seeing every other.
@@ -198,13 +230,24 @@ impl WanTransformer {
             }
         };
         let keys = self.rope.rotation([past + frames, rows, columns], &self.device)?;
+        let (blocks, texts) = match (&self.blocks, &context.0) {
+            (Blocks::Packed(blocks), Texts::Packed(texts)) => {
+                return packed::run(blocks, tokens, texts, cache, &keys, purpose, cancel);
+            }
+            (Blocks::Plain(blocks), Texts::Plain(texts)) => (blocks, texts),
+            _ => {
+                return Err(Error::Request(
+                    "the prompt was made ready for another transformer; make it ready for this one".into(),
+                ));
+            }
+        };
         let queries = keys.last(frames * rows * columns)?;
 
         let mut x = tokens.x;
         let mut collected = Vec::new();
-        for (i, (block, text)) in self.blocks.iter().zip(&context.0).enumerate() {
+        for (i, (block, text)) in blocks.iter().zip(texts).enumerate() {
             cancel.check()?;
-            if purpose == Purpose::Cache && i + 1 == self.blocks.len() {
+            if purpose == Purpose::Cache && i + 1 == blocks.len() {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
                 break;
             }

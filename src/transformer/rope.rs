@@ -6,7 +6,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::Config;
-use crate::{Error, Result};
+use crate::{Error, Result, kernels};
 
 const THETA: f64 = 10_000.0;
 
@@ -76,6 +76,16 @@ fn frequencies(share: usize) -> Vec<f64> {
 }
 
 impl Rotation {
+    /// How many there are.
+    pub(super) fn tokens(&self) -> Result<usize> {
+        Ok(self.cos.dim(0)?)
+    }
+
+    /// Cosines and sines, `[tokens, head_dim / 2]` each.
+    pub(super) fn numbers(&self) -> Result<(Vec<f32>, Vec<f32>)> {
+        Ok((kernels::numbers(&self.cos)?, kernels::numbers(&self.sin)?))
+    }
+
     /// The last `tokens` tokens' angles.
     pub(super) fn last(&self, tokens: usize) -> Result<Self> {
         let first = self.cos.dim(0)? - tokens;

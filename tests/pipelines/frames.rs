@@ -135,3 +135,37 @@ fn the_stream_says_how_it_was_made() {
     assert_eq!((&request["prompt"], &request["seed"]), (&"a red fox".into(), &7.into()));
     assert_eq!((&request["steps"], &request["guidance_scale"]), (&2.into(), &5.0.into()));
 }
+
+#[test]
+fn what_was_made_before_is_only_decoded() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        format!("{} cache-dir=\"{}\" name=source ! {SIZE}", tiny("t2v-unipc"), folder.path().display());
+    let play = |source: &str| {
+        let pipeline = gst::parse::launch(&format!("{source} ! appsink name=sink sync=false")).unwrap();
+        let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).map(|s| pixels(&s)).collect();
+        let stats = pipeline.by_name("source").unwrap().property::<gst::Structure>("stats");
+        let warning = pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Warning]);
+        pipeline.set_state(gst::State::Null).unwrap();
+        (made, stats.get::<u64>("cached").unwrap(), stats.get::<u64>("forwards").unwrap(), warning)
+    };
+    let (first, cached, forwards, _) = play(&source);
+    assert!(cached == 0 && forwards > 0);
+    let (second, cached, forwards, _) = play(&source);
+    assert!(second == first);
+    assert_eq!((cached, forwards), (first.len() as u64, 0));
+
+    // A folder that cannot be written costs a warning and nothing else.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let source = format!("{} cache-dir=\"{}\" name=source ! {SIZE}", tiny("t2v-unipc"), file.display());
+    let (third, _, _, warning) = play(&source);
+    assert!(third == first);
+    let warning = warning.unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else { panic!("{warning:?}") };
+    assert!(warning.error().matches(gst::ResourceError::Write), "{warning:?}");
+}

@@ -1,15 +1,18 @@
 //! TAEHV, the tiny autoencoder: convolutions over single frames, and blocks that see the frame before.
 //! (<https://github.com/madebyollin/taehv>, `taehv.py`.)
 
+mod packed;
+
 use candle_core::{Module, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::{pixel_shuffle, pixel_unshuffle};
 use serde::Deserialize;
 
 use super::WanConfig;
-use super::conv::{Conv2d, after_zeros, last};
+use super::conv::{PlainConv2d, after_zeros, last};
 use super::stream::{Memory, Stream};
-use crate::{Cancel, Result};
+use crate::{Cancel, Result, kernels};
+use packed::Packed;
 
 /// `vae/config.json` of a TAEHV.
 #[derive(Clone, Debug, Deserialize)]
@@ -83,13 +86,19 @@ fn factor(stages: &[bool]) -> usize {
 #[derive(Clone, Debug)]
 pub struct Taehv {
     config: TaehvConfig,
-    encoder: Vec<Layer>,
-    decoder: Vec<Layer>,
+    encoder: Layers,
+    decoder: Layers,
+}
+
+#[derive(Clone, Debug)]
+enum Layers {
+    Plain(Vec<Layer>),
+    Packed(Packed),
 }
 
 #[derive(Clone, Debug)]
 enum Layer {
-    Conv(Conv2d),
+    Conv(PlainConv2d),
     Relu,
     /// tanh(x / 3) · 3.
     Clamp,
@@ -97,11 +106,11 @@ enum Layer {
     /// In the place of an `Upsample` of 1.
     Same,
     /// Several frames to one.
-    Pool(usize, Conv2d),
+    Pool(usize, PlainConv2d),
     /// One frame to several.
-    Grow(usize, Conv2d),
+    Grow(usize, PlainConv2d),
     /// A residual block that also sees its input of one frame ago.
-    Memory([Conv2d; 3]),
+    Memory([PlainConv2d; 3]),
 }
 
 impl Taehv {
@@ -114,7 +123,7 @@ impl Taehv {
         encoder.push(Layer::Relu);
         for (pool, shrink) in config.temporal_downscale.into_iter().zip(config.spatial_downscale) {
             let stride = if pool { 2 } else { 1 };
-            let conv = Conv2d::point(encoder.at().pp("conv"), width * stride, width, false)?;
+            let conv = plain(encoder.at().pp("conv"), (width * stride, width), 1, 1, false)?;
             encoder.push(Layer::Pool(stride, conv));
             encoder.conv(width, width, if shrink { 2 } else { 1 }, false)?;
             encoder.memory_blocks(width)?;
@@ -130,13 +139,13 @@ impl Taehv {
             decoder.memory_blocks(widths[i])?;
             decoder.push(if config.spatial_upscale[i] { Layer::Upsample } else { Layer::Same });
             let stride = if grow { 2 } else { 1 };
-            let conv = Conv2d::point(decoder.at().pp("conv"), widths[i], widths[i] * stride, false)?;
+            let conv = plain(decoder.at().pp("conv"), (widths[i], widths[i] * stride), 1, 1, false)?;
             decoder.push(Layer::Grow(stride, conv));
             decoder.conv(widths[i], widths[i + 1], 1, false)?;
         }
         decoder.push(Layer::Relu);
         decoder.conv(widths[3], pixels, 1, true)?;
-        Ok(Self { config: config.clone(), encoder: encoder.layers, decoder: decoder.layers })
+        Ok(Self { config: config.clone(), encoder: encoder.finish()?, decoder: decoder.finish()? })
     }
 
     /// `[T, 3, H, W]` in \[−1, 1\] to `[t, z, h, w]`; the first frame is taken for all those of the first
@@ -148,13 +157,27 @@ impl Taehv {
         frames.push(video);
         let x = pixel_unshuffle(&Tensor::cat(&frames, 0)?, self.config.patch_size)?;
         let mut memory = Memory::default();
-        run(&self.encoder, x, &mut Stream::new(&mut memory, cancel))
+        let mut stream = Stream::new(&mut memory, cancel);
+        match &self.encoder {
+            Layers::Plain(layers) => run(layers, x, &mut stream),
+            Layers::Packed(layers) => Ok(layers.run(&x, &mut stream)?.permute((0, 3, 1, 2))?.contiguous()?),
+        }
     }
 
     /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
     pub fn decode(&self, latents: &Tensor, memory: &mut Memory, cancel: &Cancel) -> Result<Tensor> {
-        let x = run(&self.decoder, latents.clone(), &mut Stream::new(memory, cancel))?;
-        let frames = pixel_shuffle(&x, self.config.patch_size)?.clamp(0.0, 1.0)?;
+        let mut stream = Stream::new(memory, cancel);
+        let frames = match &self.decoder {
+            Layers::Plain(layers) => {
+                let x = run(layers, latents.clone(), &mut stream)?;
+                pixel_shuffle(&x, self.config.patch_size)?.clamp(0.0, 1.0)?
+            }
+            // Whoever wants pixels wants their colours together: only the order of the axes changes here.
+            Layers::Packed(layers) => {
+                packed::unpatched(&layers.run(latents, &mut stream)?, self.config.patch_size)?
+                    .permute((0, 3, 1, 2))?
+            }
+        };
         if memory.started {
             return Ok(frames);
         }
@@ -162,6 +185,19 @@ impl Taehv {
         let early = self.config.temporal_factor() - 1;
         Ok(frames.narrow(0, early, frames.dim(0)? - early)?)
     }
+}
+
+/// A convolution from and to so many channels that keeps its weights, for [`Packed`] to take them.
+fn plain(
+    vb: VarBuilder,
+    (n_in, n_out): (usize, usize),
+    kernel: usize,
+    stride: usize,
+    bias: bool,
+) -> Result<PlainConv2d> {
+    let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
+    let padding = kernel / 2;
+    Ok(PlainConv2d::new(vb.get((n_out, n_in, kernel, kernel), "weight")?, bias, stride, (padding, padding))?)
 }
 
 /// Layers under construction; they are numbered as in a torch `Sequential`.
@@ -179,14 +215,20 @@ impl<'a> Stack<'a> {
         self.vb.pp(self.layers.len())
     }
 
+    /// For this CPU if it is one.
+    fn finish(self) -> Result<Layers> {
+        Ok(match kernels::arch(self.vb.dtype(), self.vb.device()) {
+            Some(arch) => Layers::Packed(Packed::new(arch, &self.layers)?),
+            None => Layers::Plain(self.layers),
+        })
+    }
+
     fn push(&mut self, layer: Layer) {
         self.layers.push(layer);
     }
 
     fn conv(&mut self, n_in: usize, n_out: usize, stride: usize, bias: bool) -> Result<()> {
-        let vb = self.at();
-        let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
-        let conv = Conv2d::new(vb.get((n_out, n_in, 3, 3), "weight")?, bias, stride, (1, 1))?;
+        let conv = plain(self.at(), (n_in, n_out), 3, stride, bias)?;
         self.push(Layer::Conv(conv));
         Ok(())
     }
@@ -195,9 +237,9 @@ impl<'a> Stack<'a> {
         for _ in 0..3 {
             let vb = self.at().pp("conv");
             let convs = [
-                Conv2d::same(vb.pp(0), 2 * n, n, true)?,
-                Conv2d::same(vb.pp(2), n, n, true)?,
-                Conv2d::same(vb.pp(4), n, n, true)?,
+                plain(vb.pp(0), (2 * n, n), 3, 1, true)?,
+                plain(vb.pp(2), (n, n), 3, 1, true)?,
+                plain(vb.pp(4), (n, n), 3, 1, true)?,
             ];
             self.push(Layer::Memory(convs));
         }

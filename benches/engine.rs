@@ -1,0 +1,167 @@
+//! What the CPU can do, and what the engine makes of it: `make bench`.
+//!
+//! `SORAGEN_KERNELS=plain` takes candle's own operations in place of the kernels. Times are the best of several;
+//! processor time is given besides, since it tells more on a machine that does other work too.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use pulp::{Arch, Simd, WithSimd};
+use soragen::autoencoder::{Taehv, TaehvConfig};
+use soragen::transformer::{CausalConfig, Config, KvCache, WanTransformer};
+use soragen::{Cancel, Length, Model, OpenOptions, Request, Session};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Frames a second of the built-in model.
+const RATE: f64 = 16.0;
+/// Video frames of a latent frame, and the passes through the transformer that it takes.
+const FRAMES: f64 = 4.0;
+const PASSES: f64 = 5.0;
+
+fn main() -> Result<()> {
+    println!("one core's peak: {:.0} GFLOP/s in f32, {} threads", Arch::new().dispatch(Peak), threads());
+    let decode = decode()?;
+    let pass = transformer()?;
+    let second = 1.0 / (decode + PASSES * pass) * FRAMES;
+    println!("together: {second:.1} frames/s, {:.2} times their own rate", second / RATE);
+    builtin()
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Multiplications and additions of registers alone, on one core, GFLOP/s.
+struct Peak;
+
+impl WithSimd for Peak {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        const ROUNDS: usize = 200_000;
+        let mut sums = [simd.splat_f32s(0.0); 12];
+        let mut best = 0f64;
+        for _ in 0..20 {
+            let number = |x: f32| std::hint::black_box(x);
+            let (x, y) = (simd.splat_f32s(number(1.0)), simd.splat_f32s(number(0.5)));
+            let start = Instant::now();
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = simd.mul_add_e_f32s(x, y, *sum);
+                }
+            }
+            let operations = (2 * sums.len() * S::F32_LANES * ROUNDS) as f64;
+            best = best.max(operations / start.elapsed().as_secs_f64() / 1e9);
+        }
+        std::hint::black_box(sums);
+        best
+    }
+}
+
+/// Seconds of the fastest of `rounds`, which is printed.
+fn timed(what: &str, operations: f64, rounds: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    run()?;
+    let (mut best, busy) = (f64::INFINITY, processor_seconds());
+    for _ in 0..rounds {
+        let start = Instant::now();
+        run()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    let busy = (processor_seconds() - busy) / rounds as f64;
+    println!(
+        "{what}: {:.1} ms, {:.1} ms of processor time ({:.0} GFLOP/s a core busy)",
+        best * 1e3,
+        busy * 1e3,
+        operations / busy / 1e9
+    );
+    Ok(best)
+}
+
+/// What all threads have computed so far; 0 where there is no `/proc`.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    // User and system time are fields 14 and 15, in hundredths of a second.
+    after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+        / 100.0
+}
+
+/// One latent frame of the built-in model's autoencoder.
+fn decode() -> Result<f64> {
+    let config = TaehvConfig {
+        patch_size: 2,
+        latent_channels: 16,
+        encoder_width: 64,
+        decoder_widths: [128, 96, 48, 32],
+        temporal_downscale: [true, true, false],
+        temporal_upscale: [false, true, true],
+        spatial_downscale: [true, true, false],
+        spatial_upscale: [false, true, true],
+    };
+    let weights = VarBuilder::zeros(DType::F32, &Device::Cpu);
+    let autoencoder = Taehv::load(weights, &config)?;
+    let latents = Tensor::zeros((1, 16, 24, 40), DType::F32, &Device::Cpu)?;
+    let mut memory = Default::default();
+    timed("decode of 4 frames of 320x192 (12.6 GFLOP)", 12.6e9, 20, || {
+        autoencoder.decode(&latents, &mut memory, &Cancel::new())?;
+        Ok(())
+    })
+}
+
+/// One pass over one latent frame of the built-in model's transformer, five others in its cache.
+fn transformer() -> Result<f64> {
+    let config = Config {
+        patch_size: [1, 4, 4],
+        num_attention_heads: 4,
+        attention_head_dim: 64,
+        text_dim: 384,
+        ffn_dim: 1024,
+        num_layers: 8,
+        ..Config::default()
+    };
+    let transformer = WanTransformer::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config)?;
+    let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?)?;
+    let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
+    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 0 });
+    let cancel = Cancel::new();
+    for _ in 0..6 {
+        transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;
+    }
+    timed("pass of the transformer over 4 frames (1.1 GFLOP)", 1.1e9, 50, || {
+        transformer.forward_chunk(&latents, &[500.0], &context, &cache, &cancel)?;
+        Ok(())
+    })
+}
+
+/// The built-in model from a prompt to frames.
+fn builtin() -> Result<()> {
+    if !cfg!(feature = "builtin") {
+        return Ok(());
+    }
+    let start = Instant::now();
+    let model = Model::open("builtin", &OpenOptions::default())?;
+    let request = Request { prompt: "a red fox".into(), length: Length::Frames(33), ..Default::default() };
+    let mut session = Session::new(model, request)?;
+    let (mut frames, mut busy, mut timer) = (0, processor_seconds(), start);
+    while let Some(chunk) = session.next_chunk(&Cancel::new(), &mut |_| {})? {
+        if frames == 0 {
+            println!("built-in model: first frame after {:.2} s", start.elapsed().as_secs_f64());
+            (busy, timer) = (processor_seconds(), Instant::now());
+        } else {
+            frames += chunk.len();
+        }
+        frames = frames.max(1);
+    }
+    let (wall, busy) = (timer.elapsed().as_secs_f64(), processor_seconds() - busy);
+    let made = (frames - 1) as f64;
+    println!(
+        "then {:.1} frames/s, {:.2} times its own rate; {:.0} ms of processor time a frame",
+        made / wall,
+        made / wall / RATE,
+        busy / made * 1e3
+    );
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Linear layers of a few rows, with what follows them while the sums are in registers.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::gelu::gelu_f32s;
+use super::panels::{Panel, Panels, accumulate};
+
+/// A linear layer with its weights packed.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear(Panels);
+
+/// What becomes of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Then<'a> {
+    /// It is the output.
+    Store,
+    /// Its GELU is.
+    Gelu,
+    /// It is added to the output.
+    Add,
+    /// It is added to the output, times a number for each column.
+    AddGated(&'a [f32]),
+}
+
+impl Linear {
+    /// `weight` is `[n_out, n_in]`.
+    pub(crate) fn new(
+        arch: Arch,
+        (n_in, n_out): (usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Self {
+        Self(Panels::new(arch, (n_in, n_out), bias, |row, column| weight[column * n_in + row]))
+    }
+
+    /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Then) {
+        self.0.arch.dispatch(Job { panels: &self.0, x, out, then });
+    }
+}
+
+struct Job<'a> {
+    panels: &'a Panels,
+    x: &'a [f32],
+    out: &'a mut [f32],
+    then: Then<'a>,
+}
+
+impl WithSimd for Job<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        if S::REGISTER_COUNT >= 32 { self.rows::<S, 8>(simd) } else { self.rows::<S, 4>(simd) }
+    }
+}
+
+impl Job<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const ROWS: usize>(mut self, simd: S) {
+        for panel in self.panels.panels() {
+            match panel.vectors {
+                3 => self.panel::<S, ROWS, 3>(simd, panel),
+                2 => self.panel::<S, ROWS, 2>(simd, panel),
+                _ => self.panel::<S, ROWS, 1>(simd, panel),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn panel<S: Simd, const ROWS: usize, const VECTORS: usize>(&mut self, simd: S, panel: Panel) {
+        let (n_in, n_out) = (self.panels.rows, self.panels.columns);
+        let weights = self.panels.weights::<S>(panel);
+        let mut initial = [simd.splat_f32s(0.0); VECTORS];
+        initial.copy_from_slice(self.panels.bias::<S>(panel));
+        for (x, out) in self.x.chunks(ROWS * n_in).zip(self.out.chunks_mut(ROWS * n_out)) {
+            let mut rows = [&x[..n_in]; ROWS];
+            for (row, x) in rows.iter_mut().zip(x.chunks_exact(n_in)) {
+                *row = x;
+            }
+            let mut sums = [initial; ROWS];
+            accumulate(simd, &mut sums, &rows, n_in, weights);
+            for (r, out) in out.chunks_exact_mut(n_out).enumerate() {
+                for v in 0..VECTORS {
+                    let first = panel.first + v * S::F32_LANES;
+                    let range = first..(first + S::F32_LANES).min(n_out);
+                    let sum = sums[r][v];
+                    let value = match self.then {
+                        Then::Store => sum,
+                        Then::Gelu => gelu_f32s(simd, sum),
+                        Then::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
+                        Then::AddGated(gate) => simd.mul_add_e_f32s(
+                            sum,
+                            simd.partial_load_f32s(&gate[range.clone()]),
+                            simd.partial_load_f32s(&out[range.clone()]),
+                        ),
+                    };
+                    simd.partial_store_f32s(&mut out[range], value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{archs, random};
+
+    #[test]
+    fn it_equals_the_plain_form() {
+        for arch in archs() {
+            for (rows, n_in, n_out) in [(1, 1, 1), (7, 20, 17), (8, 64, 48), (19, 33, 130)] {
+                let (x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
+                let (bias, gate, before) = (random(n_out, 3), random(n_out, 4), random(rows * n_out, 5));
+                let layer = Linear::new(arch, (n_in, n_out), &weight, Some(&bias));
+                let plain = |row: usize, column: usize| {
+                    let products = (0..n_in).map(|i| x[row * n_in + i] * weight[column * n_in + i]);
+                    bias[column] + products.sum::<f32>()
+                };
+                let gelu = |x: f32| x / (1.0 + (-1.595_769_2 * (x + 0.044715 * x.powi(3))).exp());
+                for (kind, then) in
+                    [Then::Store, Then::Gelu, Then::Add, Then::AddGated(&gate)].into_iter().enumerate()
+                {
+                    let mut out = before.clone();
+                    layer.run(&x, &mut out, then);
+                    for (i, &value) in out.iter().enumerate() {
+                        let (sum, column) = (plain(i / n_out, i % n_out), i % n_out);
+                        let expected = match then {
+                            Then::Store => sum,
+                            Then::Gelu => gelu(sum),
+                            Then::Add => before[i] + sum,
+                            Then::AddGated(gate) => before[i] + sum * gate[column],
+                        };
+                        let off = (value - expected).abs();
+                        assert!(off < 2e-5, "{arch:?} {rows}x{n_in}x{n_out} {kind}: {value}, not {expected}");
+                    }
+                }
+            }
+        }
+    }
+}

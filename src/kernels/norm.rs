@@ -1,0 +1,111 @@
+//! Norms and rotations of single rows.
+
+use pulp::{Arch, Simd, WithSimd};
+
+/// The sum of `values`, and that of their squares' distances from `mean`.
+struct Sums<'a> {
+    values: &'a [f32],
+    mean: Option<f32>,
+}
+
+impl WithSimd for Sums<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let (vectors, rest) = S::as_simd_f32s(self.values);
+        let mut sum = simd.splat_f32s(0.0);
+        match self.mean {
+            None => {
+                for &x in vectors {
+                    sum = simd.add_f32s(sum, x);
+                }
+                simd.reduce_sum_f32s(sum) + rest.iter().sum::<f32>()
+            }
+            Some(mean) => {
+                let mean_s = simd.splat_f32s(mean);
+                for &x in vectors {
+                    let off = simd.sub_f32s(x, mean_s);
+                    sum = simd.mul_add_e_f32s(off, off, sum);
+                }
+                simd.reduce_sum_f32s(sum) + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>()
+            }
+        }
+    }
+}
+
+/// Every row of `x` to mean 0 and variance 1, × `scale` + `shift`, which have a number a column.
+pub(crate) fn layer_norm(arch: Arch, x: &[f32], eps: f32, scale: &[f32], shift: &[f32], out: &mut [f32]) {
+    let dim = scale.len();
+    for (x, out) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+        let mean = arch.dispatch(Sums { values: x, mean: None }) / dim as f32;
+        let variance = arch.dispatch(Sums { values: x, mean: Some(mean) }) / dim as f32;
+        let factor = 1.0 / (variance + eps).sqrt();
+        for (((out, x), scale), shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
+            *out = (x - mean) * factor * scale + shift;
+        }
+    }
+}
+
+/// `x`, one row, by its root mean square, × `weight`.
+pub(crate) fn rms_norm(arch: Arch, x: &mut [f32], eps: f32, weight: &[f32]) {
+    let square = arch.dispatch(Sums { values: x, mean: Some(0.0) }) / x.len() as f32;
+    let factor = 1.0 / (square + eps).sqrt();
+    for (x, weight) in x.iter_mut().zip(weight) {
+        *x *= factor * weight;
+    }
+}
+
+/// Turns the pairs (2i, 2i + 1) of every head of one row by the angles whose `cos` and `sin` are given, one a pair
+/// of a head.
+pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for head in x.chunks_exact_mut(2 * cos.len()) {
+        for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+            let (a, b) = (pair[0], pair[1]);
+            pair[0] = a * cos - b * sin;
+            pair[1] = a * sin + b * cos;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{archs, random};
+    use candle_core::{Device, Tensor};
+
+    fn assert_equal(values: &[f32], plain: Tensor) {
+        let plain: Vec<f32> = plain.flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(values.len(), plain.len());
+        for (a, b) in values.iter().zip(&plain) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn they_equal_the_plain_forms() {
+        let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, &Device::Cpu).unwrap();
+        for arch in archs() {
+            for dim in [4, 52, 256] {
+                let (x, scale, shift) = (random(3 * dim, 1), random(dim, 2), random(dim, 3));
+                let mut out = vec![0.0; 3 * dim];
+                layer_norm(arch, &x, 1e-6, &scale, &shift, &mut out);
+                let (x_t, scale_t) = (tensor(&x, &[3, dim]), tensor(&scale, &[dim]));
+                let plain = candle_nn::ops::layer_norm(&x_t, &scale_t, &tensor(&shift, &[dim]), 1e-6);
+                assert_equal(&out, plain.unwrap());
+
+                let mut row = x[..dim].to_vec();
+                rms_norm(arch, &mut row, 1e-6, &scale);
+                let first = x_t.narrow(0, 0, 1).unwrap();
+                assert_equal(&row, candle_nn::ops::rms_norm(&first, &scale_t, 1e-6).unwrap());
+            }
+        }
+        // Two heads of two pairs.
+        let (x, cos, sin) = (random(8, 4), random(2, 5), random(2, 6));
+        let mut turned = x.clone();
+        rotate(&mut turned, &cos, &sin);
+        let heads = tensor(&x, &[1, 2, 1, 4]);
+        let plain = candle_nn::rotary_emb::rope_i(&heads, &tensor(&cos, &[1, 2]), &tensor(&sin, &[1, 2]));
+        assert_equal(&turned, plain.unwrap());
+    }
+}

@@ -1,0 +1,342 @@
+//! The blocks of a small transformer on the CPU.
+//!
+//! With few tokens, what stands between the matrix products takes longer than they do. Here some rows of tokens go
+//! through a whole block on one thread, from one buffer that stays in the cache to the next; threads wait for each
+//! other once a block, for the keys and values of all tokens.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+use super::attention::KeyValue;
+use super::cache::KvCache;
+use super::rope::Rotation;
+use super::{Config, Purpose, Tokens};
+use crate::kernels::attention::{Memory, attend};
+use crate::kernels::linear::{Linear, Then};
+use crate::kernels::norm::{layer_norm, rms_norm, rotate};
+use crate::kernels::{self, Arch};
+use crate::{Cancel, Result};
+
+/// Widest token for which this is worth it. Of wider ones the products are most of the work, and candle's are good.
+const MAX_DIM: usize = 1024;
+
+/// What the blocks are to be packed for; `None` where they are to stay as they are.
+pub(super) fn arch(config: &Config, dtype: DType, device: &Device) -> Option<Arch> {
+    kernels::arch(dtype, device).filter(|_| config.inner_dim() <= MAX_DIM)
+}
+
+/// A block with its weights packed: [`Block`](super::block::Block).
+#[derive(Clone, Debug)]
+pub(super) struct PackedBlock {
+    arch: Arch,
+    heads: usize,
+    head_dim: usize,
+    eps: f32,
+    /// `[6, dim]`.
+    table: Vec<f32>,
+    /// Queries, keys and values of self attention in one.
+    to_qkv: Linear,
+    norm_q: Vec<f32>,
+    norm_k: Vec<f32>,
+    to_out: Linear,
+    /// Weight and bias.
+    norm2: Option<(Vec<f32>, Vec<f32>)>,
+    cross: Cross,
+    ffn_in: Linear,
+    ffn_out: Linear,
+    ffn_dim: usize,
+}
+
+/// Attention to the prompt.
+#[derive(Clone, Debug)]
+struct Cross {
+    to_q: Linear,
+    norm_q: Vec<f32>,
+    to_k: Linear,
+    norm_k: Vec<f32>,
+    to_v: Linear,
+    to_out: Linear,
+}
+
+/// Tokens of a block, `[tokens, dim]` each.
+struct Projected {
+    query: Vec<f32>,
+    /// Before rotation, as the cache keeps them.
+    key: Vec<f32>,
+    rotated: Vec<f32>,
+    value: Vec<f32>,
+}
+
+impl PackedBlock {
+    pub(super) fn load(arch: Arch, vb: VarBuilder, config: &Config) -> Result<Self> {
+        let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
+        let vector = |name: &str, n: usize| Ok::<_, crate::Error>(kernels::numbers(&vb.get(n, name)?)?);
+        let linear = |names: &[&str], n_in: usize, n_out: usize| -> Result<Linear> {
+            let (mut weight, mut bias) = (Vec::new(), Vec::new());
+            for name in names {
+                weight.extend(kernels::numbers(&vb.get((n_out, n_in), &format!("{name}.weight"))?)?);
+                bias.extend(vector(&format!("{name}.bias"), n_out)?);
+            }
+            Ok(Linear::new(arch, (n_in, names.len() * n_out), &weight, Some(&bias)))
+        };
+        let norm2 = || Ok::<_, crate::Error>((vector("norm2.weight", dim)?, vector("norm2.bias", dim)?));
+        Ok(Self {
+            arch,
+            heads: config.num_attention_heads,
+            head_dim: config.attention_head_dim,
+            eps: config.eps as f32,
+            table: kernels::numbers(&vb.get((1, 6, dim), "scale_shift_table")?)?,
+            to_qkv: linear(&["attn1.to_q", "attn1.to_k", "attn1.to_v"], dim, dim)?,
+            norm_q: vector("attn1.norm_q.weight", dim)?,
+            norm_k: vector("attn1.norm_k.weight", dim)?,
+            to_out: linear(&["attn1.to_out.0"], dim, dim)?,
+            norm2: config.cross_attn_norm.then(norm2).transpose()?,
+            cross: Cross {
+                to_q: linear(&["attn2.to_q"], dim, dim)?,
+                norm_q: vector("attn2.norm_q.weight", dim)?,
+                to_k: linear(&["attn2.to_k"], dim, dim)?,
+                norm_k: vector("attn2.norm_k.weight", dim)?,
+                to_v: linear(&["attn2.to_v"], dim, dim)?,
+                to_out: linear(&["attn2.to_out.0"], dim, dim)?,
+            },
+            ffn_in: linear(&["ffn.net.0.proj"], dim, ffn_dim)?,
+            ffn_out: linear(&["ffn.net.2"], ffn_dim, dim)?,
+            ffn_dim,
+        })
+    }
+
+    fn dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// The prompt `[1, length, dim]` as this block sees it.
+    pub(super) fn text(&self, prompt: &Tensor) -> Result<Memory> {
+        let prompt = kernels::numbers(prompt)?;
+        let (mut key, mut value) = (vec![0.0; prompt.len()], vec![0.0; prompt.len()]);
+        self.cross.to_k.run(&prompt, &mut key, Then::Store);
+        self.cross.to_v.run(&prompt, &mut value, Then::Store);
+        for row in key.chunks_exact_mut(self.dim()) {
+            rms_norm(self.arch, row, self.eps, &self.cross.norm_k);
+        }
+        Ok(Memory::new(self.arch, self.heads, self.head_dim, &key, &value))
+    }
+
+    /// Timesteps' `modulation` `[M, 6, dim]` with this block's own.
+    fn modulation(&self, modulation: &[f32]) -> Vec<f32> {
+        modulation.iter().zip(self.table.iter().cycle()).map(|(a, b)| a + b).collect()
+    }
+
+    fn project(&self, x: &[f32], angles: &Angles, modulation: &[f32], rows: &Rows) -> Projected {
+        let dim = self.dim();
+        let empty = || vec![0.0; x.len()];
+        let mut all = Projected { query: empty(), key: empty(), rotated: empty(), value: empty() };
+        let portion = rows.portion * dim;
+        let outputs = all
+            .query
+            .par_chunks_mut(portion)
+            .zip(all.key.par_chunks_mut(portion))
+            .zip(all.rotated.par_chunks_mut(portion))
+            .zip(all.value.par_chunks_mut(portion));
+        x.par_chunks(portion).zip(outputs).enumerate().for_each(
+            |(i, (x, (((query, key), rotated), value)))| {
+                let normed = self.modulated(x, modulation, 0, i * rows.portion, rows);
+                let mut qkv = vec![0.0; 3 * x.len()];
+                self.to_qkv.run(&normed, &mut qkv, Then::Store);
+                for (r, row) in qkv.chunks_exact(3 * dim).enumerate() {
+                    let place = r * dim..(r + 1) * dim;
+                    let (query, key) = (&mut query[place.clone()], &mut key[place.clone()]);
+                    let (cos, sin) = angles.query(i * rows.portion + r);
+                    query.copy_from_slice(&row[..dim]);
+                    rms_norm(self.arch, query, self.eps, &self.norm_q);
+                    rotate(query, cos, sin);
+                    key.copy_from_slice(&row[dim..2 * dim]);
+                    rms_norm(self.arch, key, self.eps, &self.norm_k);
+                    let rotated = &mut rotated[place.clone()];
+                    rotated.copy_from_slice(key);
+                    rotate(rotated, cos, sin);
+                    value[place].copy_from_slice(&row[2 * dim..]);
+                }
+            },
+        );
+        all
+    }
+
+    /// The rest of the block, of `x` in place.
+    fn finish(
+        &self,
+        x: &mut [f32],
+        query: &[f32],
+        seen: &[&Memory],
+        text: &Memory,
+        modulation: &[f32],
+        rows: &Rows,
+    ) {
+        let dim = self.dim();
+        let portion = rows.portion * dim;
+        x.par_chunks_mut(portion).zip(query.par_chunks(portion)).enumerate().for_each(|(i, (x, query))| {
+            let first = i * rows.portion;
+            let mut found = vec![0.0; x.len()];
+            attend(query, seen, &mut found);
+            self.add_gated(&self.to_out, &found, x, modulation, 2, first, rows);
+
+            let mut normed = vec![0.0; x.len()];
+            match &self.norm2 {
+                None => normed.copy_from_slice(x),
+                Some((weight, bias)) => layer_norm(self.arch, x, self.eps, weight, bias, &mut normed),
+            }
+            let mut query = vec![0.0; x.len()];
+            self.cross.to_q.run(&normed, &mut query, Then::Store);
+            for row in query.chunks_exact_mut(dim) {
+                rms_norm(self.arch, row, self.eps, &self.cross.norm_q);
+            }
+            attend(&query, &[text], &mut found);
+            self.cross.to_out.run(&found, x, Then::Add);
+
+            let normed = self.modulated(x, modulation, 3, first, rows);
+            let mut fed = vec![0.0; x.len() / dim * self.ffn_dim];
+            self.ffn_in.run(&normed, &mut fed, Then::Gelu);
+            self.add_gated(&self.ffn_out, &fed, x, modulation, 5, first, rows);
+        });
+    }
+
+    /// The norm of `x`, rows from `first` on, scaled and shifted by numbers `shift` + 1 and `shift`.
+    fn modulated(&self, x: &[f32], modulation: &[f32], shift: usize, first: usize, rows: &Rows) -> Vec<f32> {
+        let dim = self.dim();
+        let mut out = vec![0.0; x.len()];
+        for (group, place) in rows.groups(first, x.len() / dim) {
+            let place = place.start * dim..place.end * dim;
+            let at = |n: usize| &modulation[(group * 6 + n) * dim..][..dim];
+            let scale: Vec<f32> = at(shift + 1).iter().map(|x| 1.0 + x).collect();
+            layer_norm(self.arch, &x[place.clone()], self.eps, &scale, at(shift), &mut out[place]);
+        }
+        out
+    }
+
+    /// Adds to `x`, rows from `first` on, what `layer` makes of `y`, times number `gate`.
+    #[allow(clippy::too_many_arguments)]
+    fn add_gated(
+        &self,
+        layer: &Linear,
+        y: &[f32],
+        x: &mut [f32],
+        modulation: &[f32],
+        gate: usize,
+        first: usize,
+        rows: &Rows,
+    ) {
+        let dim = self.dim();
+        let (count, width) = (x.len() / dim, y.len() * dim / x.len());
+        for (group, place) in rows.groups(first, count) {
+            let gate = &modulation[(group * 6 + gate) * dim..][..dim];
+            let (y, x) =
+                (&y[place.start * width..place.end * width], &mut x[place.start * dim..place.end * dim]);
+            layer.run(y, x, Then::AddGated(gate));
+        }
+    }
+}
+
+/// How tokens are shared among threads, and modulations among tokens.
+struct Rows {
+    /// Tokens of a thread at a time.
+    portion: usize,
+    /// Tokens of a modulation.
+    group: usize,
+}
+
+impl Rows {
+    fn new(tokens: usize, groups: usize) -> Self {
+        // Whole tiles; some more portions than threads, so that none waits long for another.
+        let portion = tokens.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(8).min(64);
+        Self { portion, group: tokens / groups }
+    }
+
+    /// The modulations of `count` tokens from `first` on, and which of these each is for.
+    fn groups(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+        let (group, end) = (self.group, first + count);
+        (first / group..end.div_ceil(group)).map(move |g| {
+            let range = (g * group).max(first)..((g + 1) * group).min(end);
+            (g, range.start - first..range.end - first)
+        })
+    }
+}
+
+/// Cosines and sines of past tokens and, after them, of the queries.
+struct Angles {
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    pairs: usize,
+    past: usize,
+}
+
+impl Angles {
+    fn at(&self, token: usize) -> (&[f32], &[f32]) {
+        let place = token * self.pairs..(token + 1) * self.pairs;
+        (&self.cos[place.clone()], &self.sin[place])
+    }
+
+    fn query(&self, token: usize) -> (&[f32], &[f32]) {
+        self.at(self.past + token)
+    }
+}
+
+/// Goes through the blocks, as [`WanTransformer::run`](super::WanTransformer).
+pub(super) fn run(
+    blocks: &[PackedBlock],
+    tokens: Tokens,
+    texts: &[Memory],
+    cache: Option<&KvCache>,
+    keys: &Rotation,
+    purpose: Purpose,
+    cancel: &Cancel,
+) -> Result<(Tensor, Vec<KeyValue>)> {
+    let (groups, each, dim) = tokens.x.dims3()?;
+    let count = groups * each;
+    let (cos, sin) = keys.numbers()?;
+    let pairs = cos.len() / keys.tokens()?;
+    let angles = Angles { past: cos.len() / pairs - count, cos, sin, pairs };
+    let past = match cache {
+        Some(cache) if cache.frames() > 0 => Some(past(blocks, cache, &angles)?),
+        _ => None,
+    };
+    let timesteps = kernels::numbers(&tokens.modulation)?;
+    let rows = Rows::new(count, groups);
+
+    let mut x = kernels::numbers(&tokens.x)?;
+    let mut collected = Vec::new();
+    for (i, (block, text)) in blocks.iter().zip(texts).enumerate() {
+        cancel.check()?;
+        let modulation = block.modulation(&timesteps);
+        let own = block.project(&x, &angles, &modulation, &rows);
+        let last = purpose == Purpose::Cache && i + 1 == blocks.len();
+        if !last {
+            let now = Memory::new(block.arch, block.heads, block.head_dim, &own.rotated, &own.value);
+            let seen: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&now]).collect();
+            block.finish(&mut x, &own.query, &seen, text, &modulation, &rows);
+        }
+        if purpose == Purpose::Cache {
+            // As one head of all numbers: this is how they lie.
+            let tensor = |x| Tensor::from_vec(x, (1, 1, count, dim), &Device::Cpu);
+            collected.push(KeyValue { key: tensor(own.key)?, value: tensor(own.value)? });
+        }
+    }
+    cancel.check()?;
+    Ok((Tensor::from_vec(x, (groups, each, dim), &Device::Cpu)?, collected))
+}
+
+/// What `cache` remembers, with the keys turned; packed once for all steps of a chunk.
+fn past<'a>(blocks: &[PackedBlock], cache: &'a KvCache, angles: &Angles) -> Result<&'a [Memory]> {
+    if let Some(packed) = cache.packed.get() {
+        return Ok(packed);
+    }
+    let pack = |(block, kept): (&PackedBlock, &KeyValue)| {
+        let (mut keys, values) = (kernels::numbers(&kept.key)?, kernels::numbers(&kept.value)?);
+        for (token, key) in keys.chunks_exact_mut(block.dim()).enumerate() {
+            let (cos, sin) = angles.at(token);
+            rotate(key, cos, sin);
+        }
+        Ok(Memory::new(block.arch, block.heads, block.head_dim, &keys, &values))
+    };
+    let packed = blocks.iter().zip(&cache.blocks).map(pack).collect::<Result<Vec<_>>>()?;
+    Ok(cache.packed.get_or_init(|| packed))
+}

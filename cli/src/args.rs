@@ -20,6 +20,25 @@ pub enum Command {
     /// What models there are and what they can make
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// What is kept of videos made before
+    #[command(subcommand)]
+    Cache(CacheCommand),
+}
+
+#[derive(Subcommand)]
+pub enum CacheCommand {
+    /// How much there is
+    List(CacheArgs),
+    /// Remove it
+    Clear(CacheArgs),
+}
+
+#[derive(clap::Args)]
+pub struct CacheArgs {
+    /// Where latents are kept, so that the same video is only decoded the next time; "" is nowhere; if not given
+    /// `soragen` in the user's cache folder
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -101,6 +120,9 @@ pub struct RenderArgs {
     /// taew2_2.safetensors in the model's folder)
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub decoder: Decoder,
+
+    #[command(flatten)]
+    pub cache: CacheArgs,
 
     /// Noise to start from in place of the seed's: one tensor `latents`, f32 [1, C, T, H, W]
     #[arg(long, value_name = "FILE.safetensors")]

@@ -1,6 +1,7 @@
 //! The `soragen` command: video from text, without a pipeline to write.
 
 mod args;
+mod cache;
 mod error;
 mod models;
 mod output;
@@ -8,7 +9,7 @@ mod render;
 
 use std::process::ExitCode;
 
-use args::{Args, Command, ModelsCommand};
+use args::{Args, CacheCommand, Command, ModelsCommand};
 use clap::Parser;
 
 /// Exit status of a command that was not understood; clap's.
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         Command::Render(args) => render::run(&args),
         Command::Models(ModelsCommand::List) => models::list(),
         Command::Models(ModelsCommand::Info { source }) => models::info(&source),
+        Command::Cache(CacheCommand::List(args)) => cache::list(args.cache_dir.as_deref()),
+        Command::Cache(CacheCommand::Clear(args)) => cache::clear(args.cache_dir.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,7 @@ use safetensors::SafeTensors;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
 
 use crate::args::RenderArgs;
+use crate::cache;
 use crate::error::{Error, Result};
 use crate::output::{self, About};
 
@@ -55,7 +56,11 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let options =
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    let mut session = Session::new(model, request)?;
+    let cache = cache::of(args.cache.cache_dir.as_deref());
+    let mut session = match &cache {
+        Some(cache) => Session::with_cache(model, request, cache.clone())?,
+        None => Session::new(model, request)?,
+    };
     let about =
         About { size: session.size(), frame_rate: info.frame_rate, title, cuts: args.storyboard.is_some() };
     let mut writer = kind.create(&args.output, &about)?;
@@ -80,6 +85,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         }
     };
     bar.finish_and_clear();
+    if let Some(failure) = cache.and_then(|cache| cache.failure()) {
+        eprintln!("soragen: the cache was not written: {failure}");
+    }
     // What was made before an interrupt is kept, and plays.
     let kept = writer.finish()?;
     match (&made, kept) {

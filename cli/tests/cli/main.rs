@@ -1,5 +1,6 @@
 //! The command as it is run: what it writes, what it says, how it ends.
 
+mod cache;
 mod errors;
 mod interrupt;
 mod output;

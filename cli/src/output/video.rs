@@ -71,9 +71,9 @@ impl Writer {
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
              video/x-raw,format=I420,colorimetry={colorimetry},chroma-site=mpeg2 ! {} ! filesink name=sink",
             // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
-            // order for another.
+            // order for another. Nor need it look for cuts.
             if about.cuts {
-                container.elements().replace("x264enc", "x264enc tune=zerolatency")
+                container.elements().replace("x264enc", "x264enc tune=zerolatency option-string=scenecut=0")
             } else {
                 container.elements().into()
             }

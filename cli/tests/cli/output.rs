@@ -69,8 +69,7 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     gst::init().unwrap();
-    let description =
-        format!("filesrc location={} ! qtdemux ! h264parse ! appsink name=sink", made.display());
+    let description = format!("filesrc location={} ! qtdemux ! appsink name=sink", made.display());
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     sink.set_property("sync", false);

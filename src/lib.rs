@@ -40,6 +40,7 @@ pub mod scheduler;
 mod session;
 pub mod text;
 pub mod transformer;
+pub mod watermark;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result};

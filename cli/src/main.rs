@@ -1,7 +1,9 @@
 //! The `soragen` command: video from text, without a pipeline to write.
 
 mod args;
+mod detect;
 mod error;
+mod mark;
 mod models;
 mod output;
 mod render;
@@ -15,15 +17,22 @@ use clap::Parser;
 const USAGE: u8 = 2;
 /// Exit status of a command that a signal ended, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
+/// Exit status of `soragen detect` that looked and found nothing.
+const UNMARKED: u8 = 3;
+
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
 
 fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Render(args) => render::run(&args),
-        Command::Models(ModelsCommand::List) => models::list(),
-        Command::Models(ModelsCommand::Info { source }) => models::info(&source),
+    let done: error::Result<ExitCode> = match Args::parse().command {
+        Command::Render(args) => render::run(&args).map(success),
+        Command::Models(ModelsCommand::List) => models::list().map(success),
+        Command::Models(ModelsCommand::Info { source }) => models::info(&source).map(success),
+        Command::Detect(args) => detect::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error::Error::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("soragen: {error}");

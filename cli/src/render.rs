@@ -8,14 +8,17 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
+use soragen::watermark::Marker;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
 
 use crate::args::RenderArgs;
 use crate::error::{Error, Result};
+use crate::mark;
 use crate::output::{self, About};
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
+    let key = mark::key(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output)?;
     let info = ModelInfo::read(&args.model)?;
     let request = Request {
@@ -47,6 +50,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 
     let options = OpenOptions { device: args.device.clone(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
+    // Frames for checking numbers are as the autoencoder made them.
+    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
+        .then(|| Marker::new(&key, request.generation_id(&info.name)));
     let title = request.prompt.clone();
     let mut session = Session::new(model, request)?;
     let about = About { size: session.size(), frame_rate: info.frame_rate, title };
@@ -57,7 +63,10 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
             Ok(Some(frames)) => {
                 for frame in frames.iter() {
-                    writer.write(frame)?;
+                    match &marker {
+                        Some(marker) => writer.write(&mark::marked(marker, frame, frames.size))?,
+                        None => writer.write(frame)?,
+                    }
                 }
                 bar.inc(frames.len() as u64);
             }

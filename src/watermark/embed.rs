@@ -16,6 +16,9 @@ const SHAPES: [[i8; CELL * CELL]; 5] = [
 /// Standard deviation of luma from which on the next shape is used.
 const BUSY: [f32; SHAPES.len() - 1] = [1.0, 3.0, 8.0, 18.0];
 
+/// No picture is changed by more, as the mean square over its pixels: 42.5 dB below the peak.
+const MOST: f32 = 3.6;
+
 /// A picture to mark, or its luma plane: samples of 8 bits.
 pub struct Plane<'a> {
     /// Rows, `stride` bytes apart.
@@ -77,15 +80,14 @@ impl Marker {
             return;
         }
         let (sums, squares) = measure::<STEP, USED>(plane, across, down);
-        let busy = activity::deviation(&sums, &squares, across);
+        let strengths = strengths(&activity::deviation(&sums, &squares, across));
         let changes = changes::<STEP, USED>();
         let (right, below) = phase(&self.key, self.id.get(), shot);
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
             // What is added in each cell of this line of cells.
-            let chosen = busy[cy * across..][..across].iter().enumerate().map(|(cx, deviation)| {
-                let strength = BUSY.iter().filter(|limit| *deviation >= **limit).count();
-                &changes[strength][usize::from(chips[(cx + right) % SIDE])]
+            let chosen = strengths[cy * across..][..across].iter().enumerate().map(|(cx, strength)| {
+                &changes[*strength][usize::from(chips[(cx + right) % SIDE])]
             });
             let chosen: Vec<_> = chosen.collect();
             for (y, row) in line.chunks_mut(plane.stride).enumerate() {
@@ -97,6 +99,24 @@ impl Marker {
             }
         }
     }
+}
+
+/// Which shape each cell gets, by how busy the picture is there.
+fn strengths(deviations: &[f32]) -> Vec<usize> {
+    let mut strengths: Vec<_> =
+        deviations.iter().map(|d| BUSY.iter().filter(|limit| d >= limit).count()).collect();
+    let mut cells = [0.0; SHAPES.len()];
+    for strength in &strengths {
+        cells[*strength] += 1.0;
+    }
+    let energy = SHAPES.map(|shape| shape.iter().map(|s| f32::from(s * s)).sum::<f32>() / shape.len() as f32);
+    let change = |most: usize| (0..SHAPES.len()).map(|s| cells[s] * energy[s.min(most)]).sum::<f32>();
+    let within = |most: &usize| change(*most) <= MOST * deviations.len() as f32;
+    let most = (0..SHAPES.len()).rev().find(within).unwrap_or(0);
+    for strength in &mut strengths {
+        *strength = (*strength).min(most);
+    }
+    strengths
 }
 
 /// Luma of a pixel, near enough to tell how busy a place is.

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use soragen::watermark::{Key, Marker, Plane};
 use soragen::{Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, Size};
 
 /// Bytes of frames that are kept.
@@ -22,6 +23,8 @@ pub struct Job {
     pub source: String,
     pub options: OpenOptions,
     pub request: Request,
+    /// What the frames are marked with, if they are.
+    pub watermark: Option<Key>,
 }
 
 /// What the worker has to say. It is called on the worker's thread.
@@ -137,7 +140,7 @@ impl Generator {
     /// The system's, if there can be no other thread.
     pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), report, started: Instant::now() };
+        let worker = Worker { shared: shared.clone(), report, started: Instant::now(), marker: None };
         std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
         Ok(Self(shared))
     }
@@ -234,6 +237,8 @@ struct Worker<R> {
     shared: Arc<Shared>,
     report: R,
     started: Instant,
+    /// Of the session that runs.
+    marker: Option<Marker>,
 }
 
 /// What to do next.
@@ -254,6 +259,10 @@ impl<R: FnMut(Report)> Worker<R> {
         };
         while let Some((size, cancel)) = self.next_session() {
             let request = Request { size: Some(size), ..job.request.clone() };
+            self.marker = job
+                .watermark
+                .as_ref()
+                .map(|key| Marker::new(key, request.generation_id(&model.info().name)));
             let session = Session::new(model.clone(), request);
             match session.and_then(|session| self.make(session, &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
@@ -333,7 +342,7 @@ impl<R: FnMut(Report)> Worker<R> {
                 }
             })?;
             match frames {
-                Some(frames) => self.add(&frames, began.elapsed(), session.total_frames()),
+                Some(frames) => self.add(&frames, shot, began.elapsed(), session.total_frames()),
                 None => self.shared.lock().end = Some(made),
             }
             self.shared.changed.notify_all();
@@ -359,10 +368,19 @@ impl<R: FnMut(Report)> Worker<R> {
         }
     }
 
-    fn add(&self, frames: &Frames, took: Duration, total: Option<u64>) {
+    fn add(&self, frames: &Frames, shot: u64, took: Duration, total: Option<u64>) {
         let pictures: Vec<Picture> = frames
             .iter()
-            .map(|frame| frame.iter().map(|sample| (sample * 255.0).round() as u8).collect())
+            .map(|frame| {
+                let mut picture: Vec<u8> =
+                    frame.iter().map(|sample| (sample * 255.0).round() as u8).collect();
+                if let Some(marker) = &self.marker {
+                    let (width, height) = (frames.size.width as usize, frames.size.height as usize);
+                    let data = &mut picture[..];
+                    marker.mark(&mut Plane { data, stride: 3 * width, step: 3, width, height }, shot);
+                }
+                picture.into()
+            })
             .collect();
         let mut state = self.shared.lock();
         if state.restart {

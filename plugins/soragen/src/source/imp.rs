@@ -121,6 +121,7 @@ impl SoraGen {
             source: settings.model.clone(),
             options: settings.open_options(),
             request: settings.request(frames)?,
+            watermark: settings.key()?,
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))

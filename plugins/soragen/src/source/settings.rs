@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
+use soragen::watermark::Key;
 use soragen::{Length, ModelInfo, OpenOptions, Request};
 
 use super::timeline;
@@ -58,6 +59,8 @@ pub struct Settings {
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
     pub is_live: bool,
+    pub watermark: bool,
+    pub watermark_key: Option<String>,
 }
 
 impl Default for Settings {
@@ -75,6 +78,8 @@ impl Default for Settings {
             shift: 0.0,
             duration: 0,
             is_live: false,
+            watermark: true,
+            watermark_key: None,
         }
     }
 }
@@ -150,6 +155,15 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Keep to the clock: where the model is late, the last frame is shown again")
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecBoolean::builder("watermark")
+                .nick("Watermark")
+                .blurb("Mark the frames invisibly, so that they can be told")
+                .default_value(true)
+                .mutable_ready()
+                .build(),
+            text("watermark-key", "Watermark key", "A file with the key of the mark (unset = the public key)")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("frames: frames made; first-frame-ns: from start to the first; fps: frames made a second; \
@@ -177,6 +191,8 @@ impl Settings {
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
+            "watermark" => self.watermark = get(value),
+            "watermark-key" => self.watermark_key = get::<Option<String>>(value).filter(|path| !path.is_empty()),
             _ => return false,
         }
         true
@@ -196,12 +212,21 @@ impl Settings {
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
+            "watermark" => self.watermark.to_value(),
+            "watermark-key" => self.watermark_key.to_value(),
             _ => return None,
         })
     }
 
     pub fn open_options(&self) -> OpenOptions {
         OpenOptions { device: self.device.clone(), precision: self.precision.into() }
+    }
+
+    /// What the frames are to be marked with, if they are.
+    pub fn key(&self) -> soragen::Result<Option<Key>> {
+        self.watermark
+            .then(|| self.watermark_key.as_deref().map_or_else(|| Ok(Key::public()), |path| Key::read(Path::new(path))))
+            .transpose()
     }
 
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.

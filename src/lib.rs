@@ -35,6 +35,7 @@ mod model;
 mod noise;
 mod ops;
 mod picture;
+pub mod policy;
 mod request;
 pub mod scheduler;
 mod session;

@@ -1,8 +1,11 @@
 //! What is asked for, before a model is known.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use image::RgbImage;
 
+use crate::policy::Policy;
 use crate::watermark::GenerationId;
 
 /// A picture's size in pixels.
@@ -56,6 +59,8 @@ pub struct Request {
     pub shift: Option<f64>,
     /// The noise to start from in place of the seed's: f32 `[1, C, T, H, W]` in latent units.
     pub initial_latents: Option<Tensor>,
+    /// Which prompts pass; `None` is [`Policy::built_in`].
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Request {

@@ -50,7 +50,7 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
         "marks": marks,
     });
     println!("{report:#}");
-    Ok(if marked { ExitCode::SUCCESS } else { ExitCode::from(crate::UNMARKED) })
+    Ok(if marked { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
 }
 
 fn describe(first: u64, finding: &Finding) -> Value {

@@ -8,6 +8,7 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
+use soragen::policy::Policy;
 use soragen::watermark::Marker;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session};
 
@@ -32,6 +33,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         guidance_scale: args.guidance,
         shift: args.shift,
         initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
+        policy: Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?),
     };
 
     let cancel = Cancel::new();

@@ -8,6 +8,7 @@ use image::RgbImage;
 use crate::model::Sampling;
 use crate::noise::Key;
 use crate::picture::{self, Fit};
+use crate::policy::Policy;
 use crate::transformer::Context;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
@@ -30,6 +31,7 @@ pub struct Plan {
     negative_prompt: String,
     seed: u64,
     initial_latents: Option<Tensor>,
+    policy: Arc<Policy>,
 }
 
 /// The prompt, and with guidance also what not to show, ready for the transformer.
@@ -98,6 +100,7 @@ impl Plan {
             negative_prompt,
             seed: request.seed,
             initial_latents: None,
+            policy: request.policy.unwrap_or_else(Policy::built_in),
             model,
         };
         plan.set_prompt(&request.prompt)?;
@@ -112,6 +115,8 @@ impl Plan {
             return refuse("the prompt is empty; say what to show".into());
         }
         check_length(prompt)?;
+        // Every prompt comes this way. What is not to be shown need not: guidance only leads away from it.
+        self.policy.admit(prompt)?;
         self.prompt = prompt.into();
         Ok(())
     }

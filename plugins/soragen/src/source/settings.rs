@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
+use soragen::policy::Policy;
 use soragen::watermark::Key;
 use soragen::{Length, ModelInfo, OpenOptions, Request};
 
@@ -59,6 +60,8 @@ pub struct Settings {
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
     pub is_live: bool,
+    pub policy: Option<String>,
+    pub audit_log: Option<String>,
     pub watermark: bool,
     pub watermark_key: Option<String>,
 }
@@ -78,6 +81,8 @@ impl Default for Settings {
             shift: 0.0,
             duration: 0,
             is_live: false,
+            policy: None,
+            audit_log: None,
             watermark: true,
             watermark_key: None,
         }
@@ -155,6 +160,12 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .blurb("Keep to the clock: where the model is late, the last frame is shown again")
                 .mutable_ready()
                 .build(),
+            text("policy", "Policy", "A TOML file that says which prompts are refused (unset = the one that ships)")
+                .mutable_ready()
+                .build(),
+            text("audit-log", "Audit log", "A file to which every decision on a prompt is written (unset = none)")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoolean::builder("watermark")
                 .nick("Watermark")
                 .blurb("Mark the frames invisibly, so that they can be told")
@@ -191,8 +202,10 @@ impl Settings {
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
+            "policy" => self.policy = path(value),
+            "audit-log" => self.audit_log = path(value),
             "watermark" => self.watermark = get(value),
-            "watermark-key" => self.watermark_key = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "watermark-key" => self.watermark_key = path(value),
             _ => return false,
         }
         true
@@ -212,6 +225,8 @@ impl Settings {
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
+            "policy" => self.policy.to_value(),
+            "audit-log" => self.audit_log.to_value(),
             "watermark" => self.watermark.to_value(),
             "watermark-key" => self.watermark_key.to_value(),
             _ => return None,
@@ -225,7 +240,7 @@ impl Settings {
     /// What the frames are to be marked with, if they are.
     pub fn key(&self) -> soragen::Result<Option<Key>> {
         self.watermark
-            .then(|| self.watermark_key.as_deref().map_or_else(|| Ok(Key::public()), |path| Key::read(Path::new(path))))
+            .then(|| file(&self.watermark_key).map_or_else(|| Ok(Key::public()), Key::read))
             .transpose()
     }
 
@@ -246,7 +261,7 @@ impl Settings {
         Ok(Request {
             prompt: self.prompt.clone().unwrap_or_default(),
             negative_prompt: self.negative_prompt.clone(),
-            image: self.image.as_deref().map(|path| soragen::read_image(Path::new(path))).transpose()?,
+            image: file(&self.image).map(soragen::read_image).transpose()?,
             size: None,
             length: frames.map_or(Length::Endless, Length::Frames),
             seed: self.seed,
@@ -254,8 +269,18 @@ impl Settings {
             guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
             shift: (self.shift > 0.0).then_some(self.shift),
             initial_latents: None,
+            policy: Some(Policy::open(file(&self.policy), file(&self.audit_log))?),
         })
     }
+}
+
+fn file(path: &Option<String>) -> Option<&Path> {
+    path.as_deref().map(Path::new)
+}
+
+/// A file's name, if it is one.
+fn path(value: &glib::Value) -> Option<String> {
+    get::<Option<String>>(value).filter(|path| !path.is_empty())
 }
 
 fn get<'a, T: glib::value::FromValue<'a>>(value: &'a glib::Value) -> T {

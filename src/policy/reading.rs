@@ -6,6 +6,8 @@ use unicode_security::skeleton;
 
 /// Letters in a word that may be a piece of one that was torn apart: `n u d e`, `nu de`.
 const PIECE: usize = 2;
+/// Pieces in a word at most.
+const LONGEST: usize = 14;
 /// The same letter so often in a row is written once: `nuuude`.
 const DRAWN_OUT: usize = 3;
 
@@ -117,8 +119,14 @@ fn joined(words: &[String]) -> Vec<String> {
     let is_piece = |word: &String| word.chars().count() <= PIECE && !word.chars().any(is_ideograph);
     words
         .chunk_by(|a, b| is_piece(a) && is_piece(b))
-        .flat_map(|run| if run.len() > 1 && is_piece(&run[0]) { vec![run.concat()] } else { run.to_vec() })
+        .flat_map(|run| if run.len() > 1 && is_piece(&run[0]) { assembled(run) } else { run.to_vec() })
         .collect()
+}
+
+/// All pieces as one word, and some of them, since short words beside the pieces look like pieces: `a q u a`.
+fn assembled(pieces: &[String]) -> Vec<String> {
+    let some = (3..=LONGEST.min(pieces.len())).flat_map(|n| pieces.windows(n).map(<[String]>::concat));
+    std::iter::once(pieces.concat()).chain(some).collect()
 }
 
 fn shortened(word: &str) -> String {

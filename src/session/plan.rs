@@ -230,6 +230,21 @@ mod tests {
     use crate::OpenOptions;
 
     #[test]
+    fn every_prompt_goes_through_the_gate() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let policy = "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
+        let plan = |prompt: &str| {
+            let policy = Some(Arc::new(Policy::parse(policy).unwrap()));
+            Plan::new(model.clone(), Request { prompt: prompt.into(), policy, ..Default::default() })
+        };
+        assert!(matches!(plan("a quartz fox"), Err(Error::Refused { .. })));
+        let mut plan = plan("a fox").unwrap();
+        assert!(matches!(plan.set_prompt("a fox of qu4rtz"), Err(Error::Refused { .. })));
+        assert_eq!(plan.prompt, "a fox");
+    }
+
+    #[test]
     fn no_noise_is_used_twice() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
         let model = Model::open(folder, &OpenOptions::default()).unwrap();

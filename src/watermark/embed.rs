@@ -110,11 +110,15 @@ fn strengths(deviations: &[f32]) -> Vec<usize> {
         cells[*strength] += 1.0;
     }
     let energy = SHAPES.map(|shape| shape.iter().map(|s| f32::from(s * s)).sum::<f32>() / shape.len() as f32);
-    let change = |most: usize| (0..SHAPES.len()).map(|s| cells[s] * energy[s.min(most)]).sum::<f32>();
-    let within = |most: &usize| change(*most) <= MOST * deviations.len() as f32;
-    let most = (0..SHAPES.len()).rev().find(within).unwrap_or(0);
+    // By how much all are raised and where they end: as strong as may be, but a picture in which little goes on
+    // hides little, and is raised by one only.
+    let shape = |strength: usize, (raise, most): (usize, usize)| (strength + raise).min(most);
+    let change = |choice| (0..SHAPES.len()).map(|s| cells[s] * energy[shape(s, choice)]).sum::<f32>();
+    let choices = (0..2).flat_map(|raise| (0..SHAPES.len()).map(move |most| (raise, most)));
+    let within = choices.filter(|choice| change(*choice) <= MOST * deviations.len() as f32);
+    let choice = within.max_by(|a, b| change(*a).total_cmp(&change(*b))).unwrap_or_default();
     for strength in &mut strengths {
-        *strength = (*strength).min(most);
+        *strength = shape(*strength, choice);
     }
     strengths
 }

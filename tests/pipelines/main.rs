@@ -5,4 +5,6 @@ mod cancel;
 mod caps;
 mod errors;
 mod frames;
+mod policy;
+mod provenance;
 mod support;

@@ -155,13 +155,25 @@ impl Conv2d {
             .zip(frames)
             .enumerate()
             .flat_map(|(frame, (out, sources))| {
-                out.chunks_mut(portion * row).enumerate().map(move |(i, out)| (frame, i * portion, sources, out))
+                out.chunks_mut(portion * row)
+                    .enumerate()
+                    .map(move |(i, out)| (frame, i * portion, sources, out))
             })
             .collect();
         jobs.into_par_iter().for_each(|(frame, first, sources, out)| {
             let start = (frame * rows + first) * row;
             let residual = epilogue.residual.map(|all| &all[start..start + out.len()]);
-            let job = Job { conv: self, sources, height, width, columns, first, out, residual, relu: epilogue.relu };
+            let job = Job {
+                conv: self,
+                sources,
+                height,
+                width,
+                columns,
+                first,
+                out,
+                residual,
+                relu: epilogue.relu,
+            };
             self.phases[0].panels.arch.dispatch(job);
         });
     }
@@ -291,8 +303,7 @@ mod tests {
     }
 
     fn assert_equal(what: &str, out: &[f32], plain: &Tensor) {
-        let plain: Vec<f32> =
-            plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let plain: Vec<f32> = plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(out.len(), plain.len(), "{what}");
         let most = plain.iter().fold(1f32, |most, x| most.max(x.abs()));
         for (i, (a, b)) in out.iter().zip(&plain).enumerate() {
@@ -327,12 +338,15 @@ mod tests {
                     let seed = (case * 100 + width) as u32;
                     let weight = random(n_out * sources * n_in * kernel * kernel, seed);
                     let bias = random(n_out, seed + 1);
-                    let weights = Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources, kernel };
+                    let weights =
+                        Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources, kernel };
                     let size = height * width * n_in;
-                    let inputs: Vec<_> = (0..sources).map(|s| random(frames * size, seed + 2 + s as u32)).collect();
+                    let inputs: Vec<_> =
+                        (0..sources).map(|s| random(frames * size, seed + 2 + s as u32)).collect();
                     let residual = random(frames * out_h * out_w * n_out, seed + 9);
-                    let images: Vec<Sources> =
-                        (0..frames).map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect()).collect();
+                    let images: Vec<Sources> = (0..frames)
+                        .map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect())
+                        .collect();
                     let mut out = vec![f32::NAN; residual.len()];
                     let epilogue = Epilogue { residual: Some(&residual), relu: case % 2 == 0 };
                     Conv2d::new(arch, weights, stride, padding).run(
@@ -344,7 +358,8 @@ mod tests {
                     );
 
                     let x: Vec<_> = inputs.iter().map(|x| planes(x, (frames, height, width))).collect();
-                    let w = Tensor::from_slice(&weight, (n_out, sources * n_in, kernel, kernel), &Device::Cpu);
+                    let w =
+                        Tensor::from_slice(&weight, (n_out, sources * n_in, kernel, kernel), &Device::Cpu);
                     let b = Tensor::from_slice(&bias, (1, n_out, 1, 1), &Device::Cpu).unwrap();
                     let x = Tensor::cat(&x, 1).unwrap();
                     let y = x.conv2d(&w.unwrap(), padding, stride, 1, 1).unwrap().broadcast_add(&b).unwrap();

@@ -49,7 +49,9 @@ impl Panels {
             panels.push(Panel { first, vectors });
             let end = first + vectors * lanes;
             for row in 0..rows {
-                data.extend((first..end).map(|column| if column < columns { weight(row, column) } else { 0.0 }));
+                data.extend(
+                    (first..end).map(|column| if column < columns { weight(row, column) } else { 0.0 }),
+                );
             }
             (first, left) = (end, left - vectors);
         }

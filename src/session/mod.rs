@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 use crate::model::Sampling;
 use crate::request::Transition;
 use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
-use plan::{Plan, check_prompt};
+use plan::Plan;
 use schedule::{Placed, Schedule};
 
 /// What a session is busy with.
@@ -170,7 +170,7 @@ impl Session {
     /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.check_changeable()?;
-        check_prompt(prompt)?;
+        self.plan.admit(prompt)?;
         self.prompt = Some(prompt.into());
         Ok(())
     }

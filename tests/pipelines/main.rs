@@ -8,6 +8,8 @@ mod clients;
 mod errors;
 mod frames;
 mod live;
+mod policy;
+mod provenance;
 mod scripts;
 mod storyboard;
 mod support;

@@ -3,6 +3,8 @@
 mod errors;
 mod interrupt;
 mod output;
+mod policy;
+mod provenance;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

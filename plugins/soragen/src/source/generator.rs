@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use soragen::watermark::{Key, Marker, Plane};
 use soragen::{Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shown, Size};
 
 /// Bytes of frames that are kept.
@@ -22,6 +23,8 @@ pub struct Job {
     pub source: String,
     pub options: OpenOptions,
     pub request: Request,
+    /// What the frames are marked with, if they are.
+    pub watermark: Option<Key>,
 }
 
 /// What changes from the next chunk on.
@@ -141,7 +144,7 @@ impl Generator {
     /// The system's, if there can be no other thread.
     pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), report, started: Instant::now() };
+        let worker = Worker { shared: shared.clone(), report, started: Instant::now(), marker: None };
         std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
         Ok(Self(shared))
     }
@@ -245,6 +248,8 @@ struct Worker<R> {
     shared: Arc<Shared>,
     report: R,
     started: Instant,
+    /// Of the session that runs.
+    marker: Option<Marker>,
 }
 
 /// What to do next.
@@ -265,6 +270,8 @@ impl<R: FnMut(Report)> Worker<R> {
         };
         while let Some((size, cancel)) = self.next_session() {
             let request = Request { size: Some(size), ..job.request.clone() };
+            self.marker =
+                job.watermark.as_ref().map(|key| Marker::new(key, request.generation_id(&model.info().name)));
             let session = Session::new(model.clone(), request);
             match session.and_then(|session| self.make(session, &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
@@ -374,7 +381,19 @@ impl<R: FnMut(Report)> Worker<R> {
     fn add(&self, frames: &Frames, took: Duration, session: &Session) {
         let pictures: Vec<Picture> = frames
             .iter()
-            .map(|frame| frame.iter().map(|sample| (sample * 255.0).round() as u8).collect())
+            .map(|frame| {
+                let mut picture: Vec<u8> =
+                    frame.iter().map(|sample| (sample * 255.0).round() as u8).collect();
+                if let Some(marker) = &self.marker {
+                    let (width, height) = (frames.size.width as usize, frames.size.height as usize);
+                    let data = &mut picture[..];
+                    marker.mark(
+                        &mut Plane { data, stride: 3 * width, step: 3, width, height },
+                        session.shown().index,
+                    );
+                }
+                picture.into()
+            })
             .collect();
         let mut state = self.shared.lock();
         if state.restart {

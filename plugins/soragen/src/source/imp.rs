@@ -123,6 +123,7 @@ impl SoraGen {
             source: settings.model.clone(),
             options: settings.open_options(),
             request: settings.request(frames, storyboard)?,
+            watermark: settings.key()?,
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))

@@ -12,6 +12,14 @@ pub enum Error {
     /// The request asks for something that this model or this build cannot do.
     #[error("{0}")]
     Request(String),
+    /// The policy does not let the prompt pass.
+    #[error("the prompt is refused: `{category}` in the policy `{policy}`; ask for something else")]
+    Refused {
+        /// Why.
+        category: String,
+        /// The policy's name.
+        policy: String,
+    },
     /// A file or folder that is needed is not there.
     #[error("{}: not found; {hint}", path.display())]
     NotFound {

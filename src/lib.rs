@@ -36,12 +36,14 @@ mod model;
 mod noise;
 mod ops;
 mod picture;
+pub mod policy;
 mod request;
 pub mod scheduler;
 mod session;
 pub mod storyboard;
 pub mod text;
 pub mod transformer;
+pub mod watermark;
 
 pub use autoencoder::Decoder;
 pub use cache::{Cache, Usage};

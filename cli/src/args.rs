@@ -23,6 +23,11 @@ pub enum Command {
     /// What is kept of videos made before
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Tell whether a video is marked as generated: JSON on stdout, exit status 0 if it is, 3 if no mark is found
+    Detect(DetectArgs),
+    /// Try out a policy, or check an audit log
+    #[command(subcommand)]
+    Policy(PolicyCommand),
 }
 
 #[derive(Subcommand)]
@@ -50,6 +55,31 @@ pub enum ModelsCommand {
         /// `builtin`, or a folder in diffusers layout
         source: String,
     },
+}
+
+#[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// What the policy says to each line of stdin; exit status 3 if one is refused
+    Check {
+        /// A TOML file, in place of the one that ships
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
+    /// Whether an audit log is as it was written
+    Verify {
+        /// The log; its head lies beside it
+        log: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+pub struct DetectArgs {
+    /// A video file, of any kind that GStreamer reads
+    pub file: PathBuf,
+
+    /// A file with the key it was marked with, in place of the public one
+    #[arg(long, value_name = "FILE")]
+    pub watermark_key: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -111,6 +141,22 @@ pub struct RenderArgs {
     /// The picture to start from; it is scaled to the size
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
+
+    /// A TOML file that says which prompts are refused, in place of the one that ships
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+
+    /// A file to which every decision on a prompt is written
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
+    /// Do not mark the frames; otherwise `soragen detect` can tell them (a .safetensors has no mark)
+    #[arg(long)]
+    pub no_watermark: bool,
+
+    /// A file with the key to mark with, in place of the public one
+    #[arg(long, value_name = "FILE", conflicts_with = "no_watermark")]
+    pub watermark_key: Option<PathBuf>,
 
     /// auto, cpu, cuda:N or metal
     #[arg(long, value_name = "D", default_value = "auto")]

@@ -2,31 +2,43 @@
 
 mod args;
 mod cache;
+mod detect;
 mod error;
+mod mark;
 mod models;
 mod output;
+mod policy;
 mod render;
 
 use std::process::ExitCode;
 
-use args::{Args, CacheCommand, Command, ModelsCommand};
+use args::{Args, CacheCommand, Command, ModelsCommand, PolicyCommand};
 use clap::Parser;
 
 /// Exit status of a command that was not understood; clap's.
 const USAGE: u8 = 2;
 /// Exit status of a command that a signal ended, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
+/// Exit status where the answer is no: no mark was found, a prompt is refused.
+const NO: u8 = 3;
+
+fn success((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
 
 fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Render(args) => render::run(&args),
-        Command::Models(ModelsCommand::List) => models::list(),
-        Command::Models(ModelsCommand::Info { source }) => models::info(&source),
-        Command::Cache(CacheCommand::List(args)) => cache::list(args.cache_dir.as_deref()),
-        Command::Cache(CacheCommand::Clear(args)) => cache::clear(args.cache_dir.as_deref()),
+    let done: error::Result<ExitCode> = match Args::parse().command {
+        Command::Render(args) => render::run(&args).map(success),
+        Command::Models(ModelsCommand::List) => models::list().map(success),
+        Command::Models(ModelsCommand::Info { source }) => models::info(&source).map(success),
+        Command::Policy(PolicyCommand::Check { policy }) => policy::check(policy.as_deref()),
+        Command::Policy(PolicyCommand::Verify { log }) => policy::verify(&log).map(success),
+        Command::Cache(CacheCommand::List(args)) => cache::list(args.cache_dir.as_deref()).map(success),
+        Command::Cache(CacheCommand::Clear(args)) => cache::clear(args.cache_dir.as_deref()).map(success),
+        Command::Detect(args) => detect::run(&args),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error::Error::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("soragen: {error}");

@@ -9,15 +9,19 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
+use soragen::policy::Policy;
+use soragen::watermark::Marker;
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
 
 use crate::args::RenderArgs;
 use crate::cache;
 use crate::error::{Error, Result};
+use crate::mark;
 use crate::output::{self, About};
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
+    let key = mark::key(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output)?;
     let info = ModelInfo::read(&args.model)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
@@ -37,6 +41,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         guidance_scale: args.guidance,
         shift: args.shift,
         initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
+        policy: Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?),
     };
 
     let cancel = Cancel::new();
@@ -56,6 +61,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let options =
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
+    // Frames for checking numbers are as the autoencoder made them.
+    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
+        .then(|| Marker::new(&key, request.generation_id(&info.name)));
     let cache = cache::of(args.cache.cache_dir.as_deref());
     let mut session = match &cache {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,
@@ -74,7 +82,10 @@ pub fn run(args: &RenderArgs) -> Result<()> {
                     writer.cut();
                 }
                 for frame in frames.iter() {
-                    writer.write(frame)?;
+                    match &marker {
+                        Some(marker) => writer.write(&mark::marked(marker, frame, frames.size))?,
+                        None => writer.write(frame)?,
+                    }
                 }
                 bar.inc(frames.len() as u64);
             }

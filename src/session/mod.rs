@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 use crate::model::Sampling;
 use crate::request::{Shot, Transition};
 use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
-use plan::{Plan, check_prompt};
+use plan::{Plan, admit};
 use schedule::{Placed, Schedule};
 
 /// What a session is busy with.
@@ -172,7 +172,7 @@ impl Session {
     /// # Errors
     /// [`Error::Request`] if it does not start later than the one before it, or is none that the model can make.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
-        self.schedule.add(shot, &self.plan.model.info)
+        self.schedule.add(shot, &self.plan.model.info, &self.plan.policy)
     }
 
     /// Ends a video that would go on for ever after `frames` frames.
@@ -195,7 +195,7 @@ impl Session {
     /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.check_changeable()?;
-        check_prompt(prompt)?;
+        admit(prompt, &self.plan.policy)?;
         self.prompt = Some(prompt.into());
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::cache::{Cache, Key};
 use crate::model::Sampling;
 use crate::noise;
 use crate::picture::{self, Fit};
+use crate::policy::Policy;
 use crate::request::{Shot, Transition};
 use crate::transformer::Context;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
@@ -35,6 +36,7 @@ pub struct Plan {
     request_seed: u64,
     initial_latents: Option<Tensor>,
     pub cache: Option<Cache>,
+    pub policy: Arc<Policy>,
 }
 
 /// What lies between two cuts: nothing is remembered from before it.
@@ -88,7 +90,8 @@ impl Plan {
         if total_frames == Some(0) {
             return refuse("a video needs at least one frame".into());
         }
-        let schedule = Schedule::new(&mut request, info, total_frames)?;
+        let policy = request.policy.take().unwrap_or_else(Policy::built_in);
+        let schedule = Schedule::new(&mut request, info, &policy, total_frames)?;
         let longest = schedule.takes().and_then(|takes| takes.into_iter().max());
         if let (Some(frames), Some(most)) = (longest, info.max_frames)
             && frames > most
@@ -123,6 +126,7 @@ impl Plan {
             take: Take::default(),
             initial_latents: None,
             cache: None,
+            policy,
             model,
         };
         plan.set_negative_prompt(request.negative_prompt.as_deref())?;
@@ -301,12 +305,13 @@ impl Plan {
     }
 }
 
-/// Refuses a prompt that shows nothing or is no prompt any more.
-pub fn check_prompt(prompt: &str) -> Result<()> {
+/// The gate that every prompt comes through. What is not to be shown need not: guidance only leads away from it.
+pub fn admit(prompt: &str, policy: &Policy) -> Result<()> {
     if prompt.trim().is_empty() {
         return refuse("the prompt is empty; say what to show".into());
     }
-    check_length(prompt)
+    check_length(prompt)?;
+    policy.admit(prompt)
 }
 
 fn check_length(prompt: &str) -> Result<()> {
@@ -333,8 +338,35 @@ pub fn check_finite(latents: &Tensor) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::OpenOptions;
+    use crate::{OpenOptions, Session};
+
+    #[test]
+    fn every_prompt_goes_through_the_gate() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let policy =
+            "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
+        let start = |prompt: &str, later: &str| {
+            let shot = |start, prompt: &str| Shot {
+                start: Duration::from_secs(start),
+                prompt: prompt.into(),
+                seed: None,
+                image: None,
+                transition: Transition::Cut,
+            };
+            let policy = Some(Arc::new(Policy::parse(policy).unwrap()));
+            let shots = vec![shot(0, prompt), shot(1, later)];
+            Session::new(model.clone(), Request { shots, policy, ..Default::default() })
+        };
+        assert!(matches!(start("a quartz fox", "a fox"), Err(Error::Refused { .. })));
+        assert!(matches!(start("a fox", "a quartz fox"), Err(Error::Refused { .. })));
+        let mut session = start("a fox", "a bird").unwrap();
+        assert!(matches!(session.set_prompt("a fox of qu4rtz"), Err(Error::Refused { .. })));
+        assert!(session.set_prompt("a fox of stone").is_ok());
+    }
 
     #[test]
     fn no_noise_is_used_twice() {

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::plan::check_prompt;
+use super::plan::admit;
+use crate::policy::Policy;
 use crate::request::{Shot, Transition};
 use crate::{Error, ModelInfo, Request, Result};
 
@@ -23,7 +24,7 @@ pub struct Placed {
 
 impl Schedule {
     /// The shots of `request`, of which a plain prompt is one.
-    pub fn new(request: &mut Request, info: &ModelInfo, total: Option<u64>) -> Result<Self> {
+    pub fn new(request: &mut Request, info: &ModelInfo, policy: &Policy, total: Option<u64>) -> Result<Self> {
         let mut shots = std::mem::take(&mut request.shots);
         let image = request.image.take();
         match shots.first_mut() {
@@ -44,7 +45,7 @@ impl Schedule {
         if !shots.is_sorted_by(|a, b| a.start < b.start) {
             return refuse("a shot starts no later than the one before it".into());
         }
-        shots.iter().try_for_each(|shot| check(shot, info))?;
+        shots.iter().try_for_each(|shot| check(shot, info, policy))?;
         let place = |shot: Shot| Placed { frame: info.frame_at(shot.start), shot };
         let last = shots.last().map(|shot| shot.start).unwrap_or_default();
         let upcoming = shots.into_iter().map(place).collect();
@@ -52,8 +53,8 @@ impl Schedule {
     }
 
     /// Adds a shot after the others.
-    pub fn add(&mut self, shot: Shot, info: &ModelInfo) -> Result<()> {
-        check(&shot, info)?;
+    pub fn add(&mut self, shot: Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
+        check(&shot, info, policy)?;
         if shot.start <= self.last {
             return refuse("a shot starts no later than the one before it".into());
         }
@@ -104,7 +105,7 @@ impl Schedule {
     }
 }
 
-fn check(shot: &Shot, info: &ModelInfo) -> Result<()> {
+fn check(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
     let goes_on = shot.transition == Transition::Continue;
     if goes_on && !info.causal {
         return refuse(format!(
@@ -118,7 +119,7 @@ fn check(shot: &Shot, info: &ModelInfo) -> Result<()> {
     if shot.image.is_some() && !info.image_to_video {
         return refuse(format!("{} cannot start from an image", info.name));
     }
-    check_prompt(&shot.prompt)
+    admit(&shot.prompt, policy)
 }
 
 fn refuse<T>(reason: String) -> Result<T> {

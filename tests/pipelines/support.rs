@@ -11,13 +11,14 @@ pub fn init() {
     INIT.call_once(|| {
         gst::init().unwrap();
         gstsoragen::plugin_register_static().unwrap();
+        gstsoraprovenance::plugin_register_static().unwrap();
     });
 }
 
-/// `soragen` on the tiny pipeline `name`, with its smallest picture.
+/// `soragen` on the tiny pipeline `name`, with its smallest picture and without a mark.
 pub fn tiny(name: &str) -> String {
     let folder = path(&format!("pipelines/{name}"));
-    format!("soragen model=\"{}\" prompt=\"a red fox\" steps=2", folder.display())
+    format!("soragen model=\"{}\" prompt=\"a red fox\" steps=2 watermark=false", folder.display())
 }
 
 /// What a pipeline of `description` and an appsink gives until its end.

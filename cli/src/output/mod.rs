@@ -129,6 +129,6 @@ impl Drop for PartialFile {
 }
 
 /// A sample as 8 bits.
-fn to_u8(sample: f32) -> u8 {
+pub fn to_u8(sample: f32) -> u8 {
     (sample * 255.0).round() as u8
 }

@@ -4,6 +4,8 @@ mod cache;
 mod errors;
 mod interrupt;
 mod output;
+mod policy;
+mod provenance;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

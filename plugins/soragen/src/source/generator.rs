@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use soragen::watermark::{Key, Marker, Plane};
 use soragen::{
     Cache, Cancel, Effort, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shot, Shown, Size,
 };
@@ -31,6 +32,8 @@ pub struct Job {
     pub cache: Option<Cache>,
     /// Whether its shots come while the video is made, by [`Generator::add_shot`], and none is in `request`.
     pub open: bool,
+    /// What the frames are marked with, if they are.
+    pub watermark: Option<Key>,
 }
 
 /// What changes from the next chunk on.
@@ -171,7 +174,8 @@ impl Generator {
     pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
         let state = State { coming: job.open.then(Coming::default), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let worker = Worker { shared: shared.clone(), report, warned: false, started: Instant::now() };
+        let worker =
+            Worker { shared: shared.clone(), report, warned: false, started: Instant::now(), marker: None };
         std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
         Ok(Self(shared))
     }
@@ -310,6 +314,8 @@ struct Worker<R> {
     /// That latents cannot be kept.
     warned: bool,
     started: Instant,
+    /// Of the session that runs.
+    marker: Option<Marker>,
 }
 
 /// What to do next.
@@ -334,6 +340,8 @@ impl<R: FnMut(Report)> Worker<R> {
                 request.shots = coming.shots.clone();
             }
             let shots = request.shots.len();
+            self.marker =
+                job.watermark.as_ref().map(|key| Marker::new(key, request.generation_id(&model.info().name)));
             let session = match &job.cache {
                 Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
                 None => Session::new(model.clone(), request),
@@ -485,7 +493,19 @@ impl<R: FnMut(Report)> Worker<R> {
     fn add(&self, frames: &Frames, took: Duration, session: &Session) {
         let pictures: Vec<Picture> = frames
             .iter()
-            .map(|frame| frame.iter().map(|sample| (sample * 255.0).round() as u8).collect())
+            .map(|frame| {
+                let mut picture: Vec<u8> =
+                    frame.iter().map(|sample| (sample * 255.0).round() as u8).collect();
+                if let Some(marker) = &self.marker {
+                    let (width, height) = (frames.size.width as usize, frames.size.height as usize);
+                    let data = &mut picture[..];
+                    marker.mark(
+                        &mut Plane { data, stride: 3 * width, step: 3, width, height },
+                        session.shown().index,
+                    );
+                }
+                picture.into()
+            })
             .collect();
         let mut state = self.shared.lock();
         if state.restart {

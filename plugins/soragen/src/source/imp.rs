@@ -174,6 +174,7 @@ impl SoraGen {
             request: settings.request(frames, storyboard)?,
             cache: settings.cache(),
             open: self.open.load(Ordering::Relaxed),
+            watermark: settings.key()?,
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))

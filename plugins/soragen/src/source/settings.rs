@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
+use soragen::policy::Policy;
+use soragen::watermark::Key;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
 
 use super::timeline;
@@ -100,6 +102,10 @@ pub struct Settings {
     pub width: Option<u32>,
     pub height: Option<u32>,
     pub framerate: Option<(u32, u32)>,
+    pub policy: Option<String>,
+    pub audit_log: Option<String>,
+    pub watermark: bool,
+    pub watermark_key: Option<String>,
 }
 
 impl Default for Settings {
@@ -125,6 +131,10 @@ impl Default for Settings {
             width: None,
             height: None,
             framerate: None,
+            policy: None,
+            audit_log: None,
+            watermark: true,
+            watermark_key: None,
         }
     }
 }
@@ -235,6 +245,21 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .default_value(Cache::DEFAULT_SIZE)
                 .mutable_ready()
                 .build(),
+            text("policy", "Policy", "A TOML file that says which prompts are refused (unset = the one that ships)")
+                .mutable_ready()
+                .build(),
+            text("audit-log", "Audit log", "A file to which every decision on a prompt is written (unset = none)")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecBoolean::builder("watermark")
+                .nick("Watermark")
+                .blurb("Mark the frames invisibly, so that they can be told")
+                .default_value(true)
+                .mutable_ready()
+                .build(),
+            text("watermark-key", "Watermark key", "A file with the key of the mark (unset = the public key)")
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                 .nick("Statistics")
                 .blurb("frames: frames made; first-frame-ns: from start to the first; fps: frames made a second; \
@@ -270,6 +295,10 @@ impl Settings {
             "is-live" => self.is_live = get(value),
             "cache-dir" => self.cache_dir = get(value),
             "cache-size" => self.cache_size = get(value),
+            "policy" => self.policy = path(value),
+            "audit-log" => self.audit_log = path(value),
+            "watermark" => self.watermark = get(value),
+            "watermark-key" => self.watermark_key = path(value),
             _ => return false,
         }
         true
@@ -294,6 +323,10 @@ impl Settings {
             "is-live" => self.is_live.to_value(),
             "cache-dir" => self.cache_dir.to_value(),
             "cache-size" => self.cache_size.to_value(),
+            "policy" => self.policy.to_value(),
+            "audit-log" => self.audit_log.to_value(),
+            "watermark" => self.watermark.to_value(),
+            "watermark-key" => self.watermark_key.to_value(),
             _ => return None,
         })
     }
@@ -347,6 +380,13 @@ impl Settings {
         self.storyboard.as_deref().map(Storyboard::open).transpose()
     }
 
+    /// What the frames are to be marked with, if they are.
+    pub fn key(&self) -> soragen::Result<Option<Key>> {
+        self.watermark
+            .then(|| file(&self.watermark_key).map_or_else(|| Ok(Key::public()), Key::read))
+            .transpose()
+    }
+
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.
     pub fn extent(&self, info: &ModelInfo, storyboard: Option<&Storyboard>) -> Option<(u64, u64)> {
         match (self.duration, storyboard.and_then(|board| board.end)) {
@@ -369,7 +409,7 @@ impl Settings {
             shots: storyboard.map(Storyboard::shots).transpose()?.unwrap_or_default(),
             blend_chunks: self.blend_chunks,
             negative_prompt: self.negative_prompt.clone(),
-            image: self.image.as_deref().map(|path| soragen::read_image(Path::new(path))).transpose()?,
+            image: file(&self.image).map(soragen::read_image).transpose()?,
             size: None,
             length: frames.map_or(Length::Endless, Length::Frames),
             seed: self.seed,
@@ -377,8 +417,18 @@ impl Settings {
             guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
             shift: (self.shift > 0.0).then_some(self.shift),
             initial_latents: None,
+            policy: Some(Policy::open(file(&self.policy), file(&self.audit_log))?),
         })
     }
+}
+
+fn file(path: &Option<String>) -> Option<&Path> {
+    path.as_deref().map(Path::new)
+}
+
+/// A file's name, if it is one.
+fn path(value: &glib::Value) -> Option<String> {
+    get::<Option<String>>(value).filter(|path| !path.is_empty())
 }
 
 fn get<'a, T: glib::value::FromValue<'a>>(value: &'a glib::Value) -> T {

@@ -1,0 +1,121 @@
+//! `soragen detect`.
+
+use std::process::ExitCode;
+
+use gst::prelude::*;
+use serde_json::{Value, json};
+use soragen::watermark::{Detector, Finding};
+
+use crate::args::DetectArgs;
+use crate::error::{Error, Result};
+use crate::mark;
+
+/// Frames that are looked at together. A mark is the same in all frames of a shot, and shots are longer.
+const WINDOW: u64 = 96;
+/// How often it is asked whether reading has failed.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+
+/// Prints what is found as JSON.
+pub fn run(args: &DetectArgs) -> Result<ExitCode> {
+    let key = mark::key(args.watermark_key.as_deref())?;
+    // Where no part is enough by itself the whole may be.
+    let (mut part, mut whole) = (Detector::new(&key), Detector::new(&key));
+    let mut found: Vec<(u64, Finding)> = Vec::new();
+    let mut look = |part: &mut Detector, end: u64| {
+        let finding = part.finding();
+        found.extend(finding.filter(Finding::is_marked).map(|finding| (end - finding.frames, finding)));
+        part.clear();
+    };
+    let mut frames = 0;
+    read(&args.file, |luma, stride, width, height| {
+        part.push(luma, stride, width, height);
+        whole.push(luma, stride, width, height);
+        frames += 1;
+        if part.frames() == WINDOW {
+            look(&mut part, frames);
+        }
+    })?;
+    if part.frames() > 0 {
+        look(&mut part, frames);
+    }
+    if found.is_empty() && frames > WINDOW {
+        look(&mut whole, frames);
+    }
+    let marked = !found.is_empty();
+    let marks: Vec<_> = found.iter().map(|(first, finding)| describe(*first, finding)).collect();
+    let report = json!({
+        "file": args.file.to_string_lossy(),
+        "frames": frames,
+        "marked": marked,
+        "marks": marks,
+    });
+    println!("{report:#}");
+    Ok(if marked { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
+}
+
+fn describe(first: u64, finding: &Finding) -> Value {
+    json!({
+        "first-frame": first,
+        "frames": finding.frames,
+        "generation-id": finding.id.map(|id| id.to_string()),
+        "strength": (finding.strength * 10.0).round() / 10.0,
+        "scale": (finding.scale * 1000.0).round() / 1000.0,
+    })
+}
+
+/// A pipeline that is stopped on every way out.
+struct Running(gst::Pipeline);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// Gives the luma of each picture of a file to `look`: rows, bytes from row to row, width, height.
+fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)) -> Result<()> {
+    let unreadable = |reason: &dyn std::fmt::Display| Error::file(path, reason);
+    if !path.is_file() {
+        return Err(unreadable(&"there is no such file"));
+    }
+    gst::init().map_err(|e| unreadable(&e))?;
+    let description = "filesrc name=source ! decodebin ! videoconvert ! \
+                       video/x-raw,format=I420 ! appsink name=sink sync=false max-buffers=4";
+    let pipeline = gst::parse::launch(description)
+        .map_err(|e| unreadable(&format_args!("{e}; are the base and good plugins of GStreamer installed?")))?
+        .downcast::<gst::Pipeline>()
+        .map_err(|_| unreadable(&"not a pipeline"))?;
+    let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| unreadable(&name));
+    by_name("source")?.set_property("location", path);
+    let sink = by_name("sink")?.downcast::<gst_app::AppSink>().map_err(|_| unreadable(&"no appsink"))?;
+    let bus = pipeline.bus().ok_or_else(|| unreadable(&"the pipeline has no bus"))?;
+    let running = Running(pipeline);
+    // What is wrong is said on the bus.
+    let _ = running.0.set_state(gst::State::Playing);
+    let mut looked = 0u64;
+    loop {
+        let Some(sample) = sink.try_pull_sample(PATIENCE) else {
+            // A file that cannot be read ends without an end.
+            let message = bus.pop_filtered(&[gst::MessageType::Error]);
+            if let Some(gst::MessageView::Error(e)) = message.as_ref().map(|m| m.view()) {
+                return Err(unreadable(&e.error()));
+            }
+            if sink.is_eos() {
+                break;
+            }
+            continue;
+        };
+        let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else { continue };
+        let info = gst_video::VideoInfo::from_caps(caps).map_err(|e| unreadable(&e))?;
+        let frame =
+            gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(|e| unreadable(&e))?;
+        let stride = usize::try_from(frame.plane_stride()[0]).unwrap_or_default();
+        let luma = frame.plane_data(0).map_err(|e| unreadable(&e))?;
+        look(luma, stride, frame.width() as usize, frame.height() as usize);
+        looked += 1;
+    }
+    if looked == 0 {
+        return Err(unreadable(&"there is no picture in it"));
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! What the command refuses, and how a policy is tried out.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use super::{files, soragen, stderr};
+
+const POLICY: &str = "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]\n\
+                      [[category]]\nname = \"metals\"\naction = \"warn\"\nphrases = [\"copper\"]";
+
+#[test]
+fn a_refused_prompt_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("policy.toml"), POLICY).unwrap();
+    let mut command = soragen(["render", "a quartz mountain", "-o"]);
+    command.arg(path("out.y4m")).arg("--policy").arg(path("policy.toml"));
+    let output = command.arg("--audit-log").arg(path("log")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("stones") && !stderr(&output).contains("quartz"), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), ["log", "log.head", "policy.toml"]);
+
+    let verify = || soragen(["policy", "verify"]).arg(path("log")).output().unwrap();
+    assert_eq!(verify().status.code(), Some(0), "{}", stderr(&verify()));
+    std::fs::write(path("log"), "").unwrap();
+    assert_eq!(verify().status.code(), Some(1), "all lines are gone");
+}
+
+#[test]
+fn a_policy_is_tried_out_on_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    std::fs::write(&policy, POLICY).unwrap();
+    let mut command = soragen(["policy", "check", "--policy"]);
+    let mut child = command.arg(policy).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"snow\nqu4rtz\na copper kettle\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["    1  pass", "    2  block  stones", "    3  warn   metals"]
+    );
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::subclass::prelude::*;
+use gst_video::prelude::*;
+use gst_video::subclass::prelude::*;
+use gst_video::{VideoFormat, VideoFrameRef};
+use soragen::watermark::{GenerationId, Marker, Plane};
+
+/// Those with a plane of luma, then those with three colours side by side.
+const FORMATS: [VideoFormat; 13] = [
+    VideoFormat::I420,
+    VideoFormat::Nv12,
+    VideoFormat::Yv12,
+    VideoFormat::Nv21,
+    VideoFormat::Y42b,
+    VideoFormat::Y444,
+    VideoFormat::Gray8,
+    VideoFormat::Rgb,
+    VideoFormat::Bgr,
+    VideoFormat::Rgbx,
+    VideoFormat::Bgrx,
+    VideoFormat::Rgba,
+    VideoFormat::Bgra,
+];
+
+#[derive(Clone, Default)]
+struct Settings {
+    id: u64,
+    key: Option<String>,
+}
+
+#[derive(Default)]
+pub struct SoraMark {
+    settings: Mutex<Settings>,
+    marker: Mutex<Option<Marker>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SoraMark {
+    const NAME: &'static str = "GstSoraMark";
+    type Type = super::SoraMark;
+    type ParentType = gst_video::VideoFilter;
+}
+
+impl ObjectImpl for SoraMark {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            vec![
+                glib::ParamSpecUInt64::builder("generation-id")
+                    .nick("Generation id")
+                    .blurb("What the mark says, a number of 40 bits (0 = one drawn at random, to be read while it runs)")
+                    .maximum((1 << 40) - 1)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("watermark-key")
+                    .nick("Watermark key")
+                    .blurb("A file with the key of the mark (unset = the public key)")
+                    .mutable_ready()
+                    .build(),
+            ]
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = lock(&self.settings);
+        match pspec.name() {
+            "generation-id" => settings.id = value.get().unwrap_or_default(),
+            "watermark-key" => {
+                settings.key = value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty());
+            }
+            _ => unreachable!("GObject knows the properties"),
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings);
+        match pspec.name() {
+            "generation-id" => {
+                lock(&self.marker).as_ref().map_or(settings.id, |marker| marker.id().get()).to_value()
+            }
+            "watermark-key" => settings.key.to_value(),
+            _ => unreachable!("GObject knows the properties"),
+        }
+    }
+}
+
+impl GstObjectImpl for SoraMark {}
+
+impl ElementImpl for SoraMark {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Invisible mark",
+                "Filter/Effect/Video",
+                "Marks video invisibly, so that soradetect can tell it",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| crate::templates(&FORMATS));
+        &TEMPLATES
+    }
+}
+
+impl BaseTransformImpl for SoraMark {
+    const MODE: gst_base::subclass::BaseTransformMode = gst_base::subclass::BaseTransformMode::AlwaysInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let Settings { id, key } = lock(&self.settings).clone();
+        let id = match id {
+            // The hasher's keys are the system's random numbers.
+            0 => std::hash::RandomState::new().build_hasher().finish(),
+            id => id,
+        };
+        *lock(&self.marker) = Some(Marker::new(&crate::key(key.as_deref())?, GenerationId::new(id)));
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        lock(&self.marker).take();
+        Ok(())
+    }
+}
+
+impl VideoFilterImpl for SoraMark {
+    fn transform_frame_ip(
+        &self,
+        frame: &mut VideoFrameRef<&mut gst::BufferRef>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let marker = lock(&self.marker).clone().ok_or(gst::FlowError::Flushing)?;
+        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
+        let step = usize::try_from(frame.format_info().pixel_stride()[0])
+            .map_err(|_| gst::FlowError::NotNegotiated)?;
+        let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
+        marker.mark(&mut Plane { data, stride, step, width, height }, 0);
+        Ok(gst::FlowSuccess::Ok)
+    }
+}

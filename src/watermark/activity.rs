@@ -1,0 +1,42 @@
+//! How much goes on in each part of a picture: what is busy hides more.
+
+use super::pattern::CELL;
+
+/// Standard deviation of luma around each cell (over its 3×3 neighbours), in 8-bit steps, row by row.
+///
+/// `sums` and `squares` are over the pixels of each cell, `across` cells in a row.
+pub fn deviation(sums: &[u32], squares: &[u32], across: usize) -> Vec<f32> {
+    let sums = around(sums, across);
+    let squares = around(squares, across);
+    sums.into_iter()
+        .zip(squares)
+        .map(|((sum, cells), (square, _))| {
+            let n = (cells as usize * CELL * CELL) as f32;
+            let mean = sum as f32 / n;
+            (square as f32 / n - mean * mean).max(0.0).sqrt()
+        })
+        .collect()
+}
+
+/// Sums over 3×3 neighbours, and how many there are.
+fn around(values: &[u32], across: usize) -> Vec<(u32, u32)> {
+    let rows = values.len() / across.max(1);
+    let mut horizontal = Vec::with_capacity(values.len());
+    for row in values.chunks_exact(across.max(1)) {
+        horizontal.extend((0..across).map(|x| {
+            let near = &row[x.saturating_sub(1)..(x + 2).min(across)];
+            (near.iter().sum::<u32>(), near.len() as u32)
+        }));
+    }
+    let mut out = Vec::with_capacity(values.len());
+    for y in 0..rows {
+        let near = y.saturating_sub(1)..(y + 2).min(rows);
+        for x in 0..across {
+            out.push(near.clone().fold((0, 0), |(sum, count), y| {
+                let (s, c) = horizontal[y * across + x];
+                (sum + s, count + c)
+            }));
+        }
+    }
+    out
+}

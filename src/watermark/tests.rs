@@ -1,0 +1,169 @@
+//! The mark through what videos go through.
+
+use super::*;
+
+const WIDTH: usize = 320;
+const HEIGHT: usize = 192;
+
+/// A picture with coarse and fine things in it, moving: luma, `[HEIGHT, WIDTH]`.
+fn picture(time: usize) -> Vec<u8> {
+    let sample = |x: usize, y: usize| {
+        let (u, v) = ((x + 3 * time) as f32, y as f32);
+        let hills = 40.0 * (u / 37.0).sin() * (v / 23.0).cos() + 20.0 * ((u + 2.0 * v) / 9.0).sin();
+        let grain = ((x + 3 * time) * 7919 + y * 104_729) % 97;
+        (128.0 + hills + grain as f32 / 8.0) as u8
+    };
+    (0..HEIGHT).flat_map(|y| (0..WIDTH).map(move |x| sample(x, y))).collect()
+}
+
+fn plane(data: &mut [u8], step: usize) -> Plane<'_> {
+    Plane { data, stride: WIDTH * step, step, width: WIDTH, height: HEIGHT }
+}
+
+fn id() -> GenerationId {
+    GenerationId::new(0xab_cdef_0123)
+}
+
+fn marked(time: usize, shot: u64) -> Vec<u8> {
+    let mut data = picture(time);
+    Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), shot);
+    data
+}
+
+/// What is found in pictures of one size.
+fn find(key: &Key, pictures: impl IntoIterator<Item = Vec<u8>>, width: usize, height: usize) -> Finding {
+    let mut detector = Detector::new(key);
+    for picture in pictures {
+        detector.push(&picture, width, width, height);
+    }
+    detector.finding().unwrap()
+}
+
+/// Part of a picture, from (`left`, `top`), at `scale` times its size: each pixel between four others.
+fn resized(picture: &[u8], (left, top): (usize, usize), scale: f32, width: usize, height: usize) -> Vec<u8> {
+    let at = |x: usize, y: usize| f32::from(picture[y.min(HEIGHT - 1) * WIDTH + x.min(WIDTH - 1)]);
+    let sample = |x: usize, y: usize| {
+        let (u, v) =
+            (left as f32 + (x as f32 + 0.5) / scale - 0.5, top as f32 + (y as f32 + 0.5) / scale - 0.5);
+        let (x, y, a, b) = (u as usize, v as usize, u.fract(), v.fract());
+        let above = at(x, y) * (1.0 - a) + at(x + 1, y) * a;
+        let below = at(x, y + 1) * (1.0 - a) + at(x + 1, y + 1) * a;
+        (above * (1.0 - b) + below * b).round() as u8
+    };
+    (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| sample(x, y)).collect()
+}
+
+#[test]
+fn a_picture_or_a_few_are_enough() {
+    for frames in [1, 8] {
+        let finding = find(&Key::public(), (0..frames).map(|t| marked(t, 3)), WIDTH, HEIGHT);
+        assert_eq!((finding.id, finding.frames), (Some(id()), frames as u64), "{finding:?}");
+        assert!((finding.scale - 1.0).abs() < 0.01, "{finding:?}");
+    }
+}
+
+#[test]
+fn it_is_found_at_another_size_and_cut() {
+    for (cut, scale, width, height) in [
+        ((0, 0), 0.5, 160, 96),
+        ((33, 21), 0.71, 190, 110),
+        ((7, 50), 1.5, 440, 200),
+        ((65, 42), 1.0, 227, 136),
+    ] {
+        let pictures = (0..8).map(|t| resized(&marked(t, 0), cut, scale, width, height));
+        let finding = find(&Key::public(), pictures, width, height);
+        assert_eq!(finding.id, Some(id()), "{scale}: {finding:?}");
+        assert!((finding.scale - f64::from(scale)).abs() < 0.02, "{finding:?}");
+    }
+}
+
+#[test]
+fn brightness_and_contrast_do_not_matter() {
+    for (contrast, brightness) in [(0.5, 60.0), (1.5, -80.0)] {
+        let change = |sample: u8| (f32::from(sample) * contrast + brightness) as u8;
+        let pictures = (0..8).map(|t| marked(t, 0).into_iter().map(change).collect());
+        assert_eq!(find(&Key::public(), pictures, WIDTH, HEIGHT).id, Some(id()));
+    }
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_or_with_another_key() {
+    let none = find(&Key::public(), (0..8).map(picture), WIDTH, HEIGHT);
+    assert!(!none.is_marked(), "{none:?}");
+    for key in 0..6u8 {
+        let key = Key::from_bytes(&[key; 16]).unwrap();
+        let other = find(&key, (0..8).map(|t| marked(t, 0)), WIDTH, HEIGHT);
+        assert!(!other.is_marked(), "{other:?}");
+    }
+    assert_eq!(Detector::new(&Key::public()).finding(), None);
+}
+
+#[test]
+fn it_is_hardly_there() {
+    let noise = |i: usize| (blake3::hash(&i.to_le_bytes()).as_bytes()[0]) / 4 + 90;
+    let pictures = [
+        picture(0),
+        vec![128; WIDTH * HEIGHT],
+        vec![0; WIDTH * HEIGHT],
+        (0..WIDTH * HEIGHT).map(noise).collect(),
+    ];
+    for before in pictures {
+        let mut after = before.clone();
+        Marker::new(&Key::public(), id()).mark(&mut plane(&mut after, 1), 0);
+        let change = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
+        let error = before.iter().zip(&after).map(change).sum::<f64>() / before.len() as f64;
+        let psnr = 10.0 * (255.0 * 255.0 / error).log10();
+        assert!((42.0..52.0).contains(&psnr), "{psnr} dB");
+    }
+}
+
+#[test]
+fn shots_differ_and_their_mean_shows_nothing() {
+    let flat = |shot| {
+        let mut data = vec![128; WIDTH * HEIGHT];
+        Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), shot);
+        data
+    };
+    let shots: Vec<_> = (0..64).map(flat).collect();
+    assert_ne!(shots[0], shots[1]);
+    let energy = |sum: &dyn Fn(usize) -> f64| (0..WIDTH * HEIGHT).map(|i| sum(i).powi(2)).sum::<f64>();
+    let one = energy(&|i| f64::from(shots[0][i]) - 128.0);
+    let mean = energy(&|i| shots.iter().map(|shot| f64::from(shot[i]) - 128.0).sum::<f64>() / 64.0);
+    // A 64th of it is left of 64 that have nothing to do with each other.
+    assert!(mean < one / 30.0, "{mean} of {one}");
+}
+
+#[test]
+fn colours_are_marked_in_their_luma_and_nothing_else_is() {
+    let grey = picture(0);
+    let mut luma = grey.clone();
+    let mut rgb: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y]).collect();
+    let mut rgba: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y, 77]).collect();
+    let marker = Marker::new(&Key::public(), id());
+    marker.mark(&mut plane(&mut luma, 1), 0);
+    marker.mark(&mut plane(&mut rgb, 3), 0);
+    marker.mark(&mut plane(&mut rgba, 4), 0);
+    assert!(luma != grey && rgb == luma.iter().flat_map(|&y| [y, y, y]).collect::<Vec<_>>());
+    assert!(rgba == luma.iter().flat_map(|&y| [y, y, y, 77]).collect::<Vec<_>>());
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_left_alone() {
+    let marker = Marker::new(&Key::public(), id());
+    for (length, stride, step, width, height) in
+        [(0, 0, 1, 0, 0), (100, 320, 1, 320, 192), (9, 3, 1, 3, 3), (64, 4, 3, 8, 8), (64, 8, 2, 8, 8)]
+    {
+        let mut data = vec![9; length];
+        marker.mark(&mut Plane { data: &mut data, stride, step, width, height }, 0);
+        assert_eq!(data, vec![9; length]);
+        let mut detector = Detector::new(&Key::public());
+        detector.push(&data, stride, width, height);
+        let _ = detector.finding();
+    }
+}
+
+#[test]
+fn a_key_is_not_guessed() {
+    assert!(Key::from_bytes(b"too short").unwrap_err().to_string().contains("16"));
+    assert_eq!(format!("{:?}", Key::public()), "Key(…)");
+}

@@ -1,0 +1,104 @@
+//! What the element makes can be told, and so can what `soramark` marks.
+
+use gst::prelude::*;
+
+use crate::support::init;
+
+/// What `soradetect name=detect`, somewhere in the pipeline, has found at its end.
+fn found(description: &str) -> gst::Structure {
+    init();
+    let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
+    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    let stats = pipeline.by_name("detect").unwrap().property::<gst::Structure>("stats");
+    pipeline.set_state(gst::State::Null).unwrap();
+    stats
+}
+
+fn is_marked(stats: &gst::Structure) -> bool {
+    stats.get("marked").unwrap()
+}
+
+fn id(stats: &gst::Structure) -> Option<u64> {
+    stats.get_optional("generation-id").unwrap()
+}
+
+const CLIP: &str = "videotestsrc pattern=pinwheel num-buffers=12 ! video/x-raw,width=480,height=270";
+const ENCODED: &str = "x264enc pass=qual quantizer=26 speed-preset=veryfast ! avdec_h264";
+
+#[test]
+fn what_the_element_makes_is_marked_through_encoding() {
+    let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=1000000000";
+    let marked = found(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    assert!(is_marked(&marked), "{marked}");
+    let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=1000000000";
+    let other = found(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    let (id, other) = (id(&marked), id(&other));
+    assert!(id.is_some() && other.is_some() && id != other, "another video, another id: {id:?} {other:?}");
+    let unmarked = found(&format!("{source} watermark=false ! soradetect name=detect ! fakesink"));
+    assert!(!is_marked(&unmarked), "{unmarked}");
+}
+
+#[test]
+fn an_id_is_read_at_another_size_and_cut() {
+    for format in ["I420", "RGB", "BGRx", "GRAY8"] {
+        let stats = found(&format!(
+            "{CLIP},format={format} ! soramark generation-id=123456789012 ! videoconvert ! {ENCODED} ! \
+             videocrop left=50 top=22 right=18 bottom=8 ! videoscale ! video/x-raw,width=320,height=186 ! \
+             soradetect name=detect ! fakesink"
+        ));
+        assert_eq!(id(&stats), Some(123_456_789_012), "{format}: {stats}");
+        assert!((stats.get::<f64>("scale").unwrap() - 320.0 / 412.0).abs() < 0.01, "{stats}");
+    }
+}
+
+#[test]
+fn without_a_mark_or_with_another_key_nothing_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "thirty-two bytes of a test's key").unwrap();
+    let mark = format!("soramark generation-id=7 watermark-key={}", key.display());
+    let detect = "soradetect name=detect";
+    let none = found(&format!("{CLIP} ! {detect} ! fakesink"));
+    assert!(!is_marked(&none) && id(&none).is_none(), "{none}");
+    let other = found(&format!("{CLIP} ! {mark} ! {detect} ! fakesink"));
+    assert!(!is_marked(&other) && id(&other).is_none(), "{other}");
+    let same = found(&format!("{CLIP} ! {mark} ! {detect} watermark-key={} ! fakesink", key.display()));
+    assert_eq!(id(&same), Some(7), "{same}");
+}
+
+#[test]
+fn every_window_is_reported_on_the_bus() {
+    init();
+    let description = format!("{CLIP} ! soramark generation-id=9 ! soradetect window=5 ! fakesink");
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let mut windows = Vec::new();
+    loop {
+        let wanted = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
+        let message = bus.timed_pop_filtered(None, &wanted).unwrap();
+        match message.view() {
+            gst::MessageView::Element(element) => {
+                let found = element.structure().unwrap();
+                assert_eq!(found.name(), "soradetect");
+                let since = found.get::<Option<gst::ClockTime>>("since").unwrap().unwrap();
+                windows.push((since.mseconds(), found.get::<u64>("frames").unwrap(), id(found)));
+            }
+            gst::MessageView::Eos(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(windows, [(0, 5, Some(9)), (166, 5, Some(9)), (333, 2, Some(9))]);
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_an_error() {
+    for element in ["soragen prompt=snow", "videotestsrc ! soramark", "videotestsrc ! soradetect"] {
+        let error = crate::support::error(&format!("{element} watermark-key=/nowhere/key"));
+        assert!(error.message().contains("/nowhere/key"), "{element}: {error}");
+    }
+}

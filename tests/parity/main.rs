@@ -1,6 +1,7 @@
 //! Parity with the reference.
 
 mod autoencoder;
+mod plain;
 mod scheduler;
 mod session;
 mod shapes;

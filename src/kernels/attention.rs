@@ -1,8 +1,9 @@
-//! Attention that keeps the scores of a few queries at a time, and they in the cache.
+//! Attention of a few queries at a time, whose scores stay in the cache.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::Arch;
 use super::gelu::exp_f32s;
 use super::panels::{Panel, Panels, accumulate};
 
@@ -188,12 +189,12 @@ fn collect<S: Simd, const ROWS: usize, const VECTORS: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{archs, random};
+    use crate::kernels::random;
     use candle_core::{Device, Tensor};
 
     #[test]
     fn it_equals_the_plain_form() {
-        for arch in archs() {
+        for arch in Arch::all() {
             for (heads, head_dim, rows, lengths) in [
                 (1, 4, 1, vec![1]),
                 (3, 8, 11, vec![5]),

@@ -5,9 +5,10 @@
 //! Where a place may lie is free: in another frame, so that channels of two frames count as one image's; outside,
 //! where zeros are; in an image of half the size, which is then read as if it had been enlarged.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::Arch;
 use super::panels::{Panel, Panels, accumulate};
 
 /// A convolution with its weights packed.
@@ -293,7 +294,7 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{archs, random};
+    use crate::kernels::random;
     use candle_core::{Device, Tensor};
 
     /// `[T, H, W, C]` to `[T, C, H, W]`.
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn it_equals_the_plain_form() {
-        for arch in archs() {
+        for arch in Arch::all() {
             for (case, (kernel, stride, padding, sources, n_in, n_out)) in [
                 (3, 1, 1, 1, 5, 7),
                 (3, 1, 1, 2, 16, 16),
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn enlarging_first_makes_no_difference() {
-        for arch in archs() {
+        for arch in Arch::all() {
             for (n_in, n_out, height, width) in [(3, 5, 1, 1), (16, 48, 4, 11), (9, 32, 7, 3)] {
                 let weight = random(n_out * n_in * 9, 1);
                 let weights = Weights { weight: &weight, bias: None, n_out, n_in, sources: 1, kernel: 3 };

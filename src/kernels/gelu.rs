@@ -4,10 +4,10 @@
 //! CPU. Since (1 + tanh u) / 2 = 1 / (1 + e^−2u), one exponential does, by a polynomial in vectors.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::slice;
+use super::{Arch, slice};
 
 /// x / (1 + e^−2u), u = √(2/π) (x + 0.044715 x³): what `x.gelu()` gives, to a few units in the last place.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {

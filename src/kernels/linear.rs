@@ -1,7 +1,8 @@
 //! Linear layers of a few rows, with what follows them while the sums are in registers.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
+use super::Arch;
 use super::gelu::gelu_f32s;
 use super::panels::{Panel, Panels, accumulate};
 
@@ -10,16 +11,14 @@ use super::panels::{Panel, Panels, accumulate};
 pub(crate) struct Linear(Panels);
 
 /// What becomes of a product.
-#[derive(Clone, Copy)]
-pub(crate) enum Then<'a> {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
     /// It is the output.
     Store,
     /// Its GELU is.
     Gelu,
     /// It is added to the output.
     Add,
-    /// It is added to the output, times a number for each column.
-    AddGated(&'a [f32]),
 }
 
 impl Linear {
@@ -43,7 +42,7 @@ struct Job<'a> {
     panels: &'a Panels,
     x: &'a [f32],
     out: &'a mut [f32],
-    then: Then<'a>,
+    then: Then,
 }
 
 impl WithSimd for Job<'_> {
@@ -89,11 +88,6 @@ impl Job<'_> {
                         Then::Store => sum,
                         Then::Gelu => gelu_f32s(simd, sum),
                         Then::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
-                        Then::AddGated(gate) => simd.mul_add_e_f32s(
-                            sum,
-                            simd.partial_load_f32s(&gate[range.clone()]),
-                            simd.partial_load_f32s(&out[range.clone()]),
-                        ),
                     };
                     simd.partial_store_f32s(&mut out[range], value);
                 }
@@ -105,35 +99,35 @@ impl Job<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{archs, random};
+    use crate::kernels::random;
 
     #[test]
     fn it_equals_the_plain_form() {
-        for arch in archs() {
+        for arch in Arch::all() {
             for (rows, n_in, n_out) in [(1, 1, 1), (7, 20, 17), (8, 64, 48), (19, 33, 130)] {
                 let (x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
-                let (bias, gate, before) = (random(n_out, 3), random(n_out, 4), random(rows * n_out, 5));
+                let (bias, before) = (random(n_out, 3), random(rows * n_out, 4));
                 let layer = Linear::new(arch, (n_in, n_out), &weight, Some(&bias));
                 let plain = |row: usize, column: usize| {
                     let products = (0..n_in).map(|i| x[row * n_in + i] * weight[column * n_in + i]);
                     bias[column] + products.sum::<f32>()
                 };
                 let gelu = |x: f32| x / (1.0 + (-1.595_769_2 * (x + 0.044715 * x.powi(3))).exp());
-                for (kind, then) in
-                    [Then::Store, Then::Gelu, Then::Add, Then::AddGated(&gate)].into_iter().enumerate()
-                {
+                for then in [Then::Store, Then::Gelu, Then::Add] {
                     let mut out = before.clone();
                     layer.run(&x, &mut out, then);
                     for (i, &value) in out.iter().enumerate() {
-                        let (sum, column) = (plain(i / n_out, i % n_out), i % n_out);
+                        let sum = plain(i / n_out, i % n_out);
                         let expected = match then {
                             Then::Store => sum,
                             Then::Gelu => gelu(sum),
                             Then::Add => before[i] + sum,
-                            Then::AddGated(gate) => before[i] + sum * gate[column],
                         };
                         let off = (value - expected).abs();
-                        assert!(off < 2e-5, "{arch:?} {rows}x{n_in}x{n_out} {kind}: {value}, not {expected}");
+                        assert!(
+                            off < 2e-5,
+                            "{arch:?} {rows}x{n_in}x{n_out} {then:?}: {value}, not {expected}"
+                        );
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! The hot loops on the CPU, each beside the plain candle form that it must equal.
 
+mod arch;
 pub(crate) mod attention;
 pub(crate) mod conv2d;
 mod gelu;
@@ -8,17 +9,19 @@ pub(crate) mod linear;
 pub(crate) mod norm;
 mod panels;
 
+pub(crate) use arch::Arch;
 pub(crate) use gelu::gelu;
 
 use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
-pub(crate) use pulp::Arch;
 
-/// The vector instructions that this CPU has; `None` where the plain forms are asked for with
-/// `SORAGEN_KERNELS=plain`, as tests do.
-static ARCH: LazyLock<Option<Arch>> =
-    LazyLock::new(|| (std::env::var_os("SORAGEN_KERNELS").is_none_or(|v| v != "plain")).then(Arch::new));
+/// The widest vectors of this CPU; `None` where the plain forms are asked for with `SORAGEN_KERNELS=plain`, as tests
+/// do.
+static ARCH: LazyLock<Option<Arch>> = LazyLock::new(|| {
+    let plain = std::env::var_os("SORAGEN_KERNELS").is_some_and(|value| value == "plain");
+    Arch::all().pop().filter(|_| !plain)
+});
 
 /// What the kernels are to be packed for, where they compute with `dtype` on `device`.
 pub(crate) fn arch(dtype: DType, device: &Device) -> Option<Arch> {
@@ -41,20 +44,6 @@ pub(crate) fn numbers(x: &Tensor) -> Result<Vec<f32>> {
         Storage::Cpu(storage) => Ok(slice(storage, layout)?.to_vec()),
         _ => bail!("a kernel needs its operand on the CPU"),
     }
-}
-
-/// All that this CPU can run, from the plainest.
-#[cfg(test)]
-fn archs() -> Vec<Arch> {
-    let mut archs = vec![Arch::Scalar];
-    #[cfg(target_arch = "x86_64")]
-    {
-        archs.extend(pulp::x86::V3::try_new().map(Arch::V3));
-        archs.extend(pulp::x86::V4::try_new().map(Arch::V4));
-    }
-    #[cfg(target_arch = "aarch64")]
-    archs.push(Arch::new());
-    archs
 }
 
 /// So many numbers from −1 to 1 that look like nothing in particular.

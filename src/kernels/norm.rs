@@ -1,6 +1,8 @@
 //! Norms and rotations of single rows.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+
+use super::Arch;
 
 /// The sum of `values`, and that of their squares' distances from `mean`.
 struct Sums<'a> {
@@ -71,7 +73,7 @@ pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{archs, random};
+    use crate::kernels::random;
     use candle_core::{Device, Tensor};
 
     fn assert_equal(values: &[f32], plain: Tensor) {
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn they_equal_the_plain_forms() {
         let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, &Device::Cpu).unwrap();
-        for arch in archs() {
+        for arch in Arch::all() {
             for dim in [4, 52, 256] {
                 let (x, scale, shift) = (random(3 * dim, 1), random(dim, 2), random(dim, 3));
                 let mut out = vec![0.0; 3 * dim];

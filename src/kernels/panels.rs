@@ -4,7 +4,9 @@
 //! rows by up to three vectors of columns, in registers while it goes down the matrix once, so the matrix is laid
 //! out in panels of three vectors (Goto and van de Geijn, <https://doi.org/10.1145/1356052.1356053>).
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
+
+use super::Arch;
 
 /// A matrix `[rows, columns]`, cut into panels of whole vectors of columns, and what is added to its product.
 #[derive(Clone, Debug)]

@@ -122,43 +122,37 @@ impl PackedBlock {
         Ok(Memory::new(self.arch, self.heads, self.head_dim, &key, &value))
     }
 
-    /// Timesteps' `modulation` `[M, 6, dim]` with this block's own.
-    fn modulation(&self, modulation: &[f32]) -> Vec<f32> {
-        modulation.iter().zip(self.table.iter().cycle()).map(|(a, b)| a + b).collect()
-    }
-
-    fn project(&self, x: &[f32], angles: &Angles, modulation: &[f32], rows: &Rows) -> Projected {
+    fn project(&self, x: &[f32], angles: &Angles, modulation: &Modulation, portion: usize) -> Projected {
         let dim = self.dim();
         let empty = || vec![0.0; x.len()];
         let mut all = Projected { query: empty(), key: empty(), rotated: empty(), value: empty() };
-        let portion = rows.portion * dim;
         let outputs = all
             .query
-            .par_chunks_mut(portion)
-            .zip(all.key.par_chunks_mut(portion))
-            .zip(all.rotated.par_chunks_mut(portion))
-            .zip(all.value.par_chunks_mut(portion));
-        x.par_chunks(portion).zip(outputs).enumerate().for_each(
-            |(i, (x, (((query, key), rotated), value)))| {
-                let normed = self.modulated(x, modulation, 0, i * rows.portion, rows);
-                let mut qkv = vec![0.0; 3 * x.len()];
-                self.to_qkv.run(&normed, &mut qkv, Then::Store);
-                for (r, row) in qkv.chunks_exact(3 * dim).enumerate() {
-                    let place = r * dim..(r + 1) * dim;
-                    let (query, key) = (&mut query[place.clone()], &mut key[place.clone()]);
-                    let (cos, sin) = angles.query(i * rows.portion + r);
-                    query.copy_from_slice(&row[..dim]);
-                    rms_norm(self.arch, query, self.eps, &self.norm_q);
-                    rotate(query, cos, sin);
-                    key.copy_from_slice(&row[dim..2 * dim]);
-                    rms_norm(self.arch, key, self.eps, &self.norm_k);
-                    let rotated = &mut rotated[place.clone()];
-                    rotated.copy_from_slice(key);
-                    rotate(rotated, cos, sin);
-                    value[place].copy_from_slice(&row[2 * dim..]);
-                }
-            },
-        );
+            .par_chunks_mut(portion * dim)
+            .zip(all.key.par_chunks_mut(portion * dim))
+            .zip(all.rotated.par_chunks_mut(portion * dim))
+            .zip(all.value.par_chunks_mut(portion * dim));
+        x.par_chunks(portion * dim).zip(outputs).enumerate().for_each(|(i, (x, outputs))| {
+            let (((query, key), rotated), value) = outputs;
+            let normed = self.modulated(x, i * portion, modulation, 0);
+            let mut qkv = vec![0.0; 3 * x.len()];
+            self.to_qkv.run(&normed, &mut qkv, Then::Store);
+            for (r, row) in qkv.chunks_exact(3 * dim).enumerate() {
+                let place = r * dim..(r + 1) * dim;
+                let (cos, sin) = angles.query(i * portion + r);
+                let query = &mut query[place.clone()];
+                query.copy_from_slice(&row[..dim]);
+                rms_norm(self.arch, query, self.eps, &self.norm_q);
+                rotate(query, cos, sin);
+                let key = &mut key[place.clone()];
+                key.copy_from_slice(&row[dim..2 * dim]);
+                rms_norm(self.arch, key, self.eps, &self.norm_k);
+                let rotated = &mut rotated[place.clone()];
+                rotated.copy_from_slice(key);
+                rotate(rotated, cos, sin);
+                value[place].copy_from_slice(&row[2 * dim..]);
+            }
+        });
         all
     }
 
@@ -169,23 +163,25 @@ impl PackedBlock {
         query: &[f32],
         seen: &[&Memory],
         text: &Memory,
-        modulation: &[f32],
-        rows: &Rows,
+        modulation: &Modulation,
+        portion: usize,
     ) {
         let dim = self.dim();
-        let portion = rows.portion * dim;
-        x.par_chunks_mut(portion).zip(query.par_chunks(portion)).enumerate().for_each(|(i, (x, query))| {
-            let first = i * rows.portion;
+        let portions = x.par_chunks_mut(portion * dim).zip(query.par_chunks(portion * dim));
+        portions.enumerate().for_each(|(i, (x, query))| {
+            let first = i * portion;
             let mut found = vec![0.0; x.len()];
             attend(query, seen, &mut found);
-            self.add_gated(&self.to_out, &found, x, modulation, 2, first, rows);
+            let mut change = vec![0.0; x.len()];
+            self.to_out.run(&found, &mut change, Then::Store);
+            modulation.add_gated(x, first, &change, 2);
 
             let mut normed = vec![0.0; x.len()];
             match &self.norm2 {
                 None => normed.copy_from_slice(x),
                 Some((weight, bias)) => layer_norm(self.arch, x, self.eps, weight, bias, &mut normed),
             }
-            let mut query = vec![0.0; x.len()];
+            let mut query = change;
             self.cross.to_q.run(&normed, &mut query, Then::Store);
             for row in query.chunks_exact_mut(dim) {
                 rms_norm(self.arch, row, self.eps, &self.cross.norm_q);
@@ -193,72 +189,66 @@ impl PackedBlock {
             attend(&query, &[text], &mut found);
             self.cross.to_out.run(&found, x, Then::Add);
 
-            let normed = self.modulated(x, modulation, 3, first, rows);
+            let normed = self.modulated(x, first, modulation, 3);
             let mut fed = vec![0.0; x.len() / dim * self.ffn_dim];
             self.ffn_in.run(&normed, &mut fed, Then::Gelu);
-            self.add_gated(&self.ffn_out, &fed, x, modulation, 5, first, rows);
+            let mut change = query;
+            self.ffn_out.run(&fed, &mut change, Then::Store);
+            modulation.add_gated(x, first, &change, 5);
         });
     }
 
-    /// The norm of `x`, rows from `first` on, scaled and shifted by numbers `shift` + 1 and `shift`.
-    fn modulated(&self, x: &[f32], modulation: &[f32], shift: usize, first: usize, rows: &Rows) -> Vec<f32> {
+    /// The norm of `x`, tokens from `first` on, scaled and shifted by numbers `shift` + 1 and `shift`.
+    fn modulated(&self, x: &[f32], first: usize, modulation: &Modulation, shift: usize) -> Vec<f32> {
         let dim = self.dim();
         let mut out = vec![0.0; x.len()];
-        for (group, place) in rows.groups(first, x.len() / dim) {
-            let place = place.start * dim..place.end * dim;
-            let at = |n: usize| &modulation[(group * 6 + n) * dim..][..dim];
-            let scale: Vec<f32> = at(shift + 1).iter().map(|x| 1.0 + x).collect();
-            layer_norm(self.arch, &x[place.clone()], self.eps, &scale, at(shift), &mut out[place]);
+        for (i, (x, out)) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+            let at = |n| modulation.at(first + i, n);
+            layer_norm(self.arch, x, self.eps, at(shift + 1), at(shift), out);
         }
         out
     }
+}
 
-    /// Adds to `x`, rows from `first` on, what `layer` makes of `y`, times number `gate`.
-    #[allow(clippy::too_many_arguments)]
-    fn add_gated(
-        &self,
-        layer: &Linear,
-        y: &[f32],
-        x: &mut [f32],
-        modulation: &[f32],
-        gate: usize,
-        first: usize,
-        rows: &Rows,
-    ) {
-        let dim = self.dim();
-        let (count, width) = (x.len() / dim, y.len() * dim / x.len());
-        for (group, place) in rows.groups(first, count) {
-            let gate = &modulation[(group * 6 + gate) * dim..][..dim];
-            let (y, x) =
-                (&y[place.start * width..place.end * width], &mut x[place.start * dim..place.end * dim]);
-            layer.run(y, x, Then::AddGated(gate));
+/// What the timesteps make of a block: six rows of numbers for each of them, as they are used.
+struct Modulation {
+    /// `[M, 6, dim]`; of each six, numbers 1 and 4 scale, and have 1 added.
+    numbers: Vec<f32>,
+    dim: usize,
+    /// Tokens of a timestep.
+    group: usize,
+}
+
+impl Modulation {
+    /// The timesteps' own `[M, 6, dim]`, and the block's.
+    fn new(timesteps: &[f32], table: &[f32], tokens: usize) -> Self {
+        let dim = table.len() / 6;
+        let one = |i: usize| if matches!(i / dim, 1 | 4) { 1.0 } else { 0.0 };
+        let sums = |six: &[f32]| -> Vec<f32> {
+            six.iter().zip(table).enumerate().map(|(i, (a, b))| a + b + one(i)).collect()
+        };
+        let numbers = timesteps.chunks_exact(table.len()).flat_map(sums).collect();
+        Self { numbers, dim, group: tokens * table.len() / timesteps.len() }
+    }
+
+    /// Row `n` of the six for `token`.
+    fn at(&self, token: usize, n: usize) -> &[f32] {
+        &self.numbers[(token / self.group * 6 + n) * self.dim..][..self.dim]
+    }
+
+    /// `x`, tokens from `first` on, and `change` × row `gate`.
+    fn add_gated(&self, x: &mut [f32], first: usize, change: &[f32], gate: usize) {
+        for (i, (x, change)) in x.chunks_exact_mut(self.dim).zip(change.chunks_exact(self.dim)).enumerate() {
+            for ((x, change), gate) in x.iter_mut().zip(change).zip(self.at(first + i, gate)) {
+                *x += change * gate;
+            }
         }
     }
 }
 
-/// How tokens are shared among threads, and modulations among tokens.
-struct Rows {
-    /// Tokens of a thread at a time.
-    portion: usize,
-    /// Tokens of a modulation.
-    group: usize,
-}
-
-impl Rows {
-    fn new(tokens: usize, groups: usize) -> Self {
-        // Whole tiles; some more portions than threads, so that none waits long for another.
-        let portion = tokens.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(8).min(64);
-        Self { portion, group: tokens / groups }
-    }
-
-    /// The modulations of `count` tokens from `first` on, and which of these each is for.
-    fn groups(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
-        let (group, end) = (self.group, first + count);
-        (first / group..end.div_ceil(group)).map(move |g| {
-            let range = (g * group).max(first)..((g + 1) * group).min(end);
-            (g, range.start - first..range.end - first)
-        })
-    }
+/// Tokens of a thread at a time: whole tiles, and some more portions than threads, so that none waits long for another.
+fn portion(tokens: usize) -> usize {
+    tokens.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(8).min(64)
 }
 
 /// Cosines and sines of past tokens and, after them, of the queries.
@@ -300,19 +290,19 @@ pub(super) fn run(
         _ => None,
     };
     let timesteps = kernels::numbers(&tokens.modulation)?;
-    let rows = Rows::new(count, groups);
+    let portion = portion(count);
 
     let mut x = kernels::numbers(&tokens.x)?;
     let mut collected = Vec::new();
     for (i, (block, text)) in blocks.iter().zip(texts).enumerate() {
         cancel.check()?;
-        let modulation = block.modulation(&timesteps);
-        let own = block.project(&x, &angles, &modulation, &rows);
+        let modulation = Modulation::new(&timesteps, &block.table, count);
+        let own = block.project(&x, &angles, &modulation, portion);
         let last = purpose == Purpose::Cache && i + 1 == blocks.len();
         if !last {
             let now = Memory::new(block.arch, block.heads, block.head_dim, &own.rotated, &own.value);
             let seen: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&now]).collect();
-            block.finish(&mut x, &own.query, &seen, text, &modulation, &rows);
+            block.finish(&mut x, &own.query, &seen, text, &modulation, portion);
         }
         if purpose == Purpose::Cache {
             // As one head of all numbers: this is how they lie.

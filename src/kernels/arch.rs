@@ -1,0 +1,45 @@
+//! Which vectors a CPU has.
+
+use pulp::{Scalar, Simd, WithSimd};
+
+/// The widest instructions to use. pulp's own choice is made when it is built: without a feature that gemm leaves
+/// off, it goes from AVX-512 to single numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arch {
+    /// Number by number.
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(pulp::x86::V3),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4),
+    #[cfg(target_arch = "aarch64")]
+    Neon(pulp::aarch64::Neon),
+}
+
+impl Arch {
+    /// All that this CPU can run, the best last.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(pulp::x86::V3::try_new().map(Self::Avx2));
+            all.extend(pulp::x86::V4::try_new().map(Self::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(pulp::aarch64::Neon::try_new().map(Self::Neon));
+        all
+    }
+
+    /// Runs `operation`, compiled for these instructions.
+    pub(crate) fn dispatch<Op: WithSimd>(self, operation: Op) -> Op::Output {
+        match self {
+            Self::Scalar => Simd::vectorize(Scalar, operation),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(simd) => Simd::vectorize(simd, operation),
+        }
+    }
+}

@@ -8,7 +8,7 @@ OUT ?= out/demo.mp4
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
-	@echo "make build       the plugin and the command, optimised, in target/release"
+	@echo "make build       the plugins and the command, optimised, in target/release"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
@@ -21,7 +21,7 @@ test: setup
 	cargo test --workspace
 
 build: setup
-	cargo build --release -p gst-plugin-soragen -p soragen-cli
+	cargo build --release -p gst-plugin-soragen -p gst-plugin-soraprovenance -p soragen-cli
 
 setup:
 	scripts/setup.sh

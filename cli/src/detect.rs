@@ -82,15 +82,12 @@ fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)
     let description = "filesrc name=source ! decodebin ! videoconvert ! \
                        video/x-raw,format=I420 ! appsink name=sink sync=false max-buffers=4";
     let pipeline = gst::parse::launch(description)
-        .map_err(|e| {
-            unreadable(&format_args!("{e}; are the base and good plugins of GStreamer installed?"))
-        })?
+        .map_err(|e| unreadable(&format_args!("{e}; are the base and good plugins of GStreamer installed?")))?
         .downcast::<gst::Pipeline>()
         .map_err(|_| unreadable(&"not a pipeline"))?;
     let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| unreadable(&name));
     by_name("source")?.set_property("location", path);
-    let sink =
-        by_name("sink")?.downcast::<gst_app::AppSink>().map_err(|_| unreadable(&"no appsink"))?;
+    let sink = by_name("sink")?.downcast::<gst_app::AppSink>().map_err(|_| unreadable(&"no appsink"))?;
     let bus = pipeline.bus().ok_or_else(|| unreadable(&"the pipeline has no bus"))?;
     let running = Running(pipeline);
     // What is wrong is said on the bus.
@@ -110,8 +107,8 @@ fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)
         };
         let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else { continue };
         let info = gst_video::VideoInfo::from_caps(caps).map_err(|e| unreadable(&e))?;
-        let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)
-            .map_err(|e| unreadable(&e))?;
+        let frame =
+            gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(|e| unreadable(&e))?;
         let stride = usize::try_from(frame.plane_stride()[0]).unwrap_or_default();
         let luma = frame.plane_data(0).map_err(|e| unreadable(&e))?;
         look(luma, stride, frame.width() as usize, frame.height() as usize);

@@ -52,11 +52,11 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 
     let options = OpenOptions { device: args.device.clone(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    // Frames for checking numbers are as the autoencoder made them.
-    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
-        .then(|| Marker::new(&key, request.generation_id(&info.name)));
     let title = request.prompt.clone();
     let mut session = Session::new(model, request)?;
+    // Frames for checking numbers are as the autoencoder made them.
+    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
+        .then(|| Marker::new(&key, session.generation_id()));
     let about = About { size: session.size(), frame_rate: info.frame_rate, title };
     let mut writer = kind.create(&args.output, &about)?;
 

@@ -133,9 +133,8 @@ fn read_line(line: &str) -> Result<(Entry, String), String> {
 /// [`Error::Invalid`] names the first line that is not as it was; [`Error::Io`] if the log or its head cannot
 /// be read.
 pub fn verify(path: &Path) -> Result<u64> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source })
-    };
+    let read =
+        |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source });
     let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
     let mut last = Head::default();
     for line in read(path)?.lines() {

@@ -42,7 +42,10 @@ impl Phrase {
                 let any_ending = part.ends_with('*');
                 let words = reading::words(part);
                 let last = words.len().saturating_sub(1);
-                words.into_iter().enumerate().map(move |(i, text)| Word { text, any_ending: any_ending && i == last })
+                words
+                    .into_iter()
+                    .enumerate()
+                    .map(move |(i, text)| Word { text, any_ending: any_ending && i == last })
             })
             .collect();
         (!words.is_empty()).then_some(Self(words))

@@ -36,9 +36,9 @@ mod reading;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use audit::AuditLog;
 pub use audit::verify;
 pub use file::Action;
-use audit::AuditLog;
 use matching::Category;
 
 use crate::{Error, Result};

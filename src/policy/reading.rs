@@ -148,8 +148,20 @@ mod tests {
     #[test]
     fn a_word_is_read_through_its_disguises() {
         for disguise in [
-            "QUARTZ", "Quártz", "q\u{200b}uar\u{ad}tz", "ｑｕａｒｔｚ", "𝓺𝓾𝓪𝓻𝓽𝔃", "quаrtz", "qu4rtz", "qu@r7z", "q u a r t z",
-            "q.u.a.r.t.z", "q-u-a-r-t-z", "qu ar tz", "quaaaaartz", "q\u{336}u\u{336}a\u{336}r\u{336}t\u{336}z",
+            "QUARTZ",
+            "Quártz",
+            "q\u{200b}uar\u{ad}tz",
+            "ｑｕａｒｔｚ",
+            "𝓺𝓾𝓪𝓻𝓽𝔃",
+            "quаrtz",
+            "qu4rtz",
+            "qu@r7z",
+            "q u a r t z",
+            "q.u.a.r.t.z",
+            "q-u-a-r-t-z",
+            "qu ar tz",
+            "quaaaaartz",
+            "q\u{336}u\u{336}a\u{336}r\u{336}t\u{336}z",
         ] {
             assert!(reads(disguise, "quartz"), "{disguise}: {:?}", readings(disguise));
         }

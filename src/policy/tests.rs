@@ -45,7 +45,9 @@ fn words_phrases_endings_and_pairs_are_found() {
     ] {
         assert!(blocked(prompt), "{prompt}");
     }
-    for prompt in ["a quartzite mountain", "blue sky over granite", "a red fox runs over the snow and the sand", ""] {
+    for prompt in
+        ["a quartzite mountain", "blue sky over granite", "a red fox runs over the snow and the sand", ""]
+    {
         assert_eq!(policy().check(prompt), Verdict::Pass, "{prompt}");
     }
     assert_eq!(policy().check("a copper kettle"), Verdict::Warn("metals".into()));
@@ -96,8 +98,7 @@ fn the_policy_that_ships_lets_ordinary_prompts_pass() {
     let policy = Policy::built_in();
     let harmless = include_str!("harmless.txt");
     assert!(harmless.lines().count() >= 300);
-    let refused: Vec<_> =
-        harmless.lines().filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
+    let refused: Vec<_> = harmless.lines().filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
     assert!(refused.is_empty(), "{refused:?}");
     assert_ne!(policy.check("n.u.d.e child"), Verdict::Pass);
 }
@@ -135,7 +136,10 @@ fn the_log_shows_what_was_changed() {
     };
     assert!(changed(&lines[..4]).contains("head"), "cut off at the end");
     assert!(changed(&lines[1..]).contains("line 1"), "cut off at the beginning");
-    assert!(changed(&[lines[0], lines[2], lines[1], lines[3], lines[4]]).contains("line 2"), "in another order");
+    assert!(
+        changed(&[lines[0], lines[2], lines[1], lines[3], lines[4]]).contains("line 2"),
+        "in another order"
+    );
     let edited = lines[1].replace("\"block\"", "\"pass\"");
     assert!(changed(&[lines[0], &edited, lines[2], lines[3], lines[4]]).contains("line 2 was changed"));
 

@@ -10,6 +10,7 @@ use crate::noise::Key;
 use crate::picture::{self, Fit};
 use crate::policy::Policy;
 use crate::transformer::Context;
+use crate::watermark::GenerationId;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
 /// No text encoder reads a thousandth of it.
@@ -32,6 +33,8 @@ pub struct Plan {
     seed: u64,
     initial_latents: Option<Tensor>,
     policy: Arc<Policy>,
+    /// What the request is called.
+    pub generation_id: GenerationId,
 }
 
 /// The prompt, and with guidance also what not to show, ready for the transformer.
@@ -100,14 +103,33 @@ impl Plan {
             negative_prompt,
             seed: request.seed,
             initial_latents: None,
+            generation_id: GenerationId::new(0),
             policy: request.policy.unwrap_or_else(Policy::built_in),
             model,
         };
         plan.set_prompt(&request.prompt)?;
+        plan.generation_id = plan.identify();
         if let Some(latents) = request.initial_latents {
             plan.set_initial_latents(latents)?;
         }
         Ok(plan)
+    }
+
+    /// A digest of everything that decides the frames, but for initial latents.
+    fn identify(&self) -> GenerationId {
+        let mut digest = blake3::Hasher::new_derive_key("soragen request 1");
+        let mut add = |part: &[u8]| {
+            // With their lengths, so that no two lists of parts read the same.
+            digest.update(&(part.len() as u64).to_le_bytes()).update(part);
+        };
+        add(self.model.info.name.as_bytes());
+        add(self.prompt.as_bytes());
+        add(self.negative_prompt.as_bytes());
+        add(self.image.as_ref().map_or(&[][..], |image| image.as_raw()));
+        let Self { size, seed, steps, guidance_scale, shift, .. } = self;
+        add(format!("{size} {seed} {steps} {guidance_scale} {shift:?}").as_bytes());
+        let first = &digest.finalize().as_bytes()[..5];
+        GenerationId::new(first.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
 
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
@@ -230,10 +252,32 @@ mod tests {
     use crate::OpenOptions;
 
     #[test]
+    fn another_request_has_another_id() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let id = |request: Request| Plan::new(model.clone(), request).unwrap().generation_id;
+        let request = Request { prompt: "a fox".into(), seed: 1, ..Default::default() };
+        let first = id(request.clone());
+        assert_eq!(id(Request { length: Length::Frames(5), ..request.clone() }), first, "however long");
+        assert_eq!(id(Request { size: Some(model.info.sizes.default_size()), ..request.clone() }), first);
+        for other in [
+            Request { prompt: "a fo".into(), ..request.clone() },
+            Request { seed: 2, ..request.clone() },
+            Request { negative_prompt: Some("rain".into()), ..request.clone() },
+            Request { image: Some(RgbImage::new(2, 2)), ..request.clone() },
+            Request { steps: Some(3), ..request.clone() },
+            Request { guidance_scale: Some(3.5), ..request.clone() },
+        ] {
+            assert_ne!(id(other.clone()), first, "{other:?}");
+        }
+    }
+
+    #[test]
     fn every_prompt_goes_through_the_gate() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
         let model = Model::open(folder, &OpenOptions::default()).unwrap();
-        let policy = "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
+        let policy =
+            "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
         let plan = |prompt: &str| {
             let policy = Some(Arc::new(Policy::parse(policy).unwrap()));
             Plan::new(model.clone(), Request { prompt: prompt.into(), policy, ..Default::default() })

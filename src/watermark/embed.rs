@@ -86,9 +86,10 @@ impl Marker {
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
             // What is added in each cell of this line of cells.
-            let chosen = strengths[cy * across..][..across].iter().enumerate().map(|(cx, strength)| {
-                &changes[*strength][usize::from(chips[(cx + right) % SIDE])]
-            });
+            let chosen = strengths[cy * across..][..across]
+                .iter()
+                .enumerate()
+                .map(|(cx, strength)| &changes[*strength][usize::from(chips[(cx + right) % SIDE])]);
             let chosen: Vec<_> = chosen.collect();
             for (y, row) in line.chunks_mut(plane.stride).enumerate() {
                 for (cell, change) in row[..row_bytes].chunks_exact_mut(CELL * STEP).zip(&chosen) {
@@ -161,4 +162,3 @@ fn changes<const STEP: usize, const USED: usize>() -> [[Vec<i8>; 2]; SHAPES.len(
         })
     })
 }
-

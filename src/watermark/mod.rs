@@ -12,8 +12,8 @@ mod activity;
 mod detect;
 mod embed;
 mod key;
-mod payload;
 mod pattern;
+mod payload;
 mod residual;
 mod spectrum;
 

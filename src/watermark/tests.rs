@@ -43,7 +43,8 @@ fn find(key: &Key, pictures: impl IntoIterator<Item = Vec<u8>>, width: usize, he
 fn resized(picture: &[u8], (left, top): (usize, usize), scale: f32, width: usize, height: usize) -> Vec<u8> {
     let at = |x: usize, y: usize| f32::from(picture[y.min(HEIGHT - 1) * WIDTH + x.min(WIDTH - 1)]);
     let sample = |x: usize, y: usize| {
-        let (u, v) = (left as f32 + (x as f32 + 0.5) / scale - 0.5, top as f32 + (y as f32 + 0.5) / scale - 0.5);
+        let (u, v) =
+            (left as f32 + (x as f32 + 0.5) / scale - 0.5, top as f32 + (y as f32 + 0.5) / scale - 0.5);
         let (x, y, a, b) = (u as usize, v as usize, u.fract(), v.fract());
         let above = at(x, y) * (1.0 - a) + at(x + 1, y) * a;
         let below = at(x, y + 1) * (1.0 - a) + at(x + 1, y + 1) * a;
@@ -63,9 +64,12 @@ fn a_picture_or_a_few_are_enough() {
 
 #[test]
 fn it_is_found_at_another_size_and_cut() {
-    for (cut, scale, width, height) in
-        [((0, 0), 0.5, 160, 96), ((33, 21), 0.71, 190, 110), ((7, 50), 1.5, 440, 200), ((65, 42), 1.0, 227, 136)]
-    {
+    for (cut, scale, width, height) in [
+        ((0, 0), 0.5, 160, 96),
+        ((33, 21), 0.71, 190, 110),
+        ((7, 50), 1.5, 440, 200),
+        ((65, 42), 1.0, 227, 136),
+    ] {
         let pictures = (0..8).map(|t| resized(&marked(t, 0), cut, scale, width, height));
         let finding = find(&Key::public(), pictures, width, height);
         assert_eq!(finding.id, Some(id()), "{scale}: {finding:?}");
@@ -97,8 +101,12 @@ fn nothing_is_found_where_nothing_is_or_with_another_key() {
 #[test]
 fn it_is_hardly_there() {
     let noise = |i: usize| (blake3::hash(&i.to_le_bytes()).as_bytes()[0]) / 4 + 90;
-    let pictures =
-        [picture(0), vec![128; WIDTH * HEIGHT], vec![0; WIDTH * HEIGHT], (0..WIDTH * HEIGHT).map(noise).collect()];
+    let pictures = [
+        picture(0),
+        vec![128; WIDTH * HEIGHT],
+        vec![0; WIDTH * HEIGHT],
+        (0..WIDTH * HEIGHT).map(noise).collect(),
+    ];
     for before in pictures {
         let mut after = before.clone();
         Marker::new(&Key::public(), id()).mark(&mut plane(&mut after, 1), 0);

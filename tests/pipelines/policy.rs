@@ -39,9 +39,14 @@ fn a_refused_prompt_does_not_take_the_place_of_another() {
     pipeline.by_name("source").unwrap().set_property("prompt", "the quartz fox runs");
     let bus = pipeline.bus().unwrap();
     let said = bus
-        .iter_timed_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error, gst::MessageType::Element])
+        .iter_timed_filtered(
+            None,
+            &[gst::MessageType::Warning, gst::MessageType::Error, gst::MessageType::Element],
+        )
         .find(|message| match message.view() {
-            gst::MessageView::Element(element) => element.structure().is_some_and(|s| s.name() == "soragen-shot"),
+            gst::MessageView::Element(element) => {
+                element.structure().is_some_and(|s| s.name() == "soragen-shot")
+            }
             _ => true,
         });
     pipeline.set_state(gst::State::Null).unwrap();

@@ -32,11 +32,13 @@ fn a_policy_is_tried_out_on_lines() {
     let policy = folder.path().join("policy.toml");
     std::fs::write(&policy, POLICY).unwrap();
     let mut command = soragen(["policy", "check", "--policy"]);
-    let mut child =
-        command.arg(policy).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.arg(policy).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"snow\nqu4rtz\na copper kettle\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(said.lines().collect::<Vec<_>>(), ["    1  pass", "    2  block  stones", "    3  warn   metals"]);
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["    1  pass", "    2  block  stones", "    3  warn   metals"]
+    );
 }

@@ -22,7 +22,11 @@ fn a_video_is_told_by_its_mark() {
     let path = |name: &str| folder.path().join(name);
     render(&path("marked.mkv"), &[]);
     let (status, report) = detect(&path("marked.mkv"), &[]);
-    assert_eq!((status, &report["marked"], &report["frames"]), (Some(0), &true.into(), &9.into()), "{report}");
+    assert_eq!(
+        (status, &report["marked"], &report["frames"]),
+        (Some(0), &true.into(), &9.into()),
+        "{report}"
+    );
     let id = report["marks"][0]["generation-id"].as_str().unwrap();
     assert!(id.len() == 10 && u64::from_str_radix(id, 16).is_ok(), "{report}");
 

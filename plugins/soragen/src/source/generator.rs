@@ -259,11 +259,10 @@ impl<R: FnMut(Report)> Worker<R> {
         };
         while let Some((size, cancel)) = self.next_session() {
             let request = Request { size: Some(size), ..job.request.clone() };
-            self.marker = job
-                .watermark
-                .as_ref()
-                .map(|key| Marker::new(key, request.generation_id(&model.info().name)));
             let session = Session::new(model.clone(), request);
+            let mark =
+                |session: &Session| Some(Marker::new(job.watermark.as_ref()?, session.generation_id()));
+            self.marker = session.as_ref().ok().and_then(mark);
             match session.and_then(|session| self.make(session, &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),

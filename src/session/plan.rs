@@ -128,8 +128,8 @@ impl Plan {
         add(self.image.as_ref().map_or(&[][..], |image| image.as_raw()));
         let Self { size, seed, steps, guidance_scale, shift, .. } = self;
         add(format!("{size} {seed} {steps} {guidance_scale} {shift:?}").as_bytes());
-        let first = &digest.finalize().as_bytes()[..5];
-        GenerationId::new(first.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+        let digest = digest.finalize();
+        GenerationId::new(digest.as_bytes()[..5].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
 
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {

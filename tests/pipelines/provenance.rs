@@ -17,11 +17,11 @@ fn found(description: &str) -> gst::Structure {
     stats
 }
 
-fn is_marked(stats: &gst::Structure) -> bool {
+fn is_marked(stats: &gst::StructureRef) -> bool {
     stats.get("marked").unwrap()
 }
 
-fn id(stats: &gst::Structure) -> Option<u64> {
+fn id(stats: &gst::StructureRef) -> Option<u64> {
     stats.get_optional("generation-id").unwrap()
 }
 

@@ -265,7 +265,7 @@ mod tests {
             Request { seed: 2, ..request.clone() },
             Request { negative_prompt: Some("rain".into()), ..request.clone() },
             Request { image: Some(RgbImage::new(2, 2)), ..request.clone() },
-            Request { steps: Some(3), ..request.clone() },
+            Request { steps: Some(2), ..request.clone() },
             Request { guidance_scale: Some(3.5), ..request.clone() },
         ] {
             assert_ne!(id(other.clone()), first, "{other:?}");

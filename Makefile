@@ -9,7 +9,7 @@ help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
 	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
-	@echo "make build       the plugin and the command, optimised, in target/release"
+	@echo "make build       the plugins and the command, optimised, in target/release"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
@@ -25,7 +25,7 @@ bench: setup
 	cargo bench -p soragen --bench engine --features builtin
 
 build: setup
-	cargo build --release -p gst-plugin-soragen -p soragen-cli
+	cargo build --release -p gst-plugin-soragen -p gst-plugin-soraprovenance -p soragen-cli
 
 setup:
 	scripts/setup.sh

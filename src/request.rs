@@ -8,7 +8,6 @@ use image::RgbImage;
 use serde::Deserialize;
 
 use crate::policy::Policy;
-use crate::watermark::GenerationId;
 
 /// A picture's size in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,46 +96,4 @@ pub struct Request {
     pub initial_latents: Option<Tensor>,
     /// Which prompts pass; `None` is [`Policy::built_in`].
     pub policy: Option<Arc<Policy>>,
-}
-
-impl Request {
-    /// A name for what `model` makes of this, however long: the same request has the same. It is the first 40
-    /// bits of a digest, so whoever has a guess at the whole request can confirm it.
-    pub fn generation_id(&self, model: &str) -> GenerationId {
-        let mut digest = blake3::Hasher::new_derive_key("soragen request 1");
-        let mut add = |part: &[u8]| {
-            // With their lengths, so that no two lists of parts read the same.
-            digest.update(&(part.len() as u64).to_le_bytes()).update(part);
-        };
-        add(model.as_bytes());
-        add(self.prompt.as_bytes());
-        add(format!("{:?}", self.negative_prompt).as_bytes());
-        add(self.image.as_ref().map_or(&[][..], |image| image.as_raw()));
-        let Self { size, seed, steps, guidance_scale, shift, .. } = self;
-        add(format!("{size:?} {seed} {steps:?} {guidance_scale:?} {shift:?}").as_bytes());
-        let bytes = digest.finalize();
-        GenerationId::new(bytes.as_bytes()[..5].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_video_has_another_id() {
-        let request = Request { prompt: "a fox".into(), seed: 1, ..Default::default() };
-        let id = request.generation_id("miniature");
-        assert_eq!(Request { length: Length::Endless, ..request.clone() }.generation_id("miniature"), id);
-        for other in [
-            Request { prompt: "a fo".into(), ..request.clone() },
-            Request { seed: 2, ..request.clone() },
-            Request { negative_prompt: Some(String::new()), ..request.clone() },
-            Request { image: Some(RgbImage::new(2, 2)), ..request.clone() },
-            Request { steps: Some(3), ..request.clone() },
-        ] {
-            assert_ne!(other.generation_id("miniature"), id);
-        }
-        assert_ne!(request.generation_id("another"), id);
-    }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use gst::prelude::*;
+use gst_video::prelude::*;
 use serde_json::{Value, json};
 use soragen::watermark::{Detector, Finding};
 
@@ -21,10 +22,9 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
     // Where no part is enough by itself the whole may be.
     let (mut part, mut whole) = (Detector::new(&key), Detector::new(&key));
     let mut found: Vec<(u64, Finding)> = Vec::new();
-    let mut look = |part: &mut Detector, end: u64| {
-        let finding = part.finding();
-        found.extend(finding.filter(Finding::is_marked).map(|finding| (end - finding.frames, finding)));
-        part.clear();
+    let look = |detector: &Detector, end: u64| {
+        let finding = detector.finding().filter(Finding::is_marked)?;
+        Some((end.saturating_sub(finding.frames), finding))
     };
     let mut frames = 0;
     read(&args.file, |luma, stride, width, height| {
@@ -32,14 +32,13 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
         whole.push(luma, stride, width, height);
         frames += 1;
         if part.frames() == WINDOW {
-            look(&mut part, frames);
+            found.extend(look(&part, frames));
+            part.clear();
         }
     })?;
-    if part.frames() > 0 {
-        look(&mut part, frames);
-    }
+    found.extend(look(&part, frames));
     if found.is_empty() && frames > WINDOW {
-        look(&mut whole, frames);
+        found.extend(look(&whole, frames));
     }
     let marked = !found.is_empty();
     let marks: Vec<_> = found.iter().map(|(first, finding)| describe(*first, finding)).collect();

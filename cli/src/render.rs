@@ -61,14 +61,14 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let options =
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    // Frames for checking numbers are as the autoencoder made them.
-    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
-        .then(|| Marker::new(&key, request.generation_id(&info.name)));
     let cache = cache::of(args.cache.cache_dir.as_deref());
     let mut session = match &cache {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,
         None => Session::new(model, request)?,
     };
+    // Frames for checking numbers are as the autoencoder made them.
+    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
+        .then(|| Marker::new(&key, session.generation_id()));
     let about =
         About { size: session.size(), frame_rate: info.frame_rate, title, cuts: args.storyboard.is_some() };
     let mut writer = kind.create(&args.output, &about)?;

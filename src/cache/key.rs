@@ -25,6 +25,11 @@ impl Key {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// Forty bits of it, enough to tell requests apart.
+    pub fn first_bytes(&self) -> &[u8] {
+        &self.0[..5]
+    }
+
     /// 64 hexadecimal digits.
     pub fn hex(&self) -> String {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()

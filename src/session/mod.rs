@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor};
 
 use crate::model::Sampling;
 use crate::request::{Shot, Transition};
+use crate::watermark::GenerationId;
 use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
 use plan::{Plan, admit};
 use schedule::{Placed, Schedule};
@@ -149,6 +150,12 @@ impl Session {
     /// Size of the frames.
     pub fn size(&self) -> Size {
         self.plan.size
+    }
+
+    /// A name for the request: the same one, however long, has the same. It is the first 40 bits of a digest, so
+    /// whoever has a guess at the whole request can confirm it.
+    pub fn generation_id(&self) -> GenerationId {
+        self.plan.generation_id
     }
 
     /// How many frames there will be in all; `None` if it goes on for ever.

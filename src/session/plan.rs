@@ -13,6 +13,7 @@ use crate::picture::{self, Fit};
 use crate::policy::Policy;
 use crate::request::{Shot, Transition};
 use crate::transformer::Context;
+use crate::watermark::GenerationId;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
 /// No text encoder reads a thousandth of it.
@@ -37,6 +38,8 @@ pub struct Plan {
     initial_latents: Option<Tensor>,
     pub cache: Option<Cache>,
     pub policy: Arc<Policy>,
+    /// What the request is called.
+    pub generation_id: GenerationId,
 }
 
 /// What lies between two cuts: nothing is remembered from before it.
@@ -127,13 +130,29 @@ impl Plan {
             initial_latents: None,
             cache: None,
             policy,
+            generation_id: GenerationId::new(0),
             model,
         };
         plan.set_negative_prompt(request.negative_prompt.as_deref())?;
+        plan.generation_id = plan.identify(&schedule);
         if let Some(latents) = request.initial_latents {
             plan.set_initial_latents(latents, &schedule)?;
         }
         Ok((plan, schedule))
+    }
+
+    /// A digest of everything that decides the frames, but for initial latents.
+    fn identify(&self, schedule: &Schedule) -> GenerationId {
+        let Self { size, seed, steps, guidance_scale, shift, blend_chunks, .. } = self;
+        let numbers = format!("{size} {seed} {steps} {guidance_scale} {shift:?} {blend_chunks}");
+        let mut key = Key::new("request").with("model", self.model.info.name.as_bytes());
+        key = key.with("numbers", numbers.as_bytes()).with("negative", self.negative_prompt.as_bytes());
+        for Shot { start, prompt, seed, image, transition } in schedule.shots() {
+            key = key.with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes());
+            key = key.with("prompt", prompt.as_bytes());
+            key = key.with("image", image.as_ref().map_or(&[][..], |image| image.as_raw()));
+        }
+        GenerationId::new(key.first_bytes().iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
 
     /// What follows is of `shot`.
@@ -342,6 +361,27 @@ mod tests {
 
     use super::*;
     use crate::{OpenOptions, Session};
+
+    #[test]
+    fn another_request_has_another_id() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let id = |request: Request| Plan::new(model.clone(), request).unwrap().0.generation_id;
+        let request = Request { prompt: "a fox".into(), seed: 1, ..Default::default() };
+        let first = id(request.clone());
+        assert_eq!(id(Request { length: Length::Frames(5), ..request.clone() }), first, "however long");
+        assert_eq!(id(Request { size: Some(model.info.sizes.default_size()), ..request.clone() }), first);
+        for other in [
+            Request { prompt: "a fo".into(), ..request.clone() },
+            Request { seed: 2, ..request.clone() },
+            Request { negative_prompt: Some("rain".into()), ..request.clone() },
+            Request { image: Some(RgbImage::new(2, 2)), ..request.clone() },
+            Request { steps: Some(2), ..request.clone() },
+            Request { guidance_scale: Some(3.5), ..request.clone() },
+        ] {
+            assert_ne!(id(other.clone()), first, "{other:?}");
+        }
+    }
 
     #[test]
     fn every_prompt_goes_through_the_gate() {

@@ -52,6 +52,11 @@ impl Schedule {
         Ok(Self { upcoming, last, total })
     }
 
+    /// The shots that are still to come.
+    pub fn shots(&self) -> impl Iterator<Item = &Shot> {
+        self.upcoming.iter().map(|placed| &placed.shot)
+    }
+
     /// Adds a shot after the others.
     pub fn add(&mut self, shot: Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
         check(&shot, info, policy)?;

@@ -19,9 +19,8 @@ pub const MAX_SCALE: f64 = 1.6;
 /// looked at in 480p: 400 scales × 128² shifts = 6.6 million. Measured nulls agree as far as they reach.
 pub const MARKED: f64 = 7.3;
 
-/// Places whose payload is looked at. Each lets noise pass once in 2²⁴ times at most, all together less than
-/// once in a million.
-const PLACES: usize = 16;
+/// Places whose payload is looked at. Each lets noise pass once in 2²⁴ times, all together once in two million.
+const PLACES: usize = 8;
 
 /// What was found in the frames that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,18 +147,23 @@ impl Detector {
         (Place { strength, scale, shift }, spectrum)
     }
 
+    /// The best place among those up to two steps of scale away.
+    fn nearby(&self, place: Place, step: f64) -> (Place, Vec<Complex32>) {
+        let moves: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
+        let near = moves.par_iter().map(|(x, y)| {
+            let moved = |scale: f64, n: i32| scale * (1.0 + f64::from(n) * step);
+            self.best((moved(place.scale.0, *x), moved(place.scale.1, *y)))
+        });
+        let best = near.max_by(|a, b| a.0.strength.total_cmp(&b.0.strength));
+        best.unwrap_or_else(|| self.best(place.scale))
+    }
+
     /// Finds the place more exactly and reads what is there.
     fn read(&self, rough: Place) -> (Place, Option<GenerationId>) {
-        let side = self.seen.width.max(self.seen.height) as f64;
-        let step = rough.scale.0 / side;
-        let nearby: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
-        let near = nearby.par_iter().map(|(x, y)| {
-            let scale = |n: &i32| rough.scale.0 * (1.0 + f64::from(*n) * step);
-            self.best((scale(x), scale(y)))
-        });
-        let Some((place, spectrum)) = near.max_by(|a, b| a.0.strength.total_cmp(&b.0.strength)) else {
-            return (rough, None);
-        };
+        // The picture may have been scaled a little more one way than the other.
+        let step = rough.scale.0 / self.seen.width.max(self.seen.height) as f64;
+        let (place, _) = self.nearby(rough, step);
+        let (place, spectrum) = self.nearby(place, step / 2.0);
         let chips = self.fourier.correlate(&spectrum, &self.shape);
         let mut soft = [0.0; CODE_BITS];
         for chip in 0..CHIPS {

@@ -17,15 +17,15 @@ fn found(description: &str) -> gst::Structure {
     stats
 }
 
-fn is_marked(stats: &gst::Structure) -> bool {
+fn is_marked(stats: &gst::StructureRef) -> bool {
     stats.get("marked").unwrap()
 }
 
-fn id(stats: &gst::Structure) -> Option<u64> {
+fn id(stats: &gst::StructureRef) -> Option<u64> {
     stats.get_optional("generation-id").unwrap()
 }
 
-const CLIP: &str = "videotestsrc pattern=pinwheel num-buffers=12 ! video/x-raw,width=480,height=270";
+const CLIP: &str = "videotestsrc pattern=smpte num-buffers=12 ! video/x-raw,width=480,height=270";
 const ENCODED: &str = "x264enc pass=qual quantizer=26 speed-preset=veryfast ! avdec_h264";
 
 #[test]

@@ -340,12 +340,13 @@ impl<R: FnMut(Report)> Worker<R> {
                 request.shots = coming.shots.clone();
             }
             let shots = request.shots.len();
-            self.marker =
-                job.watermark.as_ref().map(|key| Marker::new(key, request.generation_id(&model.info().name)));
             let session = match &job.cache {
                 Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
                 None => Session::new(model.clone(), request),
             };
+            let mark =
+                |session: &Session| Some(Marker::new(job.watermark.as_ref()?, session.generation_id()));
+            self.marker = session.as_ref().ok().and_then(mark);
             match session.and_then(|session| self.make(session, shots, job.cache.as_ref(), &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),

@@ -3,13 +3,14 @@
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
 
-.PHONY: help demo test bench setup build lint audit cargo-deny check-cuda clean
+.PHONY: help demo test bench setup build robustness lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
 	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
 	@echo "make build       the plugins and the command, optimised, in target/release"
+	@echo "make robustness CLIPS=...  what the invisible mark outlives, in these video files"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
@@ -29,6 +30,9 @@ build: setup
 
 setup:
 	scripts/setup.sh
+
+robustness: build
+	scripts/robustness.sh $(CLIPS)
 
 lint: setup cargo-deny
 	cargo fmt --all --check

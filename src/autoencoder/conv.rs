@@ -85,7 +85,11 @@ impl PackedConv {
     ) -> Result<Tensor> {
         let (count, channels, height, width) = x.dims4()?;
         let around = self.padding.0 + self.padding.1;
-        if channels != self.conv.n_in() || height + around < self.kernel || width + around < self.kernel {
+        if x.elem_count() == 0
+            || channels != self.conv.n_in()
+            || height + around < self.kernel
+            || width + around < self.kernel
+        {
             bail!("a convolution of {} channels and a kernel of {} of {x:?}", self.conv.n_in(), self.kernel);
         }
         let side = |length: usize| (length + around - self.kernel) / self.stride + 1;

@@ -4,11 +4,11 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::Layer;
-use crate::Result;
 use crate::autoencoder::conv::PlainConv2d as Plain;
 use crate::autoencoder::stream::Stream;
 use crate::kernels::conv2d::{Conv2d, Epilogue, Sources, Weights};
 use crate::kernels::{self, Arch, layout};
+use crate::{Error, Result};
 
 /// Frames `[T, H, W, C]`.
 struct Map {
@@ -139,6 +139,11 @@ impl Step {
                     Some(before) => kernels::numbers(&before)?,
                     None => vec![0.0; x.height * x.width * x.channels],
                 };
+                if before.len() != x.height * x.width * x.channels {
+                    return Err(Error::Request(
+                        "the size of the latents changed in the middle of a video".into(),
+                    ));
+                }
                 let past = std::iter::once(&before[..]).chain(x.frames());
                 let sources: Vec<Sources> = x.frames().zip(past).map(|(now, past)| vec![now, past]).collect();
                 let relu = Epilogue { relu: true, residual: None };

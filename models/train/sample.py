@@ -14,17 +14,21 @@ HEIGHT, WIDTH = 24, 40  # of a latent frame
 @torch.no_grad()
 def latents(
     model: Transformer, prompts: Tensor, empty: Tensor, frames: int, timesteps: list[float], guidance: float,
-    context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None,
+    context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None, noise: Tensor | None = None,
+    autocast: bool = True,
 ) -> Tensor:
-    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents."""
+    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents,
+    `noise` what to start from in place of the seed's."""
     generator = torch.Generator().manual_seed(seed)
     features = [prompts] if guidance == 1 else [prompts, empty.expand_as(prompts)]
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
     made = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         for frame in range(frames):
             x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator)
+            if noise is not None:
+                x = noise[:, frame : frame + 1]
             if frame == 0 and first is not None:
                 x = first
             else:
@@ -39,9 +43,9 @@ def latents(
 
 
 @torch.no_grad()
-def decode(autoencoder: Autoencoder, made: Tensor) -> Tensor:
+def decode(autoencoder: Autoencoder, made: Tensor, autocast: bool = True) -> Tensor:
     """f32 `[B, T, H, W, 3]` in [0, 1]."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         return torch.cat([autoencoder.decode(z[None]).float().clamp(0, 1) for z in made]).permute(0, 1, 3, 4, 2)
 
 

@@ -8,7 +8,7 @@ use crate::request::Shot;
 
 pub fn parse(text: &str) -> Result<Storyboard, Fault> {
     let mut builder = Builder::default();
-    let mut end = Duration::ZERO;
+    let (mut before, mut end) = (None, Duration::ZERO);
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let mut last = 1;
     while let Some((line, times)) = lines.next() {
@@ -28,6 +28,10 @@ pub fn parse(text: &str) -> Result<Storyboard, Fault> {
         last = words.last().map_or(line, |&(line, _)| line);
         if until <= start {
             return Err(Fault::new(last, "the cue ends before it starts"));
+        }
+        // As it is written: the first is moved to 0 below.
+        if before.replace(start).is_some_and(|before| start <= before) {
+            return Err(Fault::new(line, "a shot starts no later than the one before it"));
         }
         let start = if builder.0.is_empty() { Duration::ZERO } else { start };
         builder.add(line, Shot { start, prompt, seed: None, image: None, transition })?;

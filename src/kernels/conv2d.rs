@@ -264,20 +264,19 @@ impl Job<'_> {
                 }
                 let line = &self.sources[tap.source][y * self.width * n_in..][..self.width * n_in];
                 let mut pixels = [&conv.zeros[..]; PIXELS];
-                for p in 0..count {
+                for (p, pixel) in pixels.iter_mut().enumerate().take(count) {
                     let at = ((x + p) * conv.stride).wrapping_add_signed(tap.dx);
                     if at < self.width {
-                        pixels[p] = &line[at * n_in..][..n_in];
+                        *pixel = &line[at * n_in..][..n_in];
                     }
                 }
                 accumulate(simd, &mut sums, &pixels, n_in, &weights[t * n_in * VECTORS..][..n_in * VECTORS]);
             }
-            for p in 0..count {
+            for (p, sums) in sums.iter().enumerate().take(count) {
                 let place = start + ((x + p) * conv.scale + px) * n_out;
-                for v in 0..VECTORS {
+                for (v, &(mut sum)) in sums.iter().enumerate() {
                     let first = panel.first + v * S::F32_LANES;
                     let range = place + first..place + (first + S::F32_LANES).min(n_out);
-                    let mut sum = sums[p][v];
                     if let Some(residual) = self.residual {
                         sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[range.clone()]));
                     }

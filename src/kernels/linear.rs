@@ -79,11 +79,10 @@ impl Job<'_> {
             }
             let mut sums = [initial; ROWS];
             accumulate(simd, &mut sums, &rows, n_in, weights);
-            for (r, out) in out.chunks_exact_mut(n_out).enumerate() {
-                for v in 0..VECTORS {
+            for (sums, out) in sums.iter().zip(out.chunks_exact_mut(n_out)) {
+                for (v, &sum) in sums.iter().enumerate() {
                     let first = panel.first + v * S::F32_LANES;
                     let range = first..(first + S::F32_LANES).min(n_out);
-                    let sum = sums[r][v];
                     let value = match self.then {
                         Then::Store => sum,
                         Then::Gelu => gelu_f32s(simd, sum),

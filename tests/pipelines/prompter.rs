@@ -22,9 +22,9 @@ fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
     let file = folder.path().join("film.srt");
     std::fs::write(&file, FILM).unwrap();
     let (file, model) = (file.display(), model());
-    let board = samples(&format!("soragen model=\"{model}\" seed=3 storyboard=\"{file}\""));
+    let board = samples(&format!("soragen model=\"{model}\" seed=3 watermark=false storyboard=\"{file}\""));
     let texts = samples(&format!(
-        "filesrc location=\"{file}\" ! subparse ! soraprompt soragen::model=\"{model}\" soragen::seed=3"
+        "filesrc location=\"{file}\" ! subparse ! soraprompt soragen::model=\"{model}\" soragen::seed=3 soragen::watermark=false"
     ));
     assert_eq!(board.len(), 32);
     let times =
@@ -37,7 +37,7 @@ fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
 fn frames_leave_as_soon_as_it_is_known_what_they_show() {
     init();
     let pipeline = gst::parse::launch(&format!(
-        "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" soragen::seed=3 ! \
+        "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! \
          appsink name=sink sync=false",
         model()
     ));
@@ -63,7 +63,7 @@ fn frames_leave_as_soon_as_it_is_known_what_they_show() {
     assert_eq!(pipeline.query_duration::<gst::ClockTime>(), Some(gst::ClockTime::from_mseconds(3500)));
     pipeline.set_state(gst::State::Null).unwrap();
     let board = samples(&format!(
-        "soragen model=\"{}\" seed=3 storyboard=\"0:00 the red fox | 0:02 a blue bird | 0:03 (cut) snow | 0:03.5\"",
+        "soragen model=\"{}\" seed=3 watermark=false storyboard=\"0:00 the red fox | 0:02 a blue bird | 0:03 (cut) snow | 0:03.5\"",
         model()
     ));
     assert_eq!(made.len(), 56);

@@ -8,7 +8,7 @@ use crate::support::{init, samples};
 const FILM: &str = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
 
 fn source(arguments: &str) -> String {
-    format!("soragen model=\"{}\" {arguments}", path("miniature").display())
+    format!("soragen watermark=false model=\"{}\" {arguments}", path("miniature").display())
 }
 
 fn pixels(samples: &[gst::Sample]) -> Vec<Vec<u8>> {

@@ -314,7 +314,11 @@ mod tests {
             ("1\n00:00:00,000 --> 00:00:04,000\n\n", 2, "empty"),
             ("1\n00:00:00,000 --> soon\na\n", 2, "time"),
             ("1\n00:00:05,000 --> 00:00:04,000\na\n", 3, "ends before"),
-            ("WEBVTT\n\n00:04.000 --> 00:05.000\na\n\n00:03.000 --> 00:06.000\nb", 6, "no later"),
+            (
+                "WEBVTT\n\n00:01.000 --> 00:05.000\na\n\n00:04.000 --> 00:06.000\nb\n\n00:03.000 --> 00:06.000\nc",
+                9,
+                "no later",
+            ),
             ("[[shot]]\nprompt = \"a\"\n\n[[shot]]\nprompt = \"b\"", 1, "duration"),
             ("[[shot]]\nprompt = \"a\"\nduration = -1", 3, "duration"),
             ("[[shot]]\nprompt = \"a\"\nduration = nan", 3, "duration"),

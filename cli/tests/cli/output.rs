@@ -61,7 +61,7 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
     use gst::prelude::*;
 
     let folder = tempfile::tempdir().unwrap();
-    let (board, made) = (folder.path().join("film.toml"), folder.path().join("film.mp4"));
+    let (board, made) = (folder.path().join("film.toml"), folder.path().join("film.webm"));
     let shot =
         |prompt: &str| format!("[[shot]]\nprompt = \"{prompt}\"\nduration = 0.5\ntransition = \"cut\"\n");
     std::fs::write(&board, shot("the red fox") + &shot("a blue bird") + &shot("snow")).unwrap();
@@ -71,7 +71,7 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     gst::init().unwrap();
-    let description = format!("filesrc location={} ! qtdemux ! appsink name=sink", made.display());
+    let description = format!("filesrc location={} ! matroskademux ! appsink name=sink", made.display());
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     sink.set_property("sync", false);
@@ -84,6 +84,7 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
         .collect();
     pipeline.set_state(gst::State::Null).unwrap();
     times.sort();
+    // VP8 makes none of its own here; x264 does, of what this model makes.
     let keys: Vec<_> = (0..times.len()).filter(|&n| times[n].1).collect();
     assert_eq!((times.len(), keys), (24, vec![0, 8, 16]));
 }

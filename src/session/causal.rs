@@ -142,9 +142,10 @@ impl Causal {
             }
             None => {
                 while let Some(turn) = self.unseen.pop_front() {
-                    self.make(plan, turn, cancel, report)?;
+                    let latents = plan.recall(turn.key, turn.count);
+                    self.see(plan, turn, latents, cancel, report)?;
                 }
-                self.make(plan, turn, cancel, report)?
+                self.see(plan, turn, None, cancel, report)?
             }
         };
         self.latent_frames += count;
@@ -153,8 +154,16 @@ impl Causal {
         plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype)?, &mut self.decoder, cancel)
     }
 
-    /// The latents of the chunk after those that the transformer has seen, which it sees now.
-    fn make(&mut self, plan: &Plan, turn: Turn, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
+    /// Shows the transformer the chunk after those that it has seen: its `latents`, which are made if they are not
+    /// there.
+    fn see(
+        &mut self,
+        plan: &Plan,
+        turn: Turn,
+        latents: Option<Tensor>,
+        cancel: &Cancel,
+        report: &mut Report,
+    ) -> Result<Tensor> {
         let Turn { first, count, key, .. } = turn;
         self.text.turn(turn.prompt, turn.negative);
         if self.text.chunks_left.is_some() {
@@ -164,7 +173,7 @@ impl Causal {
         let Some((_, conditions)) = &self.text.current else {
             unreachable!("a prompt is read before the first chunk")
         };
-        let latents = match plan.recall(key, count) {
+        let latents = match latents {
             Some(latents) => latents,
             None => {
                 let image = if first == 0 { plan.image_latents(cancel)? } else { None };

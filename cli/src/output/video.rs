@@ -31,12 +31,16 @@ impl Container {
     }
 
     /// Encoder and muxer, in gst-launch's language.
-    fn elements(self) -> &'static str {
+    fn elements(self, cuts: bool) -> String {
+        // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
+        // order for another. Nor need it look for cuts.
+        let options = if cuts { " tune=zerolatency option-string=scenecut=0" } else { "" };
+        let h264 = format!("x264enc{options} ! video/x-h264,profile=high ! h264parse");
         match self {
-            Self::Mp4 => "x264enc ! video/x-h264,profile=high ! h264parse ! mp4mux name=mux",
-            Self::Matroska => "x264enc ! video/x-h264,profile=high ! h264parse ! matroskamux name=mux",
-            Self::WebM => "vp8enc deadline=1 target-bitrate=2000000 ! webmmux name=mux",
-            Self::Y4m => "y4menc",
+            Self::Mp4 => format!("{h264} ! mp4mux name=mux"),
+            Self::Matroska => format!("{h264} ! matroskamux name=mux"),
+            Self::WebM => "vp8enc deadline=1 target-bitrate=2000000 ! webmmux name=mux".into(),
+            Self::Y4m => "y4menc".into(),
         }
     }
 }
@@ -70,13 +74,7 @@ impl Writer {
         let description = format!(
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
              video/x-raw,format=I420,colorimetry={colorimetry},chroma-site=mpeg2 ! {} ! filesink name=sink",
-            // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
-            // order for another. Nor need it look for cuts.
-            if about.cuts {
-                container.elements().replace("x264enc", "x264enc tune=zerolatency option-string=scenecut=0")
-            } else {
-                container.elements().into()
-            }
+            container.elements(about.cuts)
         );
         let pipeline = gst::parse::launch(&description)
             .map_err(|e| {

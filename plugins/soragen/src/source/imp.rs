@@ -114,6 +114,11 @@ impl SoraGen {
             running.extent = Some((frames, u64::try_from(end.as_nanos()).unwrap_or(u64::MAX)));
             running.generator.finish(frames);
         }
+        self.tell_duration_changed();
+    }
+
+    fn tell_duration_changed(&self) {
+        // Without a bus there is nobody to tell.
         let _ = self.obj().post_message(gst::message::DurationChanged::builder().src(&*self.obj()).build());
     }
 
@@ -351,8 +356,7 @@ impl ObjectImpl for SoraGen {
             self.obj().set_live(live);
         }
         if matches!(pspec.name(), "duration" | "is-live" | "model" | "storyboard") {
-            let message = gst::message::DurationChanged::builder().src(&*self.obj()).build();
-            let _ = self.obj().post_message(message);
+            self.tell_duration_changed();
         }
     }
 
@@ -470,13 +474,13 @@ impl BaseSrcImpl for SoraGen {
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
-        let wanted = lock(&self.settings).clone();
+        let asked = asked(&lock(&self.settings));
         let running = lock(&self.running);
         let mut caps = match running.as_ref() {
             Some(running) => possible(&running.info.sizes),
             None => self.obj().pad_template("src")?.caps().clone(),
         };
-        caps = caps.intersect(&asked(&wanted));
+        caps = caps.intersect(&asked);
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&caps, gst::CapsIntersectMode::First),
             None => caps,

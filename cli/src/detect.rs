@@ -5,11 +5,10 @@ use std::process::ExitCode;
 use gst::prelude::*;
 use gst_video::prelude::*;
 use serde_json::{Value, json};
-use soragen::watermark::{Detector, Finding};
+use soragen::watermark::{Detector, Finding, Key};
 
 use crate::args::DetectArgs;
 use crate::error::{Error, Result};
-use crate::mark;
 
 /// Frames that are looked at together. A mark is the same in all frames of a shot, and shots are longer.
 const WINDOW: u64 = 96;
@@ -18,7 +17,7 @@ const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
 /// Prints what is found as JSON.
 pub fn run(args: &DetectArgs) -> Result<ExitCode> {
-    let key = mark::key(args.watermark_key.as_deref())?;
+    let key = Key::open(args.watermark_key.as_deref())?;
     // Where no part is enough by itself the whole may be.
     let (mut part, mut whole) = (Detector::new(&key), Detector::new(&key));
     let mut found: Vec<(u64, Finding)> = Vec::new();

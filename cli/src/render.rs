@@ -10,18 +10,19 @@ use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::policy::Policy;
-use soragen::watermark::Marker;
-use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
+use soragen::watermark::{Key, Marker};
+use soragen::{
+    Cache, Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard,
+};
 
 use crate::args::RenderArgs;
-use crate::cache;
 use crate::error::{Error, Result};
 use crate::mark;
 use crate::output::{self, About};
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
-    let key = mark::key(args.watermark_key.as_deref())?;
+    let key = Key::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output)?;
     let info = ModelInfo::read(&args.model)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
@@ -61,7 +62,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let options =
         OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
     let model = Model::open(&args.model, &options)?;
-    let cache = cache::of(args.cache.cache_dir.as_deref());
+    let cache = Cache::open(args.cache.cache_dir.as_deref(), Cache::DEFAULT_SIZE);
     let mut session = match &cache {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,
         None => Session::new(model, request)?,
@@ -83,7 +84,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
                 }
                 for frame in frames.iter() {
                     match &marker {
-                        Some(marker) => writer.write(&mark::marked(marker, frame, frames.size))?,
+                        Some(marker) => {
+                            writer.write(&mark::marked(marker, frame, frames.size, 0))?
+                        }
                         None => writer.write(frame)?,
                     }
                 }

@@ -49,6 +49,16 @@ impl Cache {
         Self { store: Arc::new(Store::new(folder.into(), size)), state: Arc::default() }
     }
 
+    /// As people name it: the cache in `folder`, the user's own if that is not given, none if it is empty.
+    pub fn open(folder: Option<&str>, size: u64) -> Option<Self> {
+        let folder = match folder {
+            None => Self::default_folder()?,
+            Some("") => return None,
+            Some(folder) => folder.into(),
+        };
+        Some(Self::new(folder, size))
+    }
+
     /// Where it is when nothing else is said: `soragen` in the user's cache folder
     /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home, and in
     /// debug builds: what they make changes more often than their version.

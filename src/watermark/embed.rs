@@ -4,6 +4,7 @@ use super::activity;
 use super::pattern::{CELL, Role, SIDE, Tile, phase};
 use super::payload::encode;
 use super::{GenerationId, Key};
+use crate::Size;
 
 /// A cell's shape at each strength, in 8-bit steps. Round, so that no blocks are seen.
 const SHAPES: [[i8; CELL * CELL]; 5] = [
@@ -32,6 +33,14 @@ pub struct Plane<'a> {
     pub width: usize,
     /// Rows.
     pub height: usize,
+}
+
+impl<'a> Plane<'a> {
+    /// A picture, `[H, W, 3]` without gaps.
+    pub fn rgb(data: &'a mut [u8], size: Size) -> Self {
+        let (width, height) = (size.width as usize, size.height as usize);
+        Self { data, stride: 3 * width, step: 3, width, height }
+    }
 }
 
 /// Marks the pictures of one generation.

@@ -33,6 +33,14 @@ impl Key {
         Ok(Self::derive(bytes))
     }
 
+    /// The key in the file `path`, or [the public one](Key::public).
+    ///
+    /// # Errors
+    /// Those of [`Key::read`].
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        path.map_or_else(|| Ok(Self::public()), Self::read)
+    }
+
     /// [`Key::from_bytes`] of a file.
     ///
     /// # Errors

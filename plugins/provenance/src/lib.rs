@@ -8,6 +8,8 @@
 //! ```
 
 use gst::glib;
+use gst::prelude::*;
+use gst_video::VideoFormat;
 
 mod detect;
 mod mark;
@@ -22,17 +24,38 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
 
 /// The key in the file that the property names, or everyone's.
 fn key(path: Option<&str>) -> Result<soragen::watermark::Key, gst::ErrorMessage> {
-    use soragen::watermark::Key;
-    match path {
-        None => Ok(Key::public()),
-        Some(path) => Key::read(std::path::Path::new(path))
-            .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}"))),
-    }
+    soragen::watermark::Key::open(path.map(std::path::Path::new))
+        .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 
+/// The property that names the key's file.
+fn key_property() -> glib::ParamSpec {
+    glib::ParamSpecString::builder("watermark-key")
+        .nick("Watermark key")
+        .blurb("A file with the key of the mark (unset = the public key)")
+        .mutable_ready()
+        .build()
+}
+
+/// What that property is set to, if it is a file.
+fn key_file(value: &glib::Value) -> Option<String> {
+    value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty())
+}
+
+/// Those with a plane of luma.
+const LUMA_FORMATS: [VideoFormat; 7] = [
+    VideoFormat::I420,
+    VideoFormat::Nv12,
+    VideoFormat::Yv12,
+    VideoFormat::Nv21,
+    VideoFormat::Y42b,
+    VideoFormat::Y444,
+    VideoFormat::Gray8,
+];
+
 /// Always pads of both directions for `formats`.
-fn templates(formats: &[gst_video::VideoFormat]) -> Vec<gst::PadTemplate> {
-    let caps = gst_video::VideoCapsBuilder::new().format_list(formats.iter().copied()).build();
+fn templates(formats: impl IntoIterator<Item = VideoFormat>) -> Vec<gst::PadTemplate> {
+    let caps = gst_video::VideoCapsBuilder::new().format_list(formats).build();
     [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
         .into_iter()
         .filter_map(|(name, direction)| {

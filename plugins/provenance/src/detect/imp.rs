@@ -7,21 +7,11 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
+use gst_video::VideoFrameRef;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
-use gst_video::{VideoFormat, VideoFrameRef};
 use soragen::watermark::{Detector, Finding};
 
-/// Those with a plane of luma.
-const FORMATS: [VideoFormat; 7] = [
-    VideoFormat::I420,
-    VideoFormat::Nv12,
-    VideoFormat::Yv12,
-    VideoFormat::Nv21,
-    VideoFormat::Y42b,
-    VideoFormat::Y444,
-    VideoFormat::Gray8,
-];
 const DEFAULT_WINDOW: u32 = 96;
 
 #[derive(Clone)]
@@ -160,11 +150,7 @@ impl ObjectImpl for SoraDetect {
                     .default_value(DEFAULT_WINDOW)
                     .mutable_ready()
                     .build(),
-                glib::ParamSpecString::builder("watermark-key")
-                    .nick("Watermark key")
-                    .blurb("A file with the key of the mark (unset = the public key)")
-                    .mutable_ready()
-                    .build(),
+                crate::key_property(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb("frames, windows, marked-windows; and of the last window marked, strength, scale and, \
@@ -180,9 +166,7 @@ impl ObjectImpl for SoraDetect {
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "window" => settings.window = value.get().unwrap_or(DEFAULT_WINDOW),
-            "watermark-key" => {
-                settings.key = value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty());
-            }
+            "watermark-key" => settings.key = crate::key_file(value),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -213,7 +197,8 @@ impl ElementImpl for SoraDetect {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| crate::templates(&FORMATS));
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| crate::templates(crate::LUMA_FORMATS));
         &TEMPLATES
     }
 }

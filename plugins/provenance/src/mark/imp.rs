@@ -12,15 +12,8 @@ use gst_video::subclass::prelude::*;
 use gst_video::{VideoFormat, VideoFrameRef};
 use soragen::watermark::{GenerationId, Marker, Plane};
 
-/// Those with a plane of luma, then those with three colours side by side.
-const FORMATS: [VideoFormat; 13] = [
-    VideoFormat::I420,
-    VideoFormat::Nv12,
-    VideoFormat::Yv12,
-    VideoFormat::Nv21,
-    VideoFormat::Y42b,
-    VideoFormat::Y444,
-    VideoFormat::Gray8,
+/// Those with three colours side by side, which are marked too.
+const COLOUR_FORMATS: [VideoFormat; 6] = [
     VideoFormat::Rgb,
     VideoFormat::Bgr,
     VideoFormat::Rgbx,
@@ -62,11 +55,7 @@ impl ObjectImpl for SoraMark {
                     .maximum((1 << 40) - 1)
                     .mutable_ready()
                     .build(),
-                glib::ParamSpecString::builder("watermark-key")
-                    .nick("Watermark key")
-                    .blurb("A file with the key of the mark (unset = the public key)")
-                    .mutable_ready()
-                    .build(),
+                crate::key_property(),
             ]
         });
         &PROPERTIES
@@ -76,9 +65,7 @@ impl ObjectImpl for SoraMark {
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "generation-id" => settings.id = value.get().unwrap_or_default(),
-            "watermark-key" => {
-                settings.key = value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty());
-            }
+            "watermark-key" => settings.key = crate::key_file(value),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -111,7 +98,8 @@ impl ElementImpl for SoraMark {
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| crate::templates(&FORMATS));
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| crate::templates(crate::LUMA_FORMATS.into_iter().chain(COLOUR_FORMATS)));
         &TEMPLATES
     }
 }

@@ -498,12 +498,7 @@ impl<R: FnMut(Report)> Worker<R> {
                 let mut picture: Vec<u8> =
                     frame.iter().map(|sample| (sample * 255.0).round() as u8).collect();
                 if let Some(marker) = &self.marker {
-                    let (width, height) = (frames.size.width as usize, frames.size.height as usize);
-                    let data = &mut picture[..];
-                    marker.mark(
-                        &mut Plane { data, stride: 3 * width, step: 3, width, height },
-                        session.shown().index,
-                    );
+                    marker.mark(&mut Plane::rgb(&mut picture, frames.size), session.shown().index);
                 }
                 picture.into()
             })

@@ -367,12 +367,7 @@ impl Settings {
 
     /// Where latents are kept, if they are.
     pub fn cache(&self) -> Option<Cache> {
-        let folder = match self.cache_dir.as_deref() {
-            None => Cache::default_folder(),
-            Some("") => None,
-            Some(folder) => Some(folder.into()),
-        };
-        folder.filter(|_| self.cache_size > 0).map(|folder| Cache::new(folder, self.cache_size))
+        Cache::open(self.cache_dir.as_deref(), self.cache_size).filter(|_| self.cache_size > 0)
     }
 
     /// The shots, if there are any; their images are not read yet.
@@ -382,9 +377,7 @@ impl Settings {
 
     /// What the frames are to be marked with, if they are.
     pub fn key(&self) -> soragen::Result<Option<Key>> {
-        self.watermark
-            .then(|| file(&self.watermark_key).map_or_else(|| Ok(Key::public()), Key::read))
-            .transpose()
+        self.watermark.then(|| Key::open(file(&self.watermark_key))).transpose()
     }
 
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.

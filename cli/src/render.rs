@@ -85,7 +85,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
                 for frame in frames.iter() {
                     match &marker {
                         Some(marker) => {
-                            writer.write(&mark::marked(marker, frame, frames.size, 0))?
+                            writer.write(&mark::marked(marker, frame, frames.size, shown.index))?
                         }
                         None => writer.write(frame)?,
                     }

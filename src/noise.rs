@@ -66,19 +66,19 @@ mod tests {
         }
     }
 
-    /// Noise of seeds 7 and 9, shots 0 and 1, chunks 0 to 7, steps 0 to 3; `make_shots.py` makes videos of it.
+    /// Noise of seeds 7 and 9, shots 0 and 1, chunks 0 to 15, steps 0 to 3; `make_shots.py` makes videos of it.
     fn recorded() -> Tensor {
         let mut all = Vec::new();
         for seed in [7, 9] {
             for shot in 0..2 {
-                for chunk in 0..8 {
+                for chunk in 0..16 {
                     all.extend(
                         (0..4).map(|step| Key { seed, shot, chunk, step }.normal(36, &Device::Cpu).unwrap()),
                     );
                 }
             }
         }
-        Tensor::cat(&all, 0).unwrap().reshape((2, 2, 8, 4, 36)).unwrap()
+        Tensor::cat(&all, 0).unwrap().reshape((2, 2, 16, 4, 36)).unwrap()
     }
 
     const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature/noise.safetensors");

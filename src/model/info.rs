@@ -104,6 +104,9 @@ pub struct ModelInfo {
     pub max_frames: Option<u64>,
     /// Whether it makes its video chunk by chunk, with frames leaving while the rest is not begun.
     pub causal: bool,
+    /// Whether it has the shot before a cut in view when it makes the one after it. Such a cut is between chunks,
+    /// as a new prompt is; only one to a shot that starts from an image is at any frame.
+    pub remembers_shots: bool,
     /// Whether it can start from an image.
     pub image_to_video: bool,
     /// Denoising steps.
@@ -158,6 +161,7 @@ impl ModelInfo {
             natural_frames: frames(model.natural_latents, &autoencoder),
             max_frames: None,
             causal: true,
+            remembers_shots: model.causal.shots.is_some(),
             image_to_video: true,
             steps: model.causal.timesteps.len() as u32,
             guidance_scale: model.guidance_scale,
@@ -194,6 +198,7 @@ impl ModelInfo {
             natural_frames,
             max_frames: Some(frames(transformer.rope_max_seq_len as u64, &autoencoder)),
             causal: false,
+            remembers_shots: false,
             image_to_video: index.expand_timesteps,
             steps: 50,
             guidance_scale: 5.0,

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::checkpoint::Source;
+use crate::transformer::ShotMemory;
 use crate::{Result, Size};
 
 const INDEX: &str = "model_index.json";
@@ -72,6 +73,18 @@ pub struct Causal {
     pub image: FirstFrame,
     #[serde(default)]
     pub prediction: Prediction,
+    /// How it goes on over a cut, with what was before in view; `None`: it starts anew.
+    pub shots: Option<Shots>,
+}
+
+/// Of a model that was trained on videos of several shots, as LongLive 2.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Shots {
+    #[serde(flatten)]
+    pub memory: ShotMemory,
+    /// What its prompts begin with in the first chunk after a cut.
+    #[serde(default)]
+    pub prompt_prefix: String,
 }
 
 /// What the transformer's output is, given x = (1 − σ) video + σ noise.
@@ -154,7 +167,7 @@ impl CausalModel {
     }
 
     fn check(&self) -> Result<(), String> {
-        let Causal { chunk, window, timesteps, context_noise, first_chunk, first_timesteps, .. } =
+        let Causal { chunk, window, timesteps, context_noise, first_chunk, first_timesteps, shots, .. } =
             &self.causal;
         let timestep = |t: &f64| (0.0..=1000.0).contains(t);
         let falling =
@@ -178,6 +191,14 @@ impl CausalModel {
                 "`timesteps` or `first_timesteps` do not fall from at most 1000 to above 0",
             ),
             (timestep(context_noise), "`context_noise` is not a timestep"),
+            (
+                shots.as_ref().is_none_or(|shots| shots.memory.sink.saturating_add(*chunk) <= *window),
+                "`shots` has a `sink` that leaves no room for a chunk in the window",
+            ),
+            (
+                shots.is_none() || !self.causal.recache,
+                "`shots` and `recache` are two ways to go on; a model has one",
+            ),
             (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
             (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),
         ];

@@ -51,6 +51,8 @@ struct Turn {
     /// Another prompt, and in how many chunks it has all the weight.
     prompt: Option<(String, u32)>,
     negative: Option<String>,
+    /// Whether it is the first after a cut within the take.
+    cut: bool,
     /// Its latent frames, `first..first + count` of the take.
     first: usize,
     count: usize,
@@ -73,8 +75,9 @@ struct Text {
 
 impl Causal {
     pub fn new(plan: &Plan, config: &model::Causal) -> Self {
-        let model::Causal { chunk, window, sink, .. } = *config;
-        let cache = || KvCache::new(CausalConfig { chunk, window, sink });
+        let model::Causal { chunk, window, sink, ref shots, .. } = *config;
+        let shots = shots.as_ref().map(|shots| shots.memory);
+        let cache = || KvCache::new(CausalConfig { chunk, window, sink, shots });
         let steps = plan.steps as usize;
         let own_steps = steps == config.timesteps.len();
         let first = config.first_timesteps.as_deref().unwrap_or(&config.timesteps);
@@ -98,9 +101,11 @@ impl Causal {
         }
     }
 
-    /// Takes the plan's prompt from the next chunk on. What is remembered of the finished frames stays.
-    pub fn set_prompt(&mut self, plan: &Plan) {
-        let chunks = if self.latent_frames > 0 { plan.blend_chunks } else { 0 };
+    /// Takes the plan's prompt from the next chunk on, in another shot if there is a `cut`. What is remembered of
+    /// the finished frames stays.
+    pub fn set_prompt(&mut self, plan: &Plan, cut: bool) {
+        self.turn.cut |= cut && self.latent_frames > 0;
+        let chunks = if self.latent_frames > 0 && !self.turn.cut { plan.blend_chunks } else { 0 };
         self.turn.prompt = Some((plan.prompt.clone(), chunks));
     }
 
@@ -132,6 +137,11 @@ impl Causal {
     pub fn next(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {
         let count = self.next_latents(plan);
         let mut turn = Turn { first: self.latent_frames, count, ..std::mem::take(&mut self.turn) };
+        if let (true, Some(shots), Some((prompt, _))) = (turn.cut, &self.config.shots, &mut turn.prompt) {
+            // The chunk after this one is told no more of the cut.
+            self.turn.prompt = Some((prompt.clone(), 0));
+            prompt.insert_str(0, &shots.prompt_prefix);
+        }
         self.key = self.key.map(|key| turn.follow(&key));
         turn.key = self.key;
         let latents = match plan.recall(turn.key, count) {
@@ -164,7 +174,11 @@ impl Causal {
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
-        let Turn { first, count, key, .. } = turn;
+        let Turn { first, count, key, cut, .. } = turn;
+        if cut {
+            self.caches.prompt.begin_shot();
+            self.caches.negative.begin_shot();
+        }
         self.text.turn(turn.prompt, turn.negative);
         if self.text.chunks_left.is_some() {
             report.at(Phase::Text, 0);
@@ -318,6 +332,9 @@ impl Turn {
         }
         if let Some(negative) = &self.negative {
             key = key.with("negative", negative.as_bytes());
+        }
+        if self.cut {
+            key = key.with("cut", &[]);
         }
         key.with("latents", &(self.count as u64).to_le_bytes())
     }

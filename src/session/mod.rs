@@ -274,26 +274,26 @@ impl Session {
     /// Begins what is due: shots of the request, then a prompt from outside.
     fn begin_shots(&mut self) -> Result<()> {
         let mut begun = None;
-        while let Some(Placed { shot, .. }) =
+        while let Some(Placed { shot, take, .. }) =
             self.schedule.due(self.made, self.sampler.next_frames(&self.plan))
         {
             let cut = shot.transition == Transition::Cut;
-            self.plan.begin(shot);
-            if cut {
-                let end = self.schedule.next_cut();
+            self.plan.begin(shot, take);
+            if take {
+                let end = self.schedule.next_take();
                 self.plan.begin_take(end.map(|end| end.saturating_sub(self.made)));
                 self.sampler = Sampler::new(&self.plan)?;
             } else {
-                self.sampler.set_prompt(&self.plan);
+                self.sampler.set_prompt(&self.plan, cut);
             }
             begun = Some(cut || begun.unwrap_or(false));
             self.begun += 1;
         }
         // One may have been added since.
-        self.take_end = self.schedule.next_cut();
+        self.take_end = self.schedule.next_take();
         if let Some(prompt) = self.prompt.take() {
             self.plan.prompt = prompt;
-            self.sampler.set_prompt(&self.plan);
+            self.sampler.set_prompt(&self.plan, false);
             begun = begun.or(Some(false));
             self.begun += 1;
         }
@@ -338,10 +338,10 @@ impl Sampler {
         }
     }
 
-    fn set_prompt(&mut self, plan: &Plan) {
+    fn set_prompt(&mut self, plan: &Plan, cut: bool) {
         match self {
             Self::Whole(_) => {}
-            Self::Causal(sampler) => sampler.set_prompt(plan),
+            Self::Causal(sampler) => sampler.set_prompt(plan, cut),
         }
     }
 }

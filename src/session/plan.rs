@@ -11,7 +11,7 @@ use crate::model::Sampling;
 use crate::noise;
 use crate::picture::{self, Fit};
 use crate::policy::Policy;
-use crate::request::{Shot, Transition};
+use crate::request::Shot;
 use crate::transformer::Context;
 use crate::watermark::GenerationId;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
@@ -155,11 +155,11 @@ impl Plan {
         GenerationId::new(key.first_bytes().iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
 
-    /// What follows is of `shot`.
-    pub fn begin(&mut self, shot: Shot) {
+    /// What follows is of `shot`, of which only one that begins a `take` has an image.
+    pub fn begin(&mut self, shot: Shot, take: bool) {
         self.prompt = shot.prompt;
         self.seed = shot.seed.unwrap_or(self.request_seed);
-        if shot.transition == Transition::Cut {
+        if take {
             self.take.image = shot.image;
         }
     }
@@ -360,7 +360,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{OpenOptions, Session};
+    use crate::{OpenOptions, Session, Transition};
 
     #[test]
     fn another_request_has_another_id() {

@@ -20,6 +20,16 @@ pub struct Schedule {
 pub struct Placed {
     pub frame: u64,
     pub shot: Shot,
+    /// Whether a take begins with it: at that very frame, and knowing nothing of what was before.
+    pub take: bool,
+}
+
+impl Placed {
+    fn new(shot: Shot, info: &ModelInfo, first: bool) -> Self {
+        let cut = shot.transition == Transition::Cut;
+        let take = first || cut && (!info.remembers_shots || shot.image.is_some());
+        Self { frame: info.frame_at(shot.start), shot, take }
+    }
 }
 
 impl Schedule {
@@ -46,9 +56,9 @@ impl Schedule {
             return refuse("a shot starts no later than the one before it".into());
         }
         shots.iter().try_for_each(|shot| check(shot, info, policy))?;
-        let place = |shot: Shot| Placed { frame: info.frame_at(shot.start), shot };
         let last = shots.last().map(|shot| shot.start).unwrap_or_default();
-        let upcoming = shots.into_iter().map(place).collect();
+        let upcoming =
+            shots.into_iter().enumerate().map(|(i, shot)| Placed::new(shot, info, i == 0)).collect();
         Ok(Self { upcoming, last, total })
     }
 
@@ -64,7 +74,7 @@ impl Schedule {
             return refuse("a shot starts no later than the one before it".into());
         }
         self.last = shot.start;
-        self.upcoming.push_back(Placed { frame: info.frame_at(shot.start), shot });
+        self.upcoming.push_back(Placed::new(shot, info, false));
         Ok(())
     }
 
@@ -78,31 +88,31 @@ impl Schedule {
         self.total
     }
 
-    /// Where the next cut is, or the end.
-    pub fn next_cut(&self) -> Option<u64> {
-        let cut = self.upcoming.iter().find(|placed| placed.shot.transition == Transition::Cut);
-        cut.map(|placed| placed.frame).into_iter().chain(self.total).min()
+    /// Where the next take begins, or the end.
+    pub fn next_take(&self) -> Option<u64> {
+        let next = self.upcoming.iter().find(|placed| placed.take);
+        next.map(|placed| placed.frame).into_iter().chain(self.total).min()
     }
 
-    /// How many frames are between cuts, from the first to the last.
+    /// How many frames each take has, from the first to the last.
     pub fn takes(&self) -> Option<Vec<u64>> {
         let total = self.total?;
-        let cuts = self.upcoming.iter().filter(|placed| placed.shot.transition == Transition::Cut);
-        let cuts: Vec<_> = cuts.map(|cut| cut.frame.min(total)).chain([total]).collect();
-        Some(cuts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
+        let takes = self.upcoming.iter().filter(|placed| placed.take);
+        let starts: Vec<_> = takes.map(|take| take.frame.min(total)).chain([total]).collect();
+        Some(starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
     }
 
-    /// A shot that starts with the chunk of `length` frames after the `made` ones: a cut that has come, or another
-    /// prompt whose time is nearer to this chunk's first frame than to that of the next. A chunk that would not be
+    /// A shot that starts with the chunk of `length` frames after the `made` ones: a take that has come, or what goes
+    /// on within one and whose time is nearer to this chunk's first frame than to that of the next. A chunk that would not be
     /// followed by one of the same take is the last chance.
     pub fn due(&mut self, made: u64, length: u64) -> Option<Placed> {
         let next = self.upcoming.front()?;
         let after = made.saturating_add(length);
-        let due = match next.shot.transition {
+        let due = match next.take {
             _ if next.frame <= made => true,
-            Transition::Cut => false,
-            Transition::Continue => {
-                let last_chance = self.next_cut().is_some_and(|cut| next.frame < cut && after >= cut);
+            true => false,
+            false => {
+                let last_chance = self.next_take().is_some_and(|cut| next.frame < cut && after >= cut);
                 last_chance || (next.frame <= after && next.frame - made <= after - next.frame)
             }
         };

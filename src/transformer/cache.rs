@@ -18,6 +18,19 @@ pub struct CausalConfig {
     /// First frames that are remembered for good, besides.
     #[serde(default)]
     pub sink: usize,
+    /// How it goes on over a cut; `None`: it forgets what was before.
+    #[serde(default)]
+    pub shots: Option<ShotMemory>,
+}
+
+/// What a causal model remembers over a cut, as LongLive 2 (`multi_shot_sink` and `multi_shot_rope_offset` in
+/// `pipeline/causal_diffusion_inference.py`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct ShotMemory {
+    /// First latent frames of the shot that are remembered as long as it lasts; part of the window.
+    pub sink: usize,
+    /// Latent frames' time that a cut takes: how much further than neighbours the frames beside it are apart.
+    pub offset: usize,
 }
 
 /// Keys and values, in every block, of finished latent frames: the first `sink` and the last `window`.
@@ -29,10 +42,21 @@ pub struct CausalConfig {
 pub struct KvCache {
     window: usize,
     sink: usize,
-    frames: usize,
+    shots: ShotMemory,
+    /// Of each frame that is remembered, which shot it is of and whether it is one of the shot's sink.
+    frames: Vec<Remembered>,
+    shot: u64,
+    /// Frames of the shot's sink that are still to come.
+    pin: usize,
     pub(super) blocks: Vec<KeyValue>,
     /// The same as [`packed`](super::packed) blocks read them, once they have.
     pub(super) packed: OnceLock<Vec<Memory>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    shot: u64,
+    pinned: bool,
 }
 
 impl KvCache {
@@ -41,7 +65,10 @@ impl KvCache {
         Self {
             window: config.window,
             sink: config.sink,
-            frames: 0,
+            shots: config.shots.unwrap_or(ShotMemory { sink: 0, offset: 0 }),
+            frames: Vec::new(),
+            shot: 0,
+            pin: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
         }
@@ -49,26 +76,50 @@ impl KvCache {
 
     /// Latent frames that are remembered.
     pub fn frames(&self) -> usize {
-        self.frames
+        self.frames.len()
+    }
+
+    /// The next chunk is the first of another shot: its sink takes the place of that of the shot before.
+    pub fn begin_shot(&mut self) {
+        self.shot += 1;
+        self.pin = self.shots.sink;
+        self.frames.iter_mut().for_each(|frame| frame.pinned = false);
+    }
+
+    /// Where in time the frames that are remembered stand, and after them `more` new ones.
+    pub(super) fn positions(&self, more: usize) -> Vec<usize> {
+        let shots = self.frames.iter().map(|frame| frame.shot).chain(std::iter::repeat_n(self.shot, more));
+        let mut before = None;
+        let mut next = 0;
+        shots
+            .map(|shot| {
+                // Only cuts between frames that are still remembered, or the table would run out.
+                let cut = before.replace(shot).is_some_and(|before| before != shot);
+                let position = next + if cut { self.shots.offset } else { 0 };
+                next = position + 1;
+                position
+            })
+            .collect()
     }
 
     /// Forgets everything, as at a cut.
     pub fn clear(&mut self) {
-        self.frames = 0;
+        self.frames.clear();
         self.blocks.clear();
         self.packed = OnceLock::new();
     }
 
     /// Forgets all but the first frames that are remembered for good.
     pub fn keep_sink(&mut self) -> Result<()> {
-        let kept = self.frames.min(self.sink);
+        let kept = self.frames().min(self.sink);
         if kept == 0 {
             self.clear();
             return Ok(());
         }
-        let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames * kept);
+        let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
         self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
-        self.frames = kept;
+        self.frames.truncate(kept);
+        self.packed = OnceLock::new();
         Ok(())
     }
 
@@ -80,44 +131,86 @@ impl KvCache {
     /// Refuses a chunk of frames of another size than those remembered.
     pub(super) fn check(&self, tokens_per_frame: usize) -> Result<()> {
         match self.blocks.first() {
-            Some(first) if first.tokens()? != self.frames * tokens_per_frame => {
+            Some(first) if first.tokens()? != self.frames() * tokens_per_frame => {
                 Err(Error::Request("the size of the frames changed in the middle of a shot".into()))
             }
             _ => Ok(()),
         }
     }
 
-    /// Adds `frames` frames, of which `blocks` holds every block's keys and values, and forgets those that
-    /// are neither among the first `sink` nor among the last `window`.
+    /// Adds `frames` frames, of which `blocks` holds every block's keys and values, and forgets the oldest beyond
+    /// the window that are in no sink.
     pub(super) fn append(&mut self, frames: usize, blocks: Vec<KeyValue>) -> Result<()> {
-        let total = self.frames + frames;
-        let forgotten = total.saturating_sub(self.sink + self.window);
-        let kept = blocks
+        let new = (0..frames).map(|i| Remembered { shot: self.shot, pinned: i < self.pin });
+        let all: Vec<_> = self.frames.iter().copied().chain(new).collect();
+        let mut forget = all.len().saturating_sub(self.sink + self.window);
+        let kept: Vec<_> = (0..all.len())
+            .filter(|&i| {
+                let forgotten = forget > 0 && i >= self.sink && !all[i].pinned;
+                forget -= usize::from(forgotten);
+                !forgotten
+            })
+            .collect();
+        let runs: Vec<_> = kept.chunk_by(|a, b| a + 1 == *b).map(|run| (run[0], run.len())).collect();
+        let blocks = blocks
             .into_iter()
             .enumerate()
             .map(|(i, new)| {
-                let all = match self.block(i) {
+                let block = match self.block(i) {
                     Some(old) => old.then(&new)?,
                     None => new,
                 };
-                if forgotten == 0 {
-                    return Ok(Some(all));
-                }
-                let per_frame = all.tokens()? / total;
-                let first = (self.sink > 0).then(|| all.narrow(0, self.sink * per_frame)).transpose()?;
-                let last = (self.window > 0)
-                    .then(|| all.narrow((total - self.window) * per_frame, self.window * per_frame))
-                    .transpose()?;
-                match (first, last) {
-                    (Some(first), Some(last)) => first.then(&last).map(Some),
-                    (first, last) => Ok(first.or(last)),
-                }
+                let each = block.tokens()? / all.len();
+                let parts = runs.iter().map(|&(first, count)| block.narrow(first * each, count * each));
+                let joined = parts.reduce(|before, after| before?.then(&after?));
+                joined.transpose()
             })
             .collect::<Result<Option<Vec<_>>>>()?;
         // Only now, so that an error leaves everything as it was.
-        self.frames = total - forgotten;
-        self.blocks = kept.unwrap_or_default();
+        self.frames = kept.into_iter().map(|i| all[i]).collect();
+        self.pin = self.pin.saturating_sub(frames);
+        self.blocks = blocks.unwrap_or_default();
         self.packed = OnceLock::new();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+
+    /// Frames that are told apart by their keys.
+    fn remembered(cache: &KvCache) -> Vec<f32> {
+        let keys = cache.blocks.first().map(|block| block.key.flatten_all().unwrap().to_vec1().unwrap());
+        keys.unwrap_or_default()
+    }
+
+    fn append(cache: &mut KvCache, frames: std::ops::Range<u32>) {
+        let count = frames.len();
+        let numbers: Vec<_> = frames.map(|frame| frame as f32).collect();
+        let key = Tensor::from_vec(numbers, (1, 1, count, 1), &Device::Cpu).unwrap();
+        cache.append(count, vec![KeyValue { value: key.clone(), key }]).unwrap();
+    }
+
+    #[test]
+    fn a_shots_first_frames_stay_until_the_next_cut() {
+        let shots = Some(ShotMemory { sink: 2, offset: 8 });
+        let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 2, shots });
+        append(&mut cache, 0..2);
+        append(&mut cache, 2..4);
+        cache.begin_shot();
+        assert_eq!(cache.positions(2), [0, 1, 2, 3, 12, 13]);
+        append(&mut cache, 4..6);
+        assert_eq!(remembered(&cache), [0., 1., 2., 3., 4., 5.]);
+        append(&mut cache, 6..8);
+        append(&mut cache, 8..10);
+        assert_eq!(remembered(&cache), [0., 1., 4., 5., 8., 9.], "both sinks and what was last");
+        assert_eq!(cache.positions(1), [0, 1, 10, 11, 12, 13, 14]);
+        cache.begin_shot();
+        append(&mut cache, 10..12);
+        assert_eq!(remembered(&cache), [0., 1., 8., 9., 10., 11.], "the first shot's is let go");
+        assert_eq!(cache.positions(1), [0, 1, 10, 11, 20, 21, 22]);
     }
 }

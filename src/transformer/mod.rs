@@ -21,7 +21,7 @@ use crate::ops::linear;
 use crate::{Cancel, Error, Result};
 use attention::KeyValue;
 use block::{Block, Norm, Surroundings};
-pub use cache::{CausalConfig, KvCache};
+pub use cache::{CausalConfig, KvCache, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::PackedBlock;
@@ -222,14 +222,14 @@ impl WanTransformer {
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let [frames, rows, columns] = tokens.grid;
-        let past = match cache {
-            None => 0,
+        let times = match cache {
+            None => (0..frames).collect(),
             Some(cache) => {
                 cache.check(rows * columns)?;
-                cache.frames()
+                cache.positions(frames)
             }
         };
-        let keys = self.rope.rotation([past + frames, rows, columns], &self.device)?;
+        let keys = self.rope.rotation(&times, rows, columns, &self.device)?;
         let (blocks, texts) = match (&self.blocks, &context.0) {
             (Blocks::Packed(blocks), Texts::Packed(texts)) => {
                 return packed::run(blocks, tokens, texts, cache, &keys, purpose, cancel);

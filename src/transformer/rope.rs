@@ -34,12 +34,21 @@ impl Rope {
         }
     }
 
-    /// The angles of a grid of frames, rows and columns, in this order, counted from 0.
+    /// The angles of frames at `times`, each of so many rows and columns, in this order, counted from 0.
     ///
     /// # Errors
     /// [`Error::Request`] if an axis is longer than the model knows.
-    pub(super) fn rotation(&self, grid: [usize; 3], device: &Device) -> Result<Rotation> {
-        for (length, name) in grid.into_iter().zip(["latent frames", "rows of tokens", "columns of tokens"]) {
+    pub(super) fn rotation(
+        &self,
+        times: &[usize],
+        rows: usize,
+        columns: usize,
+        device: &Device,
+    ) -> Result<Rotation> {
+        let length = times.last().map_or(0, |last| last + 1);
+        for (length, name) in
+            [(length, "latent frames"), (rows, "rows of tokens"), (columns, "columns of tokens")]
+        {
             if length > self.max_positions {
                 return Err(Error::Request(format!(
                     "{length} {name} are more than the {} that the model knows; ask for fewer or smaller frames",
@@ -48,13 +57,13 @@ impl Rope {
             }
         }
         let axes = self.shares.map(frequencies);
-        let tokens: usize = grid.iter().product();
+        let tokens = times.len() * rows * columns;
         let pairs: usize = axes.iter().map(Vec::len).sum();
         let (mut cos, mut sin) = (Vec::with_capacity(tokens * pairs), Vec::with_capacity(tokens * pairs));
-        for frame in 0..grid[0] {
-            for row in 0..grid[1] {
-                for column in 0..grid[2] {
-                    for (position, axis) in [frame, row, column].into_iter().zip(&axes) {
+        for &time in times {
+            for row in 0..rows {
+                for column in 0..columns {
+                    for (position, axis) in [time, row, column].into_iter().zip(&axes) {
                         for frequency in axis {
                             let (s, c) = (position as f64 * frequency).sin_cos();
                             cos.push(c as f32);

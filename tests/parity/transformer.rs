@@ -79,7 +79,7 @@ impl Causal {
 fn chunk_by_chunk_equals_one_masked_pass() {
     let causal = Causal::open();
     for (case, window, sink) in [("all", 8, 0), ("rolling", 3, 0), ("sink", 3, 1)] {
-        let made = causal.run(CausalConfig { chunk: 2, window, sink });
+        let made = causal.run(CausalConfig { chunk: 2, window, sink, shots: None });
         assert_close(case, &made, &causal.expected[case], TOLERANCE);
     }
 }
@@ -90,7 +90,7 @@ fn one_chunk_of_all_frames_equals_the_whole_clip() {
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
     let whole = causal.transformer.forward(latents, &causal.timesteps, &causal.context, &cancel).unwrap();
     assert_close("whole", &whole, &causal.expected["bidirectional"], TOLERANCE);
-    let chunk = causal.run(CausalConfig { chunk: 8, window: 8, sink: 0 });
+    let chunk = causal.run(CausalConfig { chunk: 8, window: 8, sink: 0, shots: None });
     assert_close("chunk", &chunk, &whole, 0.0);
 }
 
@@ -98,7 +98,7 @@ fn one_chunk_of_all_frames_equals_the_whole_clip() {
 fn a_cleared_cache_begins_anew_at_any_size() {
     let causal = Causal::open();
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0 });
+    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = latents.narrow(2, 0, 2).unwrap();
     let step = |chunk: &Tensor, cache: &KvCache| {
         causal.transformer.forward_chunk(chunk, &[500.0], &causal.context, cache, &cancel)
@@ -118,7 +118,7 @@ fn a_cancelled_computation_leaves_the_cache_as_it_was() {
     let causal = Causal::open();
     let cancel = Cancel::new();
     cancel.cancel();
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0 });
+    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = causal.expected["latents"].narrow(2, 0, 2).unwrap();
     let made = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
     assert!(matches!(made, Err(Error::Cancelled)));

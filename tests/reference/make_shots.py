@@ -59,6 +59,16 @@ CASES = {
         "shots": [shot(0, PROMPT)],
     },
     "image_apart": {"frames": 12, "shots": [shot(0, PROMPT), shot(6, OTHER, "cut", image=True)]},
+    # Over two cuts, with another prompt between them and one that nothing remembers, which is at its frame.
+    "shot_memory": {
+        "frames": 51,
+        "causal": {**FEW, "image": "within", "window": 4, "shots": {"sink": 2, "offset": 3, "prompt_prefix": "in the sea "}},
+        "guidance_scale": 1.0,
+        "shots": [
+            shot(0, PROMPT), shot(12, OTHER, "cut", seed=9), shot(23, THIRD), shot(28, PROMPT, "cut"),
+            shot(40, OTHER, "cut", image=True), shot(46, THIRD, "cut"),
+        ],
+    },
     "image_within": {
         "frames": 18,
         "causal": {**FEW, "image": "within", "context_noise": 0.0, "window": 3},
@@ -82,10 +92,19 @@ def text():
 
 
 class Pieces:
-    """Attention processor: each piece by itself, over the frames that it sees, at positions counted from the first."""
+    """Attention processor: each piece by itself, over the frames that it sees, at positions counted from the first.
+    A cut between two neighbours puts `offset` between them."""
 
-    def __init__(self, rope, pieces):
-        self.rope, self.pieces = rope, pieces
+    def __init__(self, rope, pieces, shots, offset):
+        self.rope, self.pieces, self.shots, self.offset = rope, pieces, shots, offset
+
+    def angles(self, keys):
+        at = [0]
+        for before, key in zip(keys, keys[1:]):
+            at.append(at[-1] + 1 + (self.offset if self.shots[before] != self.shots[key] else 0))
+        tokens = GRID[0] * GRID[1]
+        rows = torch.cat([torch.arange(p * tokens, (p + 1) * tokens) for p in at])
+        return [x[:, rows] for x in self.rope(torch.empty(1, 1, at[-1] + 1, *GRID))]
 
     def __call__(self, attn, hidden, _context=None, _mask=None, _rotary=None):
         tokens = GRID[0] * GRID[1]
@@ -95,7 +114,7 @@ class Pieces:
         out = []
         for own, seen in self.pieces:
             keys = [*seen, *own]
-            cos, sin = self.rope(torch.empty(1, 1, len(keys), *GRID))
+            cos, sin = self.angles(keys)
             tail = (cos[:, -len(own) * tokens :], sin[:, -len(own) * tokens :])
             found = F.scaled_dot_product_attention(
                 rotate(frames(q, own), tail).transpose(1, 2),
@@ -109,26 +128,33 @@ class Pieces:
 class History:
     """All that was read, and which frames of it are remembered."""
 
-    def __init__(self, model, window, sink, context_noise):
-        self.model, self.window, self.sink, self.context_noise = model, window, sink, context_noise
+    def __init__(self, model, causal):
+        self.model, self.causal = model, causal
         self.latents, self.times, self.contexts, self.pieces = [], [], [], []
-        self.remembered = []
+        self.remembered, self.shots, self.shot = [], [], 0
+        self.memory = causal.get("shots", {"sink": 0, "offset": 0})
 
     def read(self, latents, context):
         own = range(len(self.times), len(self.times) + latents.shape[2])
         self.pieces.append((own, list(self.remembered)))
         self.latents.append(latents)
-        self.times += [self.context_noise] * len(own)
+        self.times += [self.causal["context_noise"]] * len(own)
+        self.shots += [self.shot] * len(own)
         self.contexts.append(context)
         ids = [*self.remembered, *own]
-        self.remembered = ids if len(ids) <= self.sink + self.window else ids[: self.sink] + ids[-self.window :]
+        safe = ids[: self.causal["sink"]]
+        if self.shot > 0:
+            safe += [i for i, shot in enumerate(self.shots) if shot == self.shot][: self.memory["sink"]]
+        while len(ids) > self.causal["sink"] + self.causal["window"]:
+            ids.remove(next(i for i in ids if i not in safe))
+        self.remembered = ids
 
     def predict(self, x, times, context):
         first = len(self.times)
         own = range(first, first + x.shape[2])
-        pieces = [*self.pieces, (own, self.remembered)]
+        pieces, shots = [*self.pieces, (own, self.remembered)], [*self.shots, *[self.shot] * len(own)]
         for block in self.model.blocks:
-            block.attn1.set_processor(Pieces(self.model.rope, pieces))
+            block.attn1.set_processor(Pieces(self.model.rope, pieces, shots, self.memory["offset"]))
             block.attn2.set_processor(Prompts([own for own, _ in pieces]))
         each = torch.tensor([*self.times, *times]).repeat_interleave(GRID[0] * GRID[1])[None]
         contexts = torch.cat([*self.contexts, context], 1)
@@ -147,9 +173,9 @@ def frames_of(latents):
 def take(model, embed, case, config, number, shots, count, image):
     """Latents of at least `count` frames of the shots between two cuts, whose frames count from the take's first."""
     causal, guidance = config["causal"], config["guidance_scale"]
-    histories = [History(model, causal["window"], causal["sink"], causal["context_noise"]) for _ in range(2)]
+    histories = [History(model, causal) for _ in range(2)]
     prompts, latents, done = list(shots), [], 0
-    seed, shown, target, left = 7, None, None, 0
+    seed, shown, target, left, after_cut = 7, None, None, 0, None
     apart = image is not None and causal.get("image", "apart") == "apart"
     while frames_of(done) < count:
         if done == 0:
@@ -165,6 +191,10 @@ def take(model, embed, case, config, number, shots, count, image):
             begun = prompts.pop(0)
             target, seed = embed(begun["prompt"]), begun["seed"] or 7
             left = case.get("blend_chunks", 0) if shown is not None else 0
+            if begun["transition"] == "cut" and done > 0:
+                for history in histories:
+                    history.shot += 1
+                shown, target, after_cut = None, embed(causal["shots"]["prompt_prefix"] + begun["prompt"]), target
         weight = 1 / (left + 1)
         fresh = target if shown is None else shown * (1 - weight) + target * weight
         left = max(left - 1, 0)
@@ -211,6 +241,8 @@ def take(model, embed, case, config, number, shots, count, image):
             history.read(x, context)
         latents.append(x)
         done += size
+        if after_cut is not None:
+            target, after_cut, left = after_cut, None, 0
     return torch.cat(latents, 2)
 
 
@@ -229,7 +261,8 @@ def main():
     for name, case in CASES.items():
         config = {**CONFIG, "causal": {**CONFIG["causal"], **case.get("causal", {})}}
         config["guidance_scale"] = case.get("guidance_scale", CONFIG["guidance_scale"])
-        cuts = [i for i, shot in enumerate(case["shots"]) if i == 0 or shot["transition"] == "cut"]
+        forgets = lambda shot: shot["transition"] == "cut" and ("shots" not in config["causal"] or shot["image"])
+        cuts = [i for i, shot in enumerate(case["shots"]) if i == 0 or forgets(shot)]
         parts = []
         for number, i in enumerate(cuts):
             last = cuts[number + 1] if number + 1 < len(cuts) else len(case["shots"])

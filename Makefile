@@ -2,13 +2,15 @@
 
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
+MINUTES ?= 10
 
-.PHONY: help demo test bench setup build robustness lint audit cargo-deny check-cuda clean
+.PHONY: help demo test bench endurance setup build robustness lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
 	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
+	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
 	@echo "make build       the plugins and the command, optimised, in target/release"
 	@echo "make robustness CLIPS=...  what the invisible mark outlives, in these video files"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
@@ -23,7 +25,10 @@ test: setup
 	cargo test --workspace
 
 bench: setup
-	cargo bench -p soragen --bench engine --features builtin
+	cargo bench --workspace --bench engine --bench element
+
+endurance: setup
+	cargo bench --workspace --bench element -- $(MINUTES)
 
 build: setup
 	cargo build --release -p gst-plugin-soragen -p gst-plugin-soraprovenance -p soragen-cli

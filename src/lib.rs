@@ -50,6 +50,8 @@ pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
 pub use error::{Error, Result};
 pub use frames::Frames;
+/// A picture that a video can start from.
+pub use image::RgbImage;
 pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
 pub use picture::read_image;
 pub use request::{Length, Request, Shot, Size, Transition};

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from scenes import HEIGHT, SCENES, WIDTH, Rng, Scene
+from scenes import HEIGHT, PERIOD, SCENES, WIDTH, Rng, Scene
 from sprites import SUBJECTS, Subject, load
 
 FRAME_RATE = 16
@@ -45,9 +45,10 @@ class Spec:
 class Clip:
     """Draws its frames one by one."""
 
-    def __init__(self, rng: Rng, icons: Path, allow=lambda subject, scene: True) -> None:
+    def __init__(self, rng: Rng, icons: Path, allow=lambda subject, scene: True, scene: Scene | None = None) -> None:
         self.rng = rng
-        self.scene: Scene = SCENES[rng.integers(len(SCENES))](rng)
+        self.scene = SCENES[rng.integers(len(SCENES))](rng) if scene is None else scene
+        self.camera = 0.0 if scene is None else rng.uniform(0, PERIOD)
         # Mostly where it belongs, sometimes where it does not.
         fitting = [s for s in SUBJECTS if allow(s.icon, self.scene.name)]
         at_home = [s for s in fitting if s.element in self.scene.elements]
@@ -70,10 +71,10 @@ class Clip:
     def frame(self, t: float) -> np.ndarray:
         """RGB f32 [HEIGHT, WIDTH, 3] in [0, 1] at `t` seconds."""
         beat = 2 * np.pi * (self.rate * t + self.phase)
-        x, y, angle, scale, facing, camera = self.x, self.y, 0.0, 1.0, self.direction, 0.0
+        x, y, angle, scale, facing, camera = self.x, self.y, 0.0, 1.0, self.direction, self.camera
         match self.spec.motion:
             case "travel":
-                camera = self.direction * self.speed * t
+                camera += self.direction * self.speed * t
                 y -= self.bob * abs(np.sin(1.6 * beat))
                 x += 8 * np.sin(0.5 * beat)
                 angle = 4 * np.sin(1.6 * beat)

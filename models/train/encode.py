@@ -20,6 +20,8 @@ from clips import FRAME_RATE, Clip, caption
 # Latent frames of a sample, and samples in a shard.
 KINDS = {"stills": (1, 200), "clips": (9, 50)}
 CAPTIONS = 6
+# Samples that share a scene, each at another place in it: to draw a scene costs more than all else.
+SHARED = {"stills": 5, "clips": 1}
 
 # Pairs of subject and scene that are never shown, to judge what was understood rather than remembered.
 HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "night"),
@@ -47,8 +49,10 @@ def main() -> None:
             continue
         rng = np.random.default_rng([7, list(KINDS).index(args.kind), args.worker, shard])
         latents, captions, starts = [], [], []
-        for _ in range(shard_size):
-            clip = Clip(rng, args.icons, lambda subject, scene: (subject, scene) not in HELD_OUT)
+        clip = None
+        for i in range(shard_size):
+            scene = clip.scene if clip and i % SHARED[args.kind] else None
+            clip = Clip(rng, args.icons, lambda subject, scene: (subject, scene) not in HELD_OUT, scene)
             start = rng.uniform(0, 8)
             frames = np.stack([clip.frame(start + i / FRAME_RATE) for i in range(4 * latents_each - 3)])
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

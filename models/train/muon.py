@@ -6,24 +6,28 @@ Without normalisation layers the autoencoder is badly conditioned; this reaches 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """All singular values near 1, by Newton and Schulz's iteration."""
+def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+    """`[N, out, in]` with all singular values near 1, by Newton and Schulz's iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    x = x / (x.norm() + 1e-7)
+    x = matrices.bfloat16()
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
-        s = x @ x.T
+        s = x @ x.mT
         x = a * x + (b * s + c * s @ s) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two dimensions and more, which are taken as `[out, everything else]`."""
+    """For weights of two dimensions and more, which are taken as `[out, everything else]`.
+
+    All processes have the same gradients; each makes a part of the matrices orthogonal.
+    """
 
     def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.9) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -31,13 +35,27 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
+            updates: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}
             for p in group["params"]:
                 if p.grad is None:
                     continue
                 buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 buffer.lerp_(p.grad, 1 - group["momentum"])
                 update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
-                update = orthogonalise(update)
+                updates.setdefault(update.shape, []).append((p, update))
+            for shape, pairs in updates.items():
+                made = self.shared(torch.stack([update for _, update in pairs]))
                 # The step has the size of Adam's: every entry changes by about 0.2 of the rate.
-                scale = 0.2 * max(update.shape) ** 0.5
-                p.add_(update.view_as(p), alpha=-group["lr"] * scale)
+                scale = 0.2 * max(shape) ** 0.5
+                for (p, _), update in zip(pairs, made):
+                    p.add_(update.view_as(p), alpha=-group["lr"] * scale)
+
+    @staticmethod
+    def shared(matrices: Tensor) -> Tensor:
+        rank, world = dist.get_rank(), dist.get_world_size()
+        own = torch.zeros_like(matrices)
+        mine = slice(rank * len(matrices) // world, (rank + 1) * len(matrices) // world)
+        if mine.start < mine.stop:
+            own[mine] = orthogonalise(matrices[mine])
+        dist.all_reduce(own)
+        return own

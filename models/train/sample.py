@@ -20,7 +20,7 @@ def latents(
     """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents,
     `noise` what to start from in place of the seed's."""
     generator = torch.Generator().manual_seed(seed)
-    features = [prompts] if guidance == 1 else [prompts, empty.expand_as(prompts)]
+    features = [prompts] if guidance == 1 else [prompts, empty.expand(len(prompts), -1, -1)]
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
     made = []

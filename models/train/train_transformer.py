@@ -28,6 +28,7 @@ from torch import Tensor
 import autoencoder
 import sample
 from checkpoint import load, save
+from muon import Muon
 from parallel import agreed_time, average_gradients
 from sheet import sheet
 from text import MAX_TOKENS, WIDTH, TextEncoder
@@ -58,8 +59,10 @@ class Data:
         return cls(latents, captions, TextEncoder().many([*captions.flatten(), "", *LOOK_AT]))
 
     def text(self, prompts: list[str]) -> Tensor:
-        """f32 [N, MAX_TOKENS, WIDTH], zero after each prompt's last token."""
-        out = np.zeros((len(prompts), MAX_TOKENS, WIDTH), np.float32)
+        """f32 [N, S, WIDTH], zero after each prompt's last token; S is one more than the longest has, so that the last
+        row stands for all that are left away."""
+        longest = max(len(self.features[prompt]) for prompt in prompts)
+        out = np.zeros((len(prompts), min(longest + 1, MAX_TOKENS), WIDTH), np.float32)
         for row, prompt in zip(out, prompts):
             hidden = self.features[prompt]
             row[: len(hidden)] = hidden
@@ -76,6 +79,13 @@ class Data:
         return torch.tensor(part), self.text(prompts), begins
 
 
+def importance(height: int, width: int) -> Tensor:
+    """Where subjects are an error counts more than at the edges. Of mean 1, and the same for every sample."""
+    y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
+    weight = 0.35 + torch.exp(-(((x - 0.5) / 0.22) ** 2) - ((y - 0.6) / 0.35) ** 2)
+    return weight / weight.mean()
+
+
 def noise_levels(shape: tuple[int, ...], shift: float) -> Tensor:
     """Most often in the middle, moved towards noise."""
     sigma = torch.sigmoid(1.2 * torch.randn(shape))
@@ -86,7 +96,7 @@ def noise_levels(shape: tuple[int, ...], shift: float) -> Tensor:
 def guided(teacher: Transformer, *inputs: Tensor, empty: Tensor) -> Tensor:
     """What `teacher` predicts with guidance; the last of the inputs is the text."""
     with torch.autocast("cpu", torch.bfloat16):
-        prompt, none = teacher(*inputs), teacher(*inputs[:-1], empty.expand_as(inputs[-1]))
+        prompt, none = teacher(*inputs), teacher(*inputs[:-1], empty.expand(len(inputs[-1]), -1, -1))
     return none + GUIDANCE * (prompt - none)
 
 
@@ -112,7 +122,8 @@ def loss_of(
     if teacher is not None:
         latents = guided(teacher, *inputs, empty=empty)
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
-    error = (video - latents).square().mean((2, 3, 4)) / t.clamp_min(0.2).square()
+    square = (video - latents).square() * importance(*latents.shape[-2:])
+    error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
     # A clip's later frames are never made without a past.
     return (error if begins else error[:, 1:]).mean()
 
@@ -133,12 +144,12 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--batch", type=int, help="a process", default=0)
-    parser.add_argument("--rate", type=float, default=1.2e-3)
+    parser.add_argument("--rate", type=float, default=1.5e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    batch = args.batch or {"stills": 32, "clips": 6, "guided": 4}[args.kind]
+    batch = args.batch or {"stills": 48, "clips": 8, "guided": 4}[args.kind]
 
     torch.manual_seed(0)
     model = Transformer()
@@ -147,11 +158,12 @@ def main() -> None:
     average = copy.deepcopy(model)
     teacher = copy.deepcopy(model).eval() if args.kind == "guided" else None
     data = Data.read(args.state, "stills" if args.kind == "stills" else "clips")
+    # What a thing looks like is learned from many more stills than there are clips.
+    stills = Data.read(args.state, "stills") if args.kind == "clips" else data
     drop = 0.0 if teacher else DROP_TEXT
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, args.rate, betas=(0.9, 0.98))
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
+    optimizers = [Muon(hidden, args.rate, 0.95), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
     rng = np.random.default_rng([time.time_ns(), rank])
     began = saved = time.time()
     step, recent = 0, []
@@ -161,19 +173,22 @@ def main() -> None:
         if part >= 1:
             break
         rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
-        loss = loss_of(model, *data.batch(rng, batch, drop), teacher, data.text([""]))
+        still = args.kind == "clips" and step % 2
+        loss = loss_of(model, *(stills.batch(rng, 32, drop) if still else data.batch(rng, batch, drop)), teacher, data.text([""]))
         model.zero_grad()
         loss.backward()
         norm = average_gradients(model, most=1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         step += 1
         keep = min(0.995, 1 - 1 / (step + 1))
         with torch.no_grad():
             for a, p in zip(average.parameters(), model.parameters()):
                 a.lerp_(p, 1 - keep)
-        recent.append(loss.item())
+        if not still:
+            recent.append(loss.item())
         if rank == 0 and step % 50 == 0:
             print(f"{elapsed:.0f}s step {step} loss {np.mean(recent[-50:]):.4f} rate {rate:.1e} norm {norm:.2f}", flush=True)
         if rank == 0 and time.time() - saved > 600:

@@ -21,6 +21,7 @@ HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 16, 4
 WINDOW = 5  # past latent frames that are attended to
+MAX_TOKENS = 64  # of a prompt; those that are not there are zeros, and attended to
 
 CONFIG = {
     "_class_name": "WanTransformer3DModel",
@@ -79,10 +80,32 @@ class Attention(nn.Module):
     def queries(self, x: Tensor) -> Tensor:
         return self.split(self.norm_q(self.to_q(x)))
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        v = v.type_as(q)
-        x = F.scaled_dot_product_attention(q, k.type_as(q), v, mask if mask is None else mask.type_as(q))
+    def out(self, x: Tensor) -> Tensor:
         return self.to_out[0](x.transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Written out: on so few keys torch's own takes four times as long to train."""
+    scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
+    return torch.softmax(scores if bias is None else scores + bias, -1) @ v
+
+
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
+    """Over `frames` finished and as many noisy ones: none sees what comes later, the noisy ones see the finished past."""
+    q, k, v = (x.chunk(2 * frames, 2) for x in (q, k, v))
+    seen = []
+    for i in range(2 * frames):
+        at = i % frames
+        near = [*range(max(0, at - WINDOW), at), i]
+        seen.append(attend(q[i], torch.cat([k[j] for j in near], 2), torch.cat([v[j] for j in near], 2)))
+    return torch.cat(seen, 2)
+
+
+def padding(features: Tensor) -> Tensor | None:
+    """What the last row of features `[B, S, TEXT_DIM]` weighs in attention: it stands for all rows up to `MAX_TOKENS`."""
+    bias = torch.zeros(features.shape[1])
+    bias[-1] = math.log(1 + MAX_TOKENS - features.shape[1])
+    return bias
 
 
 class FeedForward(nn.Module):
@@ -117,23 +140,28 @@ class Block(nn.Module):
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, DIM) / DIM**0.5)
 
     def forward(
-        self, x: Tensor, time: Tensor, text: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None,
+        self, x: Tensor, time: Tensor, text: Tensor, turn: tuple[Tensor, Tensor],
         cache: Cache | None = None, past_turn: tuple[Tensor, Tensor] | None = None, write: bool = False,
     ) -> Tensor:
-        """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` `[B, S, DIM]`."""
+        """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` `[B, S, DIM]`; without a cache, half of the frames
+        are finished, or one stands alone."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table[:, None] + time.float()).split(1, 2)
         h = modulate(x, shift1, scale1).flatten(1, 2)
         q, (k, v) = self.attn1.queries(h), self.attn1.keys_values(h)
-        if cache is None:
-            y = self.attn1.attend(rotate(q, *turn), rotate(k, *turn), v, mask)
+        frames = x.shape[1] // 2
+        if cache is None and frames == 0:
+            y = attend(rotate(q, *turn), rotate(k, *turn), v)
+        elif cache is None:
+            y = attend_causally(rotate(q, *turn), rotate(k, *turn), v, frames)
         else:
             keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)
-            y = self.attn1.attend(rotate(q, *turn), rotate(keys, *past_turn), values)
+            y = attend(rotate(q, *turn), rotate(keys, *past_turn), values)
             if write:
                 cache.keys, cache.values = [*cache.keys, k][-WINDOW:], [*cache.values, v][-WINDOW:]
+        y = self.attn1.out(y)
         x = x + y.unflatten(1, x.shape[1:3]).float() * gate1
         h = self.norm2(x.float()).flatten(1, 2)
-        y = self.attn2.attend(self.attn2.queries(h), *self.attn2.keys_values(text))
+        y = self.attn2.out(attend(self.attn2.queries(h), *self.attn2.keys_values(text), padding(text)))
         x = x + y.unflatten(1, x.shape[1:3]).float()
         y = self.ffn(modulate(x, shift2, scale2))
         return x + y.float() * gate2
@@ -207,16 +235,15 @@ class Transformer(nn.Module):
         """
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
         if clean is None:
-            latents, times, turn, mask = noisy, t, rotary(torch.zeros(frames), height, width), None
+            latents, times, turn = noisy, t, rotary(torch.zeros(frames), height, width)
         else:
             latents, times = torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1)
             turn = rotary(torch.arange(frames).repeat(2), height, width)
-            mask = causal_mask(frames, height * width)
         x = self.embed(latents).float()
         time, time6 = self.time(times)
         text = self.text(features)
         for block in self.blocks:
-            x = block(x, time6, text, turn, mask)
+            x = block(x, time6, text, turn)
         return self.head(x[:, -frames:], time[:, -frames:], height, width).float()
 
     def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
@@ -227,20 +254,5 @@ class Transformer(nn.Module):
         turn = rotary(torch.tensor([past]), height, width)
         past_turn = rotary(torch.arange(past + 1), height, width)
         for block, cache in zip(self.blocks, caches):
-            x = block(x, time6, text, turn, None, cache, past_turn, write)
+            x = block(x, time6, text, turn, cache, past_turn, write)
         return self.head(x, time, height, width).float()
-
-
-_MASKS: dict[tuple[int, int], Tensor] = {}
-
-
-def causal_mask(frames: int, tokens: int) -> Tensor:
-    """0 where the sequence [finished | noisy] may look, else −∞."""
-    if (frames, tokens) not in _MASKS:
-        i, j = torch.arange(frames)[:, None], torch.arange(frames)[None]
-        near = (i - j <= WINDOW) & (j <= i)
-        own, none = torch.eye(frames, dtype=torch.bool), torch.zeros(frames, frames, dtype=torch.bool)
-        allowed = torch.cat([torch.cat([near, none], 1), torch.cat([near & ~own, own], 1)])
-        allowed = allowed.repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
-        _MASKS[frames, tokens] = torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
-    return _MASKS[frames, tokens]

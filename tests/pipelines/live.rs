@@ -37,9 +37,22 @@ fn where_the_model_is_late_the_last_frame_is_held() {
     clock.set_time(gst::ClockTime::from_seconds(3600));
     let made = frames(&pipeline);
     let stats = source.property::<gst::Structure>("stats");
+    let bus = pipeline.bus().unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Qos])).collect();
     pipeline.set_state(gst::State::Null).unwrap();
 
     assert_eq!(made.len(), 12);
+    for (n, message) in (5u64..).zip(&told) {
+        let gst::MessageView::Qos(qos) = message.view() else { unreachable!() };
+        let (live, running_time, _, start, _) = qos.get();
+        let start = start.map(gst::ClockTime::nseconds);
+        assert_eq!((live, start), (true, Some(n * 62_500_000)));
+        let jitter = gst::ClockTime::from_seconds(3600) - running_time.unwrap();
+        assert_eq!(qos.values().0 as u64, jitter.nseconds());
+        let (shown, held) = qos.stats();
+        assert_eq!((shown.value(), held.value()), (5, n as i64 - 4));
+    }
+    assert_eq!(told.len(), 7);
     for (n, sample) in made.iter().enumerate() {
         // The time goes on as if nothing were.
         assert_eq!(sample.buffer().unwrap().pts().unwrap().nseconds(), n as u64 * 62_500_000, "frame {n}");
@@ -81,4 +94,21 @@ fn it_says_that_it_is_live_and_a_frame_late() {
     assert!(!seeking.result().0, "what is live cannot be sought in");
     assert_eq!(source.query_duration::<gst::ClockTime>(), None, "nor has it an end");
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn a_storyboard_is_cut_at_its_frame() {
+    let film = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
+    let storyboard = format!("seed=3 watermark=false storyboard=\"{film}\"");
+    let (pipeline, _clock, _) = live(&format!("{storyboard} num-buffers=32"));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let made: Vec<_> = frames(&pipeline).iter().map(pixels).collect();
+    let bus = pipeline.bus().unwrap();
+    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+    let starts: Vec<u64> = shots.map(|message| message.structure().unwrap().get("frame").unwrap()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(starts, [0, 5, 16]);
+    let model = path("miniature");
+    let file = format!("soragen {storyboard} model=\"{}\" ! video/x-raw,format=RGB", model.display());
+    assert!(crate::support::samples(&file).iter().map(pixels).eq(made));
 }

@@ -12,6 +12,24 @@ fn pixels(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
     samples.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
 }
 
+fn appsrc(pipeline: &gst::Pipeline, name: &str) -> gst_app::AppSrc {
+    pipeline.by_name(name).unwrap().downcast().unwrap()
+}
+
+fn parse(description: &str) -> gst::Pipeline {
+    init();
+    gst::parse::launch(description).unwrap().downcast().unwrap()
+}
+
+/// Something that is shown or said from `start` to `until`, in milliseconds.
+fn push(to: &gst_app::AppSrc, start: u64, until: u64, bytes: impl AsRef<[u8]> + Send + 'static) {
+    let mut buffer = gst::Buffer::from_slice(bytes);
+    let times = buffer.get_mut().unwrap();
+    times.set_pts(gst::ClockTime::from_mseconds(start));
+    times.set_duration(gst::ClockTime::from_mseconds(until - start));
+    to.push_buffer(buffer).unwrap();
+}
+
 fn model() -> String {
     path("miniature").display().to_string()
 }
@@ -35,22 +53,14 @@ fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
 
 #[test]
 fn frames_leave_as_soon_as_it_is_known_what_they_show() {
-    init();
-    let pipeline = gst::parse::launch(&format!(
+    let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! \
          appsink name=sink sync=false",
         model()
     ));
-    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
-    let text = pipeline.by_name("text").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+    let text = appsrc(&pipeline, "text");
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
-    let say = |start: u64, until: u64, words: &'static str| {
-        let mut buffer = gst::Buffer::from_slice(words);
-        let times = buffer.get_mut().unwrap();
-        times.set_pts(gst::ClockTime::from_mseconds(start));
-        times.set_duration(gst::ClockTime::from_mseconds(until - start));
-        text.push_buffer(buffer).unwrap();
-    };
+    let say = |start, until, words: &'static str| push(&text, start, until, words);
     pipeline.set_state(gst::State::Playing).unwrap();
     say(0, 1000, "the red fox");
     say(2000, 3000, "a blue bird");
@@ -72,20 +82,15 @@ fn frames_leave_as_soon_as_it_is_known_what_they_show() {
 
 #[test]
 fn it_plays_again_and_ends_without_a_text() {
-    init();
-    let description = format!(
+    let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" ! fakesink",
         model()
-    );
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
-    let text = pipeline.by_name("text").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+    ));
+    let text = appsrc(&pipeline, "text");
     for words in [None, Some("snow"), None] {
         pipeline.set_state(gst::State::Playing).unwrap();
         if let Some(words) = words {
-            let mut buffer = gst::Buffer::from_slice(words);
-            buffer.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
-            buffer.get_mut().unwrap().set_duration(gst::ClockTime::from_mseconds(500));
-            text.push_buffer(buffer).unwrap();
+            push(&text, 0, 500, words);
         }
         text.end_of_stream().unwrap();
         let bus = pipeline.bus().unwrap();
@@ -94,4 +99,87 @@ fn it_plays_again_and_ends_without_a_text() {
         pipeline.set_state(gst::State::Ready).unwrap();
     }
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+/// `soraprompt` with texts and video from the test.
+fn with_video() -> (gst::Pipeline, gst_app::AppSrc, gst_app::AppSrc, gst_app::AppSink) {
+    let pipeline = parse(&format!(
+        "soraprompt name=prompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! appsink name=sink sync=false \
+         appsrc name=text format=time caps=text/x-raw,format=utf8 ! prompt.text \
+         appsrc name=video format=time caps=video/x-raw,format=BGRx,width=24,height=16,framerate=10/1 ! prompt.video",
+        model()
+    ));
+    let (text, video) = (appsrc(&pipeline, "text"), appsrc(&pipeline, "video"));
+    let sink = pipeline.by_name("sink").unwrap().downcast().unwrap();
+    (pipeline, text, video, sink)
+}
+
+const RED: [u8; 3] = [200, 30, 20];
+const BLUE: [u8; 3] = [20, 60, 220];
+
+#[test]
+fn a_shot_starts_from_what_the_video_shows_at_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, colour) in [("red", RED), ("blue", BLUE)] {
+        let file = folder.path().join(name).with_extension("png");
+        image::RgbImage::from_pixel(24, 16, image::Rgb(colour)).save(file).unwrap();
+    }
+    let board = "[[shot]]\nprompt = \"the red fox\"\nduration = 0.5\nimage = \"red.png\"\n\
+                 [[shot]]\nprompt = \"a blue bird\"\nduration = 0.5\n\
+                 [[shot]]\nprompt = \"snow\"\nduration = 0.5\nimage = \"blue.png\"\ntransition = \"cut\"\n";
+    let file = folder.path().join("film.toml");
+    std::fs::write(&file, board).unwrap();
+    let board = samples(&format!(
+        "soragen model=\"{}\" seed=3 watermark=false storyboard=\"{}\"",
+        model(),
+        file.display()
+    ));
+
+    let (pipeline, text, video, sink) = with_video();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let show = |frames: std::ops::Range<u64>| {
+        for frame in frames {
+            // It changes to blue with the frame that the cut is on.
+            let [r, g, b] = if frame < 10 { RED } else { BLUE };
+            push(&video, 100 * frame, 100 * (frame + 1), [b, g, r, 0].repeat(24 * 16));
+        }
+    };
+    // Now the video is ahead of the texts, now behind.
+    show(0..8);
+    push(&text, 0, 500, "the red fox");
+    push(&text, 500, 1000, "a blue bird");
+    push(&text, 1000, 1500, "(cut) snow");
+    text.end_of_stream().unwrap();
+    show(8..30);
+    video.end_of_stream().unwrap();
+    let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(made.len(), 24);
+    assert!(pixels(&made) == pixels(&board));
+}
+
+#[test]
+fn a_video_that_never_comes_keeps_nobody_waiting() {
+    let (pipeline, text, video, sink) = with_video();
+    let plain = samples(&format!(
+        "soragen model=\"{}\" seed=3 watermark=false prompt=snow duration=500000000",
+        model()
+    ));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    push(&text, 0, 500, "snow");
+    text.end_of_stream().unwrap();
+    video.end_of_stream().unwrap();
+    let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    assert!(pixels(&made) == pixels(&plain), "from noise");
+
+    pipeline.set_state(gst::State::Ready).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    push(&text, 0, 500, "snow");
+    // The text has come in and waits for a frame.
+    while text.current_level_buffers() > 0 {
+        std::thread::yield_now();
+    }
+    let (done, stopped) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(pipeline.set_state(gst::State::Null)));
+    assert!(stopped.recv_timeout(std::time::Duration::from_secs(20)).unwrap().is_ok());
 }

@@ -5,6 +5,13 @@ use std::process::Command;
 
 use soragen_tests::fixtures::path;
 
+const CUES: &str =
+    "1\n00:00:00,000 --> 00:00:01,000\nthe red fox\n\n2\n00:00:01,000 --> 00:00:02,000\n(cut) a blue bird\n";
+
+fn model() -> String {
+    format!("model={}", path("miniature").display())
+}
+
 /// Runs `pipelines/SCRIPT` with the plugin that belongs to this test.
 fn run(script: &str, arguments: &[&str]) {
     let plugins = tempfile::tempdir().unwrap();
@@ -35,11 +42,10 @@ fn frames(file: &Path) -> (usize, Vec<u64>) {
 #[test]
 fn a_storyboard_becomes_a_file_with_key_frames_at_its_cuts() {
     let folder = tempfile::tempdir().unwrap();
-    let model = format!("model={}", path("miniature").display());
     let film = "0:00 the red fox | 0:01 (cut) a blue bird | 0:02 snow | 0:02.5 (cut) the green cat |
         0:03.5 (cut) a slow dog | 0:04.5 (cut) the sea | 0:06";
     let out = folder.path().join("film.mp4");
-    run("storyboard.sh", &[film, &out.to_string_lossy(), &model]);
+    run("storyboard.sh", &[film, &out.to_string_lossy(), &model()]);
     let (count, keys) = frames(&out);
     assert_eq!(count, 96);
     // The encoder may find others worth one.
@@ -48,9 +54,71 @@ fn a_storyboard_becomes_a_file_with_key_frames_at_its_cuts() {
     }
 
     let subtitles = folder.path().join("film.srt");
-    let cues = "1\n00:00:00,000 --> 00:00:01,000\nthe red fox\n\n2\n00:00:01,000 --> 00:00:02,000\n(cut) a blue bird\n";
-    std::fs::write(&subtitles, cues).unwrap();
-    run("storyboard.sh", &[&subtitles.to_string_lossy(), &out.to_string_lossy(), &model]);
+    std::fs::write(&subtitles, CUES).unwrap();
+    run("storyboard.sh", &[&subtitles.to_string_lossy(), &out.to_string_lossy(), &model()]);
     let (count, keys) = frames(&out);
+    assert!(count == 32 && keys.contains(&16), "{count} {keys:?}");
+}
+
+#[test]
+fn a_subtitle_file_becomes_a_film_by_way_of_the_text_pad() {
+    let folder = tempfile::tempdir().unwrap();
+    let (subtitles, out) = (folder.path().join("film.srt"), folder.path().join("film.mp4"));
+    std::fs::write(&subtitles, CUES).unwrap();
+    run("subtitles.sh", &[&subtitles.to_string_lossy(), &out.to_string_lossy(), &model()]);
+    let (count, keys) = frames(&out);
+    assert!(count == 32 && keys.contains(&16), "{count} {keys:?}");
+}
+
+#[test]
+fn a_prompt_becomes_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("video.mp4");
+    run("file.sh", &["the red fox", &out.to_string_lossy(), "25/1", &model(), "duration=2000000000"]);
+    let encoded = crate::support::samples(&format!("filesrc location=\"{}\" ! qtdemux", out.display()));
+    assert_eq!(encoded.len(), 50);
+}
+
+#[test]
+fn a_live_stream_arrives() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port().to_string();
+    run("live.sh", &["the red fox", "127.0.0.1", &port, &model(), "num-buffers=16"]);
+    let mut packet = [0; 2048];
+    let length = socket.recv(&mut packet).unwrap();
+    // Packets of a transport stream: 188 bytes that begin with a G.
+    assert!(length > 0 && length.is_multiple_of(188), "{length}");
+    assert!(packet[..length].chunks(188).all(|packet| packet[0] == b'G'));
+}
+
+/// A sheet of one colour.
+fn picture(folder: &Path, colour: [u8; 3]) -> String {
+    let file = folder.join("picture.png");
+    image::RgbImage::from_pixel(48, 16, image::Rgb(colour)).save(&file).unwrap();
+    file.to_string_lossy().into()
+}
+
+#[test]
+fn a_picture_becomes_a_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let (picture, out) = (picture(folder.path(), [200, 30, 20]), folder.path().join("video.mp4"));
+    run("picture.sh", &[&picture, "the red fox", &out.to_string_lossy(), &model(), "duration=1000000000"]);
+    assert_eq!(frames(&out).0, 16);
+}
+
+#[test]
+fn shots_start_from_another_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["film.srt", "video.mkv", "film.mp4"].map(|name| folder.path().join(name));
+    let [subtitles, video, out] = paths.each_ref().map(|path| path.to_string_lossy());
+    std::fs::write(&paths[0], CUES).unwrap();
+    // A hundred frames, which is longer than the film.
+    let written = crate::support::samples(
+        "videotestsrc num-buffers=100 ! video/x-raw,width=64,height=32 ! x264enc ! matroskamux streamable=true",
+    );
+    let bytes = written.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec());
+    std::fs::write(&paths[1], bytes.collect::<Vec<_>>().concat()).unwrap();
+    run("camera.sh", &[&video, &subtitles, &out, &model()]);
+    let (count, keys) = frames(&paths[2]);
     assert!(count == 32 && keys.contains(&16), "{count} {keys:?}");
 }

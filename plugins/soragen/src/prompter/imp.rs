@@ -6,8 +6,9 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use soragen::{Shot, storyboard};
+use soragen::{RgbImage, Shot, Transition, storyboard};
 
+use super::frames::Frames;
 use crate::source::SoraGen;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -30,6 +31,9 @@ pub struct SoraPrompt {
     sink: gst::Pad,
     src: gst::GhostPad,
     text: Mutex<Text>,
+    /// Of the pad `video`, if somebody has asked for it.
+    video: Mutex<Option<gst::Pad>>,
+    frames: Frames,
 }
 
 impl SoraPrompt {
@@ -53,12 +57,56 @@ impl SoraPrompt {
         };
         let until = start + buffer.duration().map(Duration::from).unwrap_or_default();
         text.end = text.end.max(until);
-        // There is nothing to show before the first.
-        let start = if std::mem::replace(&mut text.any, true) { start } else { Duration::ZERO };
+        // There is nothing to show before the first, which begins the video.
+        let first = !std::mem::replace(&mut text.any, true);
         drop(text);
         gst::debug!(CAT, imp = self, "{start:?}: {transition:?} {prompt:?}");
-        self.source.add_shot(Shot { start, prompt, seed: None, image: None, transition });
+        let image = match first || transition == Transition::Cut {
+            true => self.image_at(start)?,
+            false => None,
+        };
+        self.frames.advance(start);
+        let start = if first { Duration::ZERO } else { start };
+        self.source.add_shot(Shot { start, prompt, seed: None, image, transition });
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// What the pad `video` shows at `time`, if it is linked.
+    fn image_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
+        let video = self.video.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if !video.is_some_and(|pad| pad.is_linked()) {
+            return Ok(None);
+        }
+        let image = self.frames.at(time);
+        match image {
+            Ok(None) => gst::warning!(CAT, imp = self, "no frame came on the video pad; starting from noise"),
+            Err(gst::FlowError::NotNegotiated) => gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("the frame that a shot is to start from cannot be turned into RGB")
+            ),
+            _ => {}
+        }
+        image
+    }
+
+    fn video_event(&self, pad: &gst::Pad, event: &gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Caps(event) => return self.frames.set_caps(event.caps()),
+            gst::EventView::Segment(event) => {
+                let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
+                    gst::element_imp_error!(self, gst::StreamError::Format, ("the video has no times"));
+                    return false;
+                };
+                self.frames.set_segment(segment);
+            }
+            gst::EventView::FlushStart(_) => self.frames.flush(true),
+            gst::EventView::FlushStop(_) => self.frames.flush(false),
+            gst::EventView::Eos(_) => self.frames.end(),
+            _ => {}
+        }
+        gst::trace!(CAT, obj = pad, "{event:?}");
+        true
     }
 
     /// All that happens to the text ends here: the video has events of its own.
@@ -80,11 +128,13 @@ impl SoraPrompt {
                 let text = self.text();
                 if let Some(until) = text.segment.to_running_time(start + duration.unwrap_or_default()) {
                     drop(text);
+                    self.frames.advance(until.into());
                     self.source.set_known(until.into());
                 }
             }
             gst::EventView::Eos(_) => {
                 let end = self.text().end;
+                self.frames.end_texts();
                 self.source.finish(end);
             }
             _ => {}
@@ -113,7 +163,14 @@ impl ObjectSubclass for SoraPrompt {
             })
             .build();
         let src = gst::GhostPad::builder_from_template(&template("src")).build();
-        Self { source: SoraGen::open("soragen"), sink, src, text: Mutex::default() }
+        Self {
+            source: SoraGen::open("soragen"),
+            sink,
+            src,
+            text: Mutex::default(),
+            video: Mutex::default(),
+            frames: Frames::default(),
+        }
     }
 }
 
@@ -157,8 +214,10 @@ impl ElementImpl for SoraPrompt {
                 .build();
             let video = gst_video::VideoCapsBuilder::new().format_list(crate::source::FORMATS).build();
             let always = gst::PadPresence::Always;
+            let any = gst_video::VideoCapsBuilder::new().build();
             [
                 gst::PadTemplate::new("text", gst::PadDirection::Sink, always, &text),
+                gst::PadTemplate::new("video", gst::PadDirection::Sink, gst::PadPresence::Request, &any),
                 gst::PadTemplate::new("src", gst::PadDirection::Src, always, &video),
             ]
             .into_iter()
@@ -168,12 +227,54 @@ impl ElementImpl for SoraPrompt {
         &TEMPLATES
     }
 
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        _name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let mut video = self.video.lock().unwrap_or_else(PoisonError::into_inner);
+        if video.is_some() {
+            gst::warning!(CAT, imp = self, "there is a video pad already");
+            return None;
+        }
+        let pad = gst::Pad::builder_from_template(template)
+            .name("video")
+            .chain_function(|_, parent, buffer| {
+                let failed = || Err(gst::FlowError::Error);
+                Self::catch_panic_pad_function(parent, failed, |this| this.frames.push(buffer))
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.video_event(pad, &event))
+            })
+            .build();
+        let _ = pad.set_active(true);
+        *video = Some(pad.clone());
+        drop(video);
+        self.obj().add_pad(&pad).ok()?;
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        self.frames.flush(true);
+        let _ = pad.set_active(false);
+        let _ = self.obj().remove_pad(pad);
+        *self.video.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.frames.reset();
+    }
+
     fn change_state(
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::ReadyToPaused {
-            *self.text() = Text::default();
+        match transition {
+            gst::StateChange::ReadyToPaused => {
+                *self.text() = Text::default();
+                self.frames.reset();
+            }
+            // Nobody is to wait when the pads are stopped.
+            gst::StateChange::PausedToReady => self.frames.flush(true),
+            _ => {}
         }
         self.parent_change_state(transition)
     }

@@ -5,6 +5,7 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod frames;
 mod imp;
 
 glib::wrapper! {
@@ -12,6 +13,9 @@ glib::wrapper! {
     ///
     /// It is a bin with a `soragen` in it, `soragen` by name, whose properties are set there:
     /// `soraprompt soragen::seed=3`.
+    ///
+    /// If video comes in at the pad `video`, the first shot and every one after a cut start from what it shows at
+    /// that time.
     pub struct SoraPrompt(ObjectSubclass<imp::SoraPrompt>)
         @extends gst::Bin, gst::Element, gst::Object,
         @implements gst::ChildProxy;

@@ -293,8 +293,10 @@ impl Made {
     }
 
     /// A frame was not there when its time came.
-    pub fn count_late(&self) {
-        self.0.lock().stats.late += 1;
+    pub fn count_late(&self) -> u64 {
+        let stats = &mut self.0.lock().stats;
+        stats.late += 1;
+        stats.late
     }
 }
 

@@ -240,11 +240,36 @@ impl SoraGen {
             }
             (Err(Absent::Late), Some((shown, at))) => {
                 live.lag += wanted - at;
-                made.count_late();
+                self.tell_late(due, made.count_late());
                 Ok((shown.clone(), *at))
             }
             (Err(absent), _) => Err(absent),
         }
+    }
+
+    /// Says on the bus that the last frame is shown again in place of the one that is due.
+    fn tell_late(&self, due: &Due, late: u64) {
+        let element = self.obj();
+        let Ok(segment) = element.segment().downcast::<gst::ClockTime>() else { return };
+        let start = gst::ClockTime::from_nseconds(due.start);
+        let running_time = segment.to_running_time(start);
+        let now = element.current_running_time().map_or(due.start, gst::ClockTime::nseconds);
+        let jitter = now as i64 - running_time.map_or(due.start, gst::ClockTime::nseconds) as i64;
+        // At which share of its speed the model keeps up, as far as is known.
+        let proportion = (due.offset + 1) as f64 / (due.offset + 1).saturating_sub(late).max(1) as f64;
+        let message = gst::message::Qos::builder(true)
+            .src(&*element)
+            .running_time(running_time)
+            .stream_time(segment.to_stream_time(start))
+            .timestamp(start)
+            .duration(gst::ClockTime::from_nseconds(due.end - due.start))
+            .values(jitter, proportion, 1_000_000)
+            .stats(
+                gst::format::Default::from_u64(due.offset + 1 - late),
+                gst::format::Default::from_u64(late),
+            )
+            .build();
+        let _ = element.post_message(message);
     }
 
     /// Says on the bus and downstream, before the first frame of it, that this is another shot; and has encoders

@@ -1,0 +1,149 @@
+//! The element beside the engine alone, and over a long time, on the built-in model: `make bench`.
+//!
+//! With `-- MINUTES` it makes that much video and says how much memory it has at the end of every minute; with
+//! `-- MINUTES FOLDER` it also leaves a frame of every 20 seconds there.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use soragen::{Cancel, Length, Model, OpenOptions, Request, Session};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const PROMPT: &str = "a red fox runs over the snow";
+const FRAMES: u64 = 49;
+/// Frames a second of the built-in model.
+const RATE: u64 = 16;
+
+fn main() -> Result<()> {
+    gst::init()?;
+    gstsoragen::plugin_register_static()?;
+    let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let Some(minutes) = arguments.first() {
+        return endure(minutes.parse()?, arguments.get(1).map(Path::new));
+    }
+    // Alternating, so that both have the same of whatever else the machine does.
+    let mut best = [Duration::MAX; 2];
+    for _ in 0..3 {
+        best = [best[0].min(engine()?), best[1].min(element(FRAMES)?)];
+    }
+    let rate = |time: Duration| FRAMES as f64 / time.as_secs_f64();
+    println!(
+        "{FRAMES} frames: engine {:.1} a second, element {:.1}; the element takes {:+.1} %",
+        rate(best[0]),
+        rate(best[1]),
+        (best[1].as_secs_f64() / best[0].as_secs_f64() - 1.0) * 100.0
+    );
+    for seconds in [1, 60, 3600] {
+        println!("first frame of {seconds} s after {:.2} s", first_frame(seconds)?.as_secs_f64());
+    }
+    Ok(())
+}
+
+/// From the request to the last frame, by the engine alone.
+fn engine() -> Result<Duration> {
+    let model = Model::open("builtin", &OpenOptions::default())?;
+    let start = Instant::now();
+    let request = Request { prompt: PROMPT.into(), length: Length::Frames(FRAMES), ..Default::default() };
+    let mut session = Session::new(model, request)?;
+    while session.next_chunk(&Cancel::new(), &mut |_| {})?.is_some() {}
+    Ok(start.elapsed())
+}
+
+fn pipeline(duration: gst::ClockTime) -> Result<(gst::Element, gst::Pad)> {
+    let description = format!(
+        "soragen prompt=\"{PROMPT}\" duration={} watermark=false cache-dir=\"\" ! fakesink name=sink",
+        duration.nseconds()
+    );
+    let pipeline = gst::parse::launch(&description)?;
+    let sink = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("sink")).ok_or("no sink")?;
+    Ok((pipeline, sink.static_pad("sink").ok_or("no pad")?))
+}
+
+/// From READY, with the model loaded once before, to the last frame.
+fn element(frames: u64) -> Result<Duration> {
+    let (pipeline, _) = pipeline(gst::ClockTime::SECOND * frames / RATE)?;
+    pipeline.set_state(gst::State::Ready)?;
+    let start = Instant::now();
+    pipeline.set_state(gst::State::Playing)?;
+    wait(&pipeline)?;
+    let time = start.elapsed();
+    pipeline.set_state(gst::State::Null)?;
+    Ok(time)
+}
+
+fn wait(pipeline: &gst::Element) -> Result<()> {
+    let bus = pipeline.bus().ok_or("no bus")?;
+    let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]);
+    match end.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Error(error)) => Err(error.error().into()),
+        _ => Ok(()),
+    }
+}
+
+fn first_frame(seconds: u64) -> Result<Duration> {
+    let (pipeline, _) = pipeline(gst::ClockTime::from_seconds(seconds))?;
+    let start = Instant::now();
+    pipeline.set_state(gst::State::Paused)?;
+    // Prerolled: the first frame is at the sink.
+    pipeline.state(None).0?;
+    let time = start.elapsed();
+    pipeline.set_state(gst::State::Null)?;
+    Ok(time)
+}
+
+/// Makes `minutes` of video and watches the memory.
+fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
+    let (pipeline, pad) = pipeline(gst::ClockTime::from_seconds(60 * minutes))?;
+    let (send, frames) = std::sync::mpsc::sync_channel(0);
+    let keep = folder.is_some();
+    let mut count = 0;
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        count += 1;
+        let minute = count % (60 * RATE) == 0;
+        let wanted = keep && count % (20 * RATE) == 1;
+        if minute || wanted {
+            let sample = info.buffer().filter(|_| wanted).zip(pad.current_caps());
+            let sample =
+                sample.map(|(buffer, caps)| gst::Sample::builder().buffer(buffer).caps(&caps).build());
+            let _ = send.send((count, sample));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let start = Instant::now();
+    pipeline.set_state(gst::State::Playing)?;
+    let mut first = None;
+    while let Ok((count, sample)) = frames.recv() {
+        if let (Some(sample), Some(folder)) = (sample, folder) {
+            let png = gst::Caps::builder("image/png").build();
+            let picture = gst_video::convert_sample(&sample, &png, gst::ClockTime::NONE)?;
+            let bytes = picture.buffer().ok_or("no picture")?.map_readable()?;
+            std::fs::write(folder.join(format!("{:04}.png", count / RATE)), &bytes)?;
+        }
+        if count % (60 * RATE) == 0 {
+            let now = memory()?;
+            let then = *first.get_or_insert(now);
+            println!(
+                "minute {}: {:.1} MiB, {:+.2} % of the first; {:.1} frames a second so far",
+                count / 60 / RATE,
+                now as f64 / f64::from(1 << 20),
+                (now as f64 / then as f64 - 1.0) * 100.0,
+                count as f64 / start.elapsed().as_secs_f64()
+            );
+        }
+        if count == 60 * RATE * minutes {
+            break;
+        }
+    }
+    pipeline.set_state(gst::State::Null)?;
+    Ok(())
+}
+
+/// Bytes of this process that are in memory.
+fn memory() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kibibytes * 1024)
+}

@@ -10,7 +10,7 @@ use candle_nn::VarBuilder;
 use pulp::{Scalar, Simd, WithSimd};
 use soragen::autoencoder::{Taehv, TaehvConfig};
 use soragen::transformer::{CausalConfig, Config, KvCache, WanTransformer};
-use soragen::{Cancel, Length, Model, OpenOptions, Request, Session};
+use soragen::{Cancel, Length, Model, OpenOptions, Precision, Request, Session};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -137,10 +137,11 @@ fn transformer() -> Result<f64> {
         num_layers: 8,
         ..Config::default()
     };
-    let transformer = WanTransformer::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config)?;
+    let transformer =
+        WanTransformer::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config, Precision::F32)?;
     let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?)?;
     let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
-    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 0 });
+    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 0, shots: None });
     let cancel = Cancel::new();
     for _ in 0..6 {
         transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;

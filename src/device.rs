@@ -47,18 +47,30 @@ fn lacking(name: &str, feature: &str) -> Error {
     ))
 }
 
-/// The number format of weights and arithmetic on `device`.
+/// The number format of weights and arithmetic that `precision` comes to on `device`; never [`Precision::Auto`].
 ///
 /// # Errors
-/// [`Error::Device`]: the CPU computes in f32 alone, 16-bit arithmetic is slower there and no use.
-pub fn dtype(precision: Precision, device: &Device) -> Result<DType> {
+/// [`Error::Device`] for one that is of no use there: 16-bit arithmetic is slower on a CPU than that of f32.
+pub fn resolve(precision: Precision, device: &Device) -> Result<Precision> {
     match (precision, device) {
-        (Precision::Auto | Precision::F32, Device::Cpu) | (Precision::F32, _) => Ok(DType::F32),
-        (Precision::Auto | Precision::Bf16, Device::Cuda(_) | Device::Metal(_)) => Ok(DType::BF16),
-        (Precision::F16, Device::Cuda(_) | Device::Metal(_)) => Ok(DType::F16),
-        (Precision::Bf16 | Precision::F16, Device::Cpu) => {
-            Err(Error::Device("the CPU computes in f32 only; use the precision f32 or auto".into()))
+        (Precision::Auto, Device::Cpu) => Ok(Precision::F32),
+        (Precision::Auto, _) => Ok(Precision::Bf16),
+        (Precision::Bf16 | Precision::F16, Device::Cpu) => Err(Error::Device(
+            "the CPU computes in f32 and in 8 bits only; use the precision f32, int8 or auto".into(),
+        )),
+        (Precision::Int8, Device::Cuda(_) | Device::Metal(_)) => {
+            Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
+        (precision, _) => Ok(precision),
+    }
+}
+
+/// What tensors are made of with `precision`.
+pub fn dtype(precision: Precision) -> DType {
+    match precision {
+        Precision::Bf16 => DType::BF16,
+        Precision::F16 => DType::F16,
+        Precision::F32 | Precision::Int8 | Precision::Auto => DType::F32,
     }
 }
 
@@ -80,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_cpu_computes_in_f32() {
-        assert_eq!(dtype(Precision::Auto, &Device::Cpu).unwrap(), DType::F32);
-        assert!(dtype(Precision::Bf16, &Device::Cpu).is_err());
+        assert_eq!(resolve(Precision::Auto, &Device::Cpu).unwrap(), Precision::F32);
+        assert_eq!(resolve(Precision::Int8, &Device::Cpu).unwrap(), Precision::Int8);
+        assert!(resolve(Precision::Bf16, &Device::Cpu).is_err());
     }
 }

@@ -87,3 +87,21 @@ class TextEncoder:
             for prompt, hidden in zip(part, self(part)):
                 features[prompt] = hidden[hidden.abs().sum(-1) > 0].half().numpy()
         return features
+
+
+def kept(file: Path, prompts: list[str]) -> dict[str, np.ndarray]:
+    """The features of `prompts`, of which those in `file` are not made again; all are in there afterwards."""
+    features: dict[str, np.ndarray] = {}
+    if file.exists():
+        stored = np.load(file)
+        ends = np.cumsum(stored["lengths"])
+        features = dict(zip(stored["prompts"].tolist(), np.split(stored["features"], ends[:-1])))
+    missing = set(prompts) - features.keys()
+    if missing:
+        features |= TextEncoder().many(list(missing))
+        partial = file.with_suffix(".part")
+        with partial.open("wb") as out:
+            lengths = [len(hidden) for hidden in features.values()]
+            np.savez(out, prompts=list(features), lengths=lengths, features=np.concatenate(list(features.values())))
+        partial.rename(file)
+    return features

@@ -31,7 +31,7 @@ from checkpoint import load, save
 from muon import Muon
 from parallel import agreed_time, average_gradients
 from sheet import sheet
-from text import MAX_TOKENS, WIDTH, TextEncoder
+from text import MAX_TOKENS, WIDTH, kept
 from transformer import WINDOW, Transformer
 
 DROP_TEXT = 0.1
@@ -56,7 +56,13 @@ class Data:
         shards = [np.load(file) for file in sorted((state / kind).glob("*.npz"))]
         latents = np.concatenate([shard["latents"] for shard in shards])
         captions = np.concatenate([shard["captions"] for shard in shards])
-        return cls(latents, captions, TextEncoder().many([*captions.flatten(), "", *LOOK_AT]))
+        prompts, file = [*captions.flatten().tolist(), "", *LOOK_AT], state / kind / "features.text"
+        # One process reads what was not read before, the others what it has left.
+        for rank in range(dist.get_world_size()):
+            if rank == dist.get_rank():
+                features = kept(file, prompts)
+            dist.barrier()
+        return cls(latents, captions, features)
 
     def text(self, prompts: list[str]) -> Tensor:
         """f32 [N, S, WIDTH], zero after each prompt's last token; S is one more than the longest has, so that the last

@@ -33,6 +33,11 @@ impl CustomOp1 for Gelu {
     }
 }
 
+/// GELU of all of `x` in place, on this thread.
+pub(super) fn gelu_each(arch: Arch, x: &mut [f32]) {
+    arch.dispatch(Portion(x));
+}
+
 struct Portion<'a>(&'a mut [f32]);
 
 impl WithSimd for Portion<'_> {

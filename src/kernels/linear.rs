@@ -4,11 +4,26 @@ use pulp::{Simd, WithSimd};
 
 use super::Arch;
 use super::gelu::gelu_f32s;
+use super::linear8::Linear8;
 use super::panels::{Panel, Panels, accumulate};
 
 /// A linear layer with its weights packed.
 #[derive(Clone, Debug)]
-pub(crate) struct Linear(Panels);
+pub(crate) struct Linear(Weights);
+
+#[derive(Clone, Debug)]
+enum Weights {
+    F32(Panels),
+    Int8(Linear8),
+}
+
+/// How the weights of linear layers are kept, and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    F32,
+    /// Rounded to 8 bits, as the inputs are.
+    Int8,
+}
 
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug)]
@@ -25,16 +40,26 @@ impl Linear {
     /// `weight` is `[n_out, n_in]`.
     pub(crate) fn new(
         arch: Arch,
+        numbers: Numbers,
         (n_in, n_out): (usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Self {
-        Self(Panels::new(arch, (n_in, n_out), bias, |row, column| weight[column * n_in + row]))
+        Self(match numbers {
+            Numbers::F32 => {
+                let at = |row, column| weight[column * n_in + row];
+                Weights::F32(Panels::new(arch, (n_in, n_out), bias, at))
+            }
+            Numbers::Int8 => Weights::Int8(Linear8::new(arch, (n_in, n_out), weight, bias)),
+        })
     }
 
     /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
     pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Then) {
-        self.0.arch.dispatch(Job { panels: &self.0, x, out, then });
+        match &self.0 {
+            Weights::F32(panels) => panels.arch.dispatch(Job { panels, x, out, then }),
+            Weights::Int8(layer) => layer.run(x, out, then),
+        }
     }
 }
 
@@ -106,7 +131,7 @@ mod tests {
             for (rows, n_in, n_out) in [(1, 1, 1), (7, 20, 17), (8, 64, 48), (19, 33, 130)] {
                 let (x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
                 let (bias, before) = (random(n_out, 3), random(rows * n_out, 4));
-                let layer = Linear::new(arch, (n_in, n_out), &weight, Some(&bias));
+                let layer = Linear::new(arch, Numbers::F32, (n_in, n_out), &weight, Some(&bias));
                 let plain = |row: usize, column: usize| {
                     let products = (0..n_in).map(|i| x[row * n_in + i] * weight[column * n_in + i]);
                     bias[column] + products.sum::<f32>()

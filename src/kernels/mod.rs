@@ -6,6 +6,7 @@ pub(crate) mod conv2d;
 mod gelu;
 pub(crate) mod layout;
 pub(crate) mod linear;
+mod linear8;
 pub(crate) mod norm;
 mod panels;
 

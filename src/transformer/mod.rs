@@ -17,8 +17,9 @@ use candle_nn::{Linear, VarBuilder};
 
 use crate::checkpoint::Source;
 use crate::kernels::attention::Memory;
+use crate::kernels::linear::Numbers;
 use crate::ops::linear;
-use crate::{Cancel, Error, Result};
+use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
 use block::{Block, Norm, Surroundings};
 pub use cache::{CausalConfig, KvCache, ShotMemory};
@@ -77,18 +78,25 @@ impl WanTransformer {
     ///
     /// # Errors
     /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
-    pub fn open(source: &Source, folder: &str, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn open(
+        source: &Source,
+        folder: &str,
+        precision: Precision,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let path = format!("{folder}/config.json");
         let config: Config = source.json(&path)?;
         config.check().map_err(|e| source.invalid(&path, e))?;
         let weights = source.weights(folder, "diffusion_pytorch_model", dtype, device)?;
-        Self::load(weights, &config).map_err(|e| source.unfit(folder, e))
+        Self::load(weights, &config, precision).map_err(|e| source.unfit(folder, e))
     }
 
     /// Takes the weights that `config` calls for from `vb`, in its number format; norms, tables and the
-    /// embedding of time are f32 always.
-    pub fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    /// embedding of time are f32 always. With [`Precision::Int8`] the blocks' linear layers are rounded.
+    pub fn load(vb: VarBuilder, config: &Config, precision: Precision) -> Result<Self> {
         config.check()?;
+        let numbers = if precision == Precision::Int8 { Numbers::Int8 } else { Numbers::F32 };
         let dim = config.inner_dim();
         let [frames, rows, columns] = config.patch_size;
         let patch = vb.pp("patch_embedding");
@@ -98,7 +106,7 @@ impl WanTransformer {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
             condition_embedder: ConditionEmbedder::load(vb.pp("condition_embedder"), config)?,
-            blocks: match packed::arch(config, vb.dtype(), vb.device()) {
+            blocks: match packed::arch(config, numbers, vb.dtype(), vb.device()) {
                 None => Blocks::Plain(
                     (0..config.num_layers)
                         .map(|i| Block::load(blocks.pp(i), config))
@@ -106,7 +114,7 @@ impl WanTransformer {
                 ),
                 Some(arch) => Blocks::Packed(
                     (0..config.num_layers)
-                        .map(|i| PackedBlock::load(arch, blocks.pp(i), config))
+                        .map(|i| PackedBlock::load(arch, numbers, blocks.pp(i), config))
                         .collect::<Result<_>>()?,
                 ),
             },

@@ -13,7 +13,7 @@ use super::cache::KvCache;
 use super::rope::Rotation;
 use super::{Config, Purpose, Tokens};
 use crate::kernels::attention::{Memory, attend};
-use crate::kernels::linear::{Linear, Then};
+use crate::kernels::linear::{Linear, Numbers, Then};
 use crate::kernels::norm::{layer_norm, rms_norm, rotate};
 use crate::kernels::{self, Arch};
 use crate::{Cancel, Result};
@@ -22,8 +22,8 @@ use crate::{Cancel, Result};
 const MAX_DIM: usize = 1024;
 
 /// What the blocks are to be packed for; `None` where they are to stay as they are.
-pub(super) fn arch(config: &Config, dtype: DType, device: &Device) -> Option<Arch> {
-    kernels::arch(dtype, device).filter(|_| config.inner_dim() <= MAX_DIM)
+pub(super) fn arch(config: &Config, numbers: Numbers, dtype: DType, device: &Device) -> Option<Arch> {
+    kernels::arch(dtype, device).filter(|_| config.inner_dim() <= MAX_DIM || numbers == Numbers::Int8)
 }
 
 /// A block with its weights packed: [`Block`](super::block::Block).
@@ -69,7 +69,7 @@ struct Projected {
 }
 
 impl PackedBlock {
-    pub(super) fn load(arch: Arch, vb: VarBuilder, config: &Config) -> Result<Self> {
+    pub(super) fn load(arch: Arch, numbers: Numbers, vb: VarBuilder, config: &Config) -> Result<Self> {
         let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
         let vector = |name: &str, n: usize| Ok::<_, crate::Error>(kernels::numbers(&vb.get(n, name)?)?);
         let linear = |names: &[&str], n_in: usize, n_out: usize| -> Result<Linear> {
@@ -78,7 +78,7 @@ impl PackedBlock {
                 weight.extend(kernels::numbers(&vb.get((n_out, n_in), &format!("{name}.weight"))?)?);
                 bias.extend(vector(&format!("{name}.bias"), n_out)?);
             }
-            Ok(Linear::new(arch, (n_in, names.len() * n_out), &weight, Some(&bias)))
+            Ok(Linear::new(arch, numbers, (n_in, names.len() * n_out), &weight, Some(&bias)))
         };
         let norm2 = || Ok::<_, crate::Error>((vector("norm2.weight", dim)?, vector("norm2.bias", dim)?));
         Ok(Self {

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use soragen::Cancel;
+use soragen::Precision;
 use soragen::checkpoint::Source;
 use soragen::scheduler::{Scheduler, SchedulerConfig};
 use soragen::transformer::WanTransformer;
@@ -54,7 +55,8 @@ fn schedules_and_steps_equal_the_reference() {
 fn a_pipeline_is_sampled_as_in_diffusers() {
     for name in PIPELINES {
         let Pipeline { source, expected, request } = Pipeline::open(name);
-        let transformer = WanTransformer::open(&source, "transformer", DType::F32, &Device::Cpu).unwrap();
+        let transformer =
+            WanTransformer::open(&source, "transformer", Precision::F32, DType::F32, &Device::Cpu).unwrap();
         let context = |name| expected.get(name).map(|embeds| transformer.context(embeds).unwrap());
         let (prompt, negative) = (context("prompt_embeds").unwrap(), context("negative_prompt_embeds"));
         let guidance = request["guidance"].as_f64().unwrap();

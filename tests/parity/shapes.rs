@@ -1,6 +1,7 @@
 //! The loaders take every tensor of the real models, each in its shape (`make_shapes.py`).
 
 use serde::de::DeserializeOwned;
+use soragen::Precision;
 use soragen::text::Umt5Encoder;
 use soragen::transformer::WanTransformer;
 use soragen_tests::fixtures::json;
@@ -17,7 +18,7 @@ pub fn model<C: DeserializeOwned>(name: &str) -> (C, Shapes) {
 fn transformers() {
     for name in ["wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"] {
         let (config, tensors) = model(name);
-        assert_loads(name, &tensors, |vb| drop(WanTransformer::load(vb, &config).unwrap()));
+        assert_loads(name, &tensors, |vb| drop(WanTransformer::load(vb, &config, Precision::F32).unwrap()));
     }
 }
 

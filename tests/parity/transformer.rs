@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor};
 use soragen::checkpoint::Source;
 use soragen::transformer::{CausalConfig, Config, Context, KvCache, WanTransformer};
-use soragen::{Cancel, Error};
+use soragen::{Cancel, Error, Precision};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, values};
 
 /// Sums of f32 in another order.
 const TOLERANCE: f32 = 3e-5;
 
 fn open(pipeline: &Pipeline) -> WanTransformer {
-    WanTransformer::open(&pipeline.source, "transformer", DType::F32, &Device::Cpu).unwrap()
+    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, DType::F32, &Device::Cpu).unwrap()
 }
 
 #[test]
@@ -134,7 +134,9 @@ fn half_precision_stays_near() {
     let timestep = f64::from(values(&expected["step_timestep"])[0]);
     // diffusers' own bf16 is off by 0.026 here.
     for (dtype, tolerance) in [(DType::BF16, 0.05), (DType::F16, 0.01)] {
-        let transformer = WanTransformer::open(&pipeline.source, "transformer", dtype, &Device::Cpu).unwrap();
+        let transformer =
+            WanTransformer::open(&pipeline.source, "transformer", Precision::F32, dtype, &Device::Cpu)
+                .unwrap();
         let context = transformer.context(&expected["prompt_embeds"]).unwrap();
         let velocity =
             transformer.forward(&expected["step_input"], &[timestep], &context, &Cancel::new()).unwrap();
@@ -188,7 +190,8 @@ fn weights_that_do_not_fit_the_config_are_named() {
         std::fs::write(transformer.join("config.json"), config.to_string()).unwrap();
 
         let source = Source::Folder(folder.path().into());
-        let error = WanTransformer::open(&source, "transformer", DType::F32, &Device::Cpu).unwrap_err();
+        let error = WanTransformer::open(&source, "transformer", Precision::F32, DType::F32, &Device::Cpu)
+            .unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, Error::Invalid { .. }) && text.contains(word), "{setting}: {text}");
     }

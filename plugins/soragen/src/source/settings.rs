@@ -33,6 +33,9 @@ pub enum Precision {
     /// 16-bit.
     #[enum_value(name = "F16: 16-bit", nick = "f16")]
     F16,
+    /// 8-bit products in the transformer, for a CPU.
+    #[enum_value(name = "Int8: 8-bit products in the transformer, for a CPU", nick = "int8")]
+    Int8,
 }
 
 impl From<Precision> for soragen::Precision {
@@ -42,6 +45,7 @@ impl From<Precision> for soragen::Precision {
             Precision::F32 => Self::F32,
             Precision::Bf16 => Self::Bf16,
             Precision::F16 => Self::F16,
+            Precision::Int8 => Self::Int8,
         }
     }
 }

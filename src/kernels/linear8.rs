@@ -1,0 +1,323 @@
+//! Linear layers in 8 bits: every row of the input and every column of the weights has a scale of its own.
+//!
+//! Products and sums are whole numbers and exact; what is lost is lost in rounding (W8A8,
+//! <https://arxiv.org/abs/2211.10438>). AVX-512 VNNI multiplies four times as many numbers of 8 bits at a time as
+//! of 32, and a quarter of the weights' bytes go through the cache.
+
+use pulp::{Simd, WithSimd};
+
+use super::Arch;
+use super::gelu::gelu_each;
+use super::linear::Then;
+
+/// Columns of a vector.
+const LANES: usize = 16;
+/// Inputs that are multiplied with one instruction.
+const GROUP: usize = 4;
+/// Rows of a tile.
+const ROWS: usize = 8;
+
+/// A linear layer with its weights rounded and packed.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear8 {
+    arch: Arch,
+    n_in: usize,
+    n_out: usize,
+    panels: Vec<Panel>,
+    /// Panel after panel, `[groups, vectors]` of them.
+    data: Vec<Vector>,
+    /// Of each column; the others in `data` are multiples of it.
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+    /// What the sums begin with: inputs are taken as 128 more than they are, to have no sign.
+    start: Vec<i32>,
+}
+
+/// Weights of a group of inputs, column by column.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Vector([[i8; GROUP]; LANES]);
+
+#[derive(Clone, Copy, Debug)]
+struct Panel {
+    /// The first vector of columns, and how many.
+    first: usize,
+    vectors: usize,
+}
+
+impl Linear8 {
+    /// `weight` is `[n_out, n_in]`.
+    pub(crate) fn new(
+        arch: Arch,
+        (n_in, n_out): (usize, usize),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Self {
+        let (vectors, groups) = (n_out.div_ceil(LANES), n_in.div_ceil(GROUP));
+        let padded = vectors * LANES;
+        let column = |column: usize| weight.get(column * n_in..(column + 1) * n_in).unwrap_or_default();
+        let scale: Vec<_> = (0..padded).map(|c| scale_of(column(c))).collect();
+        let rounded = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
+        let start = (0..padded).map(|c| -128 * (0..n_in).map(|i| i32::from(rounded(c, i))).sum::<i32>());
+        let start = start.collect();
+        let mut bias = bias.unwrap_or_default().to_vec();
+        bias.resize(padded, 0.0);
+        let panels: Vec<_> =
+            (0..vectors).step_by(3).map(|first| Panel { first, vectors: (vectors - first).min(3) }).collect();
+        let mut data = Vec::with_capacity(vectors * groups);
+        for &Panel { first, vectors } in &panels {
+            for group in 0..groups {
+                data.extend((first..first + vectors).map(|vector| {
+                    let number = |lane, i| rounded(vector * LANES + lane, group * GROUP + i);
+                    Vector(std::array::from_fn(|lane| std::array::from_fn(|i| number(lane, i))))
+                }));
+            }
+        }
+        Self { arch, n_in, n_out, panels, data, scale, bias, start }
+    }
+
+    /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Then) {
+        let x = Rounded::new(self.arch, x, self.n_in);
+        for &panel in &self.panels {
+            #[cfg(target_arch = "x86_64")]
+            if vnni(self.arch) {
+                // SAFETY: this CPU has what is asked for.
+                unsafe {
+                    match panel.vectors {
+                        3 => self.panel_vnni::<3>(&x, panel, out, then),
+                        2 => self.panel_vnni::<2>(&x, panel, out, then),
+                        _ => self.panel_vnni::<1>(&x, panel, out, then),
+                    }
+                }
+                continue;
+            }
+            self.arch.dispatch(Portable { layer: self, x: &x, panel, out, then });
+        }
+        if let Then::Gelu = then {
+            gelu_each(self.arch, out);
+        }
+    }
+
+    fn weights(&self, Panel { first, vectors }: Panel) -> &[Vector] {
+        let groups = self.n_in.div_ceil(GROUP);
+        &self.data[first * groups..(first + vectors) * groups]
+    }
+
+    /// Puts the sums of one row and one vector of columns where they belong.
+    #[inline(always)]
+    fn finish(&self, sums: &[i32; LANES], scale: f32, vector: usize, out: &mut [f32], then: Then) {
+        let first = vector * LANES;
+        let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
+        let out = &mut out[first..(first + LANES).min(self.n_out)];
+        for ((out, &sum), (column, bias)) in out.iter_mut().zip(sums).zip(columns) {
+            let value = sum as f32 * (scale * column) + bias;
+            *out = if let Then::Add = then { *out + value } else { value };
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn panel_vnni<const VECTORS: usize>(&self, x: &Rounded, panel: Panel, out: &mut [f32], then: Then) {
+        use std::arch::x86_64::*;
+
+        let weights = self.weights(panel);
+        let starts: [__m512i; VECTORS] = std::array::from_fn(|v| {
+            let first = (panel.first + v) * LANES;
+            let start = &self.start[first..first + LANES];
+            // SAFETY: there are 16 numbers of 32 bits.
+            unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
+        });
+        for (tile, out) in out.chunks_mut(ROWS * self.n_out).enumerate() {
+            let rows: [&[u32]; ROWS] = std::array::from_fn(|r| x.row(tile * ROWS + r));
+            let mut sums = [starts; ROWS];
+            for (group, weights) in weights.chunks_exact(VECTORS).enumerate() {
+                let weights: [__m512i; VECTORS] = std::array::from_fn(|v| {
+                    // SAFETY: a `Vector` is 64 bytes, and aligned.
+                    unsafe { _mm512_load_si512((&raw const weights[v]).cast()) }
+                });
+                for (sums, row) in sums.iter_mut().zip(&rows) {
+                    // SAFETY: every row has as many groups as the weights.
+                    let four = _mm512_set1_epi32(unsafe { *row.get_unchecked(group) } as i32);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm512_dpbusd_epi32(*sum, four, weights);
+                    }
+                }
+            }
+            for (r, (sums, out)) in sums.iter().zip(out.chunks_exact_mut(self.n_out)).enumerate() {
+                for (v, &sum) in sums.iter().enumerate() {
+                    let mut numbers = [0i32; LANES];
+                    // SAFETY: there is room for 16 numbers of 32 bits.
+                    unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), sum) };
+                    self.finish(&numbers, x.scale[tile * ROWS + r], panel.first + v, out, then);
+                }
+            }
+        }
+    }
+}
+
+/// Whether to use the instructions that this is for.
+#[cfg(target_arch = "x86_64")]
+fn vnni(arch: Arch) -> bool {
+    matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512vnni")
+}
+
+/// The number that goes 127 times into the greatest.
+fn scale_of(numbers: &[f32]) -> f32 {
+    let most = numbers.iter().fold(0f32, |most, x| most.max(x.abs()));
+    if most > 0.0 { most / 127.0 } else { 1.0 }
+}
+
+/// Rows of an input, rounded.
+struct Rounded {
+    groups: usize,
+    rows: usize,
+    /// Four numbers each, 128 more than they are.
+    data: Vec<u32>,
+    /// Of each row.
+    scale: Vec<f32>,
+}
+
+impl Rounded {
+    fn new(arch: Arch, x: &[f32], n_in: usize) -> Self {
+        let (groups, rows) = (n_in.div_ceil(GROUP), x.len() / n_in);
+        let mut rounded = Self { groups, rows, data: vec![0; rows * groups], scale: vec![0.0; rows] };
+        arch.dispatch(Round { x, n_in, into: &mut rounded });
+        rounded
+    }
+
+    /// The last one in place of those after it.
+    fn row(&self, row: usize) -> &[u32] {
+        &self.data[row.min(self.rows - 1) * self.groups..][..self.groups]
+    }
+}
+
+struct Round<'a> {
+    x: &'a [f32],
+    n_in: usize,
+    into: &'a mut Rounded,
+}
+
+impl WithSimd for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { x, n_in, into } = self;
+        let rows = x.chunks_exact(n_in).zip(into.data.chunks_exact_mut(into.groups)).zip(&mut into.scale);
+        for ((x, data), scale) in rows {
+            *scale = scale_of(x);
+            let inverse = 1.0 / *scale;
+            // Half away from zero would do too; this is one instruction for a vector.
+            let number = |x: f32| (x * inverse + 128.5) as u8;
+            let mut fours = x.chunks_exact(GROUP);
+            for (four, data) in fours.by_ref().zip(data.iter_mut()) {
+                *data = u32::from_ne_bytes(std::array::from_fn(|i| number(four[i])));
+            }
+            if let (rest @ [_, ..], Some(data)) = (fours.remainder(), data.last_mut()) {
+                *data = u32::from_ne_bytes(std::array::from_fn(|i| rest.get(i).map_or(0, |&x| number(x))));
+            }
+        }
+    }
+}
+
+/// A panel without instructions of its own; the compiler makes vectors of it.
+struct Portable<'a> {
+    layer: &'a Linear8,
+    x: &'a Rounded,
+    panel: Panel,
+    out: &'a mut [f32],
+    then: Then,
+}
+
+impl WithSimd for Portable<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { layer, x, panel, out, then } = self;
+        let weights = layer.weights(panel);
+        for (row, out) in out.chunks_exact_mut(layer.n_out).enumerate() {
+            for v in 0..panel.vectors {
+                let first = (panel.first + v) * LANES;
+                let mut sums = [0i32; LANES];
+                sums.copy_from_slice(&layer.start[first..first + LANES]);
+                for (four, weights) in x.row(row).iter().zip(weights.chunks_exact(panel.vectors)) {
+                    let four = four.to_ne_bytes().map(i16::from);
+                    for (sum, weights) in sums.iter_mut().zip(&weights[v].0) {
+                        for (x, weight) in four.iter().zip(weights) {
+                            *sum += i32::from(*x) * i32::from(*weight);
+                        }
+                    }
+                }
+                layer.finish(&sums, x.scale[row], panel.first + v, out, then);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::random;
+
+    /// Every number rounded by itself, and then multiplied in f64.
+    fn plain(x: &[f32], weight: &[f32], bias: f32) -> f64 {
+        let (sx, sw) = (f64::from(scale_of(x)), f64::from(scale_of(weight)));
+        let sum: f64 = x
+            .iter()
+            .zip(weight)
+            .map(|(x, w)| (f64::from(*x) / sx + 0.5).floor() * (f64::from(*w) / sw).round())
+            .sum();
+        sum * sx * sw + f64::from(bias)
+    }
+
+    #[test]
+    fn it_is_the_product_of_rounded_numbers() {
+        for arch in Arch::all() {
+            for (rows, n_in, n_out) in [(1, 1, 1), (7, 22, 17), (8, 64, 48), (19, 33, 130)] {
+                let (mut x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
+                let (bias, before) = (random(n_out, 3), random(rows * n_out, 4));
+                // Rows of very different size, and one of nothing.
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x *= [1.0, 300.0, 0.0][i / n_in % 3];
+                }
+                let layer = Linear8::new(arch, (n_in, n_out), &weight, Some(&bias));
+                let gelu = |x: f64| x / (1.0 + (-1.595_769_121_605_731 * (x + 0.044715 * x.powi(3))).exp());
+                for then in [Then::Store, Then::Gelu, Then::Add] {
+                    let mut out = before.clone();
+                    layer.run(&x, &mut out, then);
+                    for (i, &value) in out.iter().enumerate() {
+                        let (row, column) = (i / n_out, i % n_out);
+                        let x = &x[row * n_in..][..n_in];
+                        let sum = plain(x, &weight[column * n_in..][..n_in], bias[column]);
+                        let expected = match then {
+                            Then::Store => sum,
+                            Then::Gelu => gelu(sum),
+                            Then::Add => f64::from(before[i]) + sum,
+                        };
+                        // A number in the middle between two may go either way.
+                        let step =
+                            f64::from(scale_of(x) * scale_of(&weight[column * n_in..][..n_in])) * 127.0;
+                        let off = (f64::from(value) - expected).abs();
+                        assert!(
+                            off <= 1.2 * step + 1e-4 * expected.abs() + 1e-5,
+                            "{arch:?} {rows}x{n_in}x{n_out} {then:?} at {row}, {column}: {value}, not {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_greatest_numbers_do_not_overflow() {
+        for arch in Arch::all() {
+            let (n_in, n_out) = (20_000, 16);
+            let layer = Linear8::new(arch, (n_in, n_out), &vec![1.0; n_in * n_out], None);
+            let mut out = vec![0.0; n_out];
+            layer.run(&vec![-1.0; n_in], &mut out, Then::Store);
+            assert!(out.iter().all(|x| (x + n_in as f32).abs() < 1.0), "{arch:?} {out:?}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-"""Where training goes on from: its own last state, or else the weights that are shipped."""
+"""Where training goes on from: its own last state, or else a milestone, or else the weights that are shipped."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+# Weights that are further than those shipped, and not fit to ship yet.
+MILESTONES = Path(__file__).parent / "milestone"
 SHIPPED = Path(__file__).parent.parent / "builtin"
+# A state that has nothing: what is shipped is wanted.
+NOWHERE = Path("nowhere")
 FOLDERS = {"autoencoder": "vae", "transformer": "transformer"}
 
 
 def load(model: nn.Module, state: Path, name: str) -> bool:
     """Fills `model`; says whether there was anything to fill it with."""
-    file = state / f"{name}.pt"
-    shipped = SHIPPED / FOLDERS[name] / "diffusion_pytorch_model.safetensors"
-    if file.exists():
-        weights = torch.load(file)
-    elif shipped.exists():
-        weights = {key: weight.float() for key, weight in load_file(shipped).items()}
-    else:
+    further = [] if state == NOWHERE else [MILESTONES / f"{name}.safetensors"]
+    files = [state / f"{name}.pt", *further, SHIPPED / FOLDERS[name] / "diffusion_pytorch_model.safetensors"]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
         return False
-    model.load_state_dict(weights)
+    weights = torch.load(file) if file.suffix == ".pt" else load_file(file)
+    model.load_state_dict({key: weight.float() for key, weight in weights.items()})
     return True
 
 

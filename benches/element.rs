@@ -4,6 +4,7 @@
 //! `-- MINUTES FOLDER` it also leaves a frame of every 20 seconds there.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -98,10 +99,10 @@ fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
     let (pipeline, pad) = pipeline(gst::ClockTime::from_seconds(60 * minutes))?;
     let (send, frames) = std::sync::mpsc::sync_channel(0);
     let keep = folder.is_some();
-    let mut count = 0;
+    let counted = AtomicU64::new(0);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        count += 1;
-        let minute = count % (60 * RATE) == 0;
+        let count = counted.fetch_add(1, Ordering::Relaxed) + 1;
+        let minute = count.is_multiple_of(60 * RATE);
         let wanted = keep && count % (20 * RATE) == 1;
         if minute || wanted {
             let sample = info.buffer().filter(|_| wanted).zip(pad.current_caps());
@@ -121,7 +122,7 @@ fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
             let bytes = picture.buffer().ok_or("no picture")?.map_readable()?;
             std::fs::write(folder.join(format!("{:04}.png", count / RATE)), &bytes)?;
         }
-        if count % (60 * RATE) == 0 {
+        if count.is_multiple_of(60 * RATE) {
             let now = memory()?;
             let then = *first.get_or_insert(now);
             println!(

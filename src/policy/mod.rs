@@ -1,7 +1,7 @@
 //! Which prompts may pass.
 //!
 //! A policy is a TOML file of categories. Each has an action and what it is known by: phrases, and words that
-//! count only together. A prompt is [read](reading) as a person would read it, whatever letters it is written
+//! count only together. A prompt is read as a person would read it, whatever letters it is written
 //! with, and then compared word by word:
 //!
 //! ```toml

@@ -1,6 +1,6 @@
 //! Which device computes, and in which number format.
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use crate::{Error, Precision, Result};
 
@@ -62,15 +62,6 @@ pub fn resolve(precision: Precision, device: &Device) -> Result<Precision> {
             Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
         (precision, _) => Ok(precision),
-    }
-}
-
-/// What tensors are made of with `precision`.
-pub fn dtype(precision: Precision) -> DType {
-    match precision {
-        Precision::Bf16 => DType::BF16,
-        Precision::F16 => DType::F16,
-        Precision::F32 | Precision::Int8 | Precision::Auto => DType::F32,
     }
 }
 

@@ -9,6 +9,7 @@ use pulp::{Simd, WithSimd};
 use super::Arch;
 use super::gelu::gelu_each;
 use super::linear::Then;
+use super::panels::Panel;
 
 /// Columns of a vector.
 const LANES: usize = 16;
@@ -38,13 +39,6 @@ pub(crate) struct Linear8 {
 #[repr(C, align(64))]
 struct Vector([[i8; GROUP]; LANES]);
 
-#[derive(Clone, Copy, Debug)]
-struct Panel {
-    /// The first vector of columns, and how many.
-    first: usize,
-    vectors: usize,
-}
-
 impl Linear8 {
     /// `weight` is `[n_out, n_in]`.
     pub(crate) fn new(
@@ -53,24 +47,25 @@ impl Linear8 {
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Self {
-        let (vectors, groups) = (n_out.div_ceil(LANES), n_in.div_ceil(GROUP));
-        let padded = vectors * LANES;
+        let (padded, groups) = (n_out.next_multiple_of(LANES), n_in.div_ceil(GROUP));
         let column = |column: usize| weight.get(column * n_in..(column + 1) * n_in).unwrap_or_default();
         let scale: Vec<_> = (0..padded).map(|c| scale_of(column(c))).collect();
         let rounded = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
-        let start = (0..padded).map(|c| -128 * (0..n_in).map(|i| i32::from(rounded(c, i))).sum::<i32>());
-        let start = start.collect();
         let mut bias = bias.unwrap_or_default().to_vec();
         bias.resize(padded, 0.0);
-        let panels: Vec<_> =
-            (0..vectors).step_by(3).map(|first| Panel { first, vectors: (vectors - first).min(3) }).collect();
-        let mut data = Vec::with_capacity(vectors * groups);
+        let panels = Panel::cut(n_out, LANES);
+        let mut data = Vec::with_capacity(padded / LANES * groups);
+        let mut start = vec![0; padded];
         for &Panel { first, vectors } in &panels {
             for group in 0..groups {
-                data.extend((first..first + vectors).map(|vector| {
-                    let number = |lane, i| rounded(vector * LANES + lane, group * GROUP + i);
-                    Vector(std::array::from_fn(|lane| std::array::from_fn(|i| number(lane, i))))
-                }));
+                for first in (first..).step_by(LANES).take(vectors) {
+                    let number = |lane, i| rounded(first + lane, group * GROUP + i);
+                    let vector = Vector(std::array::from_fn(|lane| std::array::from_fn(|i| number(lane, i))));
+                    for (start, weights) in start[first..].iter_mut().zip(&vector.0) {
+                        *start -= 128 * weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
+                    }
+                    data.push(vector);
+                }
             }
         }
         Self { arch, n_in, n_out, panels, data, scale, bias, start }
@@ -100,14 +95,13 @@ impl Linear8 {
     }
 
     fn weights(&self, Panel { first, vectors }: Panel) -> &[Vector] {
-        let groups = self.n_in.div_ceil(GROUP);
+        let (first, groups) = (first / LANES, self.n_in.div_ceil(GROUP));
         &self.data[first * groups..(first + vectors) * groups]
     }
 
-    /// Puts the sums of one row and one vector of columns where they belong.
+    /// Puts the sums of one row and of a vector of columns, from `first` on, where they belong.
     #[inline(always)]
-    fn finish(&self, sums: &[i32; LANES], scale: f32, vector: usize, out: &mut [f32], then: Then) {
-        let first = vector * LANES;
+    fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Then) {
         let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
         let out = &mut out[first..(first + LANES).min(self.n_out)];
         for ((out, &sum), (column, bias)) in out.iter_mut().zip(sums).zip(columns) {
@@ -123,7 +117,7 @@ impl Linear8 {
 
         let weights = self.weights(panel);
         let starts: [__m512i; VECTORS] = std::array::from_fn(|v| {
-            let first = (panel.first + v) * LANES;
+            let first = panel.first + v * LANES;
             let start = &self.start[first..first + LANES];
             // SAFETY: there are 16 numbers of 32 bits.
             unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
@@ -149,7 +143,7 @@ impl Linear8 {
                     let mut numbers = [0i32; LANES];
                     // SAFETY: there is room for 16 numbers of 32 bits.
                     unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), sum) };
-                    self.finish(&numbers, x.scale[tile * ROWS + r], panel.first + v, out, then);
+                    self.finish(&numbers, x.scale[tile * ROWS + r], panel.first + v * LANES, out, then);
                 }
             }
         }
@@ -239,7 +233,7 @@ impl WithSimd for Portable<'_> {
         let weights = layer.weights(panel);
         for (row, out) in out.chunks_exact_mut(layer.n_out).enumerate() {
             for v in 0..panel.vectors {
-                let first = (panel.first + v) * LANES;
+                let first = panel.first + v * LANES;
                 let mut sums = [0i32; LANES];
                 sums.copy_from_slice(&layer.start[first..first + LANES]);
                 for (four, weights) in x.row(row).iter().zip(weights.chunks_exact(panel.vectors)) {
@@ -250,7 +244,7 @@ impl WithSimd for Portable<'_> {
                         }
                     }
                 }
-                layer.finish(&sums, x.scale[row], panel.first + v, out, then);
+                layer.finish(&sums, x.scale[row], first, out, then);
             }
         }
     }

@@ -30,6 +30,21 @@ pub(crate) struct Panel {
     pub(crate) vectors: usize,
 }
 
+impl Panel {
+    /// All of a matrix with so many columns, in vectors of `lanes`.
+    pub(crate) fn cut(columns: usize, lanes: usize) -> Vec<Self> {
+        let (mut first, mut left) = (0, columns.div_ceil(lanes));
+        let mut panels = Vec::new();
+        while left > 0 {
+            // A vector alone keeps the loads busier than the sums: four are two and two.
+            let vectors = if left == 4 { 2 } else { left.min(3) };
+            panels.push(Self { first, vectors });
+            (first, left) = (first + vectors * lanes, left - vectors);
+        }
+        panels
+    }
+}
+
 impl Panels {
     /// `weight` is asked for every row and column.
     pub(crate) fn new(
@@ -39,23 +54,18 @@ impl Panels {
         weight: impl Fn(usize, usize) -> f32,
     ) -> Self {
         let lanes = arch.dispatch(Lanes);
-        let mut left = columns.div_ceil(lanes);
-        let mut data = Vec::with_capacity(left * lanes * rows);
+        let padded_columns = columns.next_multiple_of(lanes);
         let mut padded = bias.unwrap_or_default().to_vec();
-        padded.resize(left * lanes, 0.0);
-        let mut panels = Vec::new();
-        let mut first = 0;
-        while left > 0 {
-            // A vector alone keeps the loads busier than the sums: four are two and two.
-            let vectors = if left == 4 { 2 } else { left.min(3) };
-            panels.push(Panel { first, vectors });
-            let end = first + vectors * lanes;
+        padded.resize(padded_columns, 0.0);
+        let panels = Panel::cut(columns, lanes);
+        let mut data = Vec::with_capacity(padded_columns * rows);
+        for &Panel { first, vectors } in &panels {
             for row in 0..rows {
                 data.extend(
-                    (first..end).map(|column| if column < columns { weight(row, column) } else { 0.0 }),
+                    (first..first + vectors * lanes)
+                        .map(|column| if column < columns { weight(row, column) } else { 0.0 }),
                 );
             }
-            (first, left) = (end, left - vectors);
         }
         Self { arch, rows, columns, panels, data, bias: padded }
     }

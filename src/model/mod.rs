@@ -33,9 +33,20 @@ pub enum Precision {
     Bf16,
     /// 16-bit.
     F16,
-    /// f32, but the transformer's linear layers multiply numbers of 8 bits: for a CPU. A quarter of the memory, and
-    /// faster the wider the model is.
+    /// f32, but the transformer's linear layers multiply numbers of 8 bits, which take a quarter of the memory: for
+    /// a CPU.
     Int8,
+}
+
+impl Precision {
+    /// What tensors are made of.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+            Self::F32 | Self::Int8 | Self::Auto => DType::F32,
+        }
+    }
 }
 
 /// How to open a model.
@@ -60,7 +71,6 @@ pub struct Model {
     pub(crate) info: ModelInfo,
     pub(crate) device: Device,
     precision: Precision,
-    pub(crate) dtype: DType,
     pub(crate) text: TextEncoder,
     pub(crate) transformer: WanTransformer,
     pub(crate) autoencoder: Autoencoder,
@@ -116,7 +126,7 @@ impl Model {
     }
 
     fn load(source: &Source, device: Device, precision: Precision, decoder: Decoder) -> Result<Self> {
-        let dtype = device::dtype(precision);
+        let dtype = precision.dtype();
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
         let (text, sampling) = match layout {
@@ -131,14 +141,13 @@ impl Model {
         Ok(Self {
             info,
             text,
-            transformer: WanTransformer::open(source, "transformer", precision, dtype, &device)?,
+            transformer: WanTransformer::open(source, "transformer", precision, &device)?,
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
             sampling,
             source: source.clone(),
             digest: OnceCell::new(),
             device,
             precision,
-            dtype,
         })
     }
 
@@ -158,6 +167,11 @@ impl Model {
                     .with("precision", precision.as_bytes()),
             )
         })
+    }
+
+    /// What its tensors are made of.
+    pub(crate) fn dtype(&self) -> DType {
+        self.precision.dtype()
     }
 
     /// What it is and what it can make.

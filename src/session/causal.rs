@@ -161,7 +161,7 @@ impl Causal {
         self.latent_frames += count;
 
         report.at(Phase::Decode, report.steps);
-        plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype)?, &mut self.decoder, cancel)
+        plan.model.autoencoder.decode(&latents.to_dtype(plan.model.dtype())?, &mut self.decoder, cancel)
     }
 
     /// Shows the transformer the chunk after those that it has seen: its `latents`, which are made if they are not
@@ -204,7 +204,7 @@ impl Causal {
             }
         };
         let t = self.config.context_noise;
-        let input = latents.to_dtype(plan.model.dtype)?;
+        let input = latents.to_dtype(plan.model.dtype())?;
         let transformer = &plan.model.transformer;
         transformer.cache_chunk(&input, &[t], &conditions.prompt, &mut self.caches.prompt, cancel)?;
         if let Some(negative) = &conditions.negative {
@@ -282,7 +282,7 @@ impl Causal {
             if image.is_some() {
                 each[0] = 0.0;
             }
-            let input = latents.to_dtype(plan.model.dtype)?;
+            let input = latents.to_dtype(plan.model.dtype())?;
             let prompt =
                 transformer.forward_chunk(&input, &each, &conditions.prompt, &self.caches.prompt, cancel)?;
             let negative = match &conditions.negative {

@@ -258,7 +258,7 @@ impl Plan {
             Sampling::Causal(_) => Fit::Cover,
         };
         let video = picture::to_video(image, self.size, fit, &self.model.device)?;
-        let video = video.to_dtype(self.model.dtype)?;
+        let video = video.to_dtype(self.model.dtype())?;
         Ok(Some(self.model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?))
     }
 
@@ -307,7 +307,7 @@ impl Plan {
 
     /// Of a prompt's embedding and of what not to show.
     pub fn conditions(&self, prompt: &Tensor, negative: &str, cancel: &Cancel) -> Result<Conditions> {
-        let context = |embeds: &Tensor| self.model.transformer.context(&embeds.to_dtype(self.model.dtype)?);
+        let context = |embeds: &Tensor| self.model.transformer.context(&embeds.to_dtype(self.model.dtype())?);
         // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
         let negative = (self.guidance_scale > 1.0)
             .then(|| context(&self.model.text.encode(negative, cancel)?))

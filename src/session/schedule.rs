@@ -102,9 +102,9 @@ impl Schedule {
         Some(starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
     }
 
-    /// A shot that starts with the chunk of `length` frames after the `made` ones: a take that has come, or what goes
-    /// on within one and whose time is nearer to this chunk's first frame than to that of the next. A chunk that would not be
-    /// followed by one of the same take is the last chance.
+    /// A shot that starts with the chunk of `length` frames after the `made` ones: a take that has come, or what
+    /// goes on within one and whose time is nearer to this chunk's first frame than to that of the next. A chunk
+    /// that would not be followed by one of the same take is the last chance.
     pub fn due(&mut self, made: u64, length: u64) -> Option<Placed> {
         let next = self.upcoming.front()?;
         let after = made.saturating_add(length);
@@ -112,7 +112,7 @@ impl Schedule {
             _ if next.frame <= made => true,
             true => false,
             false => {
-                let last_chance = self.next_take().is_some_and(|cut| next.frame < cut && after >= cut);
+                let last_chance = self.next_take().is_some_and(|end| next.frame < end && after >= end);
                 last_chance || (next.frame <= after && next.frame - made <= after - next.frame)
             }
         };

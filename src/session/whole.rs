@@ -43,7 +43,7 @@ impl Whole {
         };
         report.recalled = self.recalled;
         report.at(Phase::Decode, plan.steps);
-        let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype)?;
+        let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype())?;
         self.decoded += 1;
         plan.model.autoencoder.decode(&next, &mut self.decoder, cancel)
     }
@@ -94,7 +94,7 @@ fn velocity(
     cancel: &Cancel,
 ) -> Result<Tensor> {
     let transformer = &plan.model.transformer;
-    let latents = latents.to_dtype(plan.model.dtype)?;
+    let latents = latents.to_dtype(plan.model.dtype())?;
     let prompt = transformer.forward(&latents, timesteps, &conditions.prompt, cancel)?;
     let negative = conditions.negative.as_ref();
     let negative = negative.map(|c| transformer.forward(&latents, timesteps, c, cancel)).transpose()?;

@@ -43,20 +43,13 @@ pub struct KvCache {
     window: usize,
     sink: usize,
     shots: ShotMemory,
-    /// Of each frame that is remembered, which shot it is of and whether it is one of the shot's sink.
-    frames: Vec<Remembered>,
+    /// Which shot each frame that is remembered is of.
+    frames: Vec<u64>,
+    /// That of the frames that come next.
     shot: u64,
-    /// Frames of the shot's sink that are still to come.
-    pin: usize,
     pub(super) blocks: Vec<KeyValue>,
     /// The same as [`packed`](super::packed) blocks read them, once they have.
     pub(super) packed: OnceLock<Vec<Memory>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Remembered {
-    shot: u64,
-    pinned: bool,
 }
 
 impl KvCache {
@@ -68,7 +61,6 @@ impl KvCache {
             shots: config.shots.unwrap_or(ShotMemory { sink: 0, offset: 0 }),
             frames: Vec::new(),
             shot: 0,
-            pin: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
         }
@@ -82,24 +74,25 @@ impl KvCache {
     /// The next chunk is the first of another shot: its sink takes the place of that of the shot before.
     pub fn begin_shot(&mut self) {
         self.shot += 1;
-        self.pin = self.shots.sink;
-        self.frames.iter_mut().for_each(|frame| frame.pinned = false);
     }
 
     /// Where in time the frames that are remembered stand, and after them `more` new ones.
     pub(super) fn positions(&self, more: usize) -> Vec<usize> {
-        let shots = self.frames.iter().map(|frame| frame.shot).chain(std::iter::repeat_n(self.shot, more));
-        let mut before = None;
-        let mut next = 0;
-        shots
+        let (mut before, mut next) = (None, 0usize);
+        self.shots_with(more)
             .map(|shot| {
                 // Only cuts between frames that are still remembered, or the table would run out.
                 let cut = before.replace(shot).is_some_and(|before| before != shot);
-                let position = next + if cut { self.shots.offset } else { 0 };
-                next = position + 1;
+                let position = next.saturating_add(if cut { self.shots.offset } else { 0 });
+                next = position.saturating_add(1);
                 position
             })
             .collect()
+    }
+
+    /// Which shot each frame is of, and after those that are remembered `more` new ones.
+    fn shots_with(&self, more: usize) -> impl Iterator<Item = u64> {
+        self.frames.iter().copied().chain(std::iter::repeat_n(self.shot, more))
     }
 
     /// Forgets everything, as at a cut.
@@ -141,12 +134,14 @@ impl KvCache {
     /// Adds `frames` frames, of which `blocks` holds every block's keys and values, and forgets the oldest beyond
     /// the window that are in no sink.
     pub(super) fn append(&mut self, frames: usize, blocks: Vec<KeyValue>) -> Result<()> {
-        let new = (0..frames).map(|i| Remembered { shot: self.shot, pinned: i < self.pin });
-        let all: Vec<_> = self.frames.iter().copied().chain(new).collect();
+        let all: Vec<_> = self.shots_with(frames).collect();
+        // Of the first shot nothing is remembered but by the sink of all.
+        let first = all.iter().position(|&shot| shot == self.shot && shot > 0).unwrap_or(all.len());
+        let shot_sink = first..first.saturating_add(self.shots.sink);
         let mut forget = all.len().saturating_sub(self.sink + self.window);
         let kept: Vec<_> = (0..all.len())
             .filter(|&i| {
-                let forgotten = forget > 0 && i >= self.sink && !all[i].pinned;
+                let forgotten = forget > 0 && i >= self.sink && !shot_sink.contains(&i);
                 forget -= usize::from(forgotten);
                 !forgotten
             })
@@ -168,7 +163,6 @@ impl KvCache {
             .collect::<Result<Option<Vec<_>>>>()?;
         // Only now, so that an error leaves everything as it was.
         self.frames = kept.into_iter().map(|i| all[i]).collect();
-        self.pin = self.pin.saturating_sub(frames);
         self.blocks = blocks.unwrap_or_default();
         self.packed = OnceLock::new();
         Ok(())
@@ -212,5 +206,14 @@ mod tests {
         append(&mut cache, 10..12);
         assert_eq!(remembered(&cache), [0., 1., 8., 9., 10., 11.], "the first shot's is let go");
         assert_eq!(cache.positions(1), [0, 1, 10, 11, 20, 21, 22]);
+    }
+
+    #[test]
+    fn a_cut_of_any_length_is_a_position() {
+        let shots = Some(ShotMemory { sink: 0, offset: usize::MAX });
+        let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 4, sink: 0, shots });
+        append(&mut cache, 0..1);
+        cache.begin_shot();
+        assert_eq!(cache.positions(2), [0, usize::MAX, usize::MAX]);
     }
 }

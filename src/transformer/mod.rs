@@ -78,17 +78,11 @@ impl WanTransformer {
     ///
     /// # Errors
     /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
-    pub fn open(
-        source: &Source,
-        folder: &str,
-        precision: Precision,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn open(source: &Source, folder: &str, precision: Precision, device: &Device) -> Result<Self> {
         let path = format!("{folder}/config.json");
         let config: Config = source.json(&path)?;
         config.check().map_err(|e| source.invalid(&path, e))?;
-        let weights = source.weights(folder, "diffusion_pytorch_model", dtype, device)?;
+        let weights = source.weights(folder, "diffusion_pytorch_model", precision.dtype(), device)?;
         Self::load(weights, &config, precision).map_err(|e| source.unfit(folder, e))
     }
 

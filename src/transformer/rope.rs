@@ -45,7 +45,7 @@ impl Rope {
         columns: usize,
         device: &Device,
     ) -> Result<Rotation> {
-        let length = times.last().map_or(0, |last| last + 1);
+        let length = times.last().map_or(0, |last| last.saturating_add(1));
         for (length, name) in
             [(length, "latent frames"), (rows, "rows of tokens"), (columns, "columns of tokens")]
         {

@@ -1,8 +1,7 @@
 //! Schedules and steps against diffusers' and Self-Forcing's (`make_schedulers.py`).
 
-use candle_core::{DType, Device, Tensor};
-use soragen::Cancel;
-use soragen::Precision;
+use candle_core::{Device, Tensor};
+use soragen::{Cancel, Precision};
 use soragen::checkpoint::Source;
 use soragen::scheduler::{Scheduler, SchedulerConfig};
 use soragen::transformer::WanTransformer;
@@ -55,8 +54,7 @@ fn schedules_and_steps_equal_the_reference() {
 fn a_pipeline_is_sampled_as_in_diffusers() {
     for name in PIPELINES {
         let Pipeline { source, expected, request } = Pipeline::open(name);
-        let transformer =
-            WanTransformer::open(&source, "transformer", Precision::F32, DType::F32, &Device::Cpu).unwrap();
+        let transformer = WanTransformer::open(&source, "transformer", Precision::F32, &Device::Cpu).unwrap();
         let context = |name| expected.get(name).map(|embeds| transformer.context(embeds).unwrap());
         let (prompt, negative) = (context("prompt_embeds").unwrap(), context("negative_prompt_embeds"));
         let guidance = request["guidance"].as_f64().unwrap();

@@ -61,10 +61,9 @@ impl Frames {
             return Ok(gst::FlowSuccess::Ok);
         };
         let end = buffer.duration().map(|duration| start + Duration::from(duration));
+        state.next = Some(start);
+        self.changed.notify_all();
         while state.current.is_some() && start > state.texts && !state.texts_ended && !state.flushing {
-            if state.next.replace(start) != Some(start) {
-                self.changed.notify_all();
-            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.next = None;
@@ -79,15 +78,13 @@ impl Frames {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// The frame that is shown at `time`, or else the one that comes next; waits for it. `None`: there is none any
-    /// more.
+    /// The frame that is shown at `time`, to which the texts have come, or else the one that comes next; waits for
+    /// it. `None`: there is none any more.
     ///
     /// # Errors
     /// [`gst::FlowError::Flushing`], and [`gst::FlowError::NotNegotiated`] for a frame that does not become RGB.
     pub fn at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
         let mut state = self.state();
-        state.texts = state.texts.max(time);
-        self.changed.notify_all();
         loop {
             if state.flushing {
                 return Err(gst::FlowError::Flushing);
@@ -108,7 +105,7 @@ impl Frames {
         picture(buffer, &info).map(Some).ok_or(gst::FlowError::NotNegotiated)
     }
 
-    /// No text starts before `time` any more.
+    /// The texts have come as far as `time`.
     pub fn advance(&self, time: Duration) {
         self.change(|state| state.texts = state.texts.max(time));
     }

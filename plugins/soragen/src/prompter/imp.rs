@@ -61,11 +61,11 @@ impl SoraPrompt {
         let first = !std::mem::replace(&mut text.any, true);
         drop(text);
         gst::debug!(CAT, imp = self, "{start:?}: {transition:?} {prompt:?}");
+        self.frames.advance(start);
         let image = match first || transition == Transition::Cut {
             true => self.image_at(start)?,
             false => None,
         };
-        self.frames.advance(start);
         let start = if first { Duration::ZERO } else { start };
         self.source.add_shot(Shot { start, prompt, seed: None, image, transition });
         Ok(gst::FlowSuccess::Ok)

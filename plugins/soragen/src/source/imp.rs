@@ -255,8 +255,10 @@ impl SoraGen {
         let running_time = segment.to_running_time(start);
         let now = element.current_running_time().map_or(due.start, gst::ClockTime::nseconds);
         let jitter = now as i64 - running_time.map_or(due.start, gst::ClockTime::nseconds) as i64;
-        // At which share of its speed the model keeps up, as far as is known.
-        let proportion = (due.offset + 1) as f64 / (due.offset + 1).saturating_sub(late).max(1) as f64;
+        // At a lower frame rate than before there may have been fewer frames than late ones.
+        let (frames, shown) = (due.offset + 1, (due.offset + 1).saturating_sub(late));
+        // How many times as fast the model would have to be.
+        let proportion = frames as f64 / shown.max(1) as f64;
         let message = gst::message::Qos::builder(true)
             .src(&*element)
             .running_time(running_time)
@@ -264,10 +266,7 @@ impl SoraGen {
             .timestamp(start)
             .duration(gst::ClockTime::from_nseconds(due.end - due.start))
             .values(jitter, proportion, 1_000_000)
-            .stats(
-                gst::format::Default::from_u64(due.offset + 1 - late),
-                gst::format::Default::from_u64(late),
-            )
+            .stats(gst::format::Default::from_u64(shown), gst::format::Default::from_u64(late))
             .build();
         let _ = element.post_message(message);
     }

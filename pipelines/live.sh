@@ -3,12 +3,11 @@
 # pipelines/live.sh [PROMPT [HOST [PORT [PROPERTY=VALUE ...]]]]
 # Watch it with: gst-launch-1.0 playbin3 uri=udp://127.0.0.1:5000
 set -eu
+. "$(dirname "$0")/common.sh"
 prompt=${1:-a whale swims under water}
 host=${2:-127.0.0.1}
 port=${3:-5000}
 shift $(($# > 3 ? 3 : $#))
-root=$(cd "$(dirname "$0")/.." && pwd)
 
-export GST_PLUGIN_PATH="${SORAGEN_PLUGINS:-$root/target/release}${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 exec gst-launch-1.0 -e soragen is-live=true prompt="$prompt" "$@" ! queue ! x264enc tune=zerolatency ! \
     mpegtsmux ! udpsink host="$host" port="$port"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -122,11 +123,21 @@ class Clip:
         return view * (1 - sprite[..., 3:]) + sprite[..., :3]
 
 
+def choose(rng: Rng, options: tuple[str, ...]) -> str:
+    return str(options[rng.integers(len(options))])
+
+
+def action(rng: Rng, subject: Subject, motion: str, direction: int) -> str:
+    """A verb for what `subject` does, now and then with where to."""
+    way = ""
+    if rng.random() < 0.5:
+        way = " to the left" if direction < 0 else " to the right"
+    return choose(rng, MOTIONS[motion].get(subject.element) or MOTIONS[motion]["*"]).format(dir=way)
+
+
 def caption(rng: Rng, subject: Subject, motion: str, direction: int, scene: Scene) -> str:
     """In varied words; sometimes without the motion, the colour or the place."""
-
-    def pick(options: tuple[str, ...]) -> str:
-        return str(options[rng.integers(len(options))])
+    pick = partial(choose, rng)
 
     name = pick(subject.names)
     if subject.colour not in name and rng.random() < 0.4:
@@ -134,11 +145,7 @@ def caption(rng: Rng, subject: Subject, motion: str, direction: int, scene: Scen
     if rng.random() < 0.15:
         name = f"{pick(('big', 'large', 'little', 'small', 'cute', 'funny'))} {name}"
     article = pick(("a", "a", "the", "one")) if name[0] not in "aeiou" else pick(("an", "an", "the", "one"))
-    verbs = MOTIONS[motion].get(subject.element) or MOTIONS[motion]["*"]
-    way = ""
-    if rng.random() < 0.5:
-        way = " to the left" if direction < 0 else " to the right"
-    verb = pick(verbs).format(dir=way)
+    verb = action(rng, subject, motion, direction)
     place = pick(scene.phrases)
     form = rng.random()
     if form < 0.55:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import autoencoder
 import sample
 import transformer
-from checkpoint import SHIPPED, load
+from checkpoint import NOWHERE, SHIPPED, load
 from text import MAX_TOKENS, TextEncoder
 from train_transformer import LOOK_AT
 
@@ -30,8 +30,8 @@ def main() -> None:
     args = parser.parse_args()
     settings = json.loads((SHIPPED / "soragen.json").read_text())
     model, vae = transformer.Transformer().eval(), autoencoder.Autoencoder().eval()
-    load(model, Path("nowhere"), "transformer")
-    load(vae, Path("nowhere"), "autoencoder")
+    load(model, NOWHERE, "transformer")
+    load(vae, NOWHERE, "autoencoder")
     features = TextEncoder().many([*LOOK_AT, ""])
 
     def text(prompt: str) -> torch.Tensor:

@@ -24,8 +24,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import autoencoder
-from checkpoint import load
-from clips import FRAME_RATE, MOTIONS, Clip
+from checkpoint import NOWHERE, load
+from clips import FRAME_RATE, MOTIONS, Clip, action, choose
 from encode import HELD_OUT
 from scenes import SCENES
 from sprites import SUBJECTS
@@ -138,13 +138,11 @@ def prompts(icons: Path, count: int) -> list[tuple[str, list[int]]]:
     rng, made = np.random.default_rng(12), []
     while len(made) < count:
         clip = Clip(rng, icons) if len(made) % 2 else unseen(rng, icons)
-        subject, spec = clip.spec.subject, clip.spec
-        verbs = MOTIONS[spec.motion].get(subject.element) or MOTIONS[spec.motion]["*"]
-        way = " to the left" if spec.direction < 0 else " to the right"
-        name = str(rng.choice(subject.names))
-        words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": str(rng.choice(clip.scene.phrases))}
-        words["verb"] = str(rng.choice(verbs)).format(dir=way if rng.random() < 0.5 else "")
-        made.append((str(rng.choice(FORMS)).format(**words), label(clip)))
+        spec = clip.spec
+        name = choose(rng, spec.subject.names)
+        words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": choose(rng, clip.scene.phrases)}
+        words["verb"] = action(rng, spec.subject, spec.motion, spec.direction)
+        made.append((choose(rng, FORMS).format(**words), label(clip)))
     return made
 
 
@@ -173,7 +171,7 @@ def judge(args: argparse.Namespace) -> None:
     labels = np.array([label for _, label in asked])
     made = right(model, videos, labels)
     vae = autoencoder.Autoencoder().eval()
-    load(vae, Path("nowhere"), "autoencoder")
+    load(vae, NOWHERE, "autoencoder")
     rng, real, real_labels = np.random.default_rng(13), [], []
     for _ in range(args.ceiling):
         clip = Clip(rng, args.icons)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-MAX_TOKENS = 64
-WIDTH = 384
+from transformer import MAX_TOKENS
+from transformer import TEXT_DIM as WIDTH
 
 
 def folder() -> Path:

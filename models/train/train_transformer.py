@@ -31,8 +31,8 @@ from checkpoint import load, save
 from muon import Muon
 from parallel import agreed_time, average_gradients
 from sheet import sheet
-from text import MAX_TOKENS, WIDTH, kept
-from transformer import WINDOW, Transformer
+from text import kept
+from transformer import MAX_TOKENS, TEXT_DIM, WINDOW, Transformer
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
@@ -65,10 +65,10 @@ class Data:
         return cls(latents, captions, features)
 
     def text(self, prompts: list[str]) -> Tensor:
-        """f32 [N, S, WIDTH], zero after each prompt's last token; S is one more than the longest has, so that the last
+        """f32 [N, S, TEXT_DIM], zero after each prompt's last token; S is one more than the longest has, so that the last
         row stands for all that are left away."""
         longest = max(len(self.features[prompt]) for prompt in prompts)
-        out = np.zeros((len(prompts), min(longest + 1, MAX_TOKENS), WIDTH), np.float32)
+        out = np.zeros((len(prompts), min(longest + 1, MAX_TOKENS), TEXT_DIM), np.float32)
         for row, prompt in zip(out, prompts):
             hidden = self.features[prompt]
             row[: len(hidden)] = hidden
@@ -181,8 +181,9 @@ def main() -> None:
         rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
-        still = args.kind == "clips" and step % 2
-        loss = loss_of(model, *(stills.batch(rng, 32, drop) if still else data.batch(rng, batch, drop)), teacher, data.text([""]))
+        still = args.kind == "clips" and step % 2 == 1
+        sample_of, size = (stills, 32) if still else (data, batch)
+        loss = loss_of(model, *sample_of.batch(rng, size, drop), teacher, data.text([""]))
         model.zero_grad()
         loss.backward()
         norm = average_gradients(model, most=1.0)

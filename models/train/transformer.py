@@ -101,7 +101,7 @@ def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
     return torch.cat(seen, 2)
 
 
-def padding(features: Tensor) -> Tensor | None:
+def padding(features: Tensor) -> Tensor:
     """What the last row of features `[B, S, TEXT_DIM]` weighs in attention: it stands for all rows up to `MAX_TOKENS`."""
     bias = torch.zeros(features.shape[1])
     bias[-1] = math.log(1 + MAX_TOKENS - features.shape[1])

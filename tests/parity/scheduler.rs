@@ -1,10 +1,10 @@
 //! Schedules and steps against diffusers' and Self-Forcing's (`make_schedulers.py`).
 
 use candle_core::{Device, Tensor};
-use soragen::{Cancel, Precision};
 use soragen::checkpoint::Source;
 use soragen::scheduler::{Scheduler, SchedulerConfig};
 use soragen::transformer::WanTransformer;
+use soragen::{Cancel, Precision};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, values};
 
 fn read(config: &serde_json::Value) -> soragen::Result<SchedulerConfig> {

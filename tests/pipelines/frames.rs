@@ -3,13 +3,9 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::json;
 
-use crate::support::{init, samples, tiny};
+use crate::support::{init, pixels, samples, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
-
-fn pixels(sample: &gst::Sample) -> Vec<u8> {
-    sample.buffer().unwrap().map_readable().unwrap().to_vec()
-}
 
 fn times(samples: &[gst::Sample]) -> Vec<(u64, u64)> {
     let time = |t: Option<gst::ClockTime>| t.unwrap().nseconds();

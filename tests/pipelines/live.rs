@@ -3,17 +3,15 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
-use crate::support::init;
+use crate::support::{parse, pixels, shots};
 
 /// A live source of `arguments` under a clock that stands still until it is told otherwise.
 fn live(arguments: &str) -> (gst::Pipeline, gst_check::TestClock, gst::Element) {
-    init();
-    let description = format!(
+    let pipeline = parse(&format!(
         "soragen name=source is-live=true model=\"{}\" prompt=\"the red fox\" {arguments} ! video/x-raw,format=RGB ! \
          appsink name=sink sync=false",
         path("miniature").display()
-    );
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    ));
     let clock = gst_check::TestClock::new();
     pipeline.use_clock(Some(&clock));
     let source = pipeline.by_name("source").unwrap();
@@ -23,10 +21,6 @@ fn live(arguments: &str) -> (gst::Pipeline, gst_check::TestClock, gst::Element) 
 fn frames(pipeline: &gst::Pipeline) -> Vec<gst::Sample> {
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     std::iter::from_fn(|| sink.pull_sample().ok()).collect()
-}
-
-fn pixels(sample: &gst::Sample) -> Vec<u8> {
-    sample.buffer().unwrap().map_readable().unwrap().to_vec()
 }
 
 #[test]
@@ -103,9 +97,7 @@ fn a_storyboard_is_cut_at_its_frame() {
     let (pipeline, _clock, _) = live(&format!("{storyboard} num-buffers=32"));
     pipeline.set_state(gst::State::Playing).unwrap();
     let made: Vec<_> = frames(&pipeline).iter().map(pixels).collect();
-    let bus = pipeline.bus().unwrap();
-    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
-    let starts: Vec<u64> = shots.map(|message| message.structure().unwrap().get("frame").unwrap()).collect();
+    let starts = shots(&pipeline.bus().unwrap(), "frame");
     pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(starts, [0, 5, 16]);
     let model = path("miniature");

@@ -3,22 +3,13 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
-use crate::support::{init, samples};
+use crate::support::{parse, pictures, samples};
 
 const FILM: &str = "1\n00:00:00,100 --> 00:00:00,400\nthe <i>red</i> fox\n\n2\n00:00:00,500 --> 00:00:01,000\na blue\nbird\n\n\
                     3\n00:00:01,000 --> 00:00:02,000\n(cut) the green cat &amp; snow\n";
 
-fn pixels(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
-    samples.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
-}
-
 fn appsrc(pipeline: &gst::Pipeline, name: &str) -> gst_app::AppSrc {
     pipeline.by_name(name).unwrap().downcast().unwrap()
-}
-
-fn parse(description: &str) -> gst::Pipeline {
-    init();
-    gst::parse::launch(description).unwrap().downcast().unwrap()
 }
 
 /// Something that is shown or said from `start` to `until`, in milliseconds.
@@ -48,7 +39,7 @@ fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
     let times =
         |samples: &[gst::Sample]| samples.iter().map(|s| s.buffer().unwrap().pts()).collect::<Vec<_>>();
     assert_eq!(times(&texts), times(&board));
-    assert!(pixels(&texts) == pixels(&board));
+    assert!(pictures(&texts) == pictures(&board));
 }
 
 #[test]
@@ -77,7 +68,7 @@ fn frames_leave_as_soon_as_it_is_known_what_they_show() {
         model()
     ));
     assert_eq!(made.len(), 56);
-    assert!(pixels(&made) == pixels(&board));
+    assert!(pictures(&made) == pictures(&board));
 }
 
 #[test]
@@ -155,7 +146,7 @@ fn a_shot_starts_from_what_the_video_shows_at_its_time() {
     let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
     pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(made.len(), 24);
-    assert!(pixels(&made) == pixels(&board));
+    assert!(pictures(&made) == pictures(&board));
 }
 
 #[test]
@@ -170,7 +161,7 @@ fn a_video_that_never_comes_keeps_nobody_waiting() {
     text.end_of_stream().unwrap();
     video.end_of_stream().unwrap();
     let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
-    assert!(pixels(&made) == pixels(&plain), "from noise");
+    assert!(pictures(&made) == pictures(&plain), "from noise");
 
     pipeline.set_state(gst::State::Ready).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();

@@ -91,18 +91,15 @@ fn a_live_stream_arrives() {
     assert!(packet[..length].chunks(188).all(|packet| packet[0] == b'G'));
 }
 
-/// A sheet of one colour.
-fn picture(folder: &Path, colour: [u8; 3]) -> String {
-    let file = folder.join("picture.png");
-    image::RgbImage::from_pixel(48, 16, image::Rgb(colour)).save(&file).unwrap();
-    file.to_string_lossy().into()
-}
-
 #[test]
 fn a_picture_becomes_a_video() {
     let folder = tempfile::tempdir().unwrap();
-    let (picture, out) = (picture(folder.path(), [200, 30, 20]), folder.path().join("video.mp4"));
-    run("picture.sh", &[&picture, "the red fox", &out.to_string_lossy(), &model(), "duration=1000000000"]);
+    let (picture, out) = (folder.path().join("picture.png"), folder.path().join("video.mp4"));
+    image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20])).save(&picture).unwrap();
+    run(
+        "picture.sh",
+        &[&picture.to_string_lossy(), "the red fox", &out.to_string_lossy(), &model(), "duration=1000000000"],
+    );
     assert_eq!(frames(&out).0, 16);
 }
 

@@ -3,16 +3,12 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
-use crate::support::{init, samples};
+use crate::support::{init, parse, pictures, samples, shots};
 
 const FILM: &str = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
 
 fn source(arguments: &str) -> String {
     format!("soragen watermark=false model=\"{}\" {arguments}", path("miniature").display())
-}
-
-fn pixels(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
-    samples.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
 }
 
 /// What goes over a pad: buffers by their time, and the events of shots and key frames.
@@ -25,8 +21,7 @@ enum Item {
 
 /// Runs `description` to its end and returns what leaves the element `source`, and the messages about shots.
 fn flow(description: &str) -> (Vec<Item>, Vec<gst::Structure>) {
-    init();
-    let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(description);
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
     let items = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -103,7 +98,7 @@ fn every_shot_is_announced_before_its_first_frame() {
 #[test]
 fn a_file_an_address_and_a_line_make_the_same_frames() {
     init();
-    let line = pixels(&samples(&source(&format!("storyboard=\"{FILM}\""))));
+    let line = pictures(&samples(&source(&format!("storyboard=\"{FILM}\""))));
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in [
         (
@@ -119,7 +114,7 @@ fn a_file_an_address_and_a_line_make_the_same_frames() {
     ] {
         let file = folder.path().join(name);
         std::fs::write(&file, text).unwrap();
-        let made = pixels(&samples(&source(&format!("storyboard=\"{}\"", file.display()))));
+        let made = pictures(&samples(&source(&format!("storyboard=\"{}\"", file.display()))));
         assert!(made == line, "{name}");
     }
     // An address can say it too, and no file.
@@ -136,11 +131,10 @@ fn a_file_an_address_and_a_line_make_the_same_frames() {
 #[test]
 fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
     let description = source(&format!("storyboard=\"{FILM}\""));
-    let all = pixels(&samples(&description));
+    let all = pictures(&samples(&description));
     assert_eq!(all.len(), 32);
 
-    let pipeline = gst::parse::launch(&format!("{description} ! appsink name=sink sync=false")).unwrap();
-    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&format!("{description} ! appsink name=sink sync=false"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     let duration = || pipeline.query_duration::<gst::ClockTime>();
     pipeline.set_state(gst::State::Paused).unwrap();
@@ -154,9 +148,7 @@ fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
         pipeline.seek(rate, flags, gst::SeekType::Set, time(start), gst::SeekType::Set, time(stop)).unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
         let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
-        let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
-        let shots = shots.map(|message| message.structure().unwrap().get::<u64>("index").unwrap());
-        (pixels(&made), shots.collect::<Vec<_>>())
+        (pictures(&made), shots(&bus, "index"))
     };
     let (frames, shots) = seek(1.0, 750, 1500);
     assert!(frames == all[12..24]);
@@ -171,23 +163,20 @@ fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
 fn a_new_prompt_is_in_the_chunk_that_is_announced() {
     init();
     // What the engine makes of a prompt that changes at frame 13.
-    let written = pixels(&samples(&source(
+    let written = pictures(&samples(&source(
         "storyboard=\"0:00 the red fox | 0:00.8125 a blue bird | 0:01.8125\" ! video/x-raw,format=RGB",
     )));
     let description = source("prompt=\"the red fox\" duration=1812500000 ! video/x-raw,format=RGB");
-    let pipeline = gst::parse::launch(&format!("{description} ! appsink name=sink sync=false max-buffers=1"));
-    let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&format!("{description} ! appsink name=sink sync=false max-buffers=1"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let mut made = vec![sink.pull_sample().unwrap()];
     source.set_property("prompt", "a blue bird");
     made.extend(std::iter::from_fn(|| sink.pull_sample().ok()));
-    let bus = pipeline.bus().unwrap();
-    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
-    let frames: Vec<u64> = shots.map(|message| message.structure().unwrap().get("frame").unwrap()).collect();
+    let frames = shots(&pipeline.bus().unwrap(), "frame");
     pipeline.set_state(gst::State::Null).unwrap();
-    let made = pixels(&made);
+    let made = pictures(&made);
     // The worker is a chunk ahead of what was taken, and may be in the middle of another.
     assert!(frames == [0, 5] || frames == [0, 13], "{frames:?}");
     let changed = frames[1] as usize;
@@ -195,7 +184,7 @@ fn a_new_prompt_is_in_the_chunk_that_is_announced() {
     if changed == 13 {
         assert!(made == written);
     }
-    assert_ne!(made, pixels(&samples(&description)));
+    assert_ne!(made, pictures(&samples(&description)));
 }
 
 #[test]

@@ -21,11 +21,31 @@ pub fn tiny(name: &str) -> String {
     format!("soragen model=\"{}\" prompt=\"a red fox\" steps=2 watermark=false", folder.display())
 }
 
+/// The pipeline of `description`, with the element known.
+pub fn parse(description: &str) -> gst::Pipeline {
+    init();
+    gst::parse::launch(description).unwrap().downcast().unwrap()
+}
+
+/// The bytes of a frame.
+pub fn pixels(sample: &gst::Sample) -> Vec<u8> {
+    sample.buffer().unwrap().map_readable().unwrap().to_vec()
+}
+
+/// The bytes of every frame.
+pub fn pictures(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
+    samples.iter().map(pixels).collect()
+}
+
+/// What the messages about shots that wait on `bus` say of `field`; nothing else is left there.
+pub fn shots(bus: &gst::Bus, field: &str) -> Vec<u64> {
+    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+    shots.map(|message| message.structure().unwrap().get(field).unwrap()).collect()
+}
+
 /// What a pipeline of `description` and an appsink gives until its end.
 pub fn samples(description: &str) -> Vec<gst::Sample> {
-    init();
-    let pipeline = gst::parse::launch(&format!("{description} ! appsink name=sink sync=false")).unwrap();
-    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&format!("{description} ! appsink name=sink sync=false"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let samples = std::iter::from_fn(|| sink.pull_sample().ok()).collect();

@@ -59,14 +59,15 @@ CASES = {
         "shots": [shot(0, PROMPT)],
     },
     "image_apart": {"frames": 12, "shots": [shot(0, PROMPT), shot(6, OTHER, "cut", image=True)]},
-    # Over two cuts, with another prompt between them and one that nothing remembers, which is at its frame.
+    # Over two cuts, with so long a shot between them that only its sink is left of its beginning, and over one to an
+    # image, which is at its frame.
     "shot_memory": {
-        "frames": 51,
+        "frames": 57,
         "causal": {**FEW, "image": "within", "window": 4, "shots": {"sink": 2, "offset": 3, "prompt_prefix": "in the sea "}},
         "guidance_scale": 1.0,
         "shots": [
-            shot(0, PROMPT), shot(12, OTHER, "cut", seed=9), shot(23, THIRD), shot(28, PROMPT, "cut"),
-            shot(40, OTHER, "cut", image=True), shot(46, THIRD, "cut"),
+            shot(0, PROMPT), shot(12, OTHER, "cut", seed=9), shot(23, THIRD), shot(36, PROMPT, "cut"),
+            shot(45, OTHER, "cut", image=True), shot(52, THIRD, "cut"),
         ],
     },
     "image_within": {

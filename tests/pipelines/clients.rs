@@ -5,16 +5,23 @@ use std::process::Command;
 
 use crate::support::init;
 
-/// `program` with the plugin that was built for this test.
-fn run(program: &str, args: &[&str]) {
+/// A folder with the plugin that was built for this test, and nothing else.
+pub fn plugin() -> (tempfile::TempDir, PathBuf) {
     // Beside it are libraries that are no plugins.
     let name = "libgstsoragen.so";
     let folder = tempfile::tempdir().unwrap();
     let built = std::env::current_exe().unwrap().with_file_name(name);
     std::os::unix::fs::symlink(built, folder.path().join(name)).unwrap();
+    let path = folder.path().to_owned();
+    (folder, path)
+}
+
+/// `program` with the plugin that was built for this test.
+fn run(program: &str, args: &[&str]) {
+    let (_folder, path) = plugin();
     let output = Command::new(program)
         .args(args)
-        .env("GST_PLUGIN_PATH", folder.path())
+        .env("GST_PLUGIN_PATH", path)
         .output()
         .unwrap_or_else(|e| panic!("{program}: {e}; scripts/setup.sh installs it"));
     let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).join("\n");

@@ -9,7 +9,10 @@ use soragen_tests::fixtures::path;
 pub fn init() {
     static INIT: Once = Once::new();
     INIT.call_once(|| {
+        use gst::glib::LogLevels;
         gst::init().unwrap();
+        // Whatever GLib finds wrong ends the test.
+        gst::glib::log_set_always_fatal(LogLevels::LEVEL_ERROR | LogLevels::LEVEL_CRITICAL);
         gstsoragen::plugin_register_static().unwrap();
         gstsoraprovenance::plugin_register_static().unwrap();
     });

@@ -107,7 +107,11 @@ struct State {
     flushing: bool,
     /// Nobody wants anything any more.
     quit: bool,
+    /// Nobody wants any more frames than there are.
+    stopped: bool,
     size: Option<Size>,
+    /// In place of the request's.
+    seed: Option<u64>,
     /// Stops what the worker is doing; a new one for every session.
     cancel: Cancel,
     /// The session has to be started over.
@@ -149,6 +153,7 @@ impl State {
     fn start_over(&mut self) {
         self.cancel.cancel();
         self.restart = true;
+        self.stopped = false;
         self.first = 0;
         self.frames.clear();
         self.chunk = 0;
@@ -227,6 +232,32 @@ impl Generator {
                 state.end = Some(0);
             }
         }
+        self.0.changed.notify_all();
+    }
+
+    /// Makes no more frames than there are, until [`resume`](Self::resume).
+    pub fn end_here(&self) {
+        let mut state = self.0.lock();
+        state.cancel.cancel();
+        state.stopped = true;
+        state.end = Some(state.made());
+        self.0.changed.notify_all();
+    }
+
+    /// Makes the frames that [`end_here`](Self::end_here) has kept from being made.
+    pub fn resume(&self) {
+        let mut state = self.0.lock();
+        if state.stopped {
+            state.start_over();
+            self.0.changed.notify_all();
+        }
+    }
+
+    /// Makes everything anew, with another seed.
+    pub fn regenerate(&self, seed: u64) {
+        let mut state = self.0.lock();
+        state.seed = Some(seed);
+        state.start_over();
         self.0.changed.notify_all();
     }
 
@@ -338,8 +369,12 @@ impl<R: FnMut(Report)> Worker<R> {
         };
         while let Some((size, cancel)) = self.next_session() {
             let mut request = Request { size: Some(size), ..job.request.clone() };
-            if let Some(coming) = &self.shared.lock().coming {
-                request.shots = coming.shots.clone();
+            {
+                let state = self.shared.lock();
+                request.seed = state.seed.unwrap_or(request.seed);
+                if let Some(coming) = &state.coming {
+                    request.shots = coming.shots.clone();
+                }
             }
             let shots = request.shots.len();
             let session = match &job.cache {
@@ -376,7 +411,7 @@ impl<R: FnMut(Report)> Worker<R> {
                 return None;
             }
             let any = state.coming.as_ref().is_none_or(|coming| !coming.shots.is_empty());
-            if let Some(size) = state.size.filter(|_| any) {
+            if let Some(size) = state.size.filter(|_| any && !state.stopped) {
                 state.restart = false;
                 state.cancel = Cancel::new();
                 return Some((size, state.cancel.clone()));

@@ -17,6 +17,7 @@ use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
 use super::paint;
 use super::settings::{self, Settings};
 use super::tags;
+use super::timecode;
 use super::timeline;
 use super::uri::{self, Address};
 
@@ -39,6 +40,10 @@ struct Running {
     origin: u64,
     next: u64,
     live: Option<Live>,
+    /// Of the first frame, if there are time codes.
+    timecode: Option<gst_video::ValidVideoTimeCode>,
+    /// A seed that the video is made anew with, from the seek on that is under way.
+    again: Option<u64>,
     /// What the last frame showed.
     shot: Option<Arc<Shown>>,
     /// What is still to be said of the stream.
@@ -122,6 +127,33 @@ impl SoraGen {
         let _ = self.obj().post_message(gst::message::DurationChanged::builder().src(&*self.obj()).build());
     }
 
+    /// Makes no more frames: the stream ends after those that are made.
+    fn cancel(&self) {
+        if let Some(running) = lock(&self.running).as_ref() {
+            running.generator.end_here();
+        }
+    }
+
+    /// Makes the video anew with the next seed, from its beginning on; says whether that can be.
+    fn regenerate(&self) -> bool {
+        let seed = {
+            let mut running = lock(&self.running);
+            let Some(running) = running.as_mut().filter(|running| running.live.is_none()) else {
+                return false;
+            };
+            let mut settings = lock(&self.settings);
+            settings.seed = settings.seed.wrapping_add(1);
+            running.again = Some(settings.seed);
+            running.tags = Some(tags::of(&settings, &running.info));
+            settings.seed
+        };
+        gst::debug!(CAT, imp = self, "once more, with seed {seed}");
+        self.obj().notify("seed");
+        // Whatever was made with the old seed is flushed.
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        self.obj().seek_simple(flags, gst::ClockTime::ZERO).is_ok()
+    }
+
     /// What the settings come to, for whoever asks before the start.
     fn extent(&self) -> Option<(u64, u64)> {
         if let Some(running) = lock(&self.running).as_ref() {
@@ -137,6 +169,40 @@ impl SoraGen {
     /// What was agreed on with downstream, if anything yet.
     fn video(&self) -> Option<VideoInfo> {
         lock(&self.running).as_ref()?.video.clone()
+    }
+
+    /// The frame rate: as agreed on with downstream, or what it will be if nobody there wants another.
+    fn frame_rate(&self) -> Option<timeline::Rate> {
+        let own = match lock(&self.running).as_ref() {
+            Some(Running { video: Some(video), .. }) => return Some(rate_of(video)),
+            running => running.map(|running| running.info.frame_rate),
+        };
+        let settings = lock(&self.settings).clone();
+        settings
+            .framerate
+            .or(own)
+            .or_else(|| ModelInfo::read(&settings.model).ok().map(|info| info.frame_rate))
+    }
+
+    /// `value` in another format: time and frames at any time, bytes once the size of a frame is known.
+    fn convert(
+        &self,
+        value: gst::GenericFormattedValue,
+        format: gst::Format,
+    ) -> Option<gst::GenericFormattedValue> {
+        use gst::GenericFormattedValue as Value;
+        match (value, format) {
+            (Value::Time(Some(time)), gst::Format::Default) => {
+                let frame = timeline::at(time.nseconds(), self.frame_rate()?);
+                Some(gst::format::Default::from_u64(frame).into())
+            }
+            (Value::Default(Some(frame)), gst::Format::Time) => {
+                let time = timeline::start(*frame, self.frame_rate()?);
+                Some(gst::ClockTime::from_nseconds(time).into())
+            }
+            (value, format) if value.format() == format => Some(value),
+            (value, format) => self.video()?.convert_generic(value, format),
+        }
     }
 
     /// Says on the bus what the worker does.
@@ -285,7 +351,6 @@ impl SoraGen {
             .build();
         let _ =
             element.post_message(gst::message::Element::builder(structure.clone()).src(&*element).build());
-        // The base class puts these before the buffer that is being filled, and after its segment.
         if shot.cut && goes_on && element.segment().rate() > 0.0 {
             let time = gst::ClockTime::from_nseconds(due.start);
             // Without a running time, which means this frame: an encoder that shifts its times (x264enc) compares one
@@ -296,9 +361,15 @@ impl SoraGen {
                 .all_headers(true)
                 .count(u32::try_from(shot.index).unwrap_or(u32::MAX))
                 .build();
-            element.send_event(event);
+            self.queue(event);
         }
-        element.send_event(gst::event::CustomDownstream::new(structure));
+        self.queue(gst::event::CustomDownstream::new(structure));
+    }
+
+    /// Has the base class push `event` before the next buffer, and after its segment. An element's own `send_event` would
+    /// wait for whoever changes the state, who waits for the streaming thread.
+    fn queue(&self, event: gst::Event) {
+        self.parent_send_event(event);
     }
 
     fn stats(&self) -> gst::Structure {
@@ -314,6 +385,20 @@ impl SoraGen {
             .field("cached", stats.effort.recalled)
             .field("forwards", stats.effort.forwards)
             .build()
+    }
+
+    /// Of the first frame at `rate`, if there are to be time codes.
+    fn first_timecode(&self, rate: timeline::Rate) -> Option<gst_video::ValidVideoTimeCode> {
+        let text = lock(&self.settings).timecode.clone()?;
+        let code = timecode::first(&text, rate);
+        if code.is_none() {
+            let text = format!(
+                "there is no time code {text} at {}/{} frames a second; none are set",
+                rate.0, rate.1
+            );
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{text}"));
+        }
+        code
     }
 
     fn unpaintable(&self, error: &glib::BoolError) -> gst::FlowError {
@@ -352,12 +437,39 @@ impl ObjectSubclass for SoraGen {
     const NAME: &'static str = "GstSoraGen";
     type Type = super::SoraGen;
     type ParentType = gst_base::BaseSrc;
-    type Interfaces = (gst::URIHandler,);
+    type Interfaces = (gst::URIHandler, gst::Preset);
 }
 
 impl ObjectImpl for SoraGen {
     fn properties() -> &'static [glib::ParamSpec] {
         settings::properties()
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            vec![
+                // Makes no more frames: the stream ends after those that are made. A seek has the others made after all.
+                glib::subclass::Signal::builder("cancel")
+                    .action()
+                    .run_last()
+                    .class_handler(|args| {
+                        args[0].get::<super::SoraGen>().ok()?.imp().cancel();
+                        None
+                    })
+                    .build(),
+                // Makes the video anew with the next seed, from its beginning on. Says whether that can be: not before
+                // PAUSED, nor live, nor without end.
+                glib::subclass::Signal::builder("regenerate")
+                    .action()
+                    .run_last()
+                    .return_type::<bool>()
+                    .class_handler(|args| {
+                        Some(args[0].get::<super::SoraGen>().is_ok_and(|s| s.imp().regenerate()).to_value())
+                    })
+                    .build(),
+            ]
+        });
+        &SIGNALS
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -428,6 +540,9 @@ impl ElementImpl for SoraGen {
     }
 }
 
+// A preset is a set of properties, which GStreamer keeps in files by itself.
+impl PresetImpl for SoraGen {}
+
 impl URIHandlerImpl for SoraGen {
     const URI_TYPE: gst::URIType = gst::URIType::Src;
 
@@ -463,6 +578,9 @@ impl BaseSrcImpl for SoraGen {
         let begin = || {
             let info = ModelInfo::read(&settings.model)?;
             check_size(&settings, &info)?;
+            if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_one(text)) {
+                return Err(soragen::Error::Request(format!("{text:?} is no time code; 10:00:00:00 is one")));
+            }
             let storyboard = settings.storyboard()?;
             let extent = match self.open.load(Ordering::Relaxed) {
                 true => None,
@@ -479,6 +597,8 @@ impl BaseSrcImpl for SoraGen {
                 origin: 0,
                 next: 0,
                 live: settings.is_live.then(Live::default),
+                timecode: None,
+                again: None,
                 shot: None,
             })
         };
@@ -552,6 +672,8 @@ impl BaseSrcImpl for SoraGen {
         if video.fps().numer() <= 0 {
             return Err(gst::loggable_error!(CAT, "a frame rate is needed: {caps}"));
         }
+        let backwards =
+            self.obj().segment().downcast::<gst::ClockTime>().is_ok_and(|segment| segment.rate() < 0.0);
         let mut running = lock(&self.running);
         let Some(running) = running.as_mut() else {
             return Err(gst::loggable_error!(CAT, "not started"));
@@ -559,10 +681,16 @@ impl BaseSrcImpl for SoraGen {
         // The size of a buffer where downstream brings no pool.
         self.obj().set_blocksize(u32::try_from(video.size()).unwrap_or(u32::MAX));
         running.generator.set_size(Size { width: video.width(), height: video.height() });
-        // In the middle of a video: go on from the same time at the new rate.
+        let rate = rate_of(&video);
+        running.timecode = self.first_timecode(rate);
+        // In the middle of a video: go on from the same time at the new rate. Backwards there is nothing before the
+        // origin, so that the frames of the new rate are those that they would have been from the beginning.
         if let Some(before) = running.video.replace(video) {
-            running.origin += timeline::start(running.next, rate_of(&before));
-            running.next = 0;
+            let time = running.origin + timeline::start(running.next, rate_of(&before));
+            (running.origin, running.next) = match backwards {
+                true => (0, timeline::before(time, rate)),
+                false => (time, 0),
+            };
         }
         gst::debug!(CAT, imp = self, "{caps}");
         Ok(())
@@ -589,6 +717,10 @@ impl BaseSrcImpl for SoraGen {
         let total = running.extent.map(|(_, time)| gst::ClockTime::from_nseconds(time));
         running.origin = 0;
         running.shot = None;
+        match running.again.take() {
+            Some(seed) => running.generator.regenerate(seed),
+            None => running.generator.resume(),
+        }
         running.next = if segment.rate() < 0.0 {
             let stop = segment.stop().into_iter().chain(total).min();
             let Some(stop) = stop else { return false };
@@ -608,23 +740,22 @@ impl BaseSrcImpl for SoraGen {
                 match q.format() {
                     gst::Format::Time => q.set(gst::ClockTime::from_nseconds(time)),
                     gst::Format::Default => {
-                        let Some(video) = self.video() else { return false };
-                        q.set(gst::format::Default::from_u64(timeline::before(time, rate_of(&video))));
+                        let Some(rate) = self.frame_rate() else { return false };
+                        q.set(gst::format::Default::from_u64(timeline::before(time, rate)));
                     }
                     _ => return false,
                 }
                 true
             }
             gst::QueryViewMut::Latency(q) if self.obj().is_live() => {
-                let Some(video) = self.video() else { return false };
-                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate_of(&video)));
+                let Some(rate) = self.frame_rate() else { return false };
+                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate));
                 q.set(true, frame, gst::ClockTime::NONE);
                 true
             }
             gst::QueryViewMut::Convert(q) => {
-                let Some(video) = self.video() else { return false };
                 let (value, format) = q.get();
-                match video.convert_generic(value, format) {
+                match self.convert(value, format) {
                     Some(converted) => {
                         q.set(value, converted);
                         true
@@ -656,15 +787,16 @@ impl BaseSrcImpl for SoraGen {
         _length: u32,
         buffer: &mut gst::BufferRef,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (due, video, frames, mut live, tags) = {
+        let (due, video, frames, mut live, tags, timecode) = {
             let mut running = lock(&self.running);
             let running = running.as_mut().ok_or(gst::FlowError::Flushing)?;
             let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
             let due = self.due(running, rate_of(&video)).ok_or(gst::FlowError::Eos)?;
-            (due, video, running.generator.frames(), running.live.take(), running.tags.take())
+            let timecode = running.timecode.as_ref().map(|first| timecode::at(first, due.offset));
+            (due, video, running.generator.frames(), running.live.take(), running.tags.take(), timecode)
         };
         if let Some(tags) = tags {
-            self.obj().src_pad().push_event(gst::event::Tag::new(tags));
+            self.queue(gst::event::Tag::new(tags));
         }
 
         // Nothing is locked while waiting.
@@ -700,6 +832,9 @@ impl BaseSrcImpl for SoraGen {
         buffer.set_duration(gst::ClockTime::from_nseconds(due.end - due.start));
         buffer.set_offset(due.offset);
         buffer.set_offset_end(due.offset + 1);
+        if let Some(timecode) = timecode {
+            gst_video::VideoTimeCodeMeta::add(buffer, &timecode);
+        }
         let mut frame =
             VideoFrameRef::from_buffer_ref_writable(buffer, &video).map_err(|e| self.unpaintable(&e))?;
         paint::paint(&picture, &mut frame).map_err(|e| self.unpaintable(&e))?;

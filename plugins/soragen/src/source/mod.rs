@@ -14,6 +14,7 @@ mod imp;
 mod paint;
 mod settings;
 mod tags;
+mod timecode;
 mod timeline;
 mod uri;
 
@@ -27,7 +28,7 @@ glib::wrapper! {
     /// thread only ever waits for them, so that every state change, seek and end of stream is prompt.
     pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
-        @implements gst::URIHandler;
+        @implements gst::URIHandler, gst::Preset;
 }
 
 impl SoraGen {

@@ -99,6 +99,8 @@ pub struct Settings {
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
     pub is_live: bool,
+    /// Of the first frame; `None`: frames have none.
+    pub timecode: Option<String>,
     /// `None` is the user's own, empty is none.
     pub cache_dir: Option<String>,
     pub cache_size: u64,
@@ -130,6 +132,7 @@ impl Default for Settings {
             shift: 0.0,
             duration: 0,
             is_live: false,
+            timecode: None,
             cache_dir: None,
             cache_size: Cache::DEFAULT_SIZE,
             width: None,
@@ -236,6 +239,14 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .mutable_ready()
                 .build(),
             text(
+                "timecode",
+                "Time code",
+                "That of the first frame, as in 10:00:00:00; it drops frame numbers at 30000/1001 and 60000/1001 \
+                 (unset = frames have none)",
+            )
+            .mutable_ready()
+            .build(),
+            text(
                 "cache-dir",
                 "Cache folder",
                 "Where latents are kept, so that the same video is only decoded the next time (unset = soragen in \
@@ -286,7 +297,7 @@ impl Settings {
             "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
-            "image" => self.image = get::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "image" => self.image = filled(value),
             "storyboard" => {
                 self.storyboard = get::<Option<String>>(value).filter(|text| !text.trim().is_empty())
             }
@@ -297,12 +308,13 @@ impl Settings {
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
+            "timecode" => self.timecode = filled(value),
             "cache-dir" => self.cache_dir = get(value),
             "cache-size" => self.cache_size = get(value),
-            "policy" => self.policy = path(value),
-            "audit-log" => self.audit_log = path(value),
+            "policy" => self.policy = filled(value),
+            "audit-log" => self.audit_log = filled(value),
             "watermark" => self.watermark = get(value),
-            "watermark-key" => self.watermark_key = path(value),
+            "watermark-key" => self.watermark_key = filled(value),
             _ => return false,
         }
         true
@@ -325,6 +337,7 @@ impl Settings {
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
+            "timecode" => self.timecode.to_value(),
             "cache-dir" => self.cache_dir.to_value(),
             "cache-size" => self.cache_size.to_value(),
             "policy" => self.policy.to_value(),
@@ -423,8 +436,8 @@ fn file(path: &Option<String>) -> Option<&Path> {
     path.as_deref().map(Path::new)
 }
 
-/// A file's name, if it is one.
-fn path(value: &glib::Value) -> Option<String> {
+/// A text, if there is one.
+fn filled(value: &glib::Value) -> Option<String> {
     get::<Option<String>>(value).filter(|path| !path.is_empty())
 }
 

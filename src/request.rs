@@ -18,6 +18,13 @@ pub struct Size {
     pub height: u32,
 }
 
+impl Size {
+    /// Whether colours are those of ITU-R BT.709: from more rows on than BT.601 has, as everywhere in GStreamer.
+    pub fn is_high_definition(self) -> bool {
+        self.height > 576
+    }
+}
+
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}x{}", self.width, self.height)

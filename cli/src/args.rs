@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use soragen::Size;
 
+use crate::output::Codec;
+
 /// Video from text, or from an image and text
 #[derive(Parser)]
 #[command(name = "soragen", version)]
@@ -97,10 +99,19 @@ pub struct RenderArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub blend_chunks: u32,
 
-    /// The file to make: .mp4, .mkv, .webm, .y4m, .png with a %05d in its name, or .safetensors with one
+    /// The file to make: .mp4, .mov, .mkv, .webm, .y4m, .png with a %05d in its name, or .safetensors with one
     /// tensor `frames`, f32 [T, H, W, 3] in [0, 1]
     #[arg(short, long, value_name = "OUT", default_value = "out.mp4")]
     pub output: PathBuf,
+
+    /// How a video is encoded; if not given h264, in a .mov prores, in a .webm vp8. An editor cuts prores, ffv1 (.mkv) and
+    /// h264-intra anywhere
+    #[arg(long, value_name = "CODEC")]
+    pub codec: Option<Codec>,
+
+    /// Where to write the shots as a timeline for editors: OpenTimelineIO, a clip a shot
+    #[arg(long, value_name = "FILE.otio")]
+    pub timeline: Option<PathBuf>,
 
     /// `builtin`, or a folder in diffusers layout
     #[arg(long, value_name = "SRC", default_value = "builtin")]

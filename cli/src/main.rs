@@ -9,6 +9,7 @@ mod models;
 mod output;
 mod policy;
 mod render;
+mod timeline;
 
 use std::process::ExitCode;
 

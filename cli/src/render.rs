@@ -19,11 +19,12 @@ use crate::args::RenderArgs;
 use crate::error::{Error, Result};
 use crate::mark;
 use crate::output::{self, About};
+use crate::timeline::Timeline;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
     let key = Key::open(args.watermark_key.as_deref())?;
-    let kind = output::Kind::of(&args.output)?;
+    let kind = output::Kind::of(&args.output, args.codec)?;
     let info = ModelInfo::read(&args.model)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
@@ -73,12 +74,14 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let about =
         About { size: session.size(), frame_rate: info.frame_rate, title, cuts: args.storyboard.is_some() };
     let mut writer = kind.create(&args.output, &about)?;
+    let mut timeline = Timeline::new(info.frame_rate);
 
     let bar = progress_bar(session.total_frames());
     let made = loop {
         match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
             Ok(Some(frames)) => {
                 let shown = session.shown();
+                timeline.add(shown, frames.first + frames.len() as u64);
                 if shown.cut && shown.frame == frames.first {
                     writer.cut();
                 }
@@ -104,6 +107,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     }
     // What was made before an interrupt is kept, and plays.
     let kept = writer.finish()?;
+    if let Some(path) = args.timeline.as_deref().filter(|_| kept) {
+        timeline.write(path, &args.output)?;
+    }
     match (&made, kept) {
         (_, true) => eprintln!("{}", args.output.display()),
         (_, false) => eprintln!("soragen: stopped before the first frame; no file was made"),

@@ -80,3 +80,32 @@ fn an_editor_cuts_two_into_one_another() {
     run("ges-launch-1.0", &["--load", project, "-o", &file_uri(&path), "-f", "video/x-matroska:video/x-vp8"]);
     assert!((seconds(&path) - 0.375).abs() < 0.1, "{} s", seconds(&path));
 }
+
+/// No file can have a single byte: as on a full disk, but for the error's name.
+#[test]
+fn on_a_full_disk_it_goes_on_without_its_cache() {
+    let (_folder, plugins) = plugin();
+    let cache = plugins.join("cache");
+    let play = |limit: &str, cache: &str| {
+        let model = soragen_tests::fixtures::path("miniature");
+        let source = format!("soragen model=\"{}\" prompt=fox cache-dir={cache}", model.display());
+        let pipeline = format!("{source} duration=1000000000 ! checksumsink");
+        let output = Command::new("sh")
+            .args(["-c", &format!("trap '' XFSZ; {limit} exec gst-launch-1.0 {pipeline}")])
+            .env("GST_PLUGIN_PATH", &plugins)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).join("\n");
+        assert!(output.status.success(), "{said}");
+        // A time and a checksum for each frame.
+        let sums = said.lines().filter(|line| line.starts_with("0:00:0")).map(str::to_owned);
+        (sums.collect::<Vec<_>>(), said.matches("WARNING").count())
+    };
+    let cache = cache.to_str().unwrap();
+    let (full, warnings) = play("ulimit -f 0;", cache);
+    assert_eq!(warnings, 1);
+    let (free, warnings) = play("", cache);
+    assert_eq!(warnings, 0);
+    assert_eq!(free.len(), 16);
+    assert!(full == free);
+}

@@ -1,6 +1,8 @@
 //! The element `soragen` in pipelines, on tiny models.
 
 mod address;
+#[path = "../../plugins/soragen/examples/app.rs"]
+mod app;
 mod builtin;
 mod cancel;
 mod caps;

@@ -1,7 +1,8 @@
-//! The scripts in `pipelines/`, on a tiny model.
+//! The scripts in `pipelines/`, on a tiny model, and the applications.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use soragen_tests::fixtures::path;
 
@@ -12,19 +13,32 @@ fn model() -> String {
     format!("model={}", path("miniature").display())
 }
 
-/// Runs `pipelines/SCRIPT` with the plugin that belongs to this test.
-fn run(script: &str, arguments: &[&str]) {
+/// Runs `pipelines/SCRIPT` with the plugin that belongs to this test; returns what it says on stderr.
+fn run(script: &str, arguments: &[&str]) -> String {
+    run_with(script, arguments, "")
+}
+
+/// The same, with something to read from stdin.
+fn run_with(script: &str, arguments: &[&str], input: &str) -> String {
     let plugins = tempfile::tempdir().unwrap();
     let built = std::env::current_exe().unwrap().with_file_name("libgstsoragen.so");
     std::fs::copy(built, plugins.path().join("libgstsoragen.so")).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script);
-    let output = Command::new(script)
+    let mut child = Command::new(script)
         .args(arguments)
         .env("SORAGEN_PLUGINS", plugins.path())
+        .env("GST_PLUGIN_PATH", plugins.path())
         .env("GST_REGISTRY", plugins.path().join("registry"))
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
 }
 
 /// The numbers of all frames of an H.264 file at 16 a second, and of its key frames.
@@ -118,4 +132,58 @@ fn shots_start_from_another_video() {
     run("camera.sh", &[&video, &subtitles, &out, &model()]);
     let (count, keys) = frames(&paths[2]);
     assert!(count == 32 && keys.contains(&16), "{count} {keys:?}");
+}
+
+#[test]
+fn a_prompt_becomes_television() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("video.mov");
+    run("broadcast.sh", &["the red fox", &out.to_string_lossy(), &model(), "duration=500000000"]);
+    let video = format!("filesrc location=\"{}\" ! qtdemux name=demuxer demuxer.video_0", out.display());
+    let encoded = crate::support::samples(&video);
+    let caps = encoded[0].caps().unwrap().to_string();
+    for part in ["video/x-prores", "width=(int)1920", "height=(int)1080", "framerate=(fraction)25/1"] {
+        assert!(caps.contains(part), "{part} in {caps}");
+    }
+    assert_eq!(encoded.len(), 13);
+}
+
+#[test]
+fn an_editors_project_becomes_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("film.mkv");
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/film.xges");
+    run("film.sh", &[&project.to_string_lossy(), &out.to_string_lossy()]);
+    let encoded = crate::support::samples(&format!("filesrc location=\"{}\" ! matroskademux", out.display()));
+    // Four seconds at the 30 frames a second of the project.
+    assert!((115..=125).contains(&encoded.len()), "{}", encoded.len());
+}
+
+/// Without end, but for what is said to it.
+fn endless() -> String {
+    format!("soragen {} prompt=\"a red fox\" duration=-1", model())
+}
+
+#[test]
+fn an_application_in_python_changes_the_prompt_and_ends() {
+    let said = run_with("app.py", &[&endless(), "fakesink"], "\n");
+    assert!(!said.contains("Error"), "{said}");
+    let short = endless().replace("duration=-1", "duration=1000000000");
+    let said = run_with("app.py", &[&short, "fakesink"], "a blue bird\n");
+    assert!(said.contains("denoise") && said.contains("from frame"), "{said}");
+}
+
+#[test]
+fn an_application_in_rust_changes_the_prompt_and_ends() {
+    crate::support::init();
+    let play = |source: &str, prompts: &'static str| {
+        let mut said = Vec::new();
+        crate::app::run(source, "fakesink", prompts.as_bytes(), &mut said).unwrap();
+        String::from_utf8(said).unwrap()
+    };
+    play(&endless(), "\n");
+    let said = play(&endless().replace("duration=-1", "duration=1000000000"), "a blue bird\n");
+    assert!(said.contains("denoise") && said.contains("from frame"), "{said}");
+    let broken = crate::app::run("soragen model=/no/such/model prompt=fox", "fakesink", &b""[..], Vec::new());
+    assert!(broken.unwrap_err().to_string().contains("/no/such/model"));
 }

@@ -155,3 +155,23 @@ fn frames_carry_time_codes_when_asked_to() {
     let error = crate::support::error(&format!("{} timecode=soon", tiny("t2v-unipc")));
     assert!(error.matches(gst::LibraryError::Settings) && error.message().contains("10:00:00:00"), "{error}");
 }
+
+#[test]
+fn presets_are_found_and_set_what_they_say() {
+    init();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/soragen/presets");
+    gst::Preset::set_app_dir(folder).unwrap();
+    let source = gst::ElementFactory::make("soragen").build().unwrap();
+    let preset = source.dynamic_cast_ref::<gst::Preset>().unwrap();
+    let names = preset.preset_names();
+    assert!(
+        ["draft", "standard", "broadcast"].iter().all(|name| names.iter().any(|n| n == name)),
+        "{names:?}"
+    );
+    preset.load_preset("draft").unwrap();
+    assert_eq!(source.property::<u32>("steps"), 2);
+    preset.load_preset("broadcast").unwrap();
+    assert_eq!(source.property::<String>("timecode"), "10:00:00:00");
+    preset.load_preset("standard").unwrap();
+    assert_eq!((source.property::<u32>("steps"), source.property::<Option<String>>("timecode")), (0, None));
+}

@@ -7,9 +7,12 @@ mod video;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use clap::ValueEnum;
 use soragen::Size;
 
 use crate::error::{Error, Result};
+pub use video::Codec;
+use video::Container;
 
 /// What a writer has to know before the first frame.
 pub struct About {
@@ -41,23 +44,38 @@ pub trait Writer {
 pub enum Kind {
     Safetensors,
     Png,
-    Video(video::Container),
+    Video(Container, Codec),
 }
 
 impl Kind {
-    /// By the end of the name. Refuses a name that cannot be written to.
-    pub fn of(path: &Path) -> Result<Self> {
+    /// By the end of the name, and of what that can hold `codec`. Refuses a name that cannot be written to.
+    pub fn of(path: &Path, codec: Option<Codec>) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let kind = match extension.as_str() {
             "safetensors" => Self::Safetensors,
             "png" => Self::Png,
-            other => Self::Video(video::Container::of(other).ok_or_else(|| {
-                let name = path.display();
-                Error::Usage(format!(
-                    "{name}: the name must end in .mp4, .mkv, .webm, .y4m, .png or .safetensors"
-                ))
-            })?),
+            other => {
+                let container = Container::of(other).ok_or_else(|| {
+                    let name = path.display();
+                    Error::Usage(format!(
+                        "{name}: the name must end in .mp4, .mov, .mkv, .webm, .y4m, .png or .safetensors"
+                    ))
+                })?;
+                Self::Video(container, codec.unwrap_or(container.codecs()[0]))
+            }
         };
+        let codecs: &[Codec] = match kind {
+            Self::Video(container, _) => container.codecs(),
+            Self::Safetensors | Self::Png => &[],
+        };
+        if let Some(codec) = codec.filter(|codec| !codecs.contains(codec)) {
+            let name = |codec: &Codec| {
+                codec.to_possible_value().map_or(String::new(), |value| value.get_name().into())
+            };
+            let can: Vec<_> = codecs.iter().map(name).collect();
+            let can = if can.is_empty() { "nothing encoded".into() } else { can.join(", ") };
+            return Err(Error::Usage(format!(".{extension} holds {can}, not {}", name(&codec))));
+        }
         if kind == Self::Png {
             png::check(path)?;
         }
@@ -74,7 +92,7 @@ impl Kind {
         Ok(match self {
             Self::Safetensors => Box::new(safetensors::Writer::new(path, about)),
             Self::Png => Box::new(png::Writer::new(path, about)?),
-            Self::Video(container) => Box::new(video::Writer::new(path, container, about)?),
+            Self::Video(container, codec) => Box::new(video::Writer::new(path, container, codec, about)?),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Video files, encoded by GStreamer.
+//! Video files, encoded by GStreamer: for viewers, and for editors, which want frames that need no others.
 
 use std::path::Path;
 
@@ -7,22 +7,38 @@ use gst::prelude::*;
 use super::{About, PartialFile, to_u8};
 use crate::error::{Error, Result};
 
-/// Pictures this high and higher are signalled and converted as HD.
-const HD_HEIGHT: u32 = 720;
-
 /// What the frames are put into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     Mp4,
+    QuickTime,
     Matroska,
     WebM,
     Y4m,
+}
+
+/// How the frames are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Codec {
+    /// H.264 High 4:2:0, which plays everywhere
+    H264,
+    /// H.264 whose every frame is a key frame, to be cut anywhere
+    H264Intra,
+    /// ProRes 422, 10 bits
+    Prores,
+    /// FFV1, lossless
+    Ffv1,
+    /// VP8
+    Vp8,
+    /// No compression
+    Raw,
 }
 
 impl Container {
     pub fn of(extension: &str) -> Option<Self> {
         Some(match extension {
             "mp4" => Self::Mp4,
+            "mov" => Self::QuickTime,
             "mkv" => Self::Matroska,
             "webm" => Self::WebM,
             "y4m" => Self::Y4m,
@@ -30,17 +46,43 @@ impl Container {
         })
     }
 
-    /// Encoder and muxer, in gst-launch's language.
-    fn elements(self, cuts: bool) -> String {
-        // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
-        // order for another. Nor need it look for cuts.
-        let options = if cuts { " tune=zerolatency option-string=scenecut=0" } else { "" };
-        let h264 = format!("x264enc{options} ! video/x-h264,profile=high ! h264parse");
+    /// What it can hold; the first is what it holds if nothing else is said.
+    pub fn codecs(self) -> &'static [Codec] {
         match self {
-            Self::Mp4 => format!("{h264} ! mp4mux name=mux"),
-            Self::Matroska => format!("{h264} ! matroskamux name=mux"),
-            Self::WebM => "vp8enc deadline=1 target-bitrate=2000000 ! webmmux name=mux".into(),
-            Self::Y4m => "y4menc".into(),
+            Self::Mp4 => &[Codec::H264, Codec::H264Intra],
+            Self::QuickTime => &[Codec::Prores, Codec::H264, Codec::H264Intra],
+            Self::Matroska => &[Codec::H264, Codec::H264Intra, Codec::Ffv1, Codec::Vp8],
+            Self::WebM => &[Codec::Vp8],
+            Self::Y4m => &[Codec::Raw],
+        }
+    }
+
+    /// In gst-launch's language.
+    fn muxer(self) -> &'static str {
+        match self {
+            Self::Mp4 => "mp4mux name=mux",
+            Self::QuickTime => "qtmux name=mux",
+            Self::Matroska => "matroskamux name=mux",
+            Self::WebM => "webmmux name=mux",
+            Self::Y4m => "y4menc",
+        }
+    }
+}
+
+impl Codec {
+    /// The pixels it takes, and its encoder, in gst-launch's language.
+    fn elements(self, cuts: bool) -> (&'static str, String) {
+        let h264 = |options: &str| format!("x264enc{options} ! video/x-h264,profile=high ! h264parse");
+        match self {
+            // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
+            // order for another. Nor need it look for cuts.
+            Self::H264 if cuts => ("I420", h264(" tune=zerolatency option-string=scenecut=0")),
+            Self::H264 => ("I420", h264("")),
+            Self::H264Intra => ("I420", h264(" key-int-max=1 pass=quant quantizer=16")),
+            Self::Prores => ("I422_10LE", "avenc_prores".into()),
+            Self::Ffv1 => ("I420", "avenc_ffv1 gop-size=1".into()),
+            Self::Vp8 => ("I420", "vp8enc deadline=1 target-bitrate=2000000".into()),
+            Self::Raw => ("I420", "identity".into()),
         }
     }
 }
@@ -64,21 +106,24 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(path: &Path, container: Container, about: &About) -> Result<Self> {
+    pub fn new(path: &Path, container: Container, codec: Codec, about: &About) -> Result<Self> {
         let encode = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
         gst::init().map_err(|e| encode(&e))?;
         let file = PartialFile::new(path);
 
-        // RGB to 4:2:0 with the matrix that is signalled.
-        let colorimetry = if about.size.height >= HD_HEIGHT { "bt709" } else { "bt601" };
+        // From RGB with the matrix that is signalled.
+        let colorimetry = if about.size.is_high_definition() { "bt709" } else { "bt601" };
+        let (format, encoder) = codec.elements(about.cuts);
         let description = format!(
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
-             video/x-raw,format=I420,colorimetry={colorimetry},chroma-site=mpeg2 ! {} ! filesink name=sink",
-            container.elements(about.cuts)
+             video/x-raw,format={format},colorimetry={colorimetry},chroma-site=mpeg2 ! {encoder} ! {} ! filesink name=sink",
+            container.muxer()
         );
         let pipeline = gst::parse::launch(&description)
             .map_err(|e| {
-                Error::Encode(format!("{e}; are the base, good and ugly plugins of GStreamer installed?"))
+                Error::Encode(format!(
+                    "{e}; are the base, good, ugly and libav plugins of GStreamer installed?"
+                ))
             })?
             .downcast::<gst::Pipeline>()
             .map_err(|_| Error::Encode("not a pipeline".into()))?;

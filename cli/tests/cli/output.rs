@@ -211,3 +211,67 @@ fn a_file_that_is_there_is_replaced_only_by_a_whole_one() {
     assert!(candle_core::safetensors::load(&path, &Device::Cpu).unwrap().contains_key("frames"));
     assert_eq!(files(folder.path()), ["frames.safetensors"]);
 }
+
+/// The caps of the stream in `file`, and of each frame whether it needs others.
+fn stream(file: &std::path::Path, demuxer: &str) -> (String, Vec<bool>) {
+    use gst::prelude::*;
+
+    gst::init().unwrap();
+    let description =
+        format!("filesrc location={} ! {demuxer} ! appsink name=sink sync=false", file.display());
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let samples: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let delta =
+        |sample: &gst::Sample| sample.buffer().unwrap().flags().contains(gst::BufferFlags::DELTA_UNIT);
+    (samples[0].caps().unwrap().to_string(), samples.iter().map(delta).collect())
+}
+
+#[test]
+fn editors_get_frames_that_need_no_others() {
+    for (name, codec, demuxer, caps) in [
+        ("a.mov", None, "qtdemux", "video/x-prores"),
+        ("a.mkv", Some("ffv1"), "matroskademux", "video/x-ffv"),
+        ("b.mkv", Some("h264-intra"), "matroskademux", "video/x-h264"),
+        ("a.mp4", Some("h264-intra"), "qtdemux", "video/x-h264"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join(name);
+        let mut command = soragen(["render", "a fox", "--model"]);
+        command.arg(path("miniature")).arg("-o").arg(&out);
+        command.args(codec.iter().flat_map(|codec| ["--codec", codec]));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", stderr(&output));
+        let (found, delta) = stream(&out, demuxer);
+        assert!(found.starts_with(caps), "{name}: {found}");
+        assert_eq!(delta, [false; 17], "{name}");
+    }
+    let output = soragen(["render", "a fox", "-o", "a.webm", "--codec", "prores"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains(".webm holds vp8, not prores"), "{}", stderr(&output));
+}
+
+#[test]
+fn shots_become_a_timeline_for_editors() {
+    let folder = tempfile::tempdir().unwrap();
+    let (video, timeline) = (folder.path().join("film 1.mkv"), folder.path().join("film.otio"));
+    let mut command =
+        soragen(["render", "--storyboard", "0:00 the red fox | 0:00.5 (cut) a blue bird | 0:01"]);
+    command.arg("--model").arg(path("miniature")).arg("-o").arg(&video).arg("--timeline").arg(&timeline);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let otio: serde_json::Value = serde_json::from_slice(&std::fs::read(timeline).unwrap()).unwrap();
+    assert_eq!(otio["OTIO_SCHEMA"], "Timeline.1");
+    let clips = otio["tracks"]["children"][0]["children"].as_array().unwrap();
+    let range = |clip: &serde_json::Value| {
+        let time = |name: &str| clip["source_range"][name]["value"].as_u64().unwrap();
+        (clip["name"].as_str().unwrap().to_owned(), time("start_time"), time("duration"))
+    };
+    let expected = [("the red fox".to_owned(), 0, 8), ("a blue bird".to_owned(), 8, 8)];
+    assert_eq!(clips.iter().map(range).collect::<Vec<_>>(), expected);
+    let url = clips[1]["media_references"]["DEFAULT_MEDIA"]["target_url"].as_str().unwrap();
+    assert_eq!(url, gst::glib::filename_to_uri(&video, None).unwrap());
+    assert_eq!(clips[0]["source_range"]["duration"]["rate"], 16.0);
+}

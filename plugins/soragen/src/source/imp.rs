@@ -25,9 +25,6 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soragen", gst::DebugColorFlags::empty(), Some("Video from text"))
 });
 
-/// From this height on colours are those of BT.709, as everywhere in GStreamer.
-const HIGH_DEFINITION: i32 = 577;
-
 /// Lives from `start` to `stop`.
 struct Running {
     info: ModelInfo,
@@ -647,7 +644,9 @@ impl BaseSrcImpl for SoraGen {
             let format =
                 structure.get::<&str>("format").ok().and_then(|f| f.parse::<gst_video::VideoFormat>().ok());
             let rgb = format.is_some_and(|f| gst_video::VideoFormatInfo::from_format(f).is_rgb());
-            let high = structure.get::<i32>("height").is_ok_and(|height| height >= HIGH_DEFINITION);
+            let side =
+                |name| structure.get::<i32>(name).ok().and_then(|side| u32::try_from(side).ok()).unwrap_or(0);
+            let high = Size { width: side("width"), height: side("height") }.is_high_definition();
             let colorimetry = match (rgb, high) {
                 (true, _) => "sRGB",
                 (false, true) => "bt709",

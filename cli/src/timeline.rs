@@ -1,0 +1,81 @@
+//! The shots of a video as OpenTimelineIO (<https://opentimelineio.readthedocs.io>), which editors read: a clip a shot, all
+//! of the one file.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use soragen::Shown;
+
+use crate::error::{Error, Result};
+
+/// Shots in the order in which they were made.
+pub struct Timeline {
+    frame_rate: f64,
+    shots: Vec<Clip>,
+    /// Frames in all.
+    frames: u64,
+}
+
+struct Clip {
+    start: u64,
+    prompt: String,
+    seed: u64,
+}
+
+impl Timeline {
+    pub fn new((numerator, denominator): (u32, u32)) -> Self {
+        Self { frame_rate: f64::from(numerator) / f64::from(denominator), shots: Vec::new(), frames: 0 }
+    }
+
+    /// Up to frame `end` there is `shown`.
+    pub fn add(&mut self, shown: &Shown, end: u64) {
+        if self.shots.last().is_none_or(|last| last.start < shown.frame) {
+            self.shots.push(Clip { start: shown.frame, prompt: shown.prompt.clone(), seed: shown.seed });
+        }
+        self.frames = end;
+    }
+
+    /// Writes it to `path`, of a video in the file `media`.
+    pub fn write(&self, path: &Path, media: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.otio(media)).map_err(|e| Error::file(path, e))?;
+        std::fs::write(path, text + "\n").map_err(|e| Error::file(path, e))
+    }
+
+    fn otio(&self, media: &Path) -> Value {
+        let absolute = std::path::absolute(media).unwrap_or_else(|_| media.into());
+        let url = gst::glib::filename_to_uri(&absolute, None).map_or(String::new(), String::from);
+        let ends = self.shots.iter().skip(1).map(|clip| clip.start).chain([self.frames]);
+        let clips: Vec<_> =
+            self.shots.iter().zip(ends).map(|(clip, end)| self.clip(clip, end, &url)).collect();
+        json!({
+            "OTIO_SCHEMA": "Timeline.1",
+            "name": media.file_stem().unwrap_or_default().to_string_lossy(),
+            "tracks": {
+                "OTIO_SCHEMA": "Stack.1",
+                "children": [{ "OTIO_SCHEMA": "Track.1", "name": "shots", "kind": "Video", "children": clips }],
+            },
+        })
+    }
+
+    fn clip(&self, clip: &Clip, end: u64, url: &str) -> Value {
+        json!({
+            "OTIO_SCHEMA": "Clip.2",
+            "name": clip.prompt,
+            "metadata": { "soragen": { "prompt": clip.prompt, "seed": clip.seed } },
+            "source_range": self.range(clip.start, end),
+            "active_media_reference_key": "DEFAULT_MEDIA",
+            "media_references": {
+                "DEFAULT_MEDIA": {
+                    "OTIO_SCHEMA": "ExternalReference.1",
+                    "target_url": url,
+                    "available_range": self.range(0, self.frames),
+                },
+            },
+        })
+    }
+
+    fn range(&self, start: u64, end: u64) -> Value {
+        let time = |frames: u64| json!({ "OTIO_SCHEMA": "RationalTime.1", "rate": self.frame_rate, "value": frames });
+        json!({ "OTIO_SCHEMA": "TimeRange.1", "start_time": time(start), "duration": time(end - start) })
+    }
+}

@@ -1,0 +1,13 @@
+#!/bin/sh
+# An editor's project (GStreamer Editing Services) with two videos that are only addresses, one fading into the other,
+# becomes a file: pipelines/film.sh [PROJECT.xges [OUT.mkv]]
+set -eu
+. "$(dirname "$0")/common.sh"
+project=$(realpath "${1:-$root/pipelines/film.xges}")
+out=$(realpath -m "${2:-out/film.mkv}")
+
+mkdir -p "$(dirname "$out")"
+trap 'rm -f "$out.part"' EXIT
+ges-launch-1.0 --load "$project" -o "file://$out.part" -f video/x-matroska:video/x-vp8
+mv "$out.part" "$out"
+echo "$out"

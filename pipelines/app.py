@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """An application around `soragen`: how far it is, prompts that change while it makes the video, and an end on demand.
 
     GST_PLUGIN_PATH=target/release pipelines/app.py 'soragen prompt="a red fox runs over the snow" duration=-1' \
@@ -44,8 +44,8 @@ def main() -> int:
     except GLib.Error as error:
         print(error.message, file=sys.stderr)
         return 1
-    threading.Thread(target=obey, args=[pipeline.get_by_name("source")], daemon=True).start()
     pipeline.set_state(Gst.State.PLAYING)
+    threading.Thread(target=obey, args=[pipeline.get_by_name("source")], daemon=True).start()
     kinds = Gst.MessageType.EOS | Gst.MessageType.ERROR | Gst.MessageType.ELEMENT
     status = 0
     while True:

@@ -36,6 +36,8 @@ from transformer import MAX_TOKENS, TEXT_DIM, WINDOW, Transformer
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
+# Of each kind of training: how many steps in a row are on stills for one on clips, and of how many stills a process.
+STILLS = {"stills": (1, 48), "clips": (3, 48), "guided": (2, 24)}
 LOOK_AT = (
     "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
     "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
@@ -149,13 +151,13 @@ def main() -> None:
     parser.add_argument("kind", choices=("stills", "clips", "guided"))
     parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
     parser.add_argument("--seconds", type=float, default=1800)
-    parser.add_argument("--batch", type=int, help="a process", default=0)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    batch = args.batch or {"stills": 48, "clips": 8, "guided": 4}[args.kind]
+    stills_in_a_row, stills_batch = STILLS[args.kind]
+    clips_batch = {"stills": 0, "clips": 8, "guided": 4}[args.kind]
 
     torch.manual_seed(0)
     model = Transformer()
@@ -163,16 +165,16 @@ def main() -> None:
     torch.manual_seed(time.time_ns() + rank)
     average = copy.deepcopy(model)
     teacher = copy.deepcopy(model).eval() if args.kind == "guided" else None
-    data = Data.read(args.state, "stills" if args.kind == "stills" else "clips")
     # What a thing looks like is learned from many more stills than there are clips.
-    stills = Data.read(args.state, "stills") if args.kind == "clips" else data
+    stills = Data.read(args.state, "stills")
+    clips = Data.read(args.state, "clips") if clips_batch else stills
     drop = 0.0 if teacher else DROP_TEXT
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
     optimizers = [Muon(hidden, args.rate, 0.95), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
     rng = np.random.default_rng([time.time_ns(), rank])
     began = saved = time.time()
-    step, recent = 0, []
+    step, recent = 0, ([], [])
     while True:
         elapsed = agreed_time(began)
         part = elapsed / args.seconds
@@ -181,9 +183,9 @@ def main() -> None:
         rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate
-        still = args.kind == "clips" and step % 2 == 1
-        sample_of, size = (stills, 32) if still else (data, batch)
-        loss = loss_of(model, *sample_of.batch(rng, size, drop), teacher, data.text([""]))
+        still = not clips_batch or step % (stills_in_a_row + 1) > 0
+        data, size = (stills, stills_batch) if still else (clips, clips_batch)
+        loss = loss_of(model, *data.batch(rng, size, drop), teacher, data.text([""]))
         model.zero_grad()
         loss.backward()
         norm = average_gradients(model, most=1.0)
@@ -194,17 +196,20 @@ def main() -> None:
         with torch.no_grad():
             for a, p in zip(average.parameters(), model.parameters()):
                 a.lerp_(p, 1 - keep)
-        if not still:
-            recent.append(loss.item())
+        recent[still].append(loss.item())
         if rank == 0 and step % 50 == 0:
-            print(f"{elapsed:.0f}s step {step} loss {np.mean(recent[-50:]):.4f} rate {rate:.1e} norm {norm:.2f}", flush=True)
+            clip_loss, still_loss = (np.mean(losses[-50:]) if losses else float("nan") for losses in recent)
+            print(
+                f"{elapsed:.0f}s step {step} loss of clips {clip_loss:.4f}, of stills {still_loss:.4f}, "
+                f"rate {rate:.1e} norm {norm:.2f}", flush=True,
+            )
         if rank == 0 and time.time() - saved > 600:
             saved = time.time()
             save(average.state_dict(), args.state, "transformer")
-            look(average, data, args.state, args.kind)
+            look(average, clips, args.state, args.kind)
     if rank == 0:
         save(average.state_dict(), args.state, "transformer")
-        look(average, data, args.state, args.kind)
+        look(average, clips, args.state, args.kind)
     dist.destroy_process_group()
 
 

@@ -26,6 +26,8 @@ pub fn run(
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?;
     let soragen = pipeline.by_name("source").ok_or("there is no source")?;
 
+    let started = pipeline.set_state(gst::State::Playing);
+
     // Every property may be written from any thread at any time; neither it nor the signal waits for the model.
     std::thread::spawn(move || {
         for line in prompts.lines().map_while(Result::ok) {
@@ -36,10 +38,11 @@ pub fn run(
         }
     });
 
-    pipeline.set_state(gst::State::Playing)?;
     let bus = pipeline.bus().ok_or("there is no bus")?;
-    let mut result = Ok(());
-    for message in bus.iter_timed(gst::ClockTime::NONE) {
+    // What does not start has posted already why.
+    let timeout = started.is_err().then_some(gst::ClockTime::ZERO);
+    let mut result = started.map(drop).map_err(Into::into);
+    for message in bus.iter_timed(timeout) {
         match message.view() {
             gst::MessageView::Eos(_) => break,
             gst::MessageView::Error(error) => {

@@ -22,6 +22,8 @@ pub enum Command {
     /// What models there are and what they can make
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Make safetensors of a PyTorch file; nothing in it is run
+    Convert(ConvertArgs),
     /// What is kept of videos made before
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -54,9 +56,82 @@ pub enum ModelsCommand {
     List,
     /// What a model is and what it can make; its weights are not read
     Info {
-        /// `builtin`, or a folder in diffusers layout
+        /// `builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file
         source: String,
+        #[command(flatten)]
+        parts: PartsArgs,
     },
+}
+
+#[derive(clap::Args)]
+pub struct PartsArgs {
+    /// In the place of the model's transformer
+    #[arg(long, value_name = "PATH")]
+    pub transformer: Option<PathBuf>,
+
+    /// In the place of the model's text encoder, with its tokenizer.json beside it
+    #[arg(long, value_name = "PATH")]
+    pub text_encoder: Option<PathBuf>,
+
+    /// In the place of the model's autoencoder; TAEHV too
+    #[arg(long, value_name = "PATH")]
+    pub autoencoder: Option<PathBuf>,
+
+    /// How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, longlive, or a
+    /// soragen.json; if not given the one beside the transformer
+    #[arg(long, value_name = "NAME")]
+    pub recipe: Option<String>,
+}
+
+impl From<&PartsArgs> for soragen::checkpoint::Parts {
+    fn from(args: &PartsArgs) -> Self {
+        let PartsArgs { transformer, text_encoder, autoencoder, recipe } = args;
+        Self {
+            transformer: transformer.clone(),
+            text_encoder: text_encoder.clone(),
+            autoencoder: autoencoder.clone(),
+            recipe: recipe.clone(),
+        }
+    }
+}
+
+#[derive(clap::Args)]
+pub struct ConvertArgs {
+    /// A PyTorch file: .pt, .pth, .ckpt, .bin
+    pub from: PathBuf,
+
+    /// The .safetensors to make
+    pub to: PathBuf,
+
+    /// Which of its objects has the weights; if not given generator_ema, generator and other usual ones are tried
+    #[arg(long, value_name = "NAME")]
+    pub key: Option<String>,
+
+    /// What the tensors are to be called
+    #[arg(long, value_enum, default_value_t)]
+    pub names: Names,
+}
+
+/// What the tensors are to be called.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub enum Names {
+    /// As in the file
+    #[default]
+    Kept,
+    /// As diffusers and transformers have them
+    Diffusers,
+    /// As Wan's own files have them
+    Original,
+}
+
+impl From<Names> for soragen::checkpoint::Names {
+    fn from(names: Names) -> Self {
+        match names {
+            Names::Kept => Self::Kept,
+            Names::Diffusers => Self::Diffusers,
+            Names::Original => Self::Original,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -113,9 +188,12 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE.otio")]
     pub timeline: Option<PathBuf>,
 
-    /// `builtin`, or a folder in diffusers layout
+    /// `builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file (safetensors, GGUF)
     #[arg(long, value_name = "SRC", default_value = "builtin")]
     pub model: String,
+
+    #[command(flatten)]
+    pub parts: PartsArgs,
 
     /// Size in pixels; if not given the model's own, or for a picture one of its shape
     #[arg(long, value_name = "WxH", value_parser = size)]

@@ -31,7 +31,10 @@ fn main() -> ExitCode {
     let done: error::Result<ExitCode> = match Args::parse().command {
         Command::Render(args) => render::run(&args).map(success),
         Command::Models(ModelsCommand::List) => models::list().map(success),
-        Command::Models(ModelsCommand::Info { source }) => models::info(&source).map(success),
+        Command::Models(ModelsCommand::Info { source, parts }) => {
+            models::info(&source, &(&parts).into()).map(success)
+        }
+        Command::Convert(args) => models::convert(&args).map(success),
         Command::Policy(PolicyCommand::Check { policy }) => policy::check(policy.as_deref()),
         Command::Policy(PolicyCommand::Verify { log }) => policy::verify(&log).map(success),
         Command::Cache(CacheCommand::List(args)) => cache::list(args.cache_dir.as_deref()).map(success),

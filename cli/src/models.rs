@@ -1,16 +1,24 @@
 //! What models there are and what they can make.
 
+use soragen::checkpoint::{self, Parts};
 use soragen::{ModelInfo, Sizes};
 
+use crate::args::ConvertArgs;
 use crate::error::Result;
 
 pub fn list() -> Result<()> {
-    println!("builtin  {}", ModelInfo::read("builtin")?.name);
+    println!("builtin  {}", ModelInfo::read("builtin", &Parts::default())?.name);
     Ok(())
 }
 
-pub fn info(source: &str) -> Result<()> {
-    let info = ModelInfo::read(source)?;
+pub fn convert(args: &ConvertArgs) -> Result<()> {
+    let count = checkpoint::convert(&args.from, &args.to, args.key.as_deref(), args.names.into())?;
+    eprintln!("{count} tensors in {}", args.to.display());
+    Ok(())
+}
+
+pub fn info(source: &str, parts: &Parts) -> Result<()> {
+    let info = ModelInfo::read(source, parts)?;
     let (numerator, denominator) = info.frame_rate;
     let rate = f64::from(numerator) / f64::from(denominator);
     println!("name        {}", info.name);

@@ -9,6 +9,7 @@ use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
+use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::{Key, Marker};
 use soragen::{
@@ -25,7 +26,8 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
     let key = Key::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output, args.codec)?;
-    let info = ModelInfo::read(&args.model)?;
+    let parts = Parts::from(&args.parts);
+    let info = ModelInfo::read(&args.model, &parts)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
     let title = prompts.chain(args.prompt.as_deref()).next().unwrap_or_default().to_string();
@@ -60,8 +62,12 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         }
     })?;
 
-    let options =
-        OpenOptions { device: args.device.clone(), decoder: args.decoder.into(), ..Default::default() };
+    let options = OpenOptions {
+        device: args.device.clone(),
+        decoder: args.decoder.into(),
+        parts,
+        ..Default::default()
+    };
     let model = Model::open(&args.model, &options)?;
     let cache = Cache::open(args.cache.cache_dir.as_deref(), Cache::DEFAULT_SIZE);
     let mut session = match &cache {

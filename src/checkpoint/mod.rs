@@ -1,7 +1,14 @@
-//! Where a model's files come from.
+//! Where a model's files come from, in whichever layout they are.
 
+mod assembly;
 mod builtin;
 mod gguf;
+mod names;
+mod pickle;
+mod shapes;
 mod source;
+mod weights;
 
+pub use assembly::{Assembly, Parts};
+pub use pickle::{Names, convert};
 pub use source::Source;

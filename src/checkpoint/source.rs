@@ -1,9 +1,9 @@
 //! A model's files, wherever they are.
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{BufReader, Cursor};
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use candle_core::{DType, Device};
@@ -11,7 +11,10 @@ use candle_nn::VarBuilder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{builtin, gguf};
+use super::assembly::{self, Assembly, Parts};
+use super::builtin;
+use super::names::Part;
+use super::weights::Weights;
 use crate::cache::Key;
 use crate::error::plain;
 use crate::{Error, Result};
@@ -20,14 +23,25 @@ use crate::{Error, Result};
 const MAX_TEXT: u64 = 64 << 20;
 /// Files up to this size are read for the digest of a model.
 const MAX_DIGESTED: u64 = 1 << 20;
+/// The file that makes a folder a model in diffusers' layout.
+pub(super) const INDEX: &str = "model_index.json";
 
-/// Where a model's files are: compiled in, or in a folder laid out as diffusers does it.
+/// Where a model's files are. Whatever the layout, they are asked for by their paths in a folder of diffusers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The default model.
     Builtin,
     /// A folder with `model_index.json` in it.
     Folder(PathBuf),
+    /// Files from several places, or in another layout.
+    Assembled(Arc<Assembly>),
+}
+
+/// A file that was found.
+enum Found<'a> {
+    Bytes(&'a [u8]),
+    Compiled(&'static [u8]),
+    At(PathBuf),
 }
 
 /// `*.safetensors.index.json`: which file holds which tensor.
@@ -37,23 +51,31 @@ struct ShardIndex {
 }
 
 impl Source {
-    /// What `text` names: `builtin`, or the path of a folder.
+    /// What `text` names: `builtin`, a folder in diffusers' or in Wan's own layout, or a file with a transformer;
+    /// with `parts` in the place of its own.
     ///
     /// # Errors
     /// [`Error::Request`] for an empty name and for kinds of source that are not supported;
-    /// [`Error::NotFound`] if there is nothing at the path, or a folder that is not a model.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// [`Error::NotFound`] if there is nothing at a path, or a part is missing; [`Error::Invalid`] for a file that is
+    /// no weights, or not those of that part.
+    pub fn parse(text: &str, parts: &Parts) -> Result<Self> {
         if text == "builtin" {
-            if builtin::file("model_index.json").is_none() {
+            if builtin::file(INDEX).is_none() {
                 return Err(Error::Request(
                     "this build has no built-in model; name a model folder, or build with the feature `builtin`".into(),
+                ));
+            }
+            if *parts != Parts::default() {
+                return Err(Error::Request(
+                    "the parts of the built-in model cannot be replaced; name a model folder or file too"
+                        .into(),
                 ));
             }
             return Ok(Self::Builtin);
         }
         if text.is_empty() {
             return Err(Error::Request(
-                "no model is named; use `builtin` or the path of a model folder".into(),
+                "no model is named; use `builtin` or the path of a model folder or file".into(),
             ));
         }
         if text.starts_with("hf:") {
@@ -64,29 +86,27 @@ impl Source {
             )));
         }
         let path = PathBuf::from(text);
-        if path.is_file() {
-            return Err(Error::Invalid {
-                path,
-                reason:
-                    "a single file; name a folder in diffusers layout (with model_index.json, transformer/, \
-                         vae/, text_encoder/, tokenizer/, scheduler/)"
-                        .into(),
-            });
-        }
-        let index = path.join("model_index.json");
-        if !path.is_dir() {
-            let hint = "name an existing model folder, or `builtin`".into();
+        if !path.exists() {
+            let hint = "name an existing model folder or file, or `builtin`".into();
             return Err(Error::NotFound { path, hint });
         }
-        if !index.is_file() {
-            let hint = "the folder is not in diffusers layout; for Wan take a repository whose name ends in \
-                        -Diffusers"
-                .into();
-            return Err(Error::NotFound { path: index, hint });
-        }
-        // One name for one folder, so that it is opened once however it is spelled.
+        // One name for one model, so that it is opened once however it is spelled.
         let path = path.canonicalize().map_err(|source| Error::Io { path, source })?;
-        Ok(Self::Folder(path))
+        if path.join(INDEX).is_file() && *parts == Parts::default() {
+            return Ok(Self::Folder(path));
+        }
+        Ok(Self::Assembled(Arc::new(assembly::assemble(&path, parts)?)))
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        let path = match self {
+            Self::Builtin => return "builtin".into(),
+            Self::Folder(path) => path,
+            Self::Assembled(assembly) => &assembly.path,
+        };
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
     /// Where `path` is, for messages.
@@ -94,23 +114,32 @@ impl Source {
         match self {
             Self::Builtin => Path::new("builtin").join(path),
             Self::Folder(folder) => folder.join(path),
+            Self::Assembled(assembly) => assembly.path(path),
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<Found<'_>> {
+        let file = |path: PathBuf| path.is_file().then_some(Found::At(path));
+        match self {
+            Self::Builtin => builtin::file(path).map(Found::Compiled),
+            Self::Folder(folder) => file(folder.join(path)),
+            Self::Assembled(assembly) => match assembly.texts.get(path) {
+                Some(bytes) => Some(Found::Bytes(bytes)),
+                None => file(assembly.path(path)),
+            },
         }
     }
 
     /// Whether there is such a file.
     pub fn exists(&self, path: &str) -> bool {
-        match self {
-            Self::Builtin => builtin::file(path).is_some(),
-            Self::Folder(folder) => folder.join(path).is_file(),
-        }
+        self.find(path).is_some()
     }
 
     /// A whole small file.
-    pub fn read(&self, path: &str) -> Result<Cow<'static, [u8]>> {
-        match self {
-            Self::Builtin => builtin::file(path).map(Cow::Borrowed).ok_or_else(|| self.missing(path)),
-            Self::Folder(folder) => {
-                let full = folder.join(path);
+    pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
+        match self.find(path).ok_or_else(|| self.missing(path))? {
+            Found::Bytes(bytes) | Found::Compiled(bytes) => Ok(Cow::Borrowed(bytes)),
+            Found::At(full) => {
                 let size = std::fs::metadata(&full).map_err(|_| self.missing(path))?.len();
                 if size > MAX_TEXT {
                     return Err(self.invalid(path, format!("{size} bytes are too many for such a file")));
@@ -126,7 +155,8 @@ impl Source {
             .map_err(|e| self.invalid(path, format!("not understood: {e}")))
     }
 
-    /// The weights in `folder`: `STEM.safetensors`, its shards, or `STEM.gguf`.
+    /// The weights in `folder`: `STEM.safetensors`, its shards, or `STEM.gguf`, under any names that are known for
+    /// the part of the model that it is.
     ///
     /// Safetensors are mapped into memory, not read; tensors are converted to `dtype` as they are asked for.
     pub fn weights(
@@ -136,38 +166,50 @@ impl Source {
         dtype: DType,
         device: &Device,
     ) -> Result<VarBuilder<'static>> {
-        let name = |suffix: &str| format!("{folder}/{stem}.{suffix}");
-        let (single, index, quantised) = (name("safetensors"), name("safetensors.index.json"), name("gguf"));
-        if self.exists(&quantised) {
-            let tensors = match self {
-                Self::Builtin => gguf::tensors(Cursor::new(self.read(&quantised)?), device),
-                Self::Folder(root) => {
-                    let path = root.join(&quantised);
-                    let file = File::open(&path).map_err(|source| Error::Io { path, source })?;
-                    gguf::tensors(BufReader::new(file), device)
-                }
-            };
-            let tensors = tensors.map_err(|e| self.invalid(&quantised, plain(&e)))?;
-            return Ok(VarBuilder::from_tensors(tensors, dtype, device));
+        let (path, weights) = self.open(folder, stem)?;
+        match weights {
+            Ok(weights) => Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone())),
+            Err(e) => Err(self.invalid(&path, plain(&e))),
         }
-        if matches!(self, Self::Folder(_)) && !self.exists(&single) && self.exists(&index) {
-            let paths = self.shards(folder, &index)?;
-            return mapped(&paths, dtype, device).map_err(|e| self.invalid(&index, plain(&e)));
-        }
-        self.weights_file(&single, dtype, device)
     }
 
-    /// The weights in one safetensors file.
-    pub fn weights_file(&self, path: &str, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
-        let weights = match self {
-            Self::Builtin => {
-                let bytes = builtin::file(path).ok_or_else(|| self.missing(path))?;
-                VarBuilder::from_slice_safetensors(bytes, dtype, device)
+    /// The shapes of the tensors in `folder`, by the engine's names; nothing is loaded.
+    pub fn shapes(&self, folder: &str, stem: &str) -> Result<HashMap<String, Vec<usize>>> {
+        let (path, weights) = self.open(folder, stem)?;
+        weights.map(|weights| weights.shapes()).map_err(|e| self.invalid(&path, plain(&e)))
+    }
+
+    /// The weights, and the path that they are at.
+    fn open(&self, folder: &str, stem: &str) -> Result<(String, candle_core::Result<Weights>)> {
+        let part = Part::of_folder(folder);
+        if let Self::Assembled(assembly) = self
+            && let Some(paths) = assembly.weights.get(folder)
+        {
+            return Ok((folder.into(), Weights::open(part, paths)));
+        }
+        let name = |suffix: &str| format!("{folder}/{stem}.{suffix}");
+        let (single, index, quantised) = (name("safetensors"), name("safetensors.index.json"), name("gguf"));
+        let path = if self.exists(&quantised) { quantised } else { single };
+        match self.find(&path) {
+            Some(Found::Compiled(bytes)) => Ok((path, Weights::compiled(part, bytes))),
+            Some(Found::At(file)) => Ok((path, Weights::open(part, &[file]))),
+            _ if self.exists(&index) => {
+                let paths = self.shards(folder, &index)?;
+                Ok((index, Weights::open(part, &paths)))
             }
-            Self::Folder(_) if !self.exists(path) => return Err(self.missing(path)),
-            Self::Folder(root) => mapped(&[root.join(path)], dtype, device),
+            _ => Err(self.missing(&path)),
+        }
+    }
+
+    /// The weights in one file.
+    pub fn weights_file(&self, path: &str, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+        let weights = match self.find(path) {
+            Some(Found::Compiled(bytes)) => Weights::compiled(None, bytes),
+            Some(Found::At(file)) => Weights::open(None, &[file]),
+            _ => return Err(self.missing(path)),
         };
-        weights.map_err(|e| self.invalid(path, plain(&e)))
+        let weights = weights.map_err(|e| self.invalid(path, plain(&e)))?;
+        Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
     }
 
     /// The files that the index names; each must be a plain name in the index's own folder.
@@ -191,24 +233,34 @@ impl Source {
     /// by its content: they are too large to be read for this.
     pub(crate) fn digest(&self) -> std::io::Result<Key> {
         let mut key = Key::new("model");
+        let of_folder = |mut key: Key, root: &Path| -> std::io::Result<Key> {
+            // The folder may be moved.
+            for path in files(root, 2)? {
+                key = of_file(key, &path.strip_prefix(root).unwrap_or(&path).to_string_lossy(), &path)?;
+            }
+            Ok(key)
+        };
         match self {
             Self::Builtin => {
                 for (name, bytes) in builtin::FILES {
                     key = key.with(name, bytes);
                 }
             }
-            Self::Folder(root) => {
-                // The folder may be moved.
-                for path in files(root, 2)? {
-                    let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
-                    let metadata = path.metadata()?;
-                    key = if metadata.len() <= MAX_DIGESTED {
-                        key.with(&name, &std::fs::read(&path)?)
-                    } else {
-                        let time = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH);
-                        let time = time.unwrap_or_default().as_nanos();
-                        key.with(&name, format!("{} {time}", metadata.len()).as_bytes())
-                    };
+            Self::Folder(root) => key = of_folder(key, root)?,
+            Self::Assembled(assembly) => {
+                if let Some(base) = &assembly.base {
+                    key = of_folder(key, base)?;
+                }
+                for (name, text) in &assembly.texts {
+                    key = key.with(name, text);
+                }
+                for (name, file) in &assembly.files {
+                    key = of_file(key, name, file)?;
+                }
+                for (name, paths) in &assembly.weights {
+                    for path in paths {
+                        key = of_file(key, name, path)?;
+                    }
                 }
             }
         }
@@ -255,10 +307,13 @@ fn files(folder: &Path, deep: usize) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn mapped(paths: &[PathBuf], dtype: DType, device: &Device) -> candle_core::Result<VarBuilder<'static>> {
-    // SAFETY: the files are only read. Whoever changes a weight file under a running program gets other
-    // numbers, or a signal if he cuts it short, as with every mapped file.
-    unsafe { VarBuilder::from_mmaped_safetensors(paths, dtype, device) }
+fn of_file(key: Key, name: &str, path: &Path) -> std::io::Result<Key> {
+    let metadata = path.metadata()?;
+    if metadata.len() <= MAX_DIGESTED {
+        return Ok(key.with(name, &std::fs::read(path)?));
+    }
+    let time = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    Ok(key.with(name, format!("{} {time}", metadata.len()).as_bytes()))
 }
 
 #[cfg(test)]
@@ -266,7 +321,7 @@ mod tests {
     use super::*;
 
     fn parse_error(text: &str) -> String {
-        Source::parse(text).unwrap_err().to_string()
+        Source::parse(text, &Parts::default()).unwrap_err().to_string()
     }
 
     #[test]
@@ -275,7 +330,7 @@ mod tests {
         assert!(parse_error("no/such/folder").contains("no/such/folder"));
         assert!(parse_error("hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers").contains("hf download"));
         assert!(parse_error("src").contains("model_index.json"));
-        assert!(parse_error("Cargo.toml").contains("diffusers layout"));
+        assert!(parse_error("Cargo.toml").contains("Cargo.toml"));
     }
 
     #[test]

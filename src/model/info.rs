@@ -1,7 +1,7 @@
 //! What a model is and what it can make.
 
 use super::layout::{CausalModel, Layout, WanIndex};
-use crate::checkpoint::Source;
+use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
 use crate::{Result, Size, autoencoder, transformer};
 
@@ -120,13 +120,13 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
-    /// Reads the configuration of `source` alone: quick, and no weight is touched.
+    /// Reads the configuration of `source` and `parts` alone: quick, and no weight is touched.
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) and [`Error::Invalid`](crate::Error::Invalid) as for
     /// [`Model::open`](crate::Model::open).
-    pub fn read(source: &str) -> Result<Self> {
-        let source = Source::parse(source)?;
+    pub fn read(source: &str, parts: &Parts) -> Result<Self> {
+        let source = Source::parse(source, parts)?;
         Self::of(&source, &Layout::read(&source)?)
     }
 
@@ -180,14 +180,8 @@ impl ModelInfo {
             false => (Size { width: 832, height: 480 }, (16, 1), 81),
         };
         let round = |side: u32| (side / step * step).max(step);
-        let name = match source {
-            Source::Builtin => "builtin".into(),
-            Source::Folder(path) => {
-                path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-            }
-        };
         Ok(Self {
-            name,
+            name: source.name(),
             sizes: Sizes::Multiple {
                 step,
                 min: step,

@@ -14,9 +14,9 @@ pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
 
 use crate::autoencoder::{Autoencoder, Decoder};
 use crate::cache::Key;
-use crate::checkpoint::Source;
+use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
-use crate::text::TextEncoder;
+use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
 use crate::{Result, device};
 use layout::Layout;
@@ -58,11 +58,18 @@ pub struct OpenOptions {
     pub precision: Precision,
     /// Which decoder makes the frames.
     pub decoder: Decoder,
+    /// Files in the place of the model's own parts.
+    pub parts: Parts,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { device: "auto".into(), precision: Precision::Auto, decoder: Decoder::Auto }
+        Self {
+            device: "auto".into(),
+            precision: Precision::Auto,
+            decoder: Decoder::Auto,
+            parts: Parts::default(),
+        }
     }
 }
 
@@ -97,15 +104,15 @@ type Slot = Arc<Mutex<Weak<Model>>>;
 static OPEN: Lazy<Mutex<HashMap<Identity, Slot>>> = Lazy::new(Mutex::default);
 
 impl Model {
-    /// Opens `source`: `builtin`, or a folder in diffusers layout. A model that is open already with the
-    /// same options is shared, not loaded again.
+    /// Opens `source`: `builtin`, a folder in diffusers' or Wan's own layout, or a file with a transformer whose companions
+    /// [`OpenOptions::parts`] names. A model that is open already with the same options is shared, not loaded again.
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) for a model or file that is not there,
     /// [`Error::Invalid`](crate::Error::Invalid) for a file that cannot be used,
     /// [`Error::Device`](crate::Error::Device) for a device that cannot.
     pub fn open(source: &str, options: &OpenOptions) -> Result<Arc<Self>> {
-        let source = Source::parse(source)?;
+        let source = Source::parse(source, &options.parts)?;
         let device = device::parse(&options.device)?;
         let precision = device::resolve(options.precision, &device)?;
 
@@ -129,18 +136,14 @@ impl Model {
         let dtype = precision.dtype();
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
-        let (text, sampling) = match layout {
-            Layout::Wan(_) => {
-                (TextEncoder::umt5(source, dtype, &device), Sampling::Whole(SchedulerConfig::read(source)?))
-            }
-            Layout::Causal(model) => {
-                (TextEncoder::minilm(source, model.max_text_tokens, &device)?, Sampling::Causal(model.causal))
-            }
+        let (max_tokens, sampling) = match layout {
+            Layout::Wan(_) => (text::MAX_TOKENS, Sampling::Whole(SchedulerConfig::read(source)?)),
+            Layout::Causal(model) => (model.max_text_tokens, Sampling::Causal(model.causal)),
         };
         let streaming = matches!(sampling, Sampling::Causal(_));
         Ok(Self {
             info,
-            text,
+            text: TextEncoder::open(source, max_tokens, dtype, &device)?,
             transformer: WanTransformer::open(source, "transformer", precision, &device)?,
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
             sampling,

@@ -12,9 +12,12 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
 
 use crate::checkpoint::Source;
 use crate::{Cancel, Error, Result};
+
+const CONFIG: &str = "text_encoder/config.json";
 
 /// How many prompts are remembered: those of a storyboard, say. An embedding takes 8 MB at most.
 const REMEMBERED: usize = 16;
@@ -33,6 +36,25 @@ enum Kind {
 }
 
 impl TextEncoder {
+    /// The one in `text_encoder/` of `source`: UMT5, or MiniLM where its configuration says BERT. Prompts are cut at
+    /// `max_tokens`, but for UMT5, which always takes 512.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::Invalid`] if the files of MiniLM are missing or damaged; those of UMT5 are
+    /// opened with the first prompt.
+    pub fn open(source: &Source, max_tokens: usize, dtype: DType, device: &Device) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: Option<String>,
+        }
+        // Its absence is told when it is opened.
+        let kind = source.exists(CONFIG).then(|| source.json::<Kind>(CONFIG)).transpose()?;
+        match kind.and_then(|kind| kind.model_type).as_deref() {
+            Some("bert") => Self::minilm(source, max_tokens, device),
+            _ => Ok(Self::umt5(source, dtype, device)),
+        }
+    }
+
     /// MiniLM; prompts are cut at `max_tokens`.
     pub fn minilm(source: &Source, max_tokens: usize, device: &Device) -> Result<Self> {
         Ok(Self::new(Kind::MiniLm(Box::new(MiniLm::open(source, max_tokens, device)?))))

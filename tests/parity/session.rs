@@ -1,6 +1,7 @@
 //! Requests become the frames that the reference makes of them (`make_pipelines.py`, `make_session.py`).
 
 use candle_core::{Device, Tensor};
+use soragen::checkpoint::Parts;
 use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size, Sizes};
 use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
 
@@ -193,7 +194,7 @@ fn sizes_are_of_whole_tokens() {
         let mut config = json("pipelines/t2v-unipc/transformer/config.json");
         config["patch_size"] = patch.as_slice().into();
         std::fs::write(copy.path().join("transformer/config.json"), config.to_string()).unwrap();
-        ModelInfo::read(&copy.path().to_string_lossy())
+        ModelInfo::read(&copy.path().to_string_lossy(), &Parts::default())
     };
     // The autoencoder makes 8 pixels of a latent.
     for (patch, wanted) in [([1, 1, 1], 8), ([1, 1, 2], 16), ([1, 4, 2], 32), ([1, 2, 3], 48)] {

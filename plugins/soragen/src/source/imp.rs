@@ -160,7 +160,7 @@ impl SoraGen {
             return None;
         }
         let settings = lock(&self.settings).clone();
-        settings.extent(&ModelInfo::read(&settings.model).ok()?, settings.storyboard().ok()?.as_ref())
+        settings.extent(&settings.info().ok()?, settings.storyboard().ok()?.as_ref())
     }
 
     /// What was agreed on with downstream, if anything yet.
@@ -175,10 +175,7 @@ impl SoraGen {
             running => running.map(|running| running.info.frame_rate),
         };
         let settings = lock(&self.settings).clone();
-        settings
-            .framerate
-            .or(own)
-            .or_else(|| ModelInfo::read(&settings.model).ok().map(|info| info.frame_rate))
+        settings.framerate.or(own).or_else(|| settings.info().ok().map(|info| info.frame_rate))
     }
 
     /// `value` in another format: time and frames at any time, bytes once the size of a frame is known.
@@ -573,7 +570,7 @@ impl BaseSrcImpl for SoraGen {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         let begin = || {
-            let info = ModelInfo::read(&settings.model)?;
+            let info = settings.info()?;
             check_size(&settings, &info)?;
             if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_one(text)) {
                 return Err(soragen::Error::Request(format!("{text:?} is no time code; 10:00:00:00 is one")));

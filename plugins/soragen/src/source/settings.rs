@@ -2,11 +2,12 @@
 
 //! The element's properties.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
+use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::Key;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
@@ -86,6 +87,10 @@ pub struct Settings {
     pub prompt: Option<String>,
     pub negative_prompt: Option<String>,
     pub model: String,
+    pub transformer: Option<String>,
+    pub text_encoder: Option<String>,
+    pub autoencoder: Option<String>,
+    pub recipe: Option<String>,
     pub device: String,
     pub precision: Precision,
     pub decoder: Decoder,
@@ -120,6 +125,10 @@ impl Default for Settings {
             prompt: None,
             negative_prompt: None,
             model: "builtin".into(),
+            transformer: None,
+            text_encoder: None,
+            autoencoder: None,
+            recipe: None,
             device: "auto".into(),
             precision: Precision::default(),
             decoder: Decoder::default(),
@@ -166,10 +175,39 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             )
             .mutable_playing()
             .build(),
-            text("model", "Model", "`builtin`, or a folder in diffusers layout")
-                .default_value(Some("builtin"))
+            text(
+                "model",
+                "Model",
+                "`builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file (safetensors, GGUF)",
+            )
+            .default_value(Some("builtin"))
+            .mutable_ready()
+            .build(),
+            text("transformer", "Transformer", "A file or folder in the place of the model's transformer")
                 .mutable_ready()
                 .build(),
+            text(
+                "text-encoder",
+                "Text encoder",
+                "A file or folder in the place of the model's text encoder, with its tokenizer.json beside it",
+            )
+            .mutable_ready()
+            .build(),
+            text(
+                "autoencoder",
+                "Autoencoder",
+                "A file or folder in the place of the model's autoencoder; TAEHV too",
+            )
+            .mutable_ready()
+            .build(),
+            text(
+                "recipe",
+                "Recipe",
+                "How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, \
+                 longlive, or a soragen.json (unset = the one beside the transformer, if there is one)",
+            )
+            .mutable_ready()
+            .build(),
             text("device", "Device", "auto, cpu, cuda:N or metal")
                 .default_value(Some("auto"))
                 .mutable_ready()
@@ -294,6 +332,10 @@ impl Settings {
             "prompt" => self.prompt = get(value),
             "negative-prompt" => self.negative_prompt = get(value),
             "model" => self.model = get::<Option<String>>(value).unwrap_or_default(),
+            "transformer" => self.transformer = filled(value),
+            "text-encoder" => self.text_encoder = filled(value),
+            "autoencoder" => self.autoencoder = filled(value),
+            "recipe" => self.recipe = filled(value),
             "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
@@ -325,6 +367,10 @@ impl Settings {
             "prompt" => self.prompt.to_value(),
             "negative-prompt" => self.negative_prompt.to_value(),
             "model" => self.model.to_value(),
+            "transformer" => self.transformer.to_value(),
+            "text-encoder" => self.text_encoder.to_value(),
+            "autoencoder" => self.autoencoder.to_value(),
+            "recipe" => self.recipe.to_value(),
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "decoder" => self.decoder.to_value(),
@@ -379,7 +425,23 @@ impl Settings {
             device: self.device.clone(),
             precision: self.precision.into(),
             decoder: self.decoder.into(),
+            parts: self.parts(),
         }
+    }
+
+    fn parts(&self) -> Parts {
+        let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
+        Parts {
+            transformer: path(&self.transformer),
+            text_encoder: path(&self.text_encoder),
+            autoencoder: path(&self.autoencoder),
+            recipe: self.recipe.clone(),
+        }
+    }
+
+    /// What the model is, without its weights.
+    pub fn info(&self) -> soragen::Result<ModelInfo> {
+        ModelInfo::read(&self.model, &self.parts())
     }
 
     /// Where latents are kept, if they are.

@@ -1,0 +1,274 @@
+//! A model put together: from Wan's own folder, from single files, or from a folder with other parts in the place of
+//! its own. Afterwards it looks like a folder of diffusers.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::names::Part;
+use super::source::INDEX;
+use super::weights::Weights;
+use super::{shapes, weights};
+use crate::error::plain;
+use crate::{Error, Result};
+
+/// Files or folders in the place of a model's own parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Parts {
+    /// Another transformer.
+    pub transformer: Option<PathBuf>,
+    /// Another text encoder, with its `tokenizer.json` beside it unless the model has one.
+    pub text_encoder: Option<PathBuf>,
+    /// Another autoencoder; a TAEHV too.
+    pub autoencoder: Option<PathBuf>,
+    /// How a causal transformer makes its video: the name of one that is known (`self-forcing` …), or the path of a
+    /// `soragen.json`. Where there is none, one beside the transformer counts.
+    pub recipe: Option<String>,
+}
+
+/// What [`assemble`] found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Assembly {
+    /// What was named.
+    pub(super) path: PathBuf,
+    /// A folder in diffusers' layout that has what is not in the others.
+    pub(super) base: Option<PathBuf>,
+    /// Configurations that no file says, by their paths in diffusers' layout.
+    pub(super) texts: BTreeMap<String, Vec<u8>>,
+    /// Files, by the same.
+    pub(super) files: BTreeMap<String, PathBuf>,
+    /// Files of weights, by the folder of their part.
+    pub(super) weights: BTreeMap<&'static str, Vec<PathBuf>>,
+}
+
+/// The causal students of Wan that are known by name: <https://github.com/guandeh17/Self-Forcing>,
+/// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>.
+const RECIPES: [(&str, &str); 4] = [
+    ("self-forcing", include_str!("recipes/self-forcing.json")),
+    ("causal-forcing", include_str!("recipes/causal-forcing.json")),
+    ("causal-forcing-framewise", include_str!("recipes/causal-forcing-framewise.json")),
+    ("longlive", include_str!("recipes/longlive.json")),
+];
+
+/// How a causal model makes its video.
+const RECIPE: &str = "soragen.json";
+
+impl Assembly {
+    /// Where the file is that diffusers would have at `path`; for messages, where it would be.
+    pub(super) fn path(&self, path: &str) -> PathBuf {
+        if let Some(file) = self.files.get(path) {
+            return file.clone();
+        }
+        let folder = path.split('/').next().unwrap_or(path);
+        match (self.weights.get(folder).and_then(|files| files.first()), &self.base) {
+            (Some(file), _) if path == folder || self.texts.contains_key(path) => file.clone(),
+            (_, Some(base)) => base.join(path),
+            (_, None) => self.path.join(path),
+        }
+    }
+
+    fn add(&mut self, part: Part, path: &Path) -> Result<()> {
+        let found = files_of(part, path)?;
+        let folder = part.folder();
+        let about = |reason: String| Error::Invalid { path: path.into(), reason };
+        let weights = Weights::open(Some(part), &found).map_err(|e| about(plain(&e)))?;
+        let beside = found.first().and_then(|file| file.parent()).unwrap_or(path);
+        let stated = config_beside(beside).or_else(|| config_beside(&self.base.as_ref()?.join(folder)));
+        let config = shapes::config(part, &weights.shapes(), stated.as_ref()).map_err(about)?;
+        self.texts.insert(format!("{folder}/config.json"), config.to_string().into_bytes());
+        if part == Part::TextEncoder {
+            match tokenizer(beside) {
+                Some(file) => drop(self.files.insert("tokenizer/tokenizer.json".into(), file)),
+                None if self.base.is_some() => {}
+                None => {
+                    return Err(Error::NotFound {
+                        path: beside.join("tokenizer.json"),
+                        hint: "put the tokenizer.json of google/umt5-xxl beside the text encoder".into(),
+                    });
+                }
+            }
+        }
+        self.weights.insert(folder, found);
+        Ok(())
+    }
+}
+
+/// Puts together what is at `path`, which exists, and `parts`.
+pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
+    let base = path.join(INDEX).is_file().then(|| path.to_path_buf());
+    let (texts, files, weights) = Default::default();
+    let mut assembly = Assembly { path: path.into(), base, texts, files, weights };
+    let mut wanted = parts.clone();
+    if assembly.base.is_none() {
+        if path.is_dir() {
+            original(path, &mut wanted)?;
+        } else if wanted.transformer.replace(path.into()).is_some() {
+            return Err(Error::Request(
+                "the model is a transformer, and another is named too; name a folder as the model, or one of them".into(),
+            ));
+        }
+    }
+    for (part, option, file) in [
+        (Part::Transformer, "transformer", &wanted.transformer),
+        (Part::TextEncoder, "text-encoder", &wanted.text_encoder),
+        (Part::Autoencoder, "autoencoder", &wanted.autoencoder),
+    ] {
+        match file {
+            Some(file) => assembly.add(part, file)?,
+            None if assembly.base.is_some() => {}
+            None => {
+                let hint = format!(
+                    "this is a transformer alone; say where the {option} of the model is with `{option}`"
+                );
+                return Err(Error::NotFound { path: path.join(part.folder()), hint });
+            }
+        }
+    }
+    if assembly.base.is_none() {
+        let channels = shapes::latent_channels(&assembly.texts["transformer/config.json"]);
+        for (name, text) in whole(channels) {
+            assembly.texts.insert(name.into(), text.to_string().into_bytes());
+        }
+    }
+    match recipe(parts.recipe.as_deref(), wanted.transformer.as_deref())? {
+        Some(Recipe::Known(text)) => drop(assembly.texts.insert(RECIPE.into(), text.into())),
+        Some(Recipe::File(file)) => drop(assembly.files.insert(RECIPE.into(), file)),
+        None => {}
+    }
+    Ok(assembly)
+}
+
+/// Wan's own folder: `config.json`, `diffusion_pytorch_model*.safetensors`, and the others beside, once they are no
+/// pickles any more.
+fn original(folder: &Path, wanted: &mut Parts) -> Result<()> {
+    let has = |prefix: &str| {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        names.retain(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) && path.is_file()
+        });
+        // What was made of a pickle stands beside it, and is preferred.
+        names.sort_by_key(|path| path.extension().is_none_or(|e| e != "safetensors" && e != "gguf"));
+        names.into_iter().next()
+    };
+    if has("diffusion_pytorch_model").is_none() {
+        return Err(Error::NotFound {
+            path: folder.join(INDEX),
+            hint: "the folder is neither in diffusers' layout (with model_index.json; the repositories of Wan whose \
+                   name ends in -Diffusers) nor in Wan's own (with diffusion_pytorch_model.safetensors)"
+                .into(),
+        });
+    }
+    wanted.transformer.get_or_insert_with(|| folder.into());
+    wanted.text_encoder = wanted.text_encoder.take().or_else(|| has("models_t5"));
+    wanted.autoencoder =
+        wanted.autoencoder.take().or_else(|| has("Wan2.1_VAE").or_else(|| has("Wan2.2_VAE")));
+    Ok(())
+}
+
+/// The files of weights at `path`: it, or those in the folder.
+fn files_of(part: Part, path: &Path) -> Result<Vec<PathBuf>> {
+    let none = |hint: &str| Error::NotFound { path: path.into(), hint: hint.into() };
+    if path.is_file() {
+        refuse_pickle(path)?;
+        return Ok(vec![path.into()]);
+    }
+    let inside = path.join(part.folder());
+    let folder = if inside.is_dir() { &inside } else { path };
+    let entries =
+        std::fs::read_dir(folder).map_err(|_| none("name an existing file or folder with weights"))?;
+    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files
+        .retain(|file| file.extension().is_some_and(|e| e == "safetensors" || e == "gguf") && file.is_file());
+    files.sort();
+    // Wan's own folder has other parts beside the transformer.
+    let named = |file: &PathBuf| {
+        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("diffusion_pytorch_model"))
+    };
+    if files.iter().any(named) {
+        files.retain(named);
+    }
+    match files.is_empty() {
+        true => Err(none("there are no weights in the folder: no .safetensors and no .gguf")),
+        false => Ok(files),
+    }
+}
+
+/// PyTorch's files are programs that make weights; they are converted once, by something that does not run them.
+fn refuse_pickle(path: &Path) -> Result<()> {
+    let io = |source| Error::Io { path: path.into(), source };
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read(&mut magic)).map_err(io)?;
+    if !weights::is_gguf(path).map_err(io)?
+        && read == 4
+        && (magic == *b"PK\x03\x04" || magic[0] == 0x80 && magic[1] < 6)
+    {
+        let reason = format!(
+            "a PyTorch pickle, which is not opened; make safetensors of it: soragen convert {} {}",
+            path.display(),
+            path.with_extension("safetensors").display()
+        );
+        return Err(Error::Invalid { path: path.into(), reason });
+    }
+    Ok(())
+}
+
+/// `config.json` in `folder`, if there is one that can be read.
+fn config_beside(folder: &Path) -> Option<Value> {
+    const MOST: u64 = 1 << 20;
+    let path = folder.join("config.json");
+    let fits = path.metadata().ok()?.len() <= MOST;
+    fits.then(|| serde_json::from_slice(&std::fs::read(&path).ok()?).ok()).flatten()
+}
+
+/// `tokenizer.json` beside a text encoder, as it is found in the layouts of diffusers, of Wan and of single files.
+fn tokenizer(folder: &Path) -> Option<PathBuf> {
+    ["", "tokenizer", "google/umt5-xxl", "../tokenizer"]
+        .iter()
+        .map(|place| folder.join(place).join("tokenizer.json"))
+        .find(|file| file.is_file())
+}
+
+/// What a folder of diffusers says of a model of so many latent channels: 48 has Wan 2.2 TI2V-5B alone.
+fn whole(channels: u64) -> [(&'static str, Value); 2] {
+    let both = channels == 48;
+    [
+        (INDEX, json!({ "_class_name": "WanPipeline", "expand_timesteps": both })),
+        (
+            "scheduler/scheduler_config.json",
+            json!({
+                "_class_name": "UniPCMultistepScheduler",
+                "prediction_type": "flow_prediction",
+                "use_flow_sigmas": true,
+                "num_train_timesteps": 1000,
+                "flow_shift": if both { 5.0 } else { 3.0 },
+            }),
+        ),
+    ]
+}
+
+enum Recipe {
+    Known(&'static str),
+    File(PathBuf),
+}
+
+/// The recipe that is asked for, or that is beside the transformer.
+fn recipe(asked: Option<&str>, transformer: Option<&Path>) -> Result<Option<Recipe>> {
+    let Some(name) = asked else {
+        let beside = transformer.map(|path| if path.is_dir() { path } else { path.parent().unwrap_or(path) });
+        return Ok(beside.map(|folder| folder.join(RECIPE)).filter(|file| file.is_file()).map(Recipe::File));
+    };
+    if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
+        return Ok(Some(Recipe::Known(text)));
+    }
+    let path = PathBuf::from(name);
+    if path.is_file() {
+        return Ok(Some(Recipe::File(path)));
+    }
+    let known: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
+    let hint = format!("a recipe is one of {}, or the path of a soragen.json", known.join(", "));
+    Err(Error::NotFound { path, hint })
+}

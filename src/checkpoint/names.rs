@@ -1,0 +1,401 @@
+//! What tensors are called. The engine goes by diffusers' and transformers' names; these are the tables of all others,
+//! and what is told by them.
+
+use std::collections::HashMap;
+
+use once_cell::sync::Lazy;
+
+/// A part of a model whose weights come under several names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// diffusers' `WanTransformer3DModel`.
+    Transformer,
+    /// transformers' `UMT5EncoderModel`.
+    TextEncoder,
+    /// diffusers' `AutoencoderKLWan`.
+    Autoencoder,
+}
+
+impl Part {
+    /// The one in this folder of diffusers' layout.
+    pub fn of_folder(folder: &str) -> Option<Self> {
+        [Self::Transformer, Self::TextEncoder, Self::Autoencoder]
+            .into_iter()
+            .find(|part| part.folder() == folder)
+    }
+
+    /// Its folder in diffusers' layout.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Transformer => "transformer",
+            Self::TextEncoder => "text_encoder",
+            Self::Autoencoder => "vae",
+        }
+    }
+}
+
+/// Pairs of the engine's name and another, up to a dot; `*` is any number, the same in both.
+type Table = Vec<(String, String)>;
+
+/// What training and packaging put around a name, anywhere in it.
+const WRAPPERS: [&str; 3] = ["_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."];
+
+/// What they put before it: Self-Forcing's `generator`, ComfyUI's `model.diffusion_model`, lightning's `state_dict` …
+const PREFIXES: [&str; 9] = [
+    "model.",
+    "diffusion_model.",
+    "generator.",
+    "generator_ema.",
+    "module.",
+    "state_dict.",
+    "transformer.",
+    "text_encoder.",
+    "vae.",
+];
+
+/// `wan/modules/model.py`: the original checkpoints, ComfyUI's, city96's GGUF. norm2 and norm3 change places.
+static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
+    let mut table = vec![
+        pair("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
+        pair("condition_embedder.time_embedder.linear_2", "time_embedding.2"),
+        pair("condition_embedder.time_proj", "time_projection.1"),
+        pair("condition_embedder.text_embedder.linear_1", "text_embedding.0"),
+        pair("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
+        pair("scale_shift_table", "head.modulation"),
+        pair("proj_out", "head.head"),
+        pair("blocks.*.scale_shift_table", "blocks.*.modulation"),
+        pair("blocks.*.norm2", "blocks.*.norm3"),
+        pair("blocks.*.norm3", "blocks.*.norm2"),
+        pair("blocks.*.ffn.net.0.proj", "blocks.*.ffn.0"),
+        pair("blocks.*.ffn.net.2", "blocks.*.ffn.2"),
+    ];
+    for (ours, theirs) in [("attn1", "self_attn"), ("attn2", "cross_attn")] {
+        for (to, short) in [
+            ("to_q", "q"),
+            ("to_k", "k"),
+            ("to_v", "v"),
+            ("to_out.0", "o"),
+            ("norm_q", "norm_q"),
+            ("norm_k", "norm_k"),
+        ] {
+            table.push((format!("blocks.*.{ours}.{to}"), format!("blocks.*.{theirs}.{short}")));
+        }
+    }
+    table
+});
+
+/// `wan/modules/t5.py`.
+static UMT5: Lazy<Table> = Lazy::new(|| {
+    umt5(
+        ("token_embedding", "norm"),
+        "blocks.*",
+        [
+            "attn.q",
+            "attn.k",
+            "attn.v",
+            "attn.o",
+            "pos_embedding.embedding",
+            "norm1",
+            "norm2",
+            "ffn.gate.0",
+            "ffn.fc1",
+            "ffn.fc2",
+        ],
+    )
+});
+
+/// llama.cpp's, in GGUF files.
+static UMT5_GGUF: Lazy<Table> = Lazy::new(|| {
+    umt5(
+        ("token_embd", "enc.output_norm"),
+        "enc.blk.*",
+        [
+            "attn_q",
+            "attn_k",
+            "attn_v",
+            "attn_o",
+            "attn_rel_b",
+            "attn_norm",
+            "ffn_norm",
+            "ffn_gate",
+            "ffn_up",
+            "ffn_down",
+        ],
+    )
+});
+
+fn umt5((shared, norm): (&str, &str), block: &str, theirs: [&str; 10]) -> Table {
+    let ours = [
+        "0.SelfAttention.q",
+        "0.SelfAttention.k",
+        "0.SelfAttention.v",
+        "0.SelfAttention.o",
+        "0.SelfAttention.relative_attention_bias",
+        "0.layer_norm",
+        "1.layer_norm",
+        "1.DenseReluDense.wi_0",
+        "1.DenseReluDense.wi_1",
+        "1.DenseReluDense.wo",
+    ];
+    let blocks = ours
+        .iter()
+        .zip(theirs)
+        .map(|(ours, theirs)| (format!("encoder.block.*.layer.{ours}"), format!("{block}.{theirs}")));
+    [pair("shared", shared), pair("encoder.final_layer_norm", norm)].into_iter().chain(blocks).collect()
+}
+
+/// `wan/modules/vae.py` of Wan 2.1, whose stages stand in one row: three residual blocks and an upsampler each.
+static AUTOENCODER_21: Lazy<Table> = Lazy::new(|| {
+    let mut table = autoencoder();
+    table.extend(residual("encoder.down_blocks.*", "encoder.downsamples.*"));
+    table.push(pair("encoder.down_blocks.*", "encoder.downsamples.*"));
+    for stage in 0..4 {
+        let ours = format!("decoder.up_blocks.{stage}");
+        for block in 0..3 {
+            let theirs = format!("decoder.upsamples.{}", 4 * stage + block);
+            table.extend(residual(&format!("{ours}.resnets.{block}"), &theirs));
+        }
+        table.push((format!("{ours}.upsamplers.0"), format!("decoder.upsamples.{}", 4 * stage + 3)));
+    }
+    table
+});
+
+/// `wan/modules/vae2_2.py` of Wan 2.2.
+static AUTOENCODER_22: Lazy<Table> = Lazy::new(|| {
+    let mut table = autoencoder();
+    table.extend(residual("encoder.down_blocks.*.resnets.*", "encoder.downsamples.*.downsamples.*"));
+    table.extend(residual("decoder.up_blocks.*.resnets.*", "decoder.upsamples.*.upsamples.*"));
+    table.push(pair("encoder.down_blocks.*.downsampler", "encoder.downsamples.*.downsamples.2"));
+    table.push(pair("decoder.up_blocks.*.upsampler", "decoder.upsamples.*.upsamples.3"));
+    table
+});
+
+/// What both of Wan's autoencoders have.
+fn autoencoder() -> Table {
+    let mut table = vec![pair("quant_conv", "conv1"), pair("post_quant_conv", "conv2")];
+    for side in ["encoder", "decoder"] {
+        for (ours, theirs) in [
+            ("conv_in", "conv1"),
+            ("norm_out", "head.0"),
+            ("conv_out", "head.2"),
+            ("mid_block.attentions.0", "middle.1"),
+        ] {
+            table.push((format!("{side}.{ours}"), format!("{side}.{theirs}")));
+        }
+        for (ours, theirs) in [("resnets.0", "middle.0"), ("resnets.1", "middle.2")] {
+            table.extend(residual(&format!("{side}.mid_block.{ours}"), &format!("{side}.{theirs}")));
+        }
+    }
+    table
+}
+
+fn residual(ours: &str, theirs: &str) -> Table {
+    [
+        ("norm1", "residual.0"),
+        ("conv1", "residual.2"),
+        ("norm2", "residual.3"),
+        ("conv2", "residual.6"),
+        ("conv_shortcut", "shortcut"),
+    ]
+    .iter()
+    .map(|(a, b)| (format!("{ours}.{a}"), format!("{theirs}.{b}")))
+    .collect()
+}
+
+fn pair(ours: &str, theirs: &str) -> (String, String) {
+    (ours.into(), theirs.into())
+}
+
+/// The tensors of a file by the engine's names: from these to those in the file.
+///
+/// Which table it takes is told by the names themselves. Those that are in no table stay as they are.
+pub fn by_engine_names<'a>(part: Part, names: impl Iterator<Item = &'a str>) -> HashMap<String, String> {
+    let mut names: Vec<(String, &str)> = names.map(|name| (unwrapped(name), name)).collect();
+    // Of `generator` and `generator_ema` in one file the second is taken: it is the later in order.
+    names.sort_by_key(|(_, name)| *name);
+    let table = table(part, names.iter().map(|(name, _)| name.as_str()));
+    names
+        .into_iter()
+        .map(|(name, in_file)| {
+            (table.map_or_else(|| name.clone(), |t| renamed(&name, t, theirs_to_ours)), in_file.into())
+        })
+        .collect()
+}
+
+/// The engine's name as the original checkpoints have it; `sample` are other names of the same part, which tell which
+/// of Wan's autoencoders it is.
+pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item = &'a str>) -> String {
+    let table = match part {
+        Part::Transformer => &TRANSFORMER,
+        Part::TextEncoder => &UMT5,
+        Part::Autoencoder if sample.any(|name| name.starts_with("encoder.down_blocks.0.resnets.")) => {
+            &AUTOENCODER_22
+        }
+        Part::Autoencoder => &AUTOENCODER_21,
+    };
+    renamed(name, table, |(ours, theirs)| (ours, theirs))
+}
+
+/// Which part of Wan has tensors of these names; `None` if none that is known.
+pub fn part_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<Part> {
+    names.map(unwrapped).find_map(|name| {
+        let has = |part: &str| name.contains(part);
+        if has(".self_attn.") || has(".attn1.") {
+            Some(Part::Transformer)
+        } else if has(".SelfAttention.") || has(".attn_rel_b.") || has(".pos_embedding.") {
+            Some(Part::TextEncoder)
+        } else if has(".mid_block.") || has(".middle.") {
+            Some(Part::Autoencoder)
+        } else {
+            None
+        }
+    })
+}
+
+/// The table of those who name them so; `None` where they are the engine's own names.
+fn table<'a>(part: Part, mut names: impl Iterator<Item = &'a str>) -> Option<&'static Table> {
+    names.find_map(|name| -> Option<&'static Table> {
+        match part {
+            Part::Transformer if name.contains(".self_attn.") => Some(&TRANSFORMER),
+            Part::TextEncoder if name.starts_with("enc.blk.") => Some(&UMT5_GGUF),
+            Part::TextEncoder if name.starts_with("blocks.") && name.contains(".attn.") => Some(&UMT5),
+            Part::Autoencoder if name.contains(".downsamples.0.downsamples.") => Some(&AUTOENCODER_22),
+            // Of the other, the first downsampling is a residual block.
+            Part::Autoencoder if name.starts_with("encoder.downsamples.0.residual.") => Some(&AUTOENCODER_21),
+            _ => None,
+        }
+    })
+}
+
+fn unwrapped(name: &str) -> String {
+    let mut name = WRAPPERS.iter().fold(name.to_string(), |name, wrapper| name.replace(wrapper, ""));
+    while let Some(rest) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        name = rest.to_string();
+    }
+    name
+}
+
+fn theirs_to_ours((ours, theirs): &(String, String)) -> (&String, &String) {
+    (theirs, ours)
+}
+
+/// `name` with what it begins with replaced by the longest fitting row of `table`, read in the direction of `way`.
+fn renamed(name: &str, table: &Table, way: impl Fn(&(String, String)) -> (&String, &String)) -> String {
+    let mut best: Option<(usize, String)> = None;
+    for row in table {
+        let (from, to) = way(row);
+        if let Some((matched, numbers)) = begins(name, from)
+            && best.as_ref().is_none_or(|(length, _)| matched > *length)
+        {
+            let mut numbers = numbers.into_iter();
+            let to: Vec<_> = to
+                .split('.')
+                .map(|part| if part == "*" { numbers.next().unwrap_or(part) } else { part })
+                .collect();
+            let rest = name.split('.').skip(matched);
+            best = Some((matched, to.into_iter().chain(rest).collect::<Vec<_>>().join(".")));
+        }
+    }
+    best.map_or_else(|| name.into(), |(_, name)| name)
+}
+
+/// How many segments of `name` are `pattern`, and the numbers in the places of its `*`.
+fn begins<'a>(name: &'a str, pattern: &str) -> Option<(usize, Vec<&'a str>)> {
+    let (mut segments, mut matched, mut numbers) = (name.split('.'), 0, Vec::new());
+    for wanted in pattern.split('.') {
+        let segment = segments.next()?;
+        match wanted {
+            "*" if !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_digit()) => {
+                numbers.push(segment)
+            }
+            _ if wanted == segment => {}
+            _ => return None,
+        }
+        matched += 1;
+    }
+    Some((matched, numbers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `tests/reference/make_names.py` found: pairs of a checkpoint's name and the engine's.
+    fn pairs(kind: &str) -> Vec<(String, String)> {
+        let all: HashMap<String, Vec<(String, String)>> =
+            serde_json::from_str(include_str!("../../tests/fixtures/names.json")).unwrap();
+        all[kind].clone()
+    }
+
+    const KINDS: [(&str, Part); 5] = [
+        ("transformer", Part::Transformer),
+        ("umt5", Part::TextEncoder),
+        ("umt5-gguf", Part::TextEncoder),
+        ("vae-2.1", Part::Autoencoder),
+        ("vae-2.2", Part::Autoencoder),
+    ];
+
+    #[test]
+    fn every_name_becomes_the_references() {
+        for (kind, part) in KINDS {
+            let pairs = pairs(kind);
+            let found = by_engine_names(part, pairs.iter().map(|(theirs, _)| theirs.as_str()));
+            assert_eq!(found.len(), pairs.len(), "{kind}");
+            for (theirs, ours) in &pairs {
+                assert_eq!(found.get(ours), Some(theirs), "{kind}: {ours}");
+            }
+            assert_eq!(part_of(pairs.iter().map(|(theirs, _)| theirs.as_str())), Some(part), "{kind}");
+            assert_eq!(part_of(pairs.iter().map(|(_, ours)| ours.as_str())), Some(part), "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_name_goes_back_to_the_original() {
+        for (kind, part) in KINDS.into_iter().filter(|(kind, _)| *kind != "umt5-gguf") {
+            let pairs = pairs(kind);
+            for (theirs, ours) in &pairs {
+                let sample = pairs.iter().map(|(_, ours)| ours.as_str());
+                assert_eq!(&original_name(part, ours, sample), theirs, "{kind}: {ours}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_the_engine_stay_as_they_are() {
+        for (kind, part) in KINDS {
+            let pairs = pairs(kind);
+            let found = by_engine_names(part, pairs.iter().map(|(_, ours)| ours.as_str()));
+            assert!(pairs.iter().all(|(_, ours)| found.get(ours) == Some(ours)), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_training_and_packaging_put_around_names_is_taken_off() {
+        for prefix in [
+            "model.diffusion_model.",
+            "diffusion_model.",
+            "model.",
+            "generator.model.",
+            "generator_ema.model._fsdp_wrapped_module.",
+        ] {
+            let names: Vec<_> =
+                pairs("transformer").into_iter().map(|(theirs, _)| format!("{prefix}{theirs}")).collect();
+            let found = by_engine_names(Part::Transformer, names.iter().map(String::as_str));
+            let expected = format!("{prefix}blocks.1.self_attn.q.weight");
+            assert_eq!(found.get("blocks.1.attn1.to_q.weight"), Some(&expected));
+            assert_eq!(found.len(), names.len());
+        }
+        let both = [
+            "generator.model.head.head.bias",
+            "generator_ema.model.head.head.bias",
+            "generator.blocks.0.self_attn.q.bias",
+        ];
+        let found = by_engine_names(Part::Transformer, both.into_iter());
+        assert_eq!(found["proj_out.bias"], "generator_ema.model.head.head.bias");
+        let inside = ["model.blocks.0._fsdp_wrapped_module.self_attn.q.bias"];
+        assert_eq!(
+            by_engine_names(Part::Transformer, inside.into_iter())["blocks.0.attn1.to_q.bias"],
+            inside[0]
+        );
+    }
+}

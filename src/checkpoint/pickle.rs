@@ -1,0 +1,168 @@
+//! PyTorch's files to safetensors. A pickle is a program that makes objects; candle's reader knows the few instructions
+//! that weights need and runs nothing else.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use candle_core::DType;
+use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
+use serde_json::{Map, json};
+
+use super::names::{self, Part};
+use crate::error::plain;
+use crate::{Error, Result};
+
+/// What the tensors are to be called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// As in the file.
+    #[default]
+    Kept,
+    /// As diffusers and transformers have them.
+    Diffusers,
+    /// As Wan's own files have them.
+    Original,
+}
+
+/// Objects in which checkpoints of training keep the weights; the first that is there is taken.
+const KEYS: [&str; 6] = ["generator_ema", "generator", "generator_lora", "state_dict", "model", "module"];
+
+/// What is copied at a time.
+const PIECE: usize = 1 << 20;
+
+/// Writes the tensors of `from`, a `.pt` or `.pth`, to `to`, in safetensors. `key` names the object in it that has
+/// them; else the usual ones are tried. Memory is that of the names; no tensor is held.
+///
+/// Returns how many tensors there are.
+///
+/// # Errors
+/// [`Error::Invalid`] for what is no such file, or has tensors that are not whole; [`Error::Io`]. `to` is whole or as it
+/// was.
+pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Result<usize> {
+    let about = |reason: String| Error::Invalid { path: from.into(), reason };
+    let mut archive =
+        File::open(from).map_err(|source| Error::Io { path: from.into(), source }).and_then(|file| {
+            zip::ZipArchive::new(BufReader::new(file)).map_err(|e| about(format!("not a PyTorch file: {e}")))
+        })?;
+    let infos = tensors(from, key)?;
+    if infos.is_empty() {
+        let hint = "there are no tensors in it; say with --key in which of its objects they are";
+        return Err(about(hint.into()));
+    }
+    let named = renamed(&infos, names).map_err(about)?;
+
+    // The header first: everything about every tensor, and where its bytes will be.
+    let (mut header, mut offset) = (Map::new(), 0_u64);
+    for (name, info) in &named {
+        let shape = info.layout.shape();
+        let dtype = dtype_name(info.dtype).ok_or_else(|| about(format!("{name} is of {:?}", info.dtype)))?;
+        if !info.layout.is_contiguous() {
+            return Err(about(format!(
+                "{name} is a view of another tensor; save it with torch.save(tensor.contiguous())"
+            )));
+        }
+        let sides = shape
+            .dims()
+            .iter()
+            .try_fold(info.dtype.size_in_bytes() as u64, |n, &side| n.checked_mul(side as u64));
+        let end = sides
+            .and_then(|bytes| offset.checked_add(bytes))
+            .ok_or_else(|| about(format!("{name} is too large")))?;
+        header.insert(
+            name.clone(),
+            json!({ "dtype": dtype, "shape": shape.dims(), "data_offsets": [offset, end] }),
+        );
+        offset = end;
+    }
+    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+
+    let io = |source| Error::Io { path: to.into(), source };
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut partial = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut out = BufWriter::new(partial.as_file_mut());
+    out.write_all(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| out.write_all(header.as_bytes()))
+        .map_err(io)?;
+    for (name, info) in &named {
+        let width = info.dtype.size_in_bytes() as u64;
+        let bytes = info.layout.shape().elem_count() as u64 * width;
+        let mut stored = archive.by_name(&info.path).map_err(|e| about(format!("{name}: {e}")))?;
+        let skipped = copy(&mut stored, &mut std::io::sink(), info.layout.start_offset() as u64 * width);
+        let copied = skipped.and_then(|()| copy(&mut stored, &mut out, bytes));
+        copied.map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => about(format!("{name} is cut short")),
+            _ => io(e),
+        })?;
+    }
+    out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
+    partial.persist(to).map_err(|e| io(e.error))?;
+    Ok(named.len())
+}
+
+/// The tensors of the object `key`, or of the first that has any.
+fn tensors(from: &Path, key: Option<&str>) -> Result<Vec<TensorInfo>> {
+    let read = |key: Option<&str>| {
+        // candle's reader expects of some instructions that what they need is there.
+        let read = catch_unwind(|| read_pth_tensor_info(from, false, key));
+        read.map_err(|_| "the file is damaged".to_string()).and_then(|read| read.map_err(|e| plain(&e)))
+    };
+    let about = |reason| Error::Invalid { path: from.into(), reason };
+    if key.is_some() {
+        return read(key).map_err(about);
+    }
+    let whole = read(None).map_err(about)?;
+    if !whole.is_empty() {
+        return Ok(whole);
+    }
+    Ok(KEYS.iter().filter_map(|key| read(Some(key)).ok()).find(|found| !found.is_empty()).unwrap_or_default())
+}
+
+fn renamed(infos: &[TensorInfo], names: Names) -> std::result::Result<BTreeMap<String, &TensorInfo>, String> {
+    let in_file = || infos.iter().map(|info| info.name.as_str());
+    let by_name: BTreeMap<&str, &TensorInfo> = infos.iter().map(|info| (info.name.as_str(), info)).collect();
+    if names == Names::Kept {
+        return Ok(by_name.into_iter().map(|(name, info)| (name.into(), info)).collect());
+    }
+    let part = names::part_of(in_file())
+        .ok_or("it is not known what these weights are; leave their names as they are")?;
+    let engine = names::by_engine_names(part, in_file());
+    let call = |ours: &str| match names {
+        Names::Original => original(part, ours, &engine),
+        _ => ours.to_string(),
+    };
+    Ok(engine.iter().map(|(ours, theirs)| (call(ours), by_name[theirs.as_str()])).collect())
+}
+
+fn original(part: Part, ours: &str, all: &std::collections::HashMap<String, String>) -> String {
+    names::original_name(part, ours, all.keys().map(String::as_str))
+}
+
+/// As safetensors write it.
+fn dtype_name(dtype: DType) -> Option<&'static str> {
+    Some(match dtype {
+        DType::U8 => "U8",
+        DType::U32 => "U32",
+        DType::I64 => "I64",
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        DType::F32 => "F32",
+        DType::F64 => "F64",
+        _ => return None,
+    })
+}
+
+fn copy(from: &mut impl Read, to: &mut impl Write, mut bytes: u64) -> std::io::Result<()> {
+    let mut piece = vec![0; PIECE.min(usize::try_from(bytes).unwrap_or(PIECE))];
+    while bytes > 0 {
+        let length = piece.len().min(usize::try_from(bytes).unwrap_or(PIECE));
+        from.read_exact(&mut piece[..length])?;
+        to.write_all(&piece[..length])?;
+        bytes -= length as u64;
+    }
+    Ok(())
+}

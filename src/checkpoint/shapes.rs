@@ -1,0 +1,225 @@
+//! A part's `config.json`, as diffusers or transformers would have it, from the shapes of its tensors: single files have
+//! none.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::names::Part;
+
+type Shapes = HashMap<String, Vec<usize>>;
+type Result<T> = std::result::Result<T, String>;
+
+/// Of every Wan; shapes do not tell it.
+const HEAD_DIM: usize = 128;
+
+/// Mean and standard deviation of the latents of Wan 2.2's autoencoder (`wan/modules/vae2_2.py`).
+const LATENTS_22: [[f64; 48]; 2] = [
+    [
+        -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,
+        0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158,
+        0.2502, -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649,
+        0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548,
+        -0.1681, -0.0667,
+    ],
+    [
+        0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901,
+        0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+        0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944,
+        0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+    ],
+];
+
+/// The configuration of `part`, whose tensors have these shapes. A configuration that is stated counts where it is of
+/// diffusers' kind, and for what shapes do not tell where it is Wan's own.
+pub fn config(part: Part, shapes: &Shapes, stated: Option<&Value>) -> Result<Value> {
+    let stated = stated.unwrap_or(&Value::Null);
+    // What diffusers and transformers always write, and Wan does not.
+    let whole = match part {
+        Part::Transformer => stated["num_attention_heads"].is_u64(),
+        Part::TextEncoder => stated["d_model"].is_u64() || stated["model_type"] == "bert",
+        Part::Autoencoder => {
+            stated["_class_name"].as_str().is_some_and(|name| name.starts_with("Autoencoder"))
+        }
+    };
+    if whole {
+        return Ok(stated.clone());
+    }
+    match part {
+        Part::Transformer => transformer(shapes, stated["num_heads"].as_u64()),
+        Part::TextEncoder => umt5(shapes),
+        Part::Autoencoder => autoencoder(shapes),
+    }
+}
+
+/// Channels of the latents that a transformer of this configuration reads.
+pub fn latent_channels(config: &[u8]) -> u64 {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    config["in_channels"].as_u64().unwrap_or(16)
+}
+
+fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
+    let is = "a Wan transformer";
+    let patch = get(shapes, is, "patch_embedding.weight")?;
+    // GGUF has four sides at most: some writers put a convolution's together.
+    let (dim, channels, size) = match *patch.as_slice() {
+        [dim, channels, t, h, w] => (dim, channels, [t, h, w]),
+        [dim, ref rest @ ..] => (dim, rest.iter().product::<usize>() / 4, [1, 2, 2]),
+        [] => return Err(format!("not {is}: patch_embedding.weight has no sides")),
+    };
+    let heads = heads.map_or(dim / HEAD_DIM, |heads| heads as usize);
+    if heads == 0 || !dim.is_multiple_of(heads) {
+        return Err(format!("{is} of width {dim} has no heads of {HEAD_DIM}; put its config.json beside it"));
+    }
+    Ok(json!({
+        "_class_name": "WanTransformer3DModel",
+        "patch_size": size,
+        "num_attention_heads": heads,
+        "attention_head_dim": dim / heads,
+        "in_channels": channels,
+        "out_channels": side(shapes, is, "proj_out.weight", 0)? / size.iter().product::<usize>().max(1),
+        "text_dim": side(shapes, is, "condition_embedder.text_embedder.linear_1.weight", 1)?,
+        "freq_dim": side(shapes, is, "condition_embedder.time_embedder.linear_1.weight", 1)?,
+        "ffn_dim": side(shapes, is, "blocks.0.ffn.net.0.proj.weight", 0)?,
+        "num_layers": count(shapes, "blocks."),
+        "cross_attn_norm": shapes.contains_key("blocks.0.norm2.weight"),
+        "added_kv_proj_dim": shapes.get("blocks.0.attn2.add_k_proj.weight").and_then(|shape| shape.first()),
+    }))
+}
+
+fn umt5(shapes: &Shapes) -> Result<Value> {
+    let is = "a UMT5 encoder";
+    let shared =
+        if shapes.contains_key("shared.weight") { "shared.weight" } else { "encoder.embed_tokens.weight" };
+    let attention = |name: &str| format!("encoder.block.0.layer.0.SelfAttention.{name}.weight");
+    let bias = attention("relative_attention_bias");
+    let heads = side(shapes, is, &bias, 1)?.max(1);
+    if count(shapes, "encoder.block.") > 1 && !shapes.contains_key(&bias.replacen(".0.", ".1.", 1)) {
+        return Err(format!("{is} has a position bias in every layer; this is a T5"));
+    }
+    Ok(json!({
+        "model_type": "umt5",
+        "vocab_size": side(shapes, is, shared, 0)?,
+        "d_model": side(shapes, is, shared, 1)?,
+        "d_kv": side(shapes, is, &attention("q"), 0)? / heads,
+        "d_ff": side(shapes, is, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
+        "num_layers": count(shapes, "encoder.block."),
+        "num_heads": heads,
+        "relative_attention_num_buckets": side(shapes, is, &bias, 0)?,
+    }))
+}
+
+fn autoencoder(shapes: &Shapes) -> Result<Value> {
+    // TAEHV's layers have numbers only; the first of the decoder has no weights.
+    if let (Some([width, pixels, ..]), Some([_, latents, ..])) =
+        (shapes.get("encoder.0.weight").map(Vec::as_slice), shapes.get("decoder.1.weight").map(Vec::as_slice))
+    {
+        return Ok(json!({
+            "_class_name": "AutoencoderTAEHV",
+            "patch_size": (pixels / 3).isqrt(),
+            "latent_channels": latents,
+            "encoder_width": width,
+            "decoder_widths": [256, 128, 64, 64],
+            "temporal_downscale": [true, true, false],
+            "temporal_upscale": [false, true, true],
+            "spatial_upscale": [true, true, true],
+        }));
+    }
+    let is = "an autoencoder of Wan";
+    let z = side(shapes, is, "post_quant_conv.weight", 0)?;
+    let base = side(shapes, is, "encoder.conv_in.weight", 0)?;
+    let channels = side(shapes, is, "encoder.conv_in.weight", 1)?;
+    let residual = shapes.contains_key("encoder.down_blocks.0.resnets.0.conv1.weight");
+    let mut config = json!({
+        "_class_name": "AutoencoderKLWan",
+        "base_dim": base,
+        "decoder_base_dim": side(shapes, is, "decoder.conv_out.weight", 1)?,
+        "z_dim": z,
+        "is_residual": residual,
+        "in_channels": channels,
+        "out_channels": side(shapes, is, "decoder.conv_out.weight", 0)?,
+    });
+    if residual {
+        let patch = (channels / 3).isqrt();
+        config["patch_size"] = json!(patch);
+        config["scale_factor_spatial"] = json!(8 * patch);
+    }
+    // Latents of another number of channels are none of Wan's; they are taken as they are.
+    let [mean, std] = match z {
+        16 => return Ok(config),
+        48 => LATENTS_22.map(|numbers| numbers.to_vec()),
+        _ => [vec![0.0; z], vec![1.0; z]],
+    };
+    config["latents_mean"] = json!(mean);
+    config["latents_std"] = json!(std);
+    Ok(config)
+}
+
+fn get<'a>(shapes: &'a Shapes, is: &str, name: &str) -> Result<&'a Vec<usize>> {
+    shapes.get(name).ok_or_else(|| format!("not {is}: there is no {name}"))
+}
+
+fn side(shapes: &Shapes, is: &str, name: &str, side: usize) -> Result<usize> {
+    let shape = get(shapes, is, name)?;
+    shape.get(side).copied().ok_or_else(|| format!("not {is}: {name} is of shape {shape:?}"))
+}
+
+/// How many numbered things begin so.
+fn count(shapes: &Shapes, prefix: &str) -> usize {
+    let number = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
+    shapes.keys().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What diffusers, transformers and taehv.py say that the real models have.
+    fn real(name: &str) -> (Value, Shapes) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/shapes/");
+        let file: Value =
+            serde_json::from_slice(&std::fs::read(format!("{path}{name}.json")).unwrap()).unwrap();
+        (file["config"].clone(), serde_json::from_value(file["tensors"].clone()).unwrap())
+    }
+
+    #[test]
+    fn shapes_tell_the_configurations_of_the_real_models() {
+        for (name, part) in [
+            ("wan2.1-t2v-1.3b", Part::Transformer),
+            ("wan2.1-t2v-14b", Part::Transformer),
+            ("wan2.2-ti2v-5b", Part::Transformer),
+            ("umt5-xxl", Part::TextEncoder),
+            ("wan2.1-vae", Part::Autoencoder),
+            ("wan2.2-vae", Part::Autoencoder),
+        ] {
+            let (stated, shapes) = real(name);
+            let found = config(part, &shapes, None).unwrap();
+            let mut compared = 0;
+            for (key, value) in found.as_object().unwrap() {
+                let known = stated.get(key).filter(|known| !known.is_null() && !key.starts_with("latents_"));
+                if let Some(known) = known {
+                    assert_eq!(value, known, "{name}: {key}");
+                    compared += 1;
+                }
+            }
+            assert!(compared >= 5, "{name}: {compared} settings were compared");
+        }
+        let (_, shapes) = real("taew2_2");
+        let found = config(Part::Autoencoder, &shapes, None).unwrap();
+        assert_eq!(
+            (&found["patch_size"], &found["latent_channels"], &found["encoder_width"]),
+            (&json!(2), &json!(48), &json!(64))
+        );
+    }
+
+    #[test]
+    fn other_files_are_refused_with_what_they_lack() {
+        for part in [Part::Transformer, Part::TextEncoder, Part::Autoencoder] {
+            let refused = config(part, &Shapes::from([("x".into(), vec![1])]), None).unwrap_err();
+            assert!(refused.contains("there is no"), "{refused}");
+        }
+        let (_, mut t5) = real("umt5-xxl");
+        t5.retain(|name, _| name.contains(".0.layer.0.") || !name.contains("relative_attention_bias"));
+        assert!(config(Part::TextEncoder, &t5, None).unwrap_err().contains("this is a T5"));
+    }
+}

@@ -1,10 +1,13 @@
-//! Weights in a GGUF file, each expanded when it is asked for.
+//! Weights in a GGUF file (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), each expanded when it is asked for.
+//!
+//! The header is read here: candle takes tensors of four sides at most, and checkpoints of video models have some of five.
 
-use std::io::{Read, Seek};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::quantized::gguf_file::Content;
+use candle_core::quantized::GgmlDType;
+use candle_core::quantized::gguf_file::TensorInfo;
 use candle_core::{Device, Result, Shape, Tensor, bail};
 
 /// What a GGUF file is read from.
@@ -14,27 +17,185 @@ impl<T: Read + Seek + Send> Reader for T {}
 
 /// An opened file.
 pub struct Gguf {
-    content: Content,
+    tensors: HashMap<String, TensorInfo>,
+    data: u64,
     reader: Mutex<Box<dyn Reader>>,
 }
 
+/// Far above any file: no name, no number of sides, no number of tensors or of other entries comes near these.
+const MOST_NAME: u64 = 1 << 16;
+const MOST_SIDES: u32 = 8;
+const MOST_ENTRIES: u64 = 1 << 20;
+
 impl Gguf {
     pub fn open(mut reader: impl Reader + 'static) -> Result<Self> {
-        // candle divides by the alignment that the file states.
-        let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)));
-        let Ok(content) = content else { bail!("the file is damaged") };
-        Ok(Self { content: content?, reader: Mutex::new(Box::new(reader)) })
+        let length = reader.seek(SeekFrom::End(0))?;
+        reader.seek(SeekFrom::Start(0))?;
+        let mut header = Header { reader: &mut reader, length };
+        let (magic, version) = (header.bytes::<4>()?, header.u32()?);
+        if magic != *b"GGUF" || !(2..=3).contains(&version) {
+            bail!("GGUF of version {version} is not read; 2 and 3 are");
+        }
+        let (tensors, entries) = (header.u64()?, header.u64()?);
+        if tensors > MOST_ENTRIES || entries > MOST_ENTRIES {
+            bail!("the file is damaged: it says that it has {tensors} tensors and {entries} entries");
+        }
+        let mut alignment = 32;
+        for _ in 0..entries {
+            let name = header.name()?;
+            let kind = header.u32()?;
+            match (name.as_str(), kind) {
+                ("general.alignment", U32) => alignment = u64::from(header.u32()?),
+                _ => header.skip(kind, 0)?,
+            }
+        }
+        let tensors = (0..tensors).map(|_| header.tensor()).collect::<Result<_>>()?;
+        let end = reader.stream_position()?;
+        if !alignment.is_power_of_two() {
+            bail!("the file is damaged: tensors are aligned to {alignment} bytes");
+        }
+        let Some(data) = end.checked_next_multiple_of(alignment) else { bail!("the file is damaged") };
+        let gguf = Self { tensors, data, reader: Mutex::new(Box::new(reader)) };
+        gguf.check(length)?;
+        Ok(gguf)
     }
 
-    /// Its tensors with their shapes. Of one with more than four sides, which GGUF does not foresee, some writers keep
-    /// all sides and some put them together.
+    /// Every tensor is within the file; otherwise memory would be taken for what is not there.
+    fn check(&self, length: u64) -> Result<()> {
+        for (name, TensorInfo { shape, offset, ggml_dtype }) in &self.tensors {
+            let elements = shape.dims().iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
+            let block = ggml_dtype.block_size() as u64;
+            let end = elements.filter(|n| n.is_multiple_of(block)).and_then(|n| {
+                let bytes = (n / block).checked_mul(ggml_dtype.type_size() as u64)?;
+                self.data.checked_add(*offset)?.checked_add(bytes)
+            });
+            if end.is_none_or(|end| end > length) {
+                bail!("{name} of {shape:?} is not whole: the file is damaged or cut short");
+            }
+        }
+        Ok(())
+    }
+
+    /// Its tensors with their shapes. Of one with more than four sides some writers keep all sides and some put them
+    /// together.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &Shape)> {
-        self.content.tensor_infos.iter().map(|(name, info)| (name.as_str(), &info.shape))
+        self.tensors.iter().map(|(name, info)| (name.as_str(), &info.shape))
     }
 
     /// One of them, f32.
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
+        let Some(info) = self.tensors.get(name) else { bail!("there is no {name}") };
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        self.content.tensor(&mut *reader, name, device)?.dequantize(device)
+        info.read(&mut *reader, self.data, device)?.dequantize(device)
     }
+}
+
+// Kinds of values.
+const U32: u32 = 4;
+const STRING: u32 = 8;
+const ARRAY: u32 = 9;
+
+struct Header<'a, R> {
+    reader: &'a mut R,
+    length: u64,
+}
+
+impl<R: Read + Seek> Header<'_, R> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    fn name(&mut self) -> Result<String> {
+        let length = self.u64()?;
+        if length > MOST_NAME {
+            bail!("the file is damaged: a name of {length} bytes");
+        }
+        let mut bytes = vec![0; length as usize];
+        self.reader.read_exact(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn tensor(&mut self) -> Result<(String, TensorInfo)> {
+        let name = self.name()?;
+        let sides = self.u32()?;
+        if sides > MOST_SIDES {
+            bail!("the file is damaged: {name} has {sides} sides");
+        }
+        let mut shape = (0..sides)
+            .map(|_| Ok(usize::try_from(self.u64()?).map_err(candle_core::Error::wrap)?))
+            .collect::<Result<Vec<_>>>()?;
+        // The side that changes fastest comes first.
+        shape.reverse();
+        let kind = self.u32()?;
+        let Some(ggml_dtype) = dtype(kind) else {
+            bail!("{name} is quantised in a way ({kind}) that is not read; F16, Q8_0 and Q4_K to Q6_K are")
+        };
+        Ok((name, TensorInfo { shape: shape.into(), offset: self.u64()?, ggml_dtype }))
+    }
+
+    /// A value that is of no interest.
+    fn skip(&mut self, kind: u32, deep: u32) -> Result<()> {
+        let bytes = match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            10..=12 => 8,
+            STRING => self.u64()?,
+            ARRAY if deep < 4 => {
+                let (kind, count) = (self.u32()?, self.u64()?);
+                let width = match kind {
+                    0 | 1 | 7 => 1,
+                    2 | 3 => 2,
+                    4..=6 => 4,
+                    10..=12 => 8,
+                    // Tokenizers have many; each takes at least its length.
+                    _ if count > self.length / 8 => bail!("the file is damaged: a list of {count} things"),
+                    _ => {
+                        for _ in 0..count {
+                            self.skip(kind, deep + 1)?;
+                        }
+                        0
+                    }
+                };
+                count.saturating_mul(width)
+            }
+            _ => bail!("the file is damaged: a value of kind {kind}"),
+        };
+        let position = self.reader.stream_position()?;
+        match position.checked_add(bytes).filter(|end| *end <= self.length) {
+            Some(end) => drop(self.reader.seek(SeekFrom::Start(end))?),
+            None => bail!("the file is damaged or cut short"),
+        }
+        Ok(())
+    }
+}
+
+/// ggml's numbers of those that candle expands.
+fn dtype(kind: u32) -> Option<GgmlDType> {
+    Some(match kind {
+        0 => GgmlDType::F32,
+        1 => GgmlDType::F16,
+        2 => GgmlDType::Q4_0,
+        3 => GgmlDType::Q4_1,
+        6 => GgmlDType::Q5_0,
+        7 => GgmlDType::Q5_1,
+        8 => GgmlDType::Q8_0,
+        10 => GgmlDType::Q2K,
+        11 => GgmlDType::Q3K,
+        12 => GgmlDType::Q4K,
+        13 => GgmlDType::Q5K,
+        14 => GgmlDType::Q6K,
+        30 => GgmlDType::BF16,
+        _ => return None,
+    })
 }

@@ -92,7 +92,8 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
         let width = info.dtype.size_in_bytes() as u64;
         let bytes = info.layout.shape().elem_count() as u64 * width;
         let mut stored = archive.by_name(&info.path).map_err(|e| about(format!("{name}: {e}")))?;
-        let skipped = copy(&mut stored, &mut std::io::sink(), info.layout.start_offset() as u64 * width);
+        // candle states it in bytes.
+        let skipped = copy(&mut stored, &mut std::io::sink(), info.layout.start_offset() as u64);
         let copied = skipped.and_then(|()| copy(&mut stored, &mut out, bytes));
         copied.map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => about(format!("{name} is cut short")),

@@ -130,8 +130,11 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
     let base = side(shapes, is, "encoder.conv_in.weight", 0)?;
     let channels = side(shapes, is, "encoder.conv_in.weight", 1)?;
     let residual = shapes.contains_key("encoder.down_blocks.0.resnets.0.conv1.weight");
+    // A stage of the decoder has one more.
+    let blocks = count(shapes, "decoder.up_blocks.0.resnets.").saturating_sub(1);
     let mut config = json!({
         "_class_name": "AutoencoderKLWan",
+        "num_res_blocks": blocks,
         "base_dim": base,
         "decoder_base_dim": side(shapes, is, "decoder.conv_out.weight", 1)?,
         "z_dim": z,

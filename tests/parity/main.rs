@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod cache;
+mod layouts;
 mod plain;
 mod scheduler;
 mod session;

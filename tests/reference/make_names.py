@@ -122,7 +122,7 @@ def vae22(longlive: str) -> list[list[str]]:
 
 def main() -> None:
     self_forcing, longlive = sys.argv[1:]
-    vae21 = module(self_forcing, "wan/modules/vae.py").WanVAE_(dim=8, z_dim=4)
+    vae21 = module(self_forcing, "wan/modules/vae.py").WanVAE_(dim=8, z_dim=4, temperal_downsample=[False, True, True])
     original, llama = umt5(self_forcing)
     names = {
         "transformer": transformer(self_forcing),

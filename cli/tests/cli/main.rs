@@ -1,6 +1,7 @@
 //! The command as it is run: what it writes, what it says, how it ends.
 
 mod cache;
+mod convert;
 mod errors;
 mod interrupt;
 mod output;

@@ -1,0 +1,327 @@
+//! The checkpoints that people have, in every layout: the frames are those of the same weights in diffusers' layout.
+//!
+//! The models are `make_layouts.py`'s; the names of their tensors in other layouts are `make_names.py`'s, which takes them
+//! from Wan's own code, from diffusers' converter and from llama.cpp.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+use candle_core::{DType, Device, Tensor};
+use soragen::checkpoint::Parts;
+use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
+use soragen_tests::fixtures::{assert_close, copy, json, path, values};
+
+type Tensors = HashMap<String, Tensor>;
+
+const PARTS: [(&str, &str); 3] = [
+    ("transformer", "diffusion_pytorch_model"),
+    ("text_encoder", "model"),
+    ("vae", "diffusion_pytorch_model"),
+];
+
+/// A model of `make_layouts.py` and the folder to write it to in another layout.
+struct Case {
+    name: &'static str,
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn new(name: &'static str) -> Self {
+        Self { name, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        let file = self.folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        file
+    }
+
+    /// The model in diffusers' layout.
+    fn original(&self) -> PathBuf {
+        path(&format!("layouts/{}", self.name))
+    }
+
+    /// The tensors of a part, with the names that they have in another layout.
+    fn tensors(&self, part: &str, kind: Option<&str>) -> Tensors {
+        let (_, stem) = PARTS.iter().find(|(folder, _)| *folder == part).unwrap();
+        let file = self.original().join(part).join(format!("{stem}.safetensors"));
+        let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+        let Some(kind) = kind else { return tensors };
+        let pairs: Vec<(String, String)> = serde_json::from_value(json("names.json")[kind].clone()).unwrap();
+        let theirs: HashMap<_, _> = pairs.into_iter().map(|(theirs, ours)| (ours, theirs)).collect();
+        tensors
+            .into_iter()
+            .map(|(name, tensor)| {
+                (theirs.get(&name).unwrap_or_else(|| panic!("{kind}: {name}")).clone(), tensor)
+            })
+            .collect()
+    }
+
+    fn tokenizer(&self, name: &str) {
+        std::fs::copy(self.original().join("tokenizer/tokenizer.json"), self.at(name)).unwrap();
+    }
+
+    /// Frames of `model` and `parts` against those of the same weights in diffusers' layout, and by how much they
+    /// differ in the mean, as PSNR.
+    fn psnr(&self, model: &Path, parts: Parts) -> f64 {
+        let expected = frames(&self.original(), Parts::default());
+        let made = frames(model, parts);
+        assert_eq!(made.dims(), expected.dims());
+        let (made, expected) = (values(&made), values(&expected));
+        let spread = expected.iter().fold(0.0_f32, |m, x| m.max((x - expected[0]).abs()));
+        assert!(spread > 0.1, "the picture is flat");
+        let square: f64 = made.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        -10.0 * (square / made.len() as f64).log10()
+    }
+
+    #[track_caller]
+    fn assert_same(&self, model: &Path, parts: Parts) {
+        let expected = frames(&self.original(), Parts::default());
+        assert_close(self.name, &frames(model, parts), &expected, 0.0);
+    }
+}
+
+fn frames(model: &Path, parts: Parts) -> Tensor {
+    let options = OpenOptions { parts, ..Default::default() };
+    let request = Request {
+        prompt: "a red fox runs over the snow".into(),
+        negative_prompt: Some("slow".into()),
+        size: Some(Size { width: 64, height: 64 }),
+        length: Length::Frames(5),
+        steps: Some(2),
+        seed: 3,
+        ..Default::default()
+    };
+    let mut session =
+        Session::new(Model::open(&model.to_string_lossy(), &options).unwrap(), request).unwrap();
+    let (mut data, mut count) = (Vec::new(), 0);
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        count += frames.len();
+        data.extend_from_slice(&frames.data);
+    }
+    Tensor::from_vec(data, (count, 64, 64, 3), &Device::Cpu).unwrap()
+}
+
+fn save(tensors: &Tensors, file: &Path) {
+    candle_core::safetensors::save(tensors, file).unwrap();
+}
+
+fn prefixed(tensors: Tensors, prefix: &str) -> Tensors {
+    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+}
+
+fn error(model: &Path, parts: Parts) -> String {
+    let options = OpenOptions { parts, ..Default::default() };
+    Model::open(&model.to_string_lossy(), &options).unwrap_err().to_string()
+}
+
+const VAE: [(&str, &str); 2] = [("wan-2.1", "vae-2.1"), ("wan-2.2", "vae-2.2")];
+
+#[test]
+fn a_folder_of_diffusers_may_have_files_with_other_names() {
+    for (name, vae) in VAE {
+        let case = Case::new(name);
+        copy(&case.original(), case.folder.path());
+        let comfy = prefixed(case.tensors("transformer", Some("transformer")), "model.diffusion_model.");
+        save(&comfy, &case.at("transformer/diffusion_pytorch_model.safetensors"));
+        save(&case.tensors("text_encoder", Some("umt5")), &case.at("text_encoder/model.safetensors"));
+        save(&case.tensors("vae", Some(vae)), &case.at("vae/diffusion_pytorch_model.safetensors"));
+        case.assert_same(case.folder.path(), Parts::default());
+    }
+}
+
+#[test]
+fn wans_own_folder_is_a_model() {
+    for (name, vae) in VAE {
+        let case = Case::new(name);
+        let config =
+            serde_json::json!({ "_class_name": "WanModel", "model_type": "t2v", "dim": 128, "num_heads": 1 });
+        std::fs::write(case.at("config.json"), config.to_string()).unwrap();
+        // In two shards, as the larger ones are.
+        let (mut first, mut second) = (Tensors::new(), Tensors::new());
+        for (name, tensor) in case.tensors("transformer", Some("transformer")) {
+            if name.starts_with("blocks.0.") { &mut first } else { &mut second }.insert(name, tensor);
+        }
+        save(&first, &case.at("diffusion_pytorch_model-00001-of-00002.safetensors"));
+        save(&second, &case.at("diffusion_pytorch_model-00002-of-00002.safetensors"));
+        save(
+            &case.tensors("text_encoder", Some("umt5")),
+            &case.at("models_t5_umt5-xxl-enc-bf16.safetensors"),
+        );
+        let file = if name == "wan-2.1" { "Wan2.1_VAE.safetensors" } else { "Wan2.2_VAE.safetensors" };
+        save(&case.tensors("vae", Some(vae)), &case.at(file));
+        case.tokenizer("google/umt5-xxl/tokenizer.json");
+        case.assert_same(case.folder.path(), Parts::default());
+        let info = ModelInfo::read(&case.folder.path().to_string_lossy(), &Parts::default()).unwrap();
+        assert_eq!(info.image_to_video, name == "wan-2.2");
+
+        // As it is downloaded two of them are pickles.
+        std::fs::remove_file(case.at(file)).unwrap();
+        let pickle = case.at(file).with_extension("pth");
+        std::fs::write(&pickle, b"PK\x03\x04 and so on").unwrap();
+        let said = error(case.folder.path(), Parts::default());
+        assert!(said.contains(&format!("soragen convert {}", pickle.display())), "{said}");
+    }
+}
+
+#[test]
+fn a_transformer_in_one_file_takes_its_companions_from_elsewhere() {
+    for (name, vae) in VAE {
+        let case = Case::new(name);
+        let model = case.at("unet/wan.safetensors");
+        save(&prefixed(case.tensors("transformer", None), "diffusion_model."), &model);
+        let (text_encoder, autoencoder) = (case.at("clip/umt5.safetensors"), case.at("vae/wan.safetensors"));
+        save(&case.tensors("text_encoder", None), &text_encoder);
+        save(&case.tensors("vae", Some(vae)), &autoencoder);
+        let parts = |text_encoder: &Path| Parts {
+            text_encoder: Some(text_encoder.into()),
+            autoencoder: Some(autoencoder.clone()),
+            ..Default::default()
+        };
+        let said = error(&model, parts(&text_encoder));
+        assert!(said.contains("tokenizer.json"), "{said}");
+        case.tokenizer("clip/tokenizer.json");
+        case.assert_same(&model, parts(&text_encoder));
+        // A folder of diffusers has them too.
+        case.assert_same(&model, parts(&case.original()));
+
+        for (missing, parts) in [
+            ("text-encoder", Parts { autoencoder: Some(autoencoder.clone()), ..Default::default() }),
+            ("autoencoder", Parts { text_encoder: Some(text_encoder.clone()), ..Default::default() }),
+        ] {
+            let said = error(&model, parts);
+            assert!(said.contains(&format!("`{missing}`")), "{said}");
+        }
+        let said = error(&model, Parts { autoencoder: Some(text_encoder.clone()), ..parts(&text_encoder) });
+        assert!(said.contains("not an autoencoder of Wan"), "{said}");
+    }
+}
+
+#[test]
+fn a_causal_student_takes_the_place_of_its_bases_transformer() {
+    let case = Case::new("wan-2.1");
+    let student = case.at("self_forcing.safetensors");
+    let ema = "generator_ema.model._fsdp_wrapped_module.";
+    save(&prefixed(case.tensors("transformer", Some("transformer")), ema), &student);
+    let base = case.original();
+    let parts = |recipe: Option<&str>| Parts {
+        transformer: Some(student.clone()),
+        recipe: recipe.map(Into::into),
+        ..Default::default()
+    };
+    // Without a recipe it is a transformer like any other.
+    case.assert_same(&base, parts(None));
+
+    for (recipe, first, next) in
+        [("self-forcing", 9, 12), ("causal-forcing-framewise", 1, 4), ("longlive", 9, 12)]
+    {
+        let info = ModelInfo::read(&base.to_string_lossy(), &parts(Some(recipe))).unwrap();
+        assert!(info.causal && info.steps <= 4 && info.guidance_scale == 1.0, "{recipe}");
+        // The same, for a picture that takes no time.
+        let file = path(&format!("../../src/checkpoint/recipes/{recipe}.json"));
+        let mut small: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        small["sizes"] = serde_json::json!([[64, 64]]);
+        let file = case.at(&format!("{recipe}.json"));
+        std::fs::write(&file, small.to_string()).unwrap();
+        let options = OpenOptions { parts: parts(file.to_str()), ..Default::default() };
+        let model = Model::open(&base.to_string_lossy(), &options).unwrap();
+        let request = Request { prompt: "a cat".into(), length: Length::Frames(25), ..Default::default() };
+        let mut session = Session::new(model, request).unwrap();
+        for expected in [first, next] {
+            let frames = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+            assert_eq!(frames.len(), expected, "{recipe}");
+            assert!(frames.data.iter().all(|x| x.is_finite()));
+        }
+    }
+    // One of one's own, beside it.
+    let mut own = json("miniature/soragen.json");
+    own["sizes"] = serde_json::json!([[64, 64]]);
+    own["max_text_tokens"] = 512.into();
+    std::fs::write(case.at("soragen.json"), own.to_string()).unwrap();
+    let info = ModelInfo::read(&base.to_string_lossy(), &parts(None)).unwrap();
+    assert!(info.causal && info.name == "miniature");
+    let said = error(&base, parts(Some("no-such")));
+    assert!(said.contains("self-forcing, causal-forcing"), "{said}");
+}
+
+/// city96's layout: Wan's names, large matrices quantised, small tensors as they are.
+fn gguf(tensors: &Tensors, dtype: GgmlDType, flat: bool, file: &Path) {
+    let quantised: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let tensor = tensor.to_dtype(DType::F32).unwrap();
+            let fits = |dtype: GgmlDType| tensor.dims().last().unwrap().is_multiple_of(dtype.block_size());
+            let dtype = match tensor.rank() {
+                2 if fits(dtype) => dtype,
+                2 if fits(GgmlDType::Q8_0) && dtype != GgmlDType::F16 => GgmlDType::Q8_0,
+                _ => GgmlDType::F32,
+            };
+            // GGUF has no more than four sides.
+            let tensor = if tensor.rank() == 5 && flat { tensor.flatten(1, 4).unwrap() } else { tensor };
+            (name, QTensor::quantize(&tensor, dtype).unwrap())
+        })
+        .collect();
+    let tensors: Vec<_> = quantised.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    gguf_file::write(&mut BufWriter::new(File::create(file).unwrap()), &[], &tensors).unwrap();
+}
+
+#[test]
+fn quantised_files_are_near() {
+    let case = Case::new("wan-2.1");
+    let (transformer, text) =
+        (case.tensors("transformer", Some("transformer")), case.tensors("text_encoder", Some("umt5-gguf")));
+    let (model, text_encoder) = (case.at("wan.gguf"), case.at("umt5.gguf"));
+    case.tokenizer("tokenizer.json");
+    // What each is known for; broken weights are below 20 dB.
+    for (dtype, least) in [
+        (GgmlDType::F16, 90.0),
+        (GgmlDType::Q8_0, 50.0),
+        (GgmlDType::Q6K, 48.0),
+        (GgmlDType::Q5K, 45.0),
+        (GgmlDType::Q4K, 42.0),
+    ] {
+        gguf(&transformer, dtype, dtype == GgmlDType::F16, &model);
+        gguf(&text, dtype, false, &text_encoder);
+        let parts = Parts {
+            text_encoder: Some(text_encoder.clone()),
+            autoencoder: Some(case.original()),
+            ..Default::default()
+        };
+        let psnr = case.psnr(&model, parts);
+        println!("{dtype:?}: {psnr:.1} dB");
+        assert!(psnr > least, "{dtype:?}: {psnr:.1} dB");
+    }
+}
+
+#[test]
+fn fp8_files_are_near_with_and_without_scales() {
+    let case = Case::new("wan-2.1");
+    let base = case.original();
+    for scale_name in [None, Some("scale_weight"), Some("weight_scale")] {
+        let mut stored = Tensors::new();
+        for (name, tensor) in case.tensors("transformer", Some("transformer")) {
+            let layer =
+                name.strip_suffix("weight").filter(|_| tensor.rank() == 2 && name.starts_with("blocks."));
+            let Some(layer) = layer else {
+                stored.insert(name, tensor);
+                continue;
+            };
+            let tensor = tensor.to_dtype(DType::F32).unwrap();
+            let scale = if scale_name.is_some() { 1.0 / 64.0 } else { 1.0 };
+            let tensor = (tensor / scale).unwrap().to_dtype(DType::F8E4M3).unwrap();
+            if let Some(scale_name) = scale_name {
+                stored
+                    .insert(format!("{layer}{scale_name}"), Tensor::new(scale as f32, &Device::Cpu).unwrap());
+            }
+            stored.insert(name.clone(), tensor);
+        }
+        let file = case.at("fp8.safetensors");
+        save(&stored, &file);
+        let psnr = case.psnr(&base, Parts { transformer: Some(file), ..Default::default() });
+        println!("{scale_name:?}: {psnr:.1} dB");
+        assert!(psnr > 45.0, "{scale_name:?}: {psnr:.1} dB");
+    }
+}

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use soragen::Size;
+use soragen::checkpoint::Lora;
 
 use crate::output::Codec;
 
@@ -81,16 +82,21 @@ pub struct PartsArgs {
     /// soragen.json; if not given the one beside the transformer
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,
+
+    /// A LoRA for the transformer, and how much of it is added; may be given several times
+    #[arg(long, value_name = "PATH[:SCALE]")]
+    pub lora: Vec<String>,
 }
 
 impl From<&PartsArgs> for soragen::checkpoint::Parts {
     fn from(args: &PartsArgs) -> Self {
-        let PartsArgs { transformer, text_encoder, autoencoder, recipe } = args;
+        let PartsArgs { transformer, text_encoder, autoencoder, recipe, lora } = args;
         Self {
             transformer: transformer.clone(),
             text_encoder: text_encoder.clone(),
             autoencoder: autoencoder.clone(),
             recipe: recipe.clone(),
+            loras: lora.iter().map(|text| Lora::parse(text)).collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::lora::Lora;
 use super::names::Part;
 use super::source::INDEX;
 use super::weights::Weights;
@@ -27,6 +28,8 @@ pub struct Parts {
     /// How a causal transformer makes its video: the name of one that is known (`self-forcing` …), or the path of a
     /// `soragen.json`. Where there is none, one beside the transformer counts.
     pub recipe: Option<String>,
+    /// What is added to the transformer's weights.
+    pub loras: Vec<Lora>,
 }
 
 /// What [`assemble`] found.
@@ -42,6 +45,8 @@ pub struct Assembly {
     pub(super) files: BTreeMap<String, PathBuf>,
     /// Files of weights, by the folder of their part.
     pub(super) weights: BTreeMap<&'static str, Vec<PathBuf>>,
+    /// What is added to the transformer's.
+    pub(super) loras: Vec<Lora>,
 }
 
 /// The causal students of Wan that are known by name: <https://github.com/guandeh17/Self-Forcing>,
@@ -100,7 +105,15 @@ impl Assembly {
 pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
     let base = path.join(INDEX).is_file().then(|| path.to_path_buf());
     let (texts, files, weights) = Default::default();
-    let mut assembly = Assembly { path: path.into(), base, texts, files, weights };
+    let loras = parts.loras.clone();
+    if let Some(lora) = loras.iter().find(|lora| !lora.path.is_file()) {
+        let hint = "name an existing file, PATH or PATH:SCALE".into();
+        return Err(Error::NotFound { path: lora.path.clone(), hint });
+    }
+    for lora in &loras {
+        refuse_pickle(&lora.path)?;
+    }
+    let mut assembly = Assembly { path: path.into(), base, texts, files, weights, loras };
     let mut wanted = parts.clone();
     if assembly.base.is_none() {
         if path.is_dir() {

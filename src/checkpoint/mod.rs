@@ -3,6 +3,7 @@
 mod assembly;
 mod builtin;
 mod gguf;
+mod lora;
 mod names;
 mod pickle;
 mod shapes;
@@ -10,5 +11,6 @@ mod source;
 mod weights;
 
 pub use assembly::{Assembly, Parts};
+pub use lora::Lora;
 pub use pickle::{Names, convert};
 pub use source::Source;

@@ -40,8 +40,9 @@ type Table = Vec<(String, String)>;
 /// What training and packaging put around a name, anywhere in it.
 const WRAPPERS: [&str; 3] = ["_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."];
 
-/// What they put before it: Self-Forcing's `generator`, ComfyUI's `model.diffusion_model`, lightning's `state_dict` …
-const PREFIXES: [&str; 9] = [
+/// What they put before it: Self-Forcing's `generator`, ComfyUI's `model.diffusion_model`, lightning's `state_dict`, PEFT's `base_model` …
+const PREFIXES: [&str; 10] = [
+    "base_model.model.",
     "model.",
     "diffusion_model.",
     "generator.",

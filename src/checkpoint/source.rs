@@ -167,10 +167,11 @@ impl Source {
         device: &Device,
     ) -> Result<VarBuilder<'static>> {
         let (path, weights) = self.open(folder, stem)?;
-        match weights {
-            Ok(weights) => Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone())),
-            Err(e) => Err(self.invalid(&path, plain(&e))),
+        let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
+        if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
+            weights.change(Part::Transformer, &assembly.loras)?;
         }
+        Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
     }
 
     /// The shapes of the tensors in `folder`, by the engine's names; nothing is loaded.
@@ -253,6 +254,9 @@ impl Source {
                 }
                 for (name, text) in &assembly.texts {
                     key = key.with(name, text);
+                }
+                for lora in &assembly.loras {
+                    key = of_file(key, "lora", &lora.path)?.with("scale", &lora.scale.to_le_bytes());
                 }
                 for (name, file) in &assembly.files {
                     key = of_file(key, name, file)?;

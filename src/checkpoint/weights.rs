@@ -6,11 +6,12 @@ use std::io::{BufReader, Cursor, Read};
 use std::path::PathBuf;
 
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
-use candle_core::{DType, Device, Error, Result, Shape, Tensor};
+use candle_core::{DType, Device, Error, Result, Shape, Tensor, bail};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
 
 use super::gguf::Gguf;
+use super::lora::{self, Changes, Lora};
 use super::names::{self, Part};
 
 /// What a scaled fp8 weight is multiplied with stands beside it: ComfyUI's name, and that of others.
@@ -21,6 +22,8 @@ pub struct Weights {
     files: Files,
     /// From the engine's names to those in the files.
     names: HashMap<String, String>,
+    /// What is added to them.
+    changes: Vec<Changes>,
 }
 
 enum Files {
@@ -57,7 +60,19 @@ impl Weights {
             Some(part) => names::by_engine_names(part, all.iter().map(|(name, _)| name.as_str())),
             None => all.into_iter().map(|(name, _)| (name.clone(), name)).collect(),
         };
-        Self { files, names }
+        Self { files, names, changes: Vec::new() }
+    }
+
+    /// Adds what the files of `loras` have for them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](crate::Error::Invalid) for one with something that none of the tensors here can be.
+    pub fn change(&mut self, part: Part, loras: &[Lora]) -> crate::Result<()> {
+        for lora in loras {
+            let changes = Changes::open(lora, part, &self.names).map_err(|e| lora::about(&lora.path, &e))?;
+            self.changes.push(changes);
+        }
+        Ok(())
     }
 
     /// The tensors' shapes by the engine's names; nothing is loaded.
@@ -72,20 +87,23 @@ impl Weights {
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let missing = || Error::CannotFindTensor { path: name.into() };
         let in_file = self.names.get(name).ok_or_else(missing)?;
-        let tensor = self.files.load(in_file, device)?;
-        match tensor.dtype() {
-            DType::F8E4M3 => {
-                let tensor = tensor.to_dtype(DType::F32)?;
-                match self.scale(name, device)? {
-                    Some(scale) => tensor.broadcast_mul(&scale)?.to_dtype(dtype),
-                    None => tensor.to_dtype(dtype),
-                }
-            }
-            stored if stored.is_float() => tensor.to_dtype(dtype),
-            stored => {
-                Err(Error::Msg(format!("{in_file} is of {}, which weights are not made of", stored.as_str())))
+        let mut tensor = self.files.load(in_file, device)?;
+        if !tensor.dtype().is_float() {
+            bail!("{in_file} is of {}, which weights are not made of", tensor.dtype().as_str());
+        }
+        if tensor.dtype() == DType::F8E4M3 {
+            tensor = tensor.to_dtype(DType::F32)?;
+            if let Some(scale) = self.scale(name, device)? {
+                tensor = tensor.broadcast_mul(&scale)?;
             }
         }
+        if !self.changes.is_empty() {
+            tensor = tensor.to_dtype(DType::F32)?;
+            for changes in &self.changes {
+                tensor = changes.apply(name, tensor, device)?;
+            }
+        }
+        tensor.to_dtype(dtype)
     }
 
     /// One number, or one a row.

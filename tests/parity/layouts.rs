@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{DType, Device, Tensor};
-use soragen::checkpoint::Parts;
+use soragen::checkpoint::{Lora, Parts};
 use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
 use soragen_tests::fixtures::{assert_close, copy, json, path, values};
 
@@ -324,4 +324,107 @@ fn fp8_files_are_near_with_and_without_scales() {
         println!("{scale_name:?}: {psnr:.1} dB");
         assert!(psnr > 45.0, "{scale_name:?}: {psnr:.1} dB");
     }
+}
+
+/// As random as weights are.
+fn random(shape: &[usize], seed: f32) -> Tensor {
+    let count: usize = shape.iter().product();
+    let numbers: Vec<f32> = (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin() * 0.3).collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn loras_are_added_to_the_weights_in_every_spelling() {
+    let case = Case::new("wan-2.1");
+    let base = case.original();
+    let (a, b) = (random(&[4, 128], 1.0), random(&[128, 4], 2.0));
+    let product = b.matmul(&a).unwrap();
+    // Layers: query of the first block, output of the cross attention of the second.
+    let layers = [
+        ("blocks.0.attn1.to_q", "blocks.0.self_attn.q"),
+        ("blocks.1.attn2.to_out.0", "blocks.1.cross_attn.o"),
+    ];
+    let merged = |scale: f64, more: &dyn Fn(&mut Tensors)| {
+        let mut tensors = case.tensors("transformer", None);
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_dtype(DType::F32).unwrap();
+        }
+        for (ours, _) in layers {
+            let weight = tensors.get_mut(&format!("{ours}.weight")).unwrap();
+            *weight = (&*weight + (&product * scale).unwrap()).unwrap();
+        }
+        more(&mut tensors);
+        let file = case.at(&format!("merged/{scale}.safetensors"));
+        save(&tensors, &file);
+        frames(&base, Parts { transformer: Some(file), ..Default::default() })
+    };
+    let with = |loras: &[(&Path, f32)]| {
+        let loras = loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale }).collect();
+        frames(&base, Parts { loras, ..Default::default() })
+    };
+    let whole = merged(1.0, &|_| {});
+    let plain = frames(&base, Parts::default());
+    let changed = (&whole - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(changed > 0.01, "it makes no difference: {changed}");
+
+    let file = case.at("lora.safetensors");
+    for (prefix, wan, ends) in [
+        ("base_model.model.", false, ["lora_A.weight", "lora_B.weight"]),
+        ("transformer.", false, ["lora_A.default.weight", "lora_B.default.weight"]),
+        ("diffusion_model.", true, ["lora_A.weight", "lora_B.weight"]),
+        ("", true, ["lora_down.weight", "lora_up.weight"]),
+        ("lora_unet_", true, ["lora_down.weight", "lora_up.weight"]),
+    ] {
+        let mut stored = Tensors::new();
+        for (ours, theirs) in layers {
+            let layer = if wan { theirs } else { ours };
+            let layer = if prefix == "lora_unet_" { layer.replace('.', "_") } else { layer.into() };
+            stored.insert(format!("{prefix}{layer}.{}", ends[0]), a.clone());
+            stored.insert(format!("{prefix}{layer}.{}", ends[1]), b.clone());
+        }
+        save(&stored, &file);
+        assert_close(prefix, &with(&[(&file, 1.0)]), &whole, 1e-5);
+        // Half of it twice.
+        assert_close(prefix, &with(&[(&file, 0.5), (&file, 0.5)]), &whole, 1e-5);
+        let alpha = Tensor::new(2.0_f32, &Device::Cpu).unwrap();
+        for name in stored
+            .keys()
+            .filter_map(|name| name.strip_suffix(ends[0]))
+            .map(|n| format!("{n}alpha"))
+            .collect::<Vec<_>>()
+        {
+            stored.insert(name, alpha.clone());
+        }
+        save(&stored, &file);
+        assert_close(prefix, &with(&[(&file, 1.0)]), &merged(0.5, &|_| {}), 1e-5);
+        assert_close(prefix, &with(&[(&file, 0.0)]), &plain, 0.0);
+    }
+
+    // Differences as such, as lightx2v has them of norms and biases.
+    let (norm, bias) = (random(&[128], 3.0), random(&[128], 4.0));
+    let stored = [
+        ("diffusion_model.blocks.0.norm3.diff".to_string(), norm.clone()),
+        ("diffusion_model.blocks.0.self_attn.q.diff_b".to_string(), bias.clone()),
+    ];
+    save(&Tensors::from(stored), &file);
+    let expected = merged(0.0, &|tensors| {
+        for (name, more) in [("blocks.0.norm2.weight", &norm), ("blocks.0.attn1.to_q.bias", &bias)] {
+            let tensor = tensors.get_mut(name).unwrap();
+            *tensor = (&*tensor + more).unwrap();
+        }
+    });
+    assert_close("differences", &with(&[(&file, 1.0)]), &expected, 1e-5);
+
+    let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0 }];
+    for (name, reason) in [
+        ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
+        ("text_encoder.layer.lora_A.weight", "belong to nothing"),
+        ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "there is one"),
+    ] {
+        save(&Tensors::from([(name.to_string(), a.clone())]), &file);
+        let said = error(&base, Parts { loras: loras(&file), ..Default::default() });
+        assert!(said.contains(reason) && said.contains("lora.safetensors"), "{said}");
+    }
+    let said = error(&base, Parts { loras: loras(&case.at("none.safetensors")), ..Default::default() });
+    assert!(said.contains("PATH:SCALE"), "{said}");
 }

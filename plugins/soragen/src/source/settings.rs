@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::checkpoint::Parts;
+use soragen::checkpoint::{Lora, Parts};
 use soragen::policy::Policy;
 use soragen::watermark::Key;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
@@ -91,6 +91,7 @@ pub struct Settings {
     pub text_encoder: Option<String>,
     pub autoencoder: Option<String>,
     pub recipe: Option<String>,
+    pub lora: Option<String>,
     pub device: String,
     pub precision: Precision,
     pub decoder: Decoder,
@@ -129,6 +130,7 @@ impl Default for Settings {
             text_encoder: None,
             autoencoder: None,
             recipe: None,
+            lora: None,
             device: "auto".into(),
             precision: Precision::default(),
             decoder: Decoder::default(),
@@ -205,6 +207,13 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 "Recipe",
                 "How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, \
                  longlive, or a soragen.json (unset = the one beside the transformer, if there is one)",
+            )
+            .mutable_ready()
+            .build(),
+            text(
+                "lora",
+                "LoRA",
+                "Files with changes to the transformer's weights, each PATH or PATH:SCALE, with ; between them",
             )
             .mutable_ready()
             .build(),
@@ -336,6 +345,7 @@ impl Settings {
             "text-encoder" => self.text_encoder = filled(value),
             "autoencoder" => self.autoencoder = filled(value),
             "recipe" => self.recipe = filled(value),
+            "lora" => self.lora = filled(value),
             "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
@@ -371,6 +381,7 @@ impl Settings {
             "text-encoder" => self.text_encoder.to_value(),
             "autoencoder" => self.autoencoder.to_value(),
             "recipe" => self.recipe.to_value(),
+            "lora" => self.lora.to_value(),
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "decoder" => self.decoder.to_value(),
@@ -436,6 +447,12 @@ impl Settings {
             text_encoder: path(&self.text_encoder),
             autoencoder: path(&self.autoencoder),
             recipe: self.recipe.clone(),
+            loras: self
+                .lora
+                .iter()
+                .flat_map(|all| all.split(';'))
+                .map(|one| Lora::parse(one.trim()))
+                .collect(),
         }
     }
 

@@ -1,0 +1,212 @@
+//! Changes to a transformer's weights that come in a file of their own (<https://arxiv.org/abs/2106.09685>): products of two
+//! narrow matrices, or differences as such. They are added when a tensor is loaded.
+//!
+//! The same thing is written in many ways: PEFT's and diffusers' `lora_A` and `lora_B`, ComfyUI's and lightx2v's `lora_down`
+//! and `lora_up` with `alpha`, `diff` and `diff_b`, kohya's names with underscores; over diffusers' or Wan's own names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::{DType, Device, Result, Tensor, bail};
+
+use super::names::{self, Part};
+
+/// A file of changes, and how much of them is added.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lora {
+    /// Safetensors.
+    pub path: PathBuf,
+    /// 1 is what it was made for.
+    pub scale: f32,
+}
+
+impl Lora {
+    /// `PATH` or `PATH:SCALE`.
+    pub fn parse(text: &str) -> Self {
+        match text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.trim().parse().ok()?))) {
+            Some((path, scale)) => Self { path: path.into(), scale },
+            None => Self { path: text.into(), scale: 1.0 },
+        }
+    }
+}
+
+// A scale that is not a number is refused when the file is opened.
+impl Eq for Lora {}
+
+impl Hash for Lora {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.path.hash(state);
+        self.scale.to_bits().hash(state);
+    }
+}
+
+/// What an opened file changes.
+pub struct Changes {
+    file: MmapedSafetensors,
+    scale: f64,
+    /// By the engine's name of the tensor that is changed.
+    of: HashMap<String, Change>,
+}
+
+/// The names in the file of what makes up one tensor's change.
+#[derive(Default)]
+struct Change {
+    down: Option<String>,
+    up: Option<String>,
+    alpha: Option<String>,
+    difference: Option<String>,
+}
+
+/// How names end, and what of a change that is; the last is of the layer's bias.
+const ENDINGS: [(&str, Role); 9] = [
+    (".lora_A.weight", Role::Down),
+    (".lora_B.weight", Role::Up),
+    (".lora_A.default.weight", Role::Down),
+    (".lora_B.default.weight", Role::Up),
+    (".lora_down.weight", Role::Down),
+    (".lora_up.weight", Role::Up),
+    (".alpha", Role::Alpha),
+    (".diff", Role::Weight),
+    (".diff_b", Role::Bias),
+];
+
+#[derive(Clone, Copy)]
+enum Role {
+    Down,
+    Up,
+    Alpha,
+    Weight,
+    Bias,
+}
+
+impl Changes {
+    /// Opens the file for a part with these tensors.
+    pub fn open(lora: &Lora, part: Part, tensors: &HashMap<String, String>) -> Result<Self> {
+        if !lora.scale.is_finite() {
+            bail!("the scale is {}", lora.scale);
+        }
+        // SAFETY: as for other weights, the file is only read.
+        let file = unsafe { MmapedSafetensors::multi(&[&lora.path])? };
+        let stored = file.tensors();
+        let mut layers: BTreeMap<String, Vec<(Role, String)>> = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (name, _) in &stored {
+            match ENDINGS.iter().find_map(|(ending, role)| Some((name.strip_suffix(ending)?, *role))) {
+                Some((layer, role)) => layers.entry(layer.into()).or_default().push((role, name.clone())),
+                None => unknown.push(name.clone()),
+            }
+        }
+        let engine = engine_names(part, layers.keys(), tensors);
+        let mut of: HashMap<String, Change> = HashMap::new();
+        for (layer, parts) in layers {
+            for (role, name) in parts {
+                let kind = if matches!(role, Role::Bias) { "bias" } else { "weight" };
+                let tensor = format!("{}.{kind}", engine[&layer]);
+                if !tensors.contains_key(&tensor) {
+                    unknown.push(name);
+                    continue;
+                }
+                let change = of.entry(tensor).or_default();
+                match role {
+                    Role::Down => change.down = Some(name),
+                    Role::Up => change.up = Some(name),
+                    Role::Alpha => change.alpha = Some(name),
+                    Role::Weight | Role::Bias => change.difference = Some(name),
+                }
+            }
+        }
+        if let Some((tensor, _)) = of.iter().find(|(_, change)| change.down.is_some() != change.up.is_some())
+        {
+            bail!("of the two matrices for {tensor} there is one");
+        }
+        unknown.sort();
+        match unknown.as_slice() {
+            [] if of.is_empty() => bail!("there is nothing in it"),
+            [] => Ok(Self { file, scale: f64::from(lora.scale), of }),
+            [first, ..] => bail!(
+                "{} of its {} tensors belong to nothing in this transformer, {first} for one: it was made for another model",
+                unknown.len(),
+                stored.len()
+            ),
+        }
+    }
+
+    /// `tensor`, f32, with what is added to it, if anything is.
+    pub fn apply(&self, name: &str, tensor: Tensor, device: &Device) -> Result<Tensor> {
+        let Some(change) = self.of.get(name) else { return Ok(tensor) };
+        let load = |name: &String| self.file.get(name)?.load(device)?.to_dtype(DType::F32);
+        let mut changed = tensor;
+        if let (Some(down), Some(up)) = (&change.down, &change.up) {
+            let (down, up) = (load(down)?, load(up)?);
+            let rank = down.dim(0)?;
+            let alpha = match &change.alpha {
+                Some(alpha) => {
+                    f64::from(load(alpha)?.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(1.0))
+                }
+                None => rank as f64,
+            };
+            let product = up.flatten_from(1)?.matmul(&down.flatten_from(1)?)?;
+            changed = self.add(name, changed, &(product * (alpha / rank.max(1) as f64))?)?;
+        }
+        if let Some(difference) = &change.difference {
+            changed = self.add(name, changed, &load(difference)?)?;
+        }
+        Ok(changed)
+    }
+
+    fn add(&self, name: &str, tensor: Tensor, change: &Tensor) -> Result<Tensor> {
+        if tensor.elem_count() != change.elem_count() {
+            bail!("a LoRA changes {name} by {:?}, which is of {:?}", change.shape(), tensor.shape());
+        }
+        &tensor + (change.reshape(tensor.shape())? * self.scale)?
+    }
+}
+
+/// The engine's names of the layers, without the last part.
+fn engine_names<'a>(
+    part: Part,
+    layers: impl Iterator<Item = &'a String>,
+    tensors: &HashMap<String, String>,
+) -> HashMap<String, String> {
+    // kohya's names are Wan's with underscores, which cannot be told from those within a name.
+    let all: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    let flat: HashMap<String, &str> = all
+        .iter()
+        .filter_map(|ours| ours.strip_suffix(".weight"))
+        .map(|ours| (names::original_name(part, ours, all.iter().copied()).replace('.', "_"), ours))
+        .collect();
+    let layers: Vec<&str> = layers.map(String::as_str).collect();
+    let by_engine = names::by_engine_names(part, layers.iter().copied());
+    let mut found: HashMap<String, String> =
+        by_engine.into_iter().map(|(ours, layer)| (layer, ours)).collect();
+    for layer in layers {
+        if let Some(ours) = layer.strip_prefix("lora_unet_").and_then(|layer| flat.get(layer)) {
+            found.insert(layer.into(), (*ours).into());
+        }
+    }
+    found
+}
+
+/// What is wrong with the file at `path`, for whoever named it.
+pub fn about(path: &Path, error: &candle_core::Error) -> crate::Error {
+    crate::Error::Invalid { path: path.into(), reason: crate::error::plain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_may_follow_the_path() {
+        for (text, path, scale) in [
+            ("a.safetensors", "a.safetensors", 1.0),
+            ("a.safetensors:0.5", "a.safetensors", 0.5),
+            ("c:/x.safetensors", "c:/x.safetensors", 1.0),
+            ("a:b: -2", "a:b", -2.0),
+        ] {
+            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale }, "{text}");
+        }
+    }
+}

@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::Tokenizer;
 
-use super::token_ids;
+use super::{token_ids, tokenizer};
 use crate::checkpoint::Source;
 use crate::{Error, Result};
 
@@ -21,14 +21,7 @@ pub struct MiniLm {
 impl MiniLm {
     /// Opens `text_encoder/` and `tokenizer/` of `source`. A prompt is cut at `max_tokens`.
     pub fn open(source: &Source, max_tokens: usize, device: &Device) -> Result<Self> {
-        const TOKENIZER: &str = "tokenizer/tokenizer.json";
-        let mut tokenizer =
-            Tokenizer::from_bytes(source.read(TOKENIZER)?).map_err(|e| source.invalid(TOKENIZER, e))?;
-        let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-        tokenizer
-            .with_padding(None)
-            .with_truncation(Some(truncation))
-            .map_err(|e| source.invalid(TOKENIZER, e))?;
+        let tokenizer = tokenizer(source, max_tokens)?;
 
         const CONFIG: &str = "text_encoder/config.json";
         let config: Config = source.json(CONFIG)?;

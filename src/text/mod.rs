@@ -13,11 +13,13 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
+use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::checkpoint::Source;
 use crate::{Cancel, Error, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
+const TOKENIZER: &str = "tokenizer/tokenizer.json";
 
 /// How many prompts are remembered: those of a storyboard, say. An embedding takes 8 MB at most.
 const REMEMBERED: usize = 16;
@@ -88,6 +90,21 @@ impl TextEncoder {
         made.push_back((prompt.to_string(), embeds.clone()));
         Ok(embeds)
     }
+}
+
+/// `tokenizer/tokenizer.json` of `source`, which cuts prompts at `max_tokens`.
+fn tokenizer(source: &Source, max_tokens: usize) -> Result<Tokenizer> {
+    let bytes = source.read(TOKENIZER)?;
+    let about = |reason: String| source.invalid(TOKENIZER, reason);
+    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+        .map_err(|e| about(format!("not understood: {e}")))?;
+    // The crate expects of some of its parts that they are as it writes them.
+    let tokenizer = std::panic::catch_unwind(|| Tokenizer::from_bytes(&bytes));
+    let mut tokenizer =
+        tokenizer.map_err(|_| about("not understood".into()))?.map_err(|e| about(e.to_string()))?;
+    let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
+    tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(|e| about(e.to_string()))?;
+    Ok(tokenizer)
 }
 
 /// What a tokenizer made of a prompt, u32 `[tokens]`.

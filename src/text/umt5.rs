@@ -5,16 +5,15 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, VarBuilder};
 use serde::Deserialize;
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::Tokenizer;
 
-use super::{clean, token_ids};
+use super::{TOKENIZER, clean, token_ids, tokenizer};
 use crate::checkpoint::Source;
 use crate::kernels::gelu;
 use crate::ops::{index_select, linear, matmul};
 use crate::{Cancel, Error, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
-const TOKENIZER: &str = "tokenizer/tokenizer.json";
 
 /// Tokens that Wan's transformer is given, whatever the prompt's length.
 pub const MAX_TOKENS: usize = 512;
@@ -117,6 +116,7 @@ impl Umt5Config {
 pub struct Umt5 {
     tokenizer: Tokenizer,
     encoder: Umt5Encoder,
+    source: Source,
 }
 
 impl Umt5 {
@@ -131,19 +131,12 @@ impl Umt5 {
                 "tokenizers of this format are not read; put the tokenizer.json of google/umt5-xxl beside it",
             ));
         }
-        let mut tokenizer =
-            Tokenizer::from_bytes(source.read(TOKENIZER)?).map_err(|e| source.invalid(TOKENIZER, e))?;
-        let truncation = TruncationParams { max_length: MAX_TOKENS, ..Default::default() };
-        tokenizer
-            .with_padding(None)
-            .with_truncation(Some(truncation))
-            .map_err(|e| source.invalid(TOKENIZER, e))?;
+        let tokenizer = tokenizer(source, MAX_TOKENS)?;
 
         let config: Umt5Config = source.json(CONFIG)?;
         config.check().map_err(|e| source.invalid(CONFIG, e))?;
         let weights = source.weights("text_encoder", "model", dtype, device)?;
-        let encoder = Umt5Encoder::load(weights, &config).map_err(|e| source.unfit("text_encoder", e))?;
-        Ok(Self { tokenizer, encoder })
+        Ok(Self { tokenizer, encoder: Umt5Encoder::load(weights, &config)?, source: source.clone() })
     }
 
     /// The prompt, cleaned, as token numbers with the end of the sentence, at most [`MAX_TOKENS`].
@@ -158,48 +151,61 @@ impl Umt5 {
     /// The last hidden state `[1, 512, d_model]`, zero after the prompt's last token.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] within a layer of a cancel.
+    /// [`Error::Cancelled`] within a layer of a cancel; [`Error::Invalid`] if the weights are not those of the
+    /// configuration.
     pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
-        let hidden = self.encoder.forward(&self.tokens(prompt)?, cancel)?;
+        let hidden = self.encoder.forward(&self.tokens(prompt)?, cancel);
+        let hidden = hidden.map_err(|e| self.source.unfit("text_encoder", e))?;
         Ok(hidden.pad_with_zeros(1, 0, MAX_TOKENS.saturating_sub(hidden.dim(1)?))?)
     }
 }
 
-/// The encoder alone.
+/// The encoder alone. It is larger than the rest of a model together and runs once a prompt, so that its layers are
+/// taken from their file one after the other, and no two are in memory at once.
 ///
 /// What flows from layer to layer is f32 whatever the weights are, since in f16 it would overflow.
 pub struct Umt5Encoder {
     config: Umt5Config,
-    shared: Tensor,
-    blocks: Vec<Block>,
-    final_layer_norm: Norm,
-    dtype: DType,
+    weights: VarBuilder<'static>,
 }
 
 impl Umt5Encoder {
-    /// Takes the weights that `config` calls for from `vb`, in its number format.
-    pub fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
+    /// Takes the weights that `config` calls for from `vb`, in its number format, when they are needed.
+    pub fn load(vb: VarBuilder<'static>, config: &Umt5Config) -> Result<Self> {
         config.check()?;
-        let encoder = vb.pp("encoder");
+        Ok(Self { config: config.clone(), weights: vb })
+    }
+
+    /// Loads every layer once and lets it go.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if weights are missing or of another shape.
+    pub fn check(&self) -> Result<()> {
+        drop((self.shared()?, self.final_layer_norm()?));
+        (0..self.config.num_layers).try_for_each(|i| self.block(i).map(drop))
+    }
+
+    fn shared(&self) -> Result<Tensor> {
+        let vb = &self.weights;
         let name = if vb.contains_tensor("shared.weight") { "shared" } else { "encoder.embed_tokens" };
-        let blocks = encoder.pp("block");
-        Ok(Self {
-            shared: vb.pp(name).get((config.vocab_size, config.d_model), "weight")?,
-            blocks: (0..config.num_layers)
-                .map(|i| Block::load(blocks.pp(i), config))
-                .collect::<Result<_>>()?,
-            final_layer_norm: Norm::load(encoder.pp("final_layer_norm"), config)?,
-            dtype: vb.dtype(),
-            config: config.clone(),
-        })
+        Ok(vb.pp(name).get((self.config.vocab_size, self.config.d_model), "weight")?)
+    }
+
+    fn block(&self, i: usize) -> Result<Block> {
+        Block::load(self.weights.pp("encoder.block").pp(i), &self.config)
+    }
+
+    fn final_layer_norm(&self) -> Result<Norm> {
+        Norm::load(self.weights.pp("encoder.final_layer_norm"), &self.config)
     }
 
     /// `[1, tokens, d_model]`, in the weights' number format.
     ///
     /// # Errors
-    /// [`Error::Request`] for tokens that the encoder does not know, or none at all.
+    /// [`Error::Request`] for tokens that the encoder does not know, or none at all; [`Error::Compute`] if weights are
+    /// missing or of another shape.
     pub fn forward(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
-        let device = self.shared.device();
+        let (device, dtype) = (self.weights.device(), self.weights.dtype());
         let ids = token_ids(tokens, self.config.vocab_size, device)?;
         let length = tokens.len();
         let positions = 0..length as i64;
@@ -210,12 +216,12 @@ impl Umt5Encoder {
             .collect();
         let buckets = Tensor::from_vec(buckets, length * length, device)?;
 
-        let mut x = index_select(&self.shared, &ids, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
-        for block in &self.blocks {
+        let mut x = index_select(&self.shared()?, &ids, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
+        for i in 0..self.config.num_layers {
             cancel.check()?;
-            x = block.forward(&x, &buckets, self.dtype)?;
+            x = self.block(i)?.forward(&x, &buckets, dtype)?;
         }
-        Ok(self.final_layer_norm.forward(&x)?.to_dtype(self.dtype)?)
+        Ok(self.final_layer_norm()?.forward(&x)?.to_dtype(dtype)?)
     }
 }
 

@@ -268,6 +268,11 @@ fn gguf(tensors: &Tensors, dtype: GgmlDType, flat: bool, file: &Path) {
     gguf_file::write(&mut BufWriter::new(File::create(file).unwrap()), &[], &tensors).unwrap();
 }
 
+/// The transformer of Wan 2.1's form in a GGUF of Q8_0.
+pub fn write_gguf(file: &Path) {
+    gguf(&Case::new("wan-2.1").tensors("transformer", Some("transformer")), GgmlDType::Q8_0, false, file);
+}
+
 #[test]
 fn quantised_files_are_near() {
     let case = Case::new("wan-2.1");

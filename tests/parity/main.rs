@@ -2,6 +2,7 @@
 
 mod autoencoder;
 mod cache;
+mod damaged;
 mod layouts;
 mod plain;
 mod scheduler;

@@ -25,5 +25,5 @@ fn transformers() {
 #[test]
 fn umt5() {
     let (config, tensors) = model("umt5-xxl");
-    assert_loads("umt5-xxl", &tensors, |vb| drop(Umt5Encoder::load(vb, &config).unwrap()));
+    assert_loads("umt5-xxl", &tensors, |vb| Umt5Encoder::load(vb, &config).unwrap().check().unwrap());
 }

@@ -47,6 +47,9 @@ pub enum Error {
     /// The device that was asked for cannot be used by this build or on this machine.
     #[error("{0}")]
     Device(String),
+    /// There is less memory than the model needs.
+    #[error("{0}")]
+    Memory(String),
     /// The model computed something that is not a picture (not a number, say).
     #[error("{0}")]
     Generation(String),

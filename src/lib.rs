@@ -52,7 +52,7 @@ pub use error::{Error, Result};
 pub use frames::Frames;
 /// A picture that a video can start from.
 pub use image::RgbImage;
-pub use model::{Model, ModelInfo, OpenOptions, Precision, Sizes};
+pub use model::{Model, ModelInfo, OpenOptions, PartSize, Precision, Sizes, part_sizes};
 pub use picture::read_image;
 pub use request::{Length, Request, Shot, Size, Transition};
 pub use session::{Effort, Phase, Progress, Session, Shown};

@@ -1,7 +1,7 @@
 //! What models there are and what they can make.
 
 use soragen::checkpoint::{self, Parts};
-use soragen::{ModelInfo, Sizes};
+use soragen::{ModelInfo, PartSize, Sizes};
 
 use crate::args::ConvertArgs;
 use crate::error::Result;
@@ -39,5 +39,13 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     println!("guidance    {}", info.guidance_scale);
     println!("shift       {}", info.shift);
     println!("negative    {:?}", info.negative_prompt);
+    let sizes = soragen::part_sizes(source, parts)?;
+    for PartSize { part, parameters, resident } in &sizes {
+        let whole = if resident < parameters { ", in memory layer by layer" } else { "" };
+        println!("{:12}{:.2} million parameters{whole}", part.replace('_', " "), *parameters as f64 / 1e6);
+    }
+    // Of numbers of 32 bits, as on a CPU.
+    let bytes: u64 = sizes.iter().map(|size| size.resident.saturating_mul(4)).sum();
+    println!("memory      {:.2} GB for the weights on a CPU, half of that on a GPU", bytes as f64 / 1e9);
     Ok(())
 }

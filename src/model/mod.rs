@@ -2,6 +2,7 @@
 
 mod info;
 mod layout;
+mod memory;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,6 +12,7 @@ use once_cell::sync::{Lazy, OnceCell};
 
 pub use info::{ModelInfo, Sizes};
 pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
+pub use memory::{PartSize, part_sizes};
 
 use crate::autoencoder::{Autoencoder, Decoder};
 use crate::cache::Key;
@@ -110,7 +112,8 @@ impl Model {
     /// # Errors
     /// [`Error::NotFound`](crate::Error::NotFound) for a model or file that is not there,
     /// [`Error::Invalid`](crate::Error::Invalid) for a file that cannot be used,
-    /// [`Error::Device`](crate::Error::Device) for a device that cannot.
+    /// [`Error::Device`](crate::Error::Device) for a device that cannot,
+    /// [`Error::Memory`](crate::Error::Memory) for more than is free.
     pub fn open(source: &str, options: &OpenOptions) -> Result<Arc<Self>> {
         let source = Source::parse(source, &options.parts)?;
         let device = device::parse(&options.device)?;
@@ -136,6 +139,7 @@ impl Model {
         let dtype = precision.dtype();
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
+        memory::check(source, precision, &device)?;
         let (max_tokens, sampling) = match layout {
             Layout::Wan(_) => (text::MAX_TOKENS, Sampling::Whole(SchedulerConfig::read(source)?)),
             Layout::Causal(model) => (model.max_text_tokens, Sampling::Causal(model.causal)),

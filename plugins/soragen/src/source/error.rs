@@ -12,6 +12,7 @@ pub fn message(error: &Error) -> gst::ErrorMessage {
         Error::Invalid { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{text}")),
         Error::Io { .. } => gst::error_msg!(gst::ResourceError::Read, ("{text}")),
         Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
+        Error::Memory(_) => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{text}")),
         Error::Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ("{text}")),
         Error::Request(_) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
         Error::Generation(_) => gst::error_msg!(gst::StreamError::Failed, ("{text}")),

@@ -21,31 +21,31 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     let info = ModelInfo::read(source, parts)?;
     let (numerator, denominator) = info.frame_rate;
     let rate = f64::from(numerator) / f64::from(denominator);
-    println!("name        {}", info.name);
+    println!("name         {}", info.name);
     match &info.sizes {
         Sizes::Exact(sizes) => {
             let sizes: Vec<_> = sizes.iter().map(ToString::to_string).collect();
-            println!("sizes       {}", sizes.join(", "));
+            println!("sizes        {}", sizes.join(", "));
         }
         Sizes::Multiple { step, min, max, default } => {
-            println!("sizes       {default}, or both sides a multiple of {step} from {min} to {max}");
+            println!("sizes        {default}, or both sides a multiple of {step} from {min} to {max}");
         }
     }
-    println!("frame rate  {rate} a second");
-    println!("length      {} frames ({:.2} s)", info.natural_frames, info.natural_frames as f64 / rate);
-    println!("streams     {}", if info.causal { "yes, for as long as asked" } else { "no, in one piece" });
-    println!("from image  {}", if info.image_to_video { "yes" } else { "no" });
-    println!("steps       {}", info.steps);
-    println!("guidance    {}", info.guidance_scale);
-    println!("shift       {}", info.shift);
-    println!("negative    {:?}", info.negative_prompt);
+    println!("frame rate   {rate} a second");
+    println!("length       {} frames ({:.2} s)", info.natural_frames, info.natural_frames as f64 / rate);
+    println!("streams      {}", if info.causal { "yes, for as long as asked" } else { "no, in one piece" });
+    println!("from image   {}", if info.image_to_video { "yes" } else { "no" });
+    println!("steps        {}", info.steps);
+    println!("guidance     {}", info.guidance_scale);
+    println!("shift        {}", info.shift);
+    println!("negative     {:?}", info.negative_prompt);
     let sizes = soragen::part_sizes(source, parts)?;
     for PartSize { part, parameters, resident } in &sizes {
         let whole = if resident < parameters { ", in memory layer by layer" } else { "" };
-        println!("{:12}{:.2} million parameters{whole}", part.replace('_', " "), *parameters as f64 / 1e6);
+        println!("{:<13}{:.2} million parameters{whole}", part.replace('_', " "), *parameters as f64 / 1e6);
     }
     // Of numbers of 32 bits, as on a CPU.
     let bytes: u64 = sizes.iter().map(|size| size.resident.saturating_mul(4)).sum();
-    println!("memory      {:.2} GB for the weights on a CPU, half of that on a GPU", bytes as f64 / 1e9);
+    println!("memory       {:.2} GB for the weights on a CPU, half of that on a GPU", bytes as f64 / 1e9);
     Ok(())
 }

@@ -257,6 +257,10 @@ pub struct RenderArgs {
     #[arg(long, value_name = "D", default_value = "auto")]
     pub device: String,
 
+    /// Number format of the weights and of the arithmetic; int8 is for a CPU
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+
     /// Which decoder makes the frames: the model's own, or a tiny one (taew2_1.safetensors or
     /// taew2_2.safetensors in the model's folder)
     #[arg(long, value_name = "KIND", default_value = "auto")]
@@ -286,6 +290,34 @@ impl From<Decoder> for soragen::Decoder {
             Decoder::Auto => Self::Auto,
             Decoder::Full => Self::Full,
             Decoder::Tiny => Self::Tiny,
+        }
+    }
+}
+
+/// The number format of the weights and of the arithmetic.
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+pub enum Precision {
+    /// f32 on a CPU, bf16 on a GPU
+    #[default]
+    Auto,
+    /// 32-bit
+    F32,
+    /// 16-bit with the range of 32-bit numbers
+    Bf16,
+    /// 16-bit
+    F16,
+    /// 8-bit products in the transformer, in a quarter of the memory
+    Int8,
+}
+
+impl From<Precision> for soragen::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Auto => Self::Auto,
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
+            Precision::Int8 => Self::Int8,
         }
     }
 }

@@ -64,9 +64,9 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 
     let options = OpenOptions {
         device: args.device.clone(),
+        precision: args.precision.into(),
         decoder: args.decoder.into(),
         parts,
-        ..Default::default()
     };
     let model = Model::open(&args.model, &options)?;
     let cache = Cache::open(args.cache.cache_dir.as_deref(), Cache::DEFAULT_SIZE);

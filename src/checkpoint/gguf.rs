@@ -132,7 +132,7 @@ impl<R: Read + Seek> Header<'_, R> {
             bail!("the file is damaged: {name} has {sides} sides");
         }
         let mut shape = (0..sides)
-            .map(|_| Ok(usize::try_from(self.u64()?).map_err(candle_core::Error::wrap)?))
+            .map(|_| usize::try_from(self.u64()?).map_err(candle_core::Error::wrap))
             .collect::<Result<Vec<_>>>()?;
         // The side that changes fastest comes first.
         shape.reverse();

@@ -174,3 +174,39 @@ fn a_video_that_never_comes_keeps_nobody_waiting() {
     std::thread::spawn(move || done.send(pipeline.set_state(gst::State::Null)));
     assert!(stopped.recv_timeout(std::time::Duration::from_secs(20)).unwrap().is_ok());
 }
+
+#[test]
+fn a_video_that_is_flushed_comes_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let blue = folder.path().join("blue.png");
+    image::RgbImage::from_pixel(24, 16, image::Rgb(BLUE)).save(&blue).unwrap();
+    let from_blue = samples(&format!(
+        "soragen model=\"{}\" seed=3 watermark=false prompt=snow duration=500000000 image=\"{}\"",
+        model(),
+        blue.display()
+    ));
+    let (pipeline, text, video, sink) = with_video();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let [r, g, b] = RED;
+    push(&video, 0, 500, [b, g, r, 0].repeat(24 * 16));
+    video.end_of_stream().unwrap();
+    // Until its end has gone through there is nothing to flush.
+    let pad = video.static_pad("src").unwrap();
+    while pad.sticky_event::<gst::event::Eos>(0).is_none() {
+        std::thread::yield_now();
+    }
+    assert!(pad.push_event(gst::event::FlushStart::new()));
+    assert!(pad.push_event(gst::event::FlushStop::new(true)));
+    assert!(pad.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+    let [r, g, b] = BLUE;
+    let mut buffer = gst::Buffer::from_slice([b, g, r, 0].repeat(24 * 16));
+    let frame = buffer.get_mut().unwrap();
+    frame.set_pts(gst::ClockTime::ZERO);
+    frame.set_duration(gst::ClockTime::from_mseconds(500));
+    pad.push(buffer).unwrap();
+    push(&text, 0, 500, "snow");
+    text.end_of_stream().unwrap();
+    let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(pictures(&made) == pictures(&from_blue));
+}

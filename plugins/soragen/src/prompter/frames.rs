@@ -114,9 +114,17 @@ impl Frames {
         self.change(|state| state.texts_ended = true);
     }
 
-    /// What was waited for does not come any more, or comes anew.
-    pub fn flush(&self, flushing: bool) {
-        self.change(|state| state.flushing = flushing);
+    /// What is waited for does not come any more.
+    pub fn flush_start(&self) {
+        self.change(|state| state.flushing = true);
+    }
+
+    /// The video comes anew, in the same form.
+    pub fn flush_stop(&self) {
+        self.change(|state| {
+            let (info, texts, texts_ended) = (state.info.take(), state.texts, state.texts_ended);
+            *state = State { info, texts, texts_ended, ..State::default() };
+        });
     }
 
     pub fn end(&self) {

@@ -100,8 +100,8 @@ impl SoraPrompt {
                 };
                 self.frames.set_segment(segment);
             }
-            gst::EventView::FlushStart(_) => self.frames.flush(true),
-            gst::EventView::FlushStop(_) => self.frames.flush(false),
+            gst::EventView::FlushStart(_) => self.frames.flush_start(),
+            gst::EventView::FlushStop(_) => self.frames.flush_stop(),
             gst::EventView::Eos(_) => self.frames.end(),
             _ => {}
         }
@@ -256,7 +256,7 @@ impl ElementImpl for SoraPrompt {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        self.frames.flush(true);
+        self.frames.flush_start();
         let _ = pad.set_active(false);
         let _ = self.obj().remove_pad(pad);
         *self.video.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -273,7 +273,7 @@ impl ElementImpl for SoraPrompt {
                 self.frames.reset();
             }
             // Nobody is to wait when the pads are stopped.
-            gst::StateChange::PausedToReady => self.frames.flush(true),
+            gst::StateChange::PausedToReady => self.frames.flush_start(),
             _ => {}
         }
         self.parent_change_state(transition)

@@ -39,6 +39,9 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     println!("guidance     {}", info.guidance_scale);
     println!("shift        {}", info.shift);
     println!("negative     {:?}", info.negative_prompt);
+    for (kind, words) in &info.knows {
+        println!("{kind:<13}{}", words.join(", "));
+    }
     let sizes = soragen::part_sizes(source, parts)?;
     for PartSize { part, parameters, resident } in &sizes {
         let whole = if resident < parameters { ", in memory layer by layer" } else { "" };

@@ -1,5 +1,7 @@
 //! What a model is and what it can make.
 
+use std::collections::BTreeMap;
+
 use super::layout::{CausalModel, Layout, WanIndex};
 use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
@@ -117,6 +119,8 @@ pub struct ModelInfo {
     pub shift: f64,
     /// What it is told not to show unless the request says otherwise.
     pub negative_prompt: String,
+    /// What a small model was trained to show: words by kind, as subjects and places. Empty where it is not said.
+    pub knows: BTreeMap<String, Vec<String>>,
 }
 
 impl ModelInfo {
@@ -167,6 +171,7 @@ impl ModelInfo {
             guidance_scale: model.guidance_scale,
             shift: 1.0,
             negative_prompt: String::new(),
+            knows: model.knows.clone(),
         })
     }
 
@@ -198,6 +203,7 @@ impl ModelInfo {
             guidance_scale: 5.0,
             shift: SchedulerConfig::read(source)?.shift(),
             negative_prompt: WAN_NEGATIVE.into(),
+            knows: BTreeMap::new(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What a model folder says of itself, in its configuration files.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::checkpoint::Source;
@@ -45,6 +47,9 @@ pub struct CausalModel {
     pub causal: Causal,
     pub guidance_scale: f64,
     pub max_text_tokens: usize,
+    /// What it was trained to show, by kind, for people.
+    #[serde(default)]
+    pub knows: BTreeMap<String, Vec<String>>,
 }
 
 /// How a causal model goes from chunk to chunk.

@@ -127,7 +127,7 @@ fn models_that_are_none() {
     for (folder, word) in [
         (somewhere.path().join("missing"), "not found"),
         (somewhere.path().into(), "model_index.json"),
-        (file, "diffusers layout"),
+        (file, "not a Wan transformer"),
     ] {
         assert_fails(word, render("t2v-unipc", &folder), "out.mp4", word);
     }
@@ -248,9 +248,15 @@ fn a_model_is_described() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = String::from_utf8(output.stdout).unwrap();
     let shift = json("pipelines/i2v-22/scheduler/scheduler_config.json")["flow_shift"].as_f64().unwrap();
-    for line in ["name        i2v-22", "from image  yes", &format!("shift       {shift}")] {
+    for line in ["name         i2v-22", "from image   yes", &format!("shift        {shift}")] {
         assert!(said.lines().any(|l| l == line), "{line:?} in {said}");
     }
+    let output = soragen(["models", "info", "builtin"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    for line in ["subjects     fox, cat, dog", "places       in a green meadow", "transformer  9.2"] {
+        assert!(said.contains(line), "{said}");
+    }
+
     let output = soragen(["models", "info", "missing"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }

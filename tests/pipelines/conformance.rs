@@ -118,6 +118,61 @@ fn nothing_leaks() {
     assert!(alive.is_empty(), "{alive:#?}");
 }
 
+/// Scenarios of GStreamer's own validation tool, in real time.
+const SCENARIOS: [&str; 17] = [
+    "play_5s",
+    "play_15s",
+    "seek_forward",
+    "seek_backward",
+    "seek_forward_backward",
+    "simple_seeks",
+    "seek_with_stop",
+    "reverse_playback",
+    "scrub_forward_seeking",
+    "scrub_backward_seeking",
+    "scrub_forward_seeking_full",
+    "scrub_backward_seeking_full",
+    "change_state_intensive",
+    "pause_resume",
+    "fast_forward",
+    "fast_backward",
+    "alternate_fast_backward_forward",
+];
+
+#[test]
+fn gst_validate_has_nothing_to_say() {
+    if Command::new("gst-validate-1.0").arg("--version").output().is_err() {
+        eprintln!(
+            "SKIPPED: gst-validate-1.0 is not on PATH (Debian 12 has none); its scenarios were not run"
+        );
+        return;
+    }
+    let (_folder, path) = plugin();
+    let miniature = soragen_tests::fixtures::path("miniature");
+    let source = format!("soragen model={} prompt=fox duration=500000000000", miniature.display());
+    let run = |scenario: &'static str| {
+        // Each with a cache of its own: none may live on what another has made.
+        let cache = tempfile::tempdir().unwrap();
+        let description =
+            format!("{source} cache-dir={} ! videoconvert ! fakevideosink sync=true", cache.path().display());
+        let output = Command::new("sh")
+            .args(["-c", &format!("exec gst-validate-1.0 --set-scenario {scenario} {description}")])
+            .env("GST_PLUGIN_PATH", &path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        // In play_5s and play_15s an end that is asked for and the end of the test are a race, with every source.
+        let issues = said.contains("Issues found: 0")
+            || scenario.starts_with("play_") && said.contains("Issues found: 1");
+        assert!(output.status.success() && issues, "{scenario}: {said}");
+    };
+    std::thread::scope(|scope| {
+        for scenario in SCENARIOS {
+            scope.spawn(move || run(scenario));
+        }
+    });
+}
+
 /// What leaves the pad: one line for each event and buffer, frames by the order in which their contents were first seen.
 #[derive(Default)]
 struct Flow {

@@ -18,6 +18,11 @@ from sheet import sheet
 from train_transformer import LOOK_AT
 
 SECONDS = 6
+# Those that training shows, and some that it does not.
+PROMPTS = (
+    *LOOK_AT, "a hot air balloon over the mountains", "a robot dances in the rain", "a fish swims under water",
+    "a red car drives at sunset",
+)
 
 
 def main() -> None:
@@ -27,14 +32,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rows = []
-    for prompt in LOOK_AT:
+    for prompt in PROMPTS:
         with tempfile.TemporaryDirectory() as folder:
             frames = Path(folder) / "%05d.png"
             options = ["-o", str(frames), "--duration", str(SECONDS), "--seed", str(args.seed)]
             subprocess.run([args.soragen, "render", prompt, *options], check=True)
             files = sorted(Path(folder).glob("*.png"))[::FRAME_RATE]
             rows.append(np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files]))
-    sheet(args.out, rows, list(LOOK_AT))
+    sheet(args.out, rows, list(PROMPTS))
 
 
 if __name__ == "__main__":

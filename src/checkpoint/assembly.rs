@@ -32,7 +32,7 @@ pub struct Parts {
     pub loras: Vec<Lora>,
 }
 
-/// What [`assemble`] found.
+/// Where the parts of a model are that is put together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Assembly {
     /// What was named.

@@ -36,6 +36,9 @@ from transformer import MAX_TOKENS, TEXT_DIM, WINDOW, Transformer
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
+# How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better,
+# and faults that are not mended add up.
+OWN_PAST = 0.5
 # Of each kind of training: how many steps in a row are on stills for one on clips, and of how many stills a process.
 STILLS = {"stills": (1, 48), "clips": (3, 48), "guided": (2, 24)}
 LOOK_AT = (
@@ -125,6 +128,10 @@ def loss_of(
         clean = (1 - rough) * latents + rough * torch.randn_like(latents)
         context_t = 1000 * level.expand(size, frames)
     inputs = (clean, noisy, context_t, 1000 * t, features)
+    if clean is not None and torch.rand(()) < OWN_PAST:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            clean = model(*inputs).float()
+        inputs = (clean, noisy, torch.zeros_like(context_t), 1000 * t, features)
     with torch.autocast("cpu", torch.bfloat16):
         video = model(*inputs)
     if teacher is not None:

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
@@ -61,17 +61,15 @@ fn it_stands_states_seeks_and_properties_all_at_once() {
 
     harness.play();
     let source = element.downcast_ref::<gst::Bin>().unwrap().by_name("source").unwrap();
-    let done = Arc::new(AtomicBool::new(false));
+    let (done, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let writer = std::thread::spawn({
-        let (source, done) = (source.clone(), done.clone());
+        let (source, done, written) = (source.clone(), done.clone(), written.clone());
         move || {
-            let mut written = 0;
             while !done.load(Ordering::Relaxed) {
-                source.set_property("prompt", format!("a red fox {}", written % 7));
+                let nth = written.fetch_add(1, Ordering::Relaxed);
+                source.set_property("prompt", format!("a red fox {}", nth % 7));
                 source.property::<gst::Structure>("stats");
-                written += 1;
             }
-            written
         }
     });
     let reconfigurer = std::thread::spawn({
@@ -83,14 +81,15 @@ fn it_stands_states_seeks_and_properties_all_at_once() {
             }
         }
     });
-    for n in 0..500u64 {
+    // A busy machine may not let the writer begin before the last seek.
+    for n in (0u64..).take_while(|n| *n < 500 || written.load(Ordering::Relaxed) < 20) {
         let rate = if n % 3 == 0 { -1.0 } else { 1.0 };
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
         let (start, stop) = (gst::ClockTime::from_seconds(n % 2), gst::ClockTime::from_seconds(4));
         source.seek(rate, flags, gst::SeekType::Set, start, gst::SeekType::Set, stop).unwrap();
     }
     done.store(true, Ordering::Relaxed);
-    assert!(writer.join().unwrap() > 0);
+    writer.join().unwrap();
     reconfigurer.join().unwrap();
     drop(harness);
 }

@@ -3,13 +3,15 @@
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
 MINUTES ?= 10
+PYTHON ?= python3
 
-.PHONY: help demo test bench endurance setup build robustness lint audit cargo-deny check-cuda clean
+.PHONY: help demo test bench bench-peers endurance setup build robustness lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
 	@echo "make test        build, then run all tests"
 	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
+	@echo "make bench-peers the parts of Wan 1.3B beside torch; PYTHON has torch, diffusers and taehv.py"
 	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
 	@echo "make build       the plugins and the command, optimised, in target/release"
 	@echo "make robustness CLIPS=...  what the invisible mark outlives, in these video files"
@@ -26,6 +28,13 @@ test: setup
 
 bench: setup
 	cargo bench --workspace --bench engine --bench element
+
+bench-peers: setup
+	cargo bench --workspace --bench wan --no-run
+	for part in f32 bf16 int8 vae taehv; do \
+	  test $$part = bf16 || cargo bench --workspace --bench wan -- $$part || exit 1; \
+	  test $$part = int8 || $(PYTHON) benches/wan.py $$part || exit 1; \
+	done
 
 endurance: setup
 	cargo bench --workspace --bench element -- $(MINUTES)

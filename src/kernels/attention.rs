@@ -50,6 +50,11 @@ pub(crate) fn attend(queries: &[f32], memories: &[&Memory], out: &mut [f32]) {
     }
 }
 
+/// Queries that go through a block of keys and values together.
+const QUERIES: usize = 64;
+/// Tokens of a block: their keys and values, of a head of 128, stay in half a megabyte of cache.
+const BLOCK: usize = 384;
+
 struct Job<'a> {
     queries: &'a [f32],
     memories: &'a [&'a Memory],
@@ -65,44 +70,139 @@ impl WithSimd for Job<'_> {
     }
 }
 
+/// Some tokens of one memory.
+struct Part<'a> {
+    memory: &'a Memory,
+    panels: Vec<Panel>,
+    /// The first token, in the memory and in the block.
+    first: usize,
+    column: usize,
+    tokens: usize,
+}
+
+/// All tokens of `memories`, no more than fit in the cache at a time.
+fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
+    let (mut blocks, mut block, mut width) = (Vec::new(), Vec::<Part>::new(), 0);
+    for &memory in memories {
+        let mut begins = true;
+        for panel in memory.heads[0].keys.panels() {
+            let tokens = (panel.vectors * lanes).min(memory.tokens - panel.first);
+            if width > 0 && width + tokens > BLOCK {
+                blocks.push(std::mem::take(&mut block));
+                (width, begins) = (0, true);
+            }
+            match block.last_mut().filter(|_| !begins) {
+                Some(part) => {
+                    part.panels.push(panel);
+                    part.tokens += tokens;
+                }
+                None => block.push(Part {
+                    memory,
+                    panels: vec![panel],
+                    first: panel.first,
+                    column: width,
+                    tokens,
+                }),
+            }
+            (width, begins) = (width + tokens, false);
+        }
+    }
+    blocks.push(block);
+    blocks
+}
+
+/// The softmax of a row's scores so far.
+#[derive(Clone, Copy)]
+struct Row {
+    most: f32,
+    sum: f32,
+    /// What was collected before this block is worth so much.
+    factor: f32,
+}
+
 impl Job<'_> {
     #[inline(always)]
     fn heads<S: Simd, const ROWS: usize>(self, simd: S) {
         let Self { queries, memories, out } = self;
         let (heads, head_dim) = (memories[0].heads.len(), memories[0].head_dim);
         let dim = heads * head_dim;
-        let tokens: usize = memories.iter().map(|m| m.tokens).sum();
+        let blocks = blocks(memories, S::F32_LANES);
         let scale = simd.splat_f32s(1.0 / (head_dim as f32).sqrt());
-        let mut scores = vec![0f32; ROWS * tokens];
+        let count = (queries.len() / dim).min(QUERIES).next_multiple_of(ROWS);
+        let mut scores = vec![0f32; count * BLOCK];
         for head in 0..heads {
-            for (queries, out) in queries.chunks(ROWS * dim).zip(out.chunks_mut(ROWS * dim)) {
-                let mut rows = [&queries[head * head_dim..][..head_dim]; ROWS];
-                for (row, query) in rows.iter_mut().zip(queries.chunks_exact(dim)) {
-                    *row = &query[head * head_dim..][..head_dim];
-                }
-                let mut first = 0;
-                for memory in memories {
-                    let keys = &memory.heads[head].keys;
-                    for panel in keys.panels() {
-                        let columns = (first, first + memory.tokens, tokens);
-                        match panel.vectors {
-                            3 => score::<S, ROWS, 3>(simd, &rows, keys, panel, scale, columns, &mut scores),
-                            2 => score::<S, ROWS, 2>(simd, &rows, keys, panel, scale, columns, &mut scores),
-                            _ => score::<S, ROWS, 1>(simd, &rows, keys, panel, scale, columns, &mut scores),
+            for (queries, out) in queries.chunks(QUERIES * dim).zip(out.chunks_mut(QUERIES * dim)) {
+                let count = queries.len() / dim;
+                let mut state = [Row { most: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
+                for (i, block) in blocks.iter().enumerate() {
+                    let width = block.iter().map(|part| part.tokens).sum();
+                    for part in block {
+                        let keys = &part.memory.heads[head].keys;
+                        for &panel in &part.panels {
+                            let first = part.column + panel.first - part.first;
+                            let columns = (first, part.column + part.tokens, width);
+                            for (n, queries) in queries.chunks(ROWS * dim).enumerate() {
+                                let mut rows = [&queries[head * head_dim..][..head_dim]; ROWS];
+                                for (row, query) in rows.iter_mut().zip(queries.chunks_exact(dim)) {
+                                    *row = &query[head * head_dim..][..head_dim];
+                                }
+                                let scores = &mut scores[n * ROWS * width..][..ROWS * width];
+                                match panel.vectors {
+                                    3 => {
+                                        score::<S, ROWS, 3>(simd, &rows, keys, panel, scale, columns, scores)
+                                    }
+                                    2 => {
+                                        score::<S, ROWS, 2>(simd, &rows, keys, panel, scale, columns, scores)
+                                    }
+                                    _ => {
+                                        score::<S, ROWS, 1>(simd, &rows, keys, panel, scale, columns, scores)
+                                    }
+                                }
+                            }
                         }
                     }
-                    first += memory.tokens;
-                }
-                let mut weights = [0f32; ROWS];
-                for (weight, scores) in weights.iter_mut().zip(scores.chunks_exact_mut(tokens)) {
-                    *weight = 1.0 / exponentials(simd, scores);
-                }
-                for panel in memories[0].heads[head].values.panels() {
-                    let place = (head, head_dim, dim);
-                    match panel.vectors {
-                        3 => collect::<S, ROWS, 3>(simd, &scores, &weights, memories, panel, place, out),
-                        2 => collect::<S, ROWS, 2>(simd, &scores, &weights, memories, panel, place, out),
-                        _ => collect::<S, ROWS, 1>(simd, &scores, &weights, memories, panel, place, out),
+                    for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
+                        exponentials(simd, scores, row);
+                    }
+                    // What is in the output before the last block is not divided by its sum yet.
+                    let last = i + 1 == blocks.len();
+                    for panel in memories[0].heads[head].values.panels() {
+                        let place = (head, head_dim, dim);
+                        for (n, out) in out.chunks_mut(ROWS * dim).enumerate() {
+                            let (state, scores) =
+                                (&state[n * ROWS..], &scores[n * ROWS * width..][..ROWS * width]);
+                            let begin = (i > 0).then_some(state);
+                            let end = last.then_some(state);
+                            match panel.vectors {
+                                3 => collect::<S, ROWS, 3>(
+                                    simd,
+                                    scores,
+                                    (begin, end),
+                                    block,
+                                    panel,
+                                    place,
+                                    out,
+                                ),
+                                2 => collect::<S, ROWS, 2>(
+                                    simd,
+                                    scores,
+                                    (begin, end),
+                                    block,
+                                    panel,
+                                    place,
+                                    out,
+                                ),
+                                _ => collect::<S, ROWS, 1>(
+                                    simd,
+                                    scores,
+                                    (begin, end),
+                                    block,
+                                    panel,
+                                    place,
+                                    out,
+                                ),
+                            }
+                        }
                     }
                 }
             }
@@ -110,7 +210,7 @@ impl Job<'_> {
     }
 }
 
-/// The scores of some keys, which are at `first..end` of `tokens` in all.
+/// The scores of some keys, which are at `first..end` of `width` in all.
 #[inline(always)]
 fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
@@ -118,25 +218,25 @@ fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     keys: &Panels,
     panel: Panel,
     scale: S::f32s,
-    (first, end, tokens): (usize, usize, usize),
+    (first, end, width): (usize, usize, usize),
     scores: &mut [f32],
 ) {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     accumulate(simd, &mut sums, rows, keys.rows, keys.weights::<S>(panel));
-    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(tokens)) {
+    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(width)) {
         for (v, &sum) in sums.iter().enumerate() {
-            let first = first + panel.first + v * S::F32_LANES;
+            let first = first + v * S::F32_LANES;
             let range = first..(first + S::F32_LANES).min(end);
             simd.partial_store_f32s(&mut scores[range], simd.mul_f32s(sum, scale));
         }
     }
 }
 
-/// e to the power of each, less the greatest; returns their sum.
+/// e to the power of each, less the greatest so far (<https://arxiv.org/abs/1805.02867>).
 #[inline(always)]
-fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> f32 {
+fn exponentials<S: Simd>(simd: S, scores: &mut [f32], row: &mut Row) {
     let (vectors, rest) = S::as_mut_simd_f32s(scores);
-    let mut most = simd.splat_f32s(f32::NEG_INFINITY);
+    let mut most = simd.splat_f32s(row.most);
     for &x in vectors.iter() {
         most = simd.max_f32s(most, x);
     }
@@ -152,36 +252,49 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [f32]) -> f32 {
         simd.partial_store_f32s(rest, x);
         sum += rest.iter().sum::<f32>();
     }
-    sum
+    let factor = if row.sum > 0.0 { (row.most - most).exp() } else { 0.0 };
+    *row = Row { most, sum: row.sum * factor + sum, factor };
 }
 
-/// The values, weighted.
+/// The values of a block, weighted. With the first of `rows` what was collected before is gone on from; with the second
+/// this is all, and is divided by the sum of the weights.
 #[inline(always)]
 fn collect<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     scores: &[f32],
-    weights: &[f32; ROWS],
-    memories: &[&Memory],
+    rows: (Option<&[Row]>, Option<&[Row]>),
+    block: &[Part],
     panel: Panel,
     (head, head_dim, dim): (usize, usize, usize),
     out: &mut [f32],
 ) {
-    let tokens = scores.len() / ROWS;
+    let width = scores.len() / ROWS;
+    let range = |v: usize| {
+        let first = panel.first + v * S::F32_LANES;
+        head * head_dim + first..head * head_dim + (first + S::F32_LANES).min(head_dim)
+    };
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    let mut first = 0;
-    for memory in memories {
-        let mut rows = [scores; ROWS];
-        for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(tokens)) {
-            *row = &scores[first..first + memory.tokens];
+    if let Some(rows) = rows.0 {
+        for ((sums, row), out) in sums.iter_mut().zip(rows).zip(out.chunks_exact(dim)) {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = simd.mul_f32s(simd.partial_load_f32s(&out[range(v)]), simd.splat_f32s(row.factor));
+            }
         }
-        accumulate(simd, &mut sums, &rows, memory.tokens, memory.heads[head].values.weights::<S>(panel));
-        first += memory.tokens;
     }
-    for ((sums, &weight), out) in sums.iter().zip(weights).zip(out.chunks_exact_mut(dim)) {
+    for part in block {
+        let mut rows = [scores; ROWS];
+        for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(width)) {
+            *row = &scores[part.column..][..part.tokens];
+        }
+        let values = part.memory.heads[head].values.weights::<S>(panel);
+        let values = &values[part.first * VECTORS..][..part.tokens * VECTORS];
+        accumulate(simd, &mut sums, &rows, part.tokens, values);
+    }
+    let weight = |r: usize| rows.1.map_or(1.0, |rows| 1.0 / rows[r].sum);
+    for (r, (sums, out)) in sums.iter().zip(out.chunks_exact_mut(dim)).enumerate() {
         for (v, &sum) in sums.iter().enumerate() {
-            let first = panel.first + v * S::F32_LANES;
-            let range = head * head_dim + first..head * head_dim + (first + S::F32_LANES).min(head_dim);
-            simd.partial_store_f32s(&mut out[range], simd.mul_f32s(sum, simd.splat_f32s(weight)));
+            let weighted = simd.mul_f32s(sum, simd.splat_f32s(weight(r)));
+            simd.partial_store_f32s(&mut out[range(v)], weighted);
         }
     }
 }
@@ -200,6 +313,8 @@ mod tests {
                 (3, 8, 11, vec![5]),
                 (2, 64, 16, vec![40, 9]),
                 (2, 20, 9, vec![3, 70, 64]),
+                // Several blocks of keys, one within a memory and one across two, and of queries.
+                (1, 64, 70, vec![500, 300, 7]),
             ] {
                 let dim = heads * head_dim;
                 let queries: Vec<_> = random(rows * dim, 1).iter().map(|x| x * 4.0).collect();

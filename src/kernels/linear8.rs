@@ -123,21 +123,8 @@ impl Linear8 {
             unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
         });
         for (tile, out) in out.chunks_mut(ROWS * self.n_out).enumerate() {
-            let rows: [&[u32]; ROWS] = std::array::from_fn(|r| x.row(tile * ROWS + r));
-            let mut sums = [starts; ROWS];
-            for (group, weights) in weights.chunks_exact(VECTORS).enumerate() {
-                let weights: [__m512i; VECTORS] = std::array::from_fn(|v| {
-                    // SAFETY: a `Vector` is 64 bytes, and aligned.
-                    unsafe { _mm512_load_si512((&raw const weights[v]).cast()) }
-                });
-                for (sums, row) in sums.iter_mut().zip(&rows) {
-                    // SAFETY: every row has as many groups as the weights.
-                    let four = _mm512_set1_epi32(unsafe { *row.get_unchecked(group) } as i32);
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = _mm512_dpbusd_epi32(*sum, four, weights);
-                    }
-                }
-            }
+            let rows = std::array::from_fn(|r| x.row(tile * ROWS + r));
+            let sums = sums_vnni(starts, &rows, weights);
             for (r, (sums, out)) in sums.iter().zip(out.chunks_exact_mut(self.n_out)).enumerate() {
                 for (v, &sum) in sums.iter().enumerate() {
                     let mut numbers = [0i32; LANES];
@@ -148,6 +135,40 @@ impl Linear8 {
             }
         }
     }
+}
+
+/// `starts` and the products of `rows` with `weights`, `VECTORS` vectors a group. What is returned never had an address
+/// in the loop, so that it stays in registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+fn sums_vnni<const VECTORS: usize>(
+    starts: [std::arch::x86_64::__m512i; VECTORS],
+    rows: &[&[u32]; ROWS],
+    weights: &[Vector],
+) -> [[std::arch::x86_64::__m512i; VECTORS]; ROWS] {
+    use std::arch::x86_64::*;
+
+    let groups = weights.len() / VECTORS;
+    // The compiler drops all further checks after this.
+    let mut equal = *rows;
+    for row in &mut equal {
+        *row = &row[..groups];
+    }
+    let mut sums = [starts; ROWS];
+    for group in 0..groups {
+        let weights: [__m512i; VECTORS] = std::array::from_fn(|v| {
+            // SAFETY: a `Vector` is 64 bytes, and aligned.
+            unsafe { _mm512_load_si512((&raw const weights[group * VECTORS + v]).cast()) }
+        });
+        for r in 0..ROWS {
+            let four = _mm512_set1_epi32(equal[r][group] as i32);
+            for v in 0..VECTORS {
+                sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], four, weights[v]);
+            }
+        }
+    }
+    sums
 }
 
 /// Whether to use the instructions that this is for.

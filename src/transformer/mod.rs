@@ -14,10 +14,11 @@ mod rope;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, VarBuilder};
+use rayon::prelude::*;
 
 use crate::checkpoint::Source;
-use crate::kernels::attention::Memory;
 use crate::kernels::linear::Numbers;
+use crate::kernels::{self, attention::Memory};
 use crate::ops::linear;
 use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
@@ -100,7 +101,7 @@ impl WanTransformer {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
             condition_embedder: ConditionEmbedder::load(vb.pp("condition_embedder"), config)?,
-            blocks: match packed::arch(config, numbers, vb.dtype(), vb.device()) {
+            blocks: match kernels::arch(vb.dtype(), vb.device()) {
                 None => Blocks::Plain(
                     (0..config.num_layers)
                         .map(|i| Block::load(blocks.pp(i), config))
@@ -108,6 +109,7 @@ impl WanTransformer {
                 ),
                 Some(arch) => Blocks::Packed(
                     (0..config.num_layers)
+                        .into_par_iter()
                         .map(|i| PackedBlock::load(arch, numbers, blocks.pp(i), config))
                         .collect::<Result<_>>()?,
                 ),

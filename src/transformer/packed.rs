@@ -1,10 +1,10 @@
-//! The blocks of a small transformer on the CPU.
+//! The blocks on the CPU.
 //!
-//! With few tokens, what stands between the matrix products takes longer than they do. Here some rows of tokens go
+//! What stands between the matrix products can take longer than they do. Here some rows of tokens go
 //! through a whole block on one thread, from one buffer that stays in the cache to the next; threads wait for each
 //! other once a block, for the keys and values of all tokens.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
@@ -17,14 +17,6 @@ use crate::kernels::linear::{Linear, Numbers, Then};
 use crate::kernels::norm::{layer_norm, rms_norm, rotate};
 use crate::kernels::{self, Arch};
 use crate::{Cancel, Result};
-
-/// Widest token for which this is worth it. Of wider ones the products are most of the work, and candle's are good.
-const MAX_DIM: usize = 1024;
-
-/// What the blocks are to be packed for; `None` where they are to stay as they are.
-pub(super) fn arch(config: &Config, numbers: Numbers, dtype: DType, device: &Device) -> Option<Arch> {
-    kernels::arch(dtype, device).filter(|_| config.inner_dim() <= MAX_DIM || numbers == Numbers::Int8)
-}
 
 /// A block with its weights packed: [`Block`](super::block::Block).
 #[derive(Clone, Debug)]
@@ -246,9 +238,13 @@ impl Modulation {
     }
 }
 
-/// Tokens of a thread at a time: whole tiles, and some more portions than threads, so that none waits long for another.
+/// Tokens of a thread at a time. As many portions for every thread, that none waits for another, and at least two; of so
+/// many tokens that weights which have left the cache are used often when they come again.
 fn portion(tokens: usize) -> usize {
-    tokens.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(8).min(64)
+    const MOST: usize = 192;
+    let threads = rayon::current_num_threads();
+    let portions = threads * tokens.div_ceil(threads * MOST).max(2);
+    tokens.div_ceil(portions).next_multiple_of(8)
 }
 
 /// Cosines and sines of past tokens and, after them, of the queries.

@@ -1,0 +1,42 @@
+"""What `benches/wan.rs` does, in torch through diffusers.
+
+    python benches/wan.py f32|bf16|vae|taehv 256x256x17
+
+`taehv` wants the folder of https://github.com/madebyollin/taehv in PYTHONPATH.
+"""
+
+import os
+import sys
+import time
+
+import torch
+
+part = sys.argv[1] if len(sys.argv) > 1 else "f32"
+size = sys.argv[2] if len(sys.argv) > 2 else "256x256x17"
+width, height, frames = map(int, size.split("x"))
+torch.set_num_threads(os.cpu_count())
+torch.set_default_dtype(torch.bfloat16 if part == "bf16" else torch.float32)
+latents = torch.randn(1, 16, -(-frames // 4), height // 8, width // 8)
+match part:
+    case "f32" | "bf16":
+        from diffusers import WanTransformer3DModel
+
+        model = WanTransformer3DModel(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30).eval()
+        text = torch.randn(1, 512, 4096)
+        run = lambda: model(latents, torch.tensor([500]), text)
+    case "vae":
+        from diffusers import AutoencoderKLWan
+
+        model = AutoencoderKLWan().eval()
+        run = lambda: model.decode(latents)
+    case "taehv":
+        from taehv import TAEHV
+
+        model = TAEHV(checkpoint_path=None).eval()
+        run = lambda: model.decode_video(latents.transpose(1, 2), parallel=False, show_progress_bar=False)
+with torch.inference_mode():
+    for _ in range(3):
+        start, busy = time.perf_counter(), time.process_time()
+        run()
+        wall, cpu = time.perf_counter() - start, time.process_time() - busy
+        print(f"torch {torch.__version__} {part} {size}: {wall:.2f} s elapsed, {cpu:.2f} s of processor time", flush=True)

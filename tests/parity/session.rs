@@ -2,7 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use soragen::checkpoint::Parts;
-use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size, Sizes};
+use soragen::{
+    Cancel, Error, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, Sizes,
+};
 use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
 
 fn folder(name: &str) -> String {
@@ -58,6 +60,28 @@ fn frames_are_the_references() {
         let mean = (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
     }
+}
+
+#[test]
+fn eight_bits_are_near() {
+    let int8 = OpenOptions { precision: Precision::Int8, ..Default::default() };
+    let psnr = |name: &str, model: &str, request: Request, expected: &Tensor| {
+        let made = rest(Session::new(Model::open(model, &int8).unwrap(), request).unwrap());
+        let square =
+            (made - expected).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        let psnr = -10.0 * square.log10();
+        // Without kernels the CPU computes in f32.
+        assert!(psnr >= 35.0, "{name}: {psnr:.1} dB");
+        if std::env::var_os("SORAGEN_KERNELS").is_none() {
+            assert!(psnr < 90.0, "{name}: {psnr:.1} dB, nothing was rounded");
+        }
+    };
+    for name in PIPELINES {
+        let expected = &tensors(&format!("pipelines/{name}/expected.safetensors"))["frames"];
+        psnr(name, &folder(name), request(name), expected);
+    }
+    let (model, request, expected) = causal();
+    psnr("causal", &model, request, &expected["text"]);
 }
 
 /// A request of the causal model in miniature.

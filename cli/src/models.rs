@@ -1,6 +1,6 @@
 //! What models there are and what they can make.
 
-use soragen::checkpoint::{self, Parts};
+use soragen::checkpoint::{self, Hub, Parts};
 use soragen::{ModelInfo, PartSize, Sizes};
 
 use crate::args::ConvertArgs;
@@ -8,6 +8,9 @@ use crate::error::Result;
 
 pub fn list() -> Result<()> {
     println!("builtin  {}", ModelInfo::read("builtin", &Parts::default())?.name);
+    for name in Hub::from_env().list() {
+        println!("{name}");
+    }
     Ok(())
 }
 

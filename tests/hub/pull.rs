@@ -146,7 +146,7 @@ fn shards_come_by_their_index() {
 fn what_is_cut_off_goes_on_where_it_was() {
     // Every connection breaks, and the download goes on by itself.
     let cutting = stage(|asked, reply| {
-        if asked.path.starts_with("/large/transformer") {
+        if asked.path.starts_with("/large/some/model/transformer") {
             reply.cut = Some(400_000);
         }
     });
@@ -155,14 +155,14 @@ fn what_is_cut_off_goes_on_where_it_was() {
         .server
         .asked()
         .into_iter()
-        .filter(|a| a.path.starts_with("/large/transformer"))
+        .filter(|a| a.path.starts_with("/large/some/model/transformer"))
         .map(|a| a.from)
         .collect();
     assert_eq!(from, [0, 400_000, 800_000]);
 
     // It breaks for good, and a later one goes on.
     let mut broken = stage(|asked, reply| {
-        if asked.path.starts_with("/large/transformer") {
+        if asked.path.starts_with("/large/some/model/transformer") {
             reply.cut = Some(if asked.from == 0 { 300_000 } else { 0 });
         }
     });
@@ -174,7 +174,7 @@ fn what_is_cut_off_goes_on_where_it_was() {
     broken.hub.endpoint.clone_from(&whole.endpoint);
     assert_whole(&broken.pull().unwrap());
     let again: Vec<_> =
-        whole.asked().into_iter().filter(|a| a.path.starts_with("/large/transformer")).collect();
+        whole.asked().into_iter().filter(|a| a.path.starts_with("/large/some/model/transformer")).collect();
     assert_eq!(again.iter().map(|a| a.from).collect::<Vec<_>>(), [300_000]);
     assert_eq!(broken.part(), None);
 }
@@ -183,7 +183,7 @@ fn what_is_cut_off_goes_on_where_it_was() {
 fn a_server_that_knows_no_ranges_sends_all_again() {
     let first = AtomicUsize::new(0);
     let stage = stage(move |asked, reply| {
-        if asked.path.starts_with("/large/transformer") {
+        if asked.path.starts_with("/large/some/model/transformer") {
             let body = std::fs::read(fixture().join(WEIGHTS)).unwrap();
             *reply = Reply { status: 200, body, ..Reply::default() };
             reply.cut = (first.fetch_add(1, Ordering::Relaxed) == 0).then_some(400_000);
@@ -218,7 +218,7 @@ fn a_cancel_ends_a_download_that_stands_still() {
 #[test]
 fn what_was_there_at_a_cancel_stays() {
     let stage = stage(|asked, reply| {
-        if asked.path.starts_with("/large/transformer") && asked.from == 0 {
+        if asked.path.starts_with("/large/some/model/transformer") && asked.from == 0 {
             reply.hang = Some(300_000);
         }
     });

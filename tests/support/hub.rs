@@ -62,25 +62,25 @@ impl Server {
     /// Serves `folder`. Every answer goes through `spoil` first.
     pub fn start(folder: &Path, spoil: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("a port").port();
+        let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let served = Arc::new((folder.to_path_buf(), port, asked.clone(), spoil));
+        let served = Arc::new((folder.to_path_buf(), asked.clone(), spoil));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let served = served.clone();
                 std::thread::spawn(move || {
-                    let (folder, port, log, spoil) = &*served;
+                    let (folder, log, spoil) = &*served;
                     // A client that goes away is none of the server's business.
                     let _ = talk(stream, |asked| {
                         log.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
-                        let mut reply = answer(folder, *port, asked);
+                        let mut reply = answer(folder, asked);
                         spoil(asked, &mut reply);
                         reply
                     });
                 });
             }
         });
-        Self { endpoint: format!("http://127.0.0.1:{port}"), asked }
+        Self { endpoint: format!("http://{address}"), asked }
     }
 
     /// What it was asked so far; it is forgotten.
@@ -89,8 +89,10 @@ impl Server {
     }
 }
 
-/// What the hub says: commit and paths; small files by way of a redirect within it, weights on another server.
-fn answer(folder: &Path, port: u16, asked: &Asked) -> Reply {
+/// What the hub says of a repository that has the files of `folder`: commit and paths; small files by way of a redirect
+/// within it, weights on another server.
+pub fn answer(folder: &Path, asked: &Asked) -> Reply {
+    let port = asked.host.rsplit(':').next().unwrap_or_default();
     let parts: Vec<_> = asked.path.split('/').collect();
     if let ["", "api", "models", _, _, "revision", _] = parts[..] {
         let names: Vec<_> =
@@ -100,8 +102,7 @@ fn answer(folder: &Path, port: u16, asked: &Asked) -> Reply {
     }
     let (place, file) = match parts[..] {
         ["", _, _, "resolve", COMMIT, ..] => ("hub", parts[5..].join("/")),
-        ["", "moved", ..] => ("moved", parts[2..].join("/")),
-        ["", "large", ..] => ("large", parts[2..].join("/")),
+        ["", place @ ("moved" | "large"), _, _, ..] => (place, parts[4..].join("/")),
         _ => return Reply::status(404),
     };
     let Ok(body) = std::fs::read(folder.join(&file)) else { return Reply::status(404) };
@@ -110,14 +111,14 @@ fn answer(folder: &Path, port: u16, asked: &Asked) -> Reply {
     if place == "hub" && file.ends_with(".safetensors") {
         reply.status = 302;
         // Another name of this machine.
-        reply.set("location", format!("http://localhost:{port}/large/{file}"));
+        reply.set("location", format!("http://localhost:{port}/large/{}/{}/{file}", parts[1], parts[2]));
         reply.set("x-linked-etag", etag);
         reply.set("x-linked-size", size);
         return reply;
     }
     if place == "hub" {
         reply.status = 307;
-        reply.set("location", format!("/moved/{file}"));
+        reply.set("location", format!("/moved/{}/{}/{file}", parts[1], parts[2]));
         return reply;
     }
     reply.set("etag", etag);

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::checkpoint::{Lora, Parts};
+use soragen::checkpoint::{Hub, HubName, Lora, Parts};
 use soragen::policy::Policy;
 use soragen::watermark::Key;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
@@ -180,7 +180,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             text(
                 "model",
                 "Model",
-                "`builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file (safetensors, GGUF)",
+                "`builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file (safetensors, GGUF), \
+                 or hf:owner/name@revision, which is downloaded where it is not in the cache of huggingface_hub",
             )
             .default_value(Some("builtin"))
             .mutable_ready()
@@ -454,6 +455,12 @@ impl Settings {
                 .map(|one| Lora::parse(one.trim()))
                 .collect(),
         }
+    }
+
+    /// The model, if it has to be downloaded first.
+    pub fn lacking(&self) -> soragen::Result<Option<HubName>> {
+        let hub = Hub::from_env();
+        Ok(HubName::parse(&self.model)?.filter(|name| !hub.offline && hub.find(name).is_err()))
     }
 
     /// What the model is, without its weights.

@@ -232,6 +232,10 @@ pub struct RenderArgs {
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 
+    /// Guidance scale of the second of two transformers (Wan 2.2 A14B); if not given that of the first
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub guidance_2: Option<f64>,
+
     /// Shift of the noise schedule; the model's own if not given
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub shift: Option<f64>,

@@ -42,6 +42,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         seed: args.seed,
         steps: args.steps,
         guidance_scale: args.guidance,
+        guidance_scale_2: args.guidance_2,
         shift: args.shift,
         initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
         policy: Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?),

@@ -214,6 +214,11 @@ impl Source {
         Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
     }
 
+    /// Whether something is to be added to the transformer's weights.
+    pub(crate) fn has_loras(&self) -> bool {
+        matches!(self, Self::Assembled(assembly) if !assembly.loras.is_empty())
+    }
+
     /// The files that the index names; each must be a plain name in the index's own folder.
     fn shards(&self, folder: &str, index: &str) -> Result<Vec<PathBuf>> {
         let map: ShardIndex = self.json(index)?;

@@ -101,6 +101,7 @@ pub struct Settings {
     pub seed: u64,
     pub steps: u32,
     pub guidance_scale: f64,
+    pub guidance_scale_2: f64,
     pub shift: f64,
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
@@ -140,6 +141,7 @@ impl Default for Settings {
             seed: 0,
             steps: 0,
             guidance_scale: 0.0,
+            guidance_scale_2: 0.0,
             shift: 0.0,
             duration: 0,
             is_live: false,
@@ -268,6 +270,14 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .maximum(100.0)
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecDouble::builder("guidance-scale-2")
+                .nick("Guidance scale 2")
+                .blurb("Of the second of two transformers, as Wan 2.2 A14B has them (0 = that of the first if it is set, else \
+                        the model's own)")
+                .minimum(0.0)
+                .maximum(100.0)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecDouble::builder("shift")
                 .nick("Shift")
                 .blurb("Shift of the noise schedule towards noise (0 = the model's own)")
@@ -358,6 +368,7 @@ impl Settings {
             "seed" => self.seed = get(value),
             "steps" => self.steps = get(value),
             "guidance-scale" => self.guidance_scale = get(value),
+            "guidance-scale-2" => self.guidance_scale_2 = get(value),
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
@@ -392,6 +403,7 @@ impl Settings {
             "seed" => self.seed.to_value(),
             "steps" => self.steps.to_value(),
             "guidance-scale" => self.guidance_scale.to_value(),
+            "guidance-scale-2" => self.guidance_scale_2.to_value(),
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
@@ -511,6 +523,7 @@ impl Settings {
             seed: self.seed,
             steps: (self.steps > 0).then_some(self.steps),
             guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
+            guidance_scale_2: (self.guidance_scale_2 > 0.0).then_some(self.guidance_scale_2),
             shift: (self.shift > 0.0).then_some(self.shift),
             initial_latents: None,
             policy: Some(Policy::open(file(&self.policy), file(&self.audit_log))?),

@@ -1,7 +1,7 @@
 //! The transformer of a model that makes its video in one piece, or the two of which one has the steps with much noise and
 //! the other those with little (Wan 2.2 A14B, <https://arxiv.org/abs/2503.20314>, diffusers' `boundary_ratio`).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 
@@ -32,7 +32,7 @@ pub(crate) struct Experts {
     /// The lowest timestep of [`Expert::High`], if there are two.
     boundary: Option<f64>,
     /// The one that was used last.
-    resident: Mutex<Option<(Expert, WanTransformer)>>,
+    resident: Mutex<Option<(Expert, Arc<WanTransformer>)>>,
 }
 
 impl Experts {
@@ -62,7 +62,7 @@ impl Experts {
             precision,
             device: device.clone(),
             boundary,
-            resident: Mutex::new(Some((Expert::High, first))),
+            resident: Mutex::new(Some((Expert::High, Arc::new(first)))),
         })
     }
 
@@ -75,7 +75,7 @@ impl Experts {
     }
 
     /// The transformer, loaded in the place of the other where that is in memory. Whoever has that still keeps it there.
-    pub fn get(&self, expert: Expert) -> Result<WanTransformer> {
+    pub fn get(&self, expert: Expert) -> Result<Arc<WanTransformer>> {
         let mut resident = self.resident.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, transformer)) = resident.as_ref().filter(|(which, _)| *which == expert) {
             return Ok(transformer.clone());
@@ -83,8 +83,29 @@ impl Experts {
         // First the one goes, then the other comes.
         *resident = None;
         let folder = if expert == Expert::Low { SECOND } else { FIRST };
-        let transformer = WanTransformer::open(&self.source, folder, self.precision, &self.device)?;
+        let transformer = Arc::new(WanTransformer::open(&self.source, folder, self.precision, &self.device)?);
         *resident = Some((expert, transformer.clone()));
         Ok(transformer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_in_memory_at_a_time() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/experts/t2v");
+        let source = Source::Folder(folder.into());
+        let experts = Experts::open(&source, Some(875.0), Precision::F32, &Device::Cpu).unwrap();
+        assert_eq!([1000.0, 875.0, 874.9, 0.0].map(|t| experts.at(t)), {
+            [Expert::High, Expert::High, Expert::Low, Expert::Low]
+        });
+        let high = Arc::downgrade(&experts.get(Expert::High).unwrap());
+        assert!(high.upgrade().is_some());
+        let low = Arc::downgrade(&experts.get(Expert::Low).unwrap());
+        assert!(high.upgrade().is_none() && low.upgrade().is_some());
+        drop(experts.get(Expert::High).unwrap());
+        assert!(low.upgrade().is_none());
     }
 }

@@ -94,7 +94,7 @@ pub(crate) enum Sampling {
     /// In one piece.
     Whole(SchedulerConfig, Arc<Experts>),
     /// Chunk by chunk.
-    Causal(Causal, WanTransformer),
+    Causal(Box<Causal>, Arc<WanTransformer>),
 }
 
 /// What makes two opened models the same: where from, which device, which format, which decoder.
@@ -157,7 +157,7 @@ impl Model {
                 }
                 Layout::Causal(model) => {
                     let transformer = WanTransformer::open(source, experts::FIRST, precision, &device)?;
-                    Sampling::Causal(model.causal, transformer)
+                    Sampling::Causal(Box::new(model.causal), Arc::new(transformer))
                 }
             },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -20,7 +21,7 @@ use crate::{Cancel, Result};
 /// One take: it remembers nothing of what was before.
 pub struct Causal {
     config: model::Causal,
-    transformer: WanTransformer,
+    transformer: Arc<WanTransformer>,
     /// From noise to video, ending in 0; of the first chunk, and of the others.
     first_timesteps: Vec<f64>,
     timesteps: Vec<f64>,
@@ -75,7 +76,7 @@ struct Text {
 }
 
 impl Causal {
-    pub fn new(plan: &Plan, config: &model::Causal, transformer: WanTransformer) -> Self {
+    pub fn new(plan: &Plan, config: &model::Causal, transformer: Arc<WanTransformer>) -> Self {
         let model::Causal { chunk, window, sink, ref shots, .. } = *config;
         let shots = shots.as_ref().map(|shots| shots.memory);
         let cache = || KvCache::new(CausalConfig { chunk, window, sink, shots });

@@ -108,7 +108,7 @@ impl Whole {
 /// A transformer with what it is to show.
 struct Denoiser {
     expert: Expert,
-    transformer: WanTransformer,
+    transformer: Arc<WanTransformer>,
     conditions: Conditions,
 }
 

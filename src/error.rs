@@ -44,6 +44,14 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A model is not on this machine, and cannot be brought there.
+    #[error("{model}: {reason}")]
+    Download {
+        /// Its name on the hub.
+        model: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The device that was asked for cannot be used by this build or on this machine.
     #[error("{0}")]
     Device(String),

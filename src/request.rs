@@ -97,6 +97,9 @@ pub struct Request {
     pub steps: Option<u32>,
     /// Classifier-free guidance; 1 is none.
     pub guidance_scale: Option<f64>,
+    /// That of the second of two transformers, which has the steps with little noise; `None` is `guidance_scale` if that
+    /// is given. Other models have none.
+    pub guidance_scale_2: Option<f64>,
     /// Shift of the noise schedule towards noise.
     pub shift: Option<f64>,
     /// The noise to start from in place of the seed's: f32 `[1, C, T, H, W]` in latent units.

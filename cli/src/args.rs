@@ -53,11 +53,17 @@ pub struct CacheArgs {
 
 #[derive(Subcommand)]
 pub enum ModelsCommand {
-    /// The models that need no file
+    /// The models that are on this machine: the built-in one, and those of the hub that were pulled
     List,
+    /// Download a model of the hub, or what is newer of it there, into the cache of huggingface_hub (HF_HOME). What is
+    /// there is not downloaded again; what was interrupted goes on
+    Pull {
+        /// hf:owner/name, or hf:owner/name@revision with a branch, a tag or a commit
+        source: String,
+    },
     /// What a model is and what it can make; its weights are not read
     Info {
-        /// `builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file
+        /// `builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file, or hf:owner/name
         source: String,
         #[command(flatten)]
         parts: PartsArgs,
@@ -194,7 +200,8 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE.otio")]
     pub timeline: Option<PathBuf>,
 
-    /// `builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file (safetensors, GGUF)
+    /// `builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file (safetensors, GGUF), or
+    /// hf:owner/name@revision, which is downloaded first
     #[arg(long, value_name = "SRC", default_value = "builtin")]
     pub model: String,
 
@@ -224,6 +231,10 @@ pub struct RenderArgs {
     /// Guidance scale; 1 is none; the model's own if not given
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
+
+    /// Guidance scale of the second of two transformers (Wan 2.2 A14B); if not given that of the first
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub guidance_2: Option<f64>,
 
     /// Shift of the noise schedule; the model's own if not given
     #[arg(long, value_name = "S", allow_negative_numbers = true)]

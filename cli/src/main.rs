@@ -4,6 +4,8 @@ mod args;
 mod cache;
 mod detect;
 mod error;
+mod hub;
+mod interrupt;
 mod mark;
 mod models;
 mod output;
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Models(ModelsCommand::Info { source, parts }) => {
             models::info(&source, &(&parts).into()).map(success)
         }
+        Command::Models(ModelsCommand::Pull { source }) => hub::pull(&source).map(success),
         Command::Convert(args) => models::convert(&args).map(success),
         Command::Policy(PolicyCommand::Check { policy }) => policy::check(policy.as_deref()),
         Command::Policy(PolicyCommand::Verify { log }) => policy::verify(&log).map(success),

@@ -1,6 +1,6 @@
 //! What models there are and what they can make.
 
-use soragen::checkpoint::{self, Parts};
+use soragen::checkpoint::{self, Hub, Parts};
 use soragen::{ModelInfo, PartSize, Sizes};
 
 use crate::args::ConvertArgs;
@@ -8,6 +8,9 @@ use crate::error::Result;
 
 pub fn list() -> Result<()> {
     println!("builtin  {}", ModelInfo::read("builtin", &Parts::default())?.name);
+    for name in Hub::from_env().list() {
+        println!("{name}");
+    }
     Ok(())
 }
 
@@ -34,9 +37,15 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     println!("frame rate   {rate} a second");
     println!("length       {} frames ({:.2} s)", info.natural_frames, info.natural_frames as f64 / rate);
     println!("streams      {}", if info.causal { "yes, for as long as asked" } else { "no, in one piece" });
-    println!("from image   {}", if info.image_to_video { "yes" } else { "no" });
+    let from_image = match (info.image_to_video, info.needs_image) {
+        (_, true) => "always",
+        (true, false) => "yes",
+        (false, false) => "no",
+    };
+    println!("from image   {from_image}");
     println!("steps        {}", info.steps);
-    println!("guidance     {}", info.guidance_scale);
+    let second = info.guidance_scale_2.map(|scale| format!(", then {scale}")).unwrap_or_default();
+    println!("guidance     {}{second}", info.guidance_scale);
     println!("shift        {}", info.shift);
     println!("negative     {:?}", info.negative_prompt);
     for (kind, words) in &info.knows {
@@ -44,7 +53,11 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     }
     let sizes = soragen::part_sizes(source, parts)?;
     for PartSize { part, parameters, resident } in &sizes {
-        let whole = if resident < parameters { ", in memory layer by layer" } else { "" };
+        let whole = match resident < parameters {
+            true if *part == "transformer_2" => ", in the place of the other",
+            true => ", in memory layer by layer",
+            false => "",
+        };
         println!("{:<13}{:.2} million parameters{whole}", part.replace('_', " "), *parameters as f64 / 1e6);
     }
     // Of numbers of 32 bits, as on a CPU.

@@ -1,8 +1,6 @@
 //! `soragen render`.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use candle_core::safetensors::Load;
@@ -12,12 +10,11 @@ use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::{Key, Marker};
-use soragen::{
-    Cache, Cancel, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard,
-};
+use soragen::{Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
 
 use crate::args::RenderArgs;
 use crate::error::{Error, Result};
+use crate::hub;
 use crate::mark;
 use crate::output::{self, About};
 use crate::timeline::Timeline;
@@ -27,6 +24,8 @@ pub fn run(args: &RenderArgs) -> Result<()> {
     let key = Key::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output, args.codec)?;
     let parts = Parts::from(&args.parts);
+    let cancel = crate::interrupt::cancel()?;
+    hub::bring(&args.model, &cancel)?;
     let info = ModelInfo::read(&args.model, &parts)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
@@ -43,24 +42,11 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         seed: args.seed,
         steps: args.steps,
         guidance_scale: args.guidance,
+        guidance_scale_2: args.guidance_2,
         shift: args.shift,
         initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
         policy: Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?),
     };
-
-    let cancel = Cancel::new();
-    let interrupted = Arc::new(AtomicBool::new(false));
-    ctrlc::set_handler({
-        let (cancel, interrupted) = (cancel.clone(), interrupted.clone());
-        move || {
-            // The second time it is meant: do not wait for the file to be finished.
-            if interrupted.swap(true, Ordering::Relaxed) {
-                output::abandon();
-                std::process::exit(crate::INTERRUPTED.into());
-            }
-            cancel.cancel();
-        }
-    })?;
 
     let options = OpenOptions {
         device: args.device.clone(),

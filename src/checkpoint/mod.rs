@@ -3,6 +3,7 @@
 mod assembly;
 mod builtin;
 mod gguf;
+mod hub;
 mod lora;
 mod names;
 mod pickle;
@@ -11,6 +12,7 @@ mod source;
 mod weights;
 
 pub use assembly::{Assembly, Parts};
+pub use hub::{Download, Hub, HubName};
 pub use lora::Lora;
 pub use pickle::{Names, convert};
 pub use source::Source;

@@ -19,6 +19,8 @@ pub enum Part {
 impl Part {
     /// The one in this folder of diffusers' layout.
     pub fn of_folder(folder: &str) -> Option<Self> {
+        // Of two transformers the second has the same names.
+        let folder = if folder == "transformer_2" { "transformer" } else { folder };
         [Self::Transformer, Self::TextEncoder, Self::Autoencoder]
             .into_iter()
             .find(|part| part.folder() == folder)

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
+use super::hub::{self, Hub, HubName};
 use super::names::Part;
 use super::weights::Weights;
 use crate::cache::Key;
@@ -51,13 +52,13 @@ struct ShardIndex {
 }
 
 impl Source {
-    /// What `text` names: `builtin`, a folder in diffusers' or in Wan's own layout, or a file with a transformer;
-    /// with `parts` in the place of its own.
+    /// What `text` names: `builtin`, a folder in diffusers' or in Wan's own layout, a file with a transformer, or
+    /// `hf:owner/name@revision`, which was [pulled](Hub::pull); with `parts` in the place of its own.
     ///
     /// # Errors
     /// [`Error::Request`] for an empty name and for kinds of source that are not supported;
     /// [`Error::NotFound`] if there is nothing at a path, or a part is missing; [`Error::Invalid`] for a file that is
-    /// no weights, or not those of that part.
+    /// no weights, or not those of that part; [`Error::Download`] for a model of the hub that is not on this machine.
     pub fn parse(text: &str, parts: &Parts) -> Result<Self> {
         if text == "builtin" {
             if builtin::file(INDEX).is_none() {
@@ -75,17 +76,14 @@ impl Source {
         }
         if text.is_empty() {
             return Err(Error::Request(
-                "no model is named; use `builtin` or the path of a model folder or file".into(),
+                "no model is named; use `builtin`, the path of a model folder or file, or hf:owner/name"
+                    .into(),
             ));
         }
-        if text.starts_with("hf:") {
-            return Err(Error::Request(format!(
-                "{text}: this version does not download; get the model with \
-                 `hf download {} --local-dir DIR` and name DIR",
-                text.trim_start_matches("hf:")
-            )));
-        }
-        let path = PathBuf::from(text);
+        let path = match HubName::parse(text)? {
+            Some(name) => Hub::from_env().find(&name)?,
+            None => PathBuf::from(text),
+        };
         if !path.exists() {
             let hint = "name an existing model folder or file, or `builtin`".into();
             return Err(Error::NotFound { path, hint });
@@ -105,6 +103,9 @@ impl Source {
             Self::Folder(path) => path,
             Self::Assembled(assembly) => &assembly.path,
         };
+        if let Some(name) = hub::name_of(path) {
+            return name.into();
+        }
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
         name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
@@ -211,6 +212,11 @@ impl Source {
         };
         let weights = weights.map_err(|e| self.invalid(path, plain(&e)))?;
         Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
+    }
+
+    /// Whether something is to be added to the transformer's weights.
+    pub(crate) fn has_loras(&self) -> bool {
+        matches!(self, Self::Assembled(assembly) if !assembly.loras.is_empty())
     }
 
     /// The files that the index names; each must be a plain name in the index's own folder.
@@ -332,7 +338,10 @@ mod tests {
     fn what_cannot_be_a_model_is_refused_with_what_to_do() {
         assert!(parse_error("").contains("builtin"));
         assert!(parse_error("no/such/folder").contains("no/such/folder"));
-        assert!(parse_error("hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers").contains("hf download"));
+        assert!(
+            parse_error("hf:soragen/there-is-none").contains("soragen models pull hf:soragen/there-is-none")
+        );
+        assert!(parse_error("hf:../x").contains("owner/name"));
         assert!(parse_error("src").contains("model_index.json"));
         assert!(parse_error("Cargo.toml").contains("Cargo.toml"));
     }

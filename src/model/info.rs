@@ -111,10 +111,14 @@ pub struct ModelInfo {
     pub remembers_shots: bool,
     /// Whether it can start from an image.
     pub image_to_video: bool,
+    /// Whether it can start from nothing else.
+    pub needs_image: bool,
     /// Denoising steps.
     pub steps: u32,
     /// Guidance scale.
     pub guidance_scale: f64,
+    /// That of the second of two transformers, which has the steps with little noise.
+    pub guidance_scale_2: Option<f64>,
     /// Shift of the noise schedule.
     pub shift: f64,
     /// What it is told not to show unless the request says otherwise.
@@ -167,8 +171,10 @@ impl ModelInfo {
             causal: true,
             remembers_shots: model.causal.shots.is_some(),
             image_to_video: true,
+            needs_image: false,
             steps: model.causal.timesteps.len() as u32,
             guidance_scale: model.guidance_scale,
+            guidance_scale_2: None,
             shift: 1.0,
             negative_prompt: String::new(),
             knows: model.knows.clone(),
@@ -184,6 +190,22 @@ impl ModelInfo {
             true => (Size { width: 1280, height: 704 }, (24, 1), 121),
             false => (Size { width: 832, height: 480 }, (16, 1), 81),
         };
+        let needs_image = index.image_channels();
+        let latents = autoencoder.latent_channels();
+        let channels = if needs_image { 2 * latents + autoencoder.temporal_factor() } else { latents };
+        if transformer.in_channels != channels {
+            let reason = format!(
+                "in_channels is {}, where the autoencoder makes it {channels}",
+                transformer.in_channels
+            );
+            return Err(source.invalid(TRANSFORMER, reason));
+        }
+        // `wan/configs/wan_t2v_A14B.py` and `wan_i2v_A14B.py` of <https://github.com/Wan-Video/Wan2.2>.
+        let (steps, guidance_scale, guidance_scale_2) = match (index.two(), needs_image) {
+            (true, false) => (40, 4.0, Some(3.0)),
+            (true, true) => (40, 3.5, Some(3.5)),
+            (false, _) => (50, 5.0, None),
+        };
         let round = |side: u32| (side / step * step).max(step);
         Ok(Self {
             name: source.name(),
@@ -198,9 +220,11 @@ impl ModelInfo {
             max_frames: Some(frames(transformer.rope_max_seq_len as u64, &autoencoder)),
             causal: false,
             remembers_shots: false,
-            image_to_video: index.expand_timesteps,
-            steps: 50,
-            guidance_scale: 5.0,
+            image_to_video: index.expand_timesteps || needs_image,
+            needs_image,
+            steps,
+            guidance_scale,
+            guidance_scale_2,
             shift: SchedulerConfig::read(source)?.shift(),
             negative_prompt: WAN_NEGATIVE.into(),
             knows: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::checkpoint::Source;
+use crate::scheduler::SchedulerConfig;
 use crate::transformer::ShotMemory;
 use crate::{Result, Size};
 
@@ -142,26 +143,38 @@ impl WanIndex {
     fn check(&self) -> Result<(), String> {
         match self.class_name.as_str() {
             "WanPipeline" => {}
-            "WanImageToVideoPipeline" if self.expand_timesteps => {}
-            "WanImageToVideoPipeline" => {
-                return Err(
-                    "image to video is supported for Wan 2.2 TI2V-5B only (expand_timesteps); this model \
-                            takes its image in other ways"
-                        .into(),
-                );
-            }
+            // Wan 2.1's have an image encoder besides, by which their transformers are told.
+            "WanImageToVideoPipeline" => {}
             other => {
                 return Err(format!("{other} is not supported; WanPipeline and WanImageToVideoPipeline are"));
             }
         }
-        if self.boundary_ratio.is_some() || matches!(self.transformer_2, Some((_, Some(_)))) {
-            return Err(
-                "models of two transformers (Wan 2.2 A14B) are not supported; Wan 2.1 T2V and Wan 2.2 \
-                        TI2V-5B are"
-                    .into(),
-            );
+        let two = matches!(self.transformer_2, Some((_, Some(_))));
+        match self.boundary_ratio {
+            Some(ratio) if !(0.0..=1.0).contains(&ratio) => {
+                Err(format!("boundary_ratio is {ratio}, not from 0 to 1"))
+            }
+            Some(_) if !two => Err("there is a boundary_ratio, and no transformer_2".into()),
+            None if two => {
+                Err("there is a transformer_2, and no boundary_ratio that says when it is used".into())
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether there are two transformers.
+    pub fn two(&self) -> bool {
+        self.boundary_ratio.is_some()
+    }
+
+    /// The timestep at which the second takes over.
+    pub fn boundary(&self, scheduler: &SchedulerConfig) -> Option<f64> {
+        Some(self.boundary_ratio? * scheduler.train_timesteps() as f64)
+    }
+
+    /// Whether the transformer is shown the image as further channels, beside the latents.
+    pub fn image_channels(&self) -> bool {
+        self.class_name == "WanImageToVideoPipeline" && !self.expand_timesteps
     }
 }
 

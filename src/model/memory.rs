@@ -3,6 +3,7 @@
 use candle_core::Device;
 
 use super::Precision;
+use super::experts::SECOND;
 use crate::checkpoint::{Parts, Source};
 use crate::{Error, Result};
 
@@ -14,7 +15,7 @@ pub struct PartSize {
     /// How many numbers there are.
     pub parameters: u64,
     /// How many of them are in memory at once: of a text encoder that runs layer by layer, its table of words and its
-    /// largest layer.
+    /// largest layer; of the second of two transformers, which takes the first's place, what it has more.
     pub resident: u64,
 }
 
@@ -33,7 +34,15 @@ pub fn part_sizes(source: &str, parts: &Parts) -> Result<Vec<PartSize>> {
 }
 
 pub(super) fn of(source: &Source) -> Result<Vec<PartSize>> {
-    PARTS.into_iter().map(|(part, stem)| size(source, part, stem)).collect()
+    let mut sizes =
+        PARTS.into_iter().map(|(part, stem)| size(source, part, stem)).collect::<Result<Vec<_>>>()?;
+    if source.exists(&format!("{SECOND}/config.json")) {
+        // One of the two is in memory at a time: what the second has more than the first.
+        let mut second = size(source, SECOND, "diffusion_pytorch_model")?;
+        second.resident = second.resident.saturating_sub(sizes[0].resident);
+        sizes.push(second);
+    }
+    Ok(sizes)
 }
 
 fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
@@ -59,7 +68,7 @@ pub(super) fn check(source: &Source, precision: Precision, device: &Device) -> R
     // What a GPU has free, its driver says when it is too late only.
     let Some(free) = device.is_cpu().then(available).flatten() else { return Ok(()) };
     let width = |part: &str| match precision {
-        Precision::Int8 if part == "transformer" => 1,
+        Precision::Int8 if part.starts_with("transformer") => 1,
         _ => precision.dtype().size_in_bytes() as u64,
     };
     let needed = of(source)?

@@ -1,5 +1,6 @@
 //! An opened model: its parts, its defaults, what it can make.
 
+mod experts;
 mod info;
 mod layout;
 mod memory;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use candle_core::{DType, Device};
 use once_cell::sync::{Lazy, OnceCell};
 
+pub(crate) use experts::{Expert, Experts};
 pub use info::{ModelInfo, Sizes};
 pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
 pub use memory::{PartSize, part_sizes};
@@ -81,7 +83,6 @@ pub struct Model {
     pub(crate) device: Device,
     precision: Precision,
     pub(crate) text: TextEncoder,
-    pub(crate) transformer: WanTransformer,
     pub(crate) autoencoder: Autoencoder,
     pub(crate) sampling: Sampling,
     source: Source,
@@ -91,9 +92,9 @@ pub struct Model {
 /// How its video is made.
 pub(crate) enum Sampling {
     /// In one piece.
-    Whole(SchedulerConfig),
+    Whole(SchedulerConfig, Arc<Experts>),
     /// Chunk by chunk.
-    Causal(Causal),
+    Causal(Box<Causal>, Arc<WanTransformer>),
 }
 
 /// What makes two opened models the same: where from, which device, which format, which decoder.
@@ -140,17 +141,26 @@ impl Model {
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
         memory::check(source, precision, &device)?;
-        let (max_tokens, sampling) = match layout {
-            Layout::Wan(_) => (text::MAX_TOKENS, Sampling::Whole(SchedulerConfig::read(source)?)),
-            Layout::Causal(model) => (model.max_text_tokens, Sampling::Causal(model.causal)),
+        let (max_tokens, streaming) = match &layout {
+            Layout::Wan(_) => (text::MAX_TOKENS, false),
+            Layout::Causal(model) => (model.max_text_tokens, true),
         };
-        let streaming = matches!(sampling, Sampling::Causal(_));
         Ok(Self {
             info,
             text: TextEncoder::open(source, max_tokens, dtype, &device)?,
-            transformer: WanTransformer::open(source, "transformer", precision, &device)?,
+            sampling: match layout {
+                Layout::Wan(index) => {
+                    let scheduler = SchedulerConfig::read(source)?;
+                    let boundary = index.boundary(&scheduler);
+                    let experts = Experts::open(source, boundary, precision, &device)?;
+                    Sampling::Whole(scheduler, Arc::new(experts))
+                }
+                Layout::Causal(model) => {
+                    let transformer = WanTransformer::open(source, experts::FIRST, precision, &device)?;
+                    Sampling::Causal(Box::new(model.causal), Arc::new(transformer))
+                }
+            },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
-            sampling,
             source: source.clone(),
             digest: OnceCell::new(),
             device,

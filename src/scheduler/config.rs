@@ -173,6 +173,16 @@ impl SchedulerConfig {
         }
     }
 
+    /// The timestep that is all noise.
+    pub fn train_timesteps(&self) -> usize {
+        match self {
+            Self::UniPc { train_timesteps, .. } | Self::FlowMatchEuler { train_timesteps, .. } => {
+                *train_timesteps
+            }
+            Self::FewStep { .. } => 1000,
+        }
+    }
+
     /// Steps that the scheduler itself settles, if it does.
     pub fn steps(&self) -> Option<usize> {
         match self {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -13,13 +14,14 @@ use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
 use crate::cache::Key;
-use crate::model::{self, FirstFrame, Prediction, Sampler};
-use crate::transformer::{CausalConfig, KvCache};
+use crate::model::{self, Expert, FirstFrame, Prediction, Sampler};
+use crate::transformer::{CausalConfig, KvCache, WanTransformer};
 use crate::{Cancel, Result};
 
 /// One take: it remembers nothing of what was before.
 pub struct Causal {
     config: model::Causal,
+    transformer: Arc<WanTransformer>,
     /// From noise to video, ending in 0; of the first chunk, and of the others.
     first_timesteps: Vec<f64>,
     timesteps: Vec<f64>,
@@ -74,7 +76,7 @@ struct Text {
 }
 
 impl Causal {
-    pub fn new(plan: &Plan, config: &model::Causal) -> Self {
+    pub fn new(plan: &Plan, config: &model::Causal, transformer: Arc<WanTransformer>) -> Self {
         let model::Causal { chunk, window, sink, ref shots, .. } = *config;
         let shots = shots.as_ref().map(|shots| shots.memory);
         let cache = || KvCache::new(CausalConfig { chunk, window, sink, shots });
@@ -98,6 +100,7 @@ impl Causal {
             decoder: plan.model.autoencoder.decoder_state(),
             latent_frames: 0,
             config: config.clone(),
+            transformer,
         }
     }
 
@@ -205,7 +208,7 @@ impl Causal {
         };
         let t = self.config.context_noise;
         let input = latents.to_dtype(plan.model.dtype())?;
-        let transformer = &plan.model.transformer;
+        let transformer = &self.transformer;
         transformer.cache_chunk(&input, &[t], &conditions.prompt, &mut self.caches.prompt, cancel)?;
         if let Some(negative) = &conditions.negative {
             transformer.cache_chunk(&input, &[t], negative, &mut self.caches.negative, cancel)?;
@@ -226,12 +229,12 @@ impl Causal {
             Some((current, _)) if left > 0 => (current + ((prompt - current)? / f64::from(left + 1))?)?,
             _ => prompt,
         };
-        let conditions = plan.conditions(&embeds, &self.text.negative, cancel)?;
+        let conditions = plan.conditions(&self.transformer, &embeds, &self.text.negative, cancel)?;
         if self.config.recache && self.text.changes && first > 0 {
             let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
             cache.keep_sink()?;
             for latents in &self.past {
-                plan.model.transformer.cache_chunk(latents, &t, &conditions.prompt, cache, cancel)?;
+                self.transformer.cache_chunk(latents, &t, &conditions.prompt, cache, cancel)?;
                 report.forwards += 1;
             }
         }
@@ -269,7 +272,7 @@ impl Causal {
         cancel: &Cancel,
         report: &mut Report,
     ) -> Result<Tensor> {
-        let transformer = &plan.model.transformer;
+        let transformer = &self.transformer;
         let (first, count) = (frames.start, frames.len());
         let timesteps = if first == 0 { &self.first_timesteps } else { &self.timesteps };
         report.steps = timesteps.len() as u32 - 1;
@@ -292,7 +295,7 @@ impl Causal {
                 None => None,
             };
             report.forwards += conditions.count();
-            let predicted = plan.guide(prompt, negative)?;
+            let predicted = plan.guide(Expert::High, prompt, negative)?;
             let (sigma, next) = (t / 1000.0, next / 1000.0);
             let moved = match self.config.sampler {
                 Sampler::Euler => {

@@ -324,8 +324,12 @@ impl Session {
 impl Sampler {
     fn new(plan: &Plan) -> Result<Self> {
         Ok(match &plan.model.sampling {
-            Sampling::Whole(config) => Self::Whole(whole::Whole::new(plan, config)?),
-            Sampling::Causal(config) => Self::Causal(Box::new(causal::Causal::new(plan, config))),
+            Sampling::Whole(config, experts) => {
+                Self::Whole(whole::Whole::new(plan, config, experts.clone())?)
+            }
+            Sampling::Causal(config, transformer) => {
+                Self::Causal(Box::new(causal::Causal::new(plan, config, transformer.clone())))
+            }
         })
     }
 

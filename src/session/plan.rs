@@ -7,12 +7,12 @@ use image::RgbImage;
 
 use super::schedule::Schedule;
 use crate::cache::{Cache, Key};
-use crate::model::Sampling;
+use crate::model::{Expert, Sampling};
 use crate::noise;
 use crate::picture::{self, Fit};
 use crate::policy::Policy;
 use crate::request::Shot;
-use crate::transformer::Context;
+use crate::transformer::{Context, WanTransformer};
 use crate::watermark::GenerationId;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
@@ -34,6 +34,8 @@ pub struct Plan {
     take: Take,
     pub negative_prompt: String,
     guidance_scale: f64,
+    /// Of the second of two transformers.
+    guidance_scale_2: f64,
     request_seed: u64,
     initial_latents: Option<Tensor>,
     pub cache: Option<Cache>,
@@ -106,10 +108,17 @@ impl Plan {
             return refuse(format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
         }
         let guidance_scale = request.guidance_scale.unwrap_or(info.guidance_scale);
-        if !guidance_scale.is_finite() || guidance_scale < 0.0 {
-            return refuse(format!(
-                "a guidance scale of {guidance_scale} is not possible; 1 is none, 5 is much"
-            ));
+        let guidance_scale_2 = match (request.guidance_scale_2, info.guidance_scale_2) {
+            (Some(_), None) => {
+                return refuse(format!("{} has one transformer, and one guidance scale", info.name));
+            }
+            // As in diffusers, one that is asked for is for both.
+            (asked, own) => asked.or(request.guidance_scale).or(own).unwrap_or(guidance_scale),
+        };
+        for scale in [guidance_scale, guidance_scale_2] {
+            if !scale.is_finite() || scale < 0.0 {
+                return refuse(format!("a guidance scale of {scale} is not possible; 1 is none, 5 is much"));
+            }
         }
         if let Some(shift) = request.shift
             && !(shift.is_finite() && shift > 0.0)
@@ -122,6 +131,7 @@ impl Plan {
             shift: request.shift,
             blend_chunks: request.blend_chunks,
             guidance_scale,
+            guidance_scale_2,
             prompt: String::new(),
             negative_prompt: String::new(),
             seed: request.seed,
@@ -144,7 +154,10 @@ impl Plan {
     /// A digest of everything that decides the frames, but for initial latents.
     fn identify(&self, schedule: &Schedule) -> GenerationId {
         let Self { size, seed, steps, guidance_scale, shift, blend_chunks, .. } = self;
-        let numbers = format!("{size} {seed} {steps} {guidance_scale} {shift:?} {blend_chunks}");
+        let mut numbers = format!("{size} {seed} {steps} {guidance_scale} {shift:?} {blend_chunks}");
+        if self.model.info.guidance_scale_2.is_some() {
+            numbers += &format!(" {}", self.guidance_scale_2);
+        }
         let mut key = Key::new("request").with("model", self.model.info.name.as_bytes());
         key = key.with("numbers", numbers.as_bytes()).with("negative", self.negative_prompt.as_bytes());
         for Shot { start, prompt, seed, image, transition } in schedule.shots() {
@@ -254,12 +267,30 @@ impl Plan {
     pub fn image_latents(&self, cancel: &Cancel) -> Result<Option<Tensor>> {
         let Some(image) = &self.take.image else { return Ok(None) };
         let fit = match self.model.sampling {
-            Sampling::Whole(_) => Fit::Stretch,
-            Sampling::Causal(_) => Fit::Cover,
+            Sampling::Whole(..) => Fit::Stretch,
+            Sampling::Causal(..) => Fit::Cover,
         };
         let video = picture::to_video(image, self.size, fit, &self.model.device)?;
+        Ok(Some(self.encode(&video, cancel)?))
+    }
+
+    /// The image as a model takes it that sees it beside the latents, f32 `[1, temporal factor + C, T, H, W]`: whether a
+    /// frame is given, and the latents of a video that is grey after the image; as diffusers' `WanImageToVideoPipeline`.
+    pub fn image_channels(&self, frames: usize, cancel: &Cancel) -> Result<Option<Tensor>> {
+        let Some(image) = &self.take.image else { return Ok(None) };
+        let device = &self.model.device;
+        let video = picture::to_video(image, self.size, Fit::Stretch, device)?;
+        let factor = self.model.autoencoder.config().temporal_factor();
+        let latents = self.encode(&video.pad_with_zeros(2, 0, frames.saturating_sub(1) * factor)?, cancel)?;
+        let (_, _, _, height, width) = latents.dims5()?;
+        let mask = Tensor::ones((1, factor, 1, height, width), DType::F32, device)?;
+        let mask = mask.pad_with_zeros(2, 0, frames.saturating_sub(1))?;
+        Ok(Some(Tensor::cat(&[mask, latents], 1)?))
+    }
+
+    fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let video = video.to_dtype(self.model.dtype())?;
-        Ok(Some(self.model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?))
+        Ok(self.model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?)
     }
 
     /// Everything that decides the take's latents but the prompts; `None` if nobody wants to know.
@@ -275,6 +306,7 @@ impl Plan {
             ("steps", self.steps.into()),
             ("shift", shift),
             ("guidance", self.guidance_scale.to_bits()),
+            ("guidance 2", self.guidance_scale_2.to_bits()),
             ("seed", self.seed),
             ("take", self.take.number),
         ] {
@@ -306,8 +338,14 @@ impl Plan {
     }
 
     /// Of a prompt's embedding and of what not to show.
-    pub fn conditions(&self, prompt: &Tensor, negative: &str, cancel: &Cancel) -> Result<Conditions> {
-        let context = |embeds: &Tensor| self.model.transformer.context(&embeds.to_dtype(self.model.dtype())?);
+    pub fn conditions(
+        &self,
+        transformer: &WanTransformer,
+        prompt: &Tensor,
+        negative: &str,
+        cancel: &Cancel,
+    ) -> Result<Conditions> {
+        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
         // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
         let negative = (self.guidance_scale > 1.0)
             .then(|| context(&self.model.text.encode(negative, cancel)?))
@@ -316,11 +354,15 @@ impl Plan {
     }
 
     /// Classifier-free guidance (<https://arxiv.org/abs/2207.12598>).
-    pub fn guide(&self, prompt: Tensor, negative: Option<Tensor>) -> Result<Tensor> {
+    pub fn guide(&self, expert: Expert, prompt: Tensor, negative: Option<Tensor>) -> Result<Tensor> {
         let prompt = prompt.to_dtype(DType::F32)?;
         let Some(negative) = negative else { return Ok(prompt) };
         let negative = negative.to_dtype(DType::F32)?;
-        Ok((&negative + ((prompt - &negative)? * self.guidance_scale)?)?)
+        let scale = match expert {
+            Expert::High => self.guidance_scale,
+            Expert::Low => self.guidance_scale_2,
+        };
+        Ok((&negative + ((prompt - &negative)? * scale)?)?)
     }
 }
 

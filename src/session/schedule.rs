@@ -131,6 +131,9 @@ fn check(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
     if goes_on && shot.image.is_some() {
         return refuse("a shot that starts from an image needs a cut before it".into());
     }
+    if shot.image.is_none() && info.needs_image {
+        return refuse(format!("{} starts from an image; say which with `image`", info.name));
+    }
     if shot.image.is_some() && !info.image_to_video {
         return refuse(format!("{} cannot start from an image", info.name));
     }

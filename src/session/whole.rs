@@ -1,7 +1,9 @@
 //! A video in one piece: all latents are made together, then decoded as a stream.
 //!
-//! As diffusers' `WanPipeline` does it and, from an image, `WanImageToVideoPipeline` with
-//! `expand_timesteps`: the first latent frame is the image's, at timestep 0.
+//! As diffusers' `WanPipeline` does it and, from an image, `WanImageToVideoPipeline`: with `expand_timesteps` the first
+//! latent frame is the image's, at timestep 0; without, the transformer sees the image as channels beside the latents.
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -9,10 +11,13 @@ use super::causal::start_with;
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
+use crate::model::{Expert, Experts};
 use crate::scheduler::{Scheduler, SchedulerConfig};
+use crate::transformer::WanTransformer;
 use crate::{Cancel, Result};
 
 pub struct Whole {
+    experts: Arc<Experts>,
     scheduler: Scheduler,
     latents: Option<Tensor>,
     /// Whether they were made before.
@@ -22,8 +27,9 @@ pub struct Whole {
 }
 
 impl Whole {
-    pub fn new(plan: &Plan, config: &SchedulerConfig) -> Result<Self> {
+    pub fn new(plan: &Plan, config: &SchedulerConfig, experts: Arc<Experts>) -> Result<Self> {
         Ok(Self {
+            experts,
             scheduler: config.start(plan.steps, plan.shift)?,
             latents: None,
             recalled: false,
@@ -60,14 +66,23 @@ impl Whole {
             return Ok(latents);
         }
         report.at(Phase::Text, 0);
-        let conditions =
-            plan.conditions(&plan.embeds(&plan.prompt, cancel)?, &plan.negative_prompt, cancel)?;
-        let image = plan.image_latents(cancel)?;
+        let embeds = plan.embeds(&plan.prompt, cancel)?;
+        let (image, beside) = match plan.model.info.needs_image {
+            true => (None, plan.image_channels(frames, cancel)?),
+            false => (plan.image_latents(cancel)?, None),
+        };
         let mut latents = plan.noise(0, frames)?;
+        let mut current: Option<Denoiser> = None;
         for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
             cancel.check()?;
             report.at(Phase::Denoise, step as u32);
-            let (input, timesteps) = match &image {
+            let expert = self.experts.at(t);
+            // The one before is let go of first.
+            let denoiser = match current.take().filter(|denoiser| denoiser.expert == expert) {
+                Some(denoiser) => denoiser,
+                None => Denoiser::new(plan, &self.experts, expert, &embeds, cancel)?,
+            };
+            let (mut input, timesteps) = match &image {
                 Some(image) => {
                     let mut timesteps = vec![t; frames];
                     timesteps[0] = 0.0;
@@ -75,10 +90,14 @@ impl Whole {
                 }
                 None => (latents.clone(), vec![t]),
             };
-            let velocity = velocity(plan, &conditions, &input, &timesteps, cancel)?;
-            report.forwards += conditions.count();
+            if let Some(beside) = &beside {
+                input = Tensor::cat(&[&input, beside], 1)?;
+            }
+            let velocity = denoiser.velocity(plan, &input, &timesteps, cancel)?;
+            report.forwards += denoiser.conditions.count();
             latents = self.scheduler.step(step, &velocity, &latents, || plan.fresh_noise(step, 0, frames))?;
             check_finite(&latents)?;
+            current = Some(denoiser);
         }
         let latents = start_with(image.as_ref(), latents)?;
         plan.store(key, &latents);
@@ -86,17 +105,25 @@ impl Whole {
     }
 }
 
-fn velocity(
-    plan: &Plan,
-    conditions: &Conditions,
-    latents: &Tensor,
-    timesteps: &[f64],
-    cancel: &Cancel,
-) -> Result<Tensor> {
-    let transformer = &plan.model.transformer;
-    let latents = latents.to_dtype(plan.model.dtype())?;
-    let prompt = transformer.forward(&latents, timesteps, &conditions.prompt, cancel)?;
-    let negative = conditions.negative.as_ref();
-    let negative = negative.map(|c| transformer.forward(&latents, timesteps, c, cancel)).transpose()?;
-    plan.guide(prompt, negative)
+/// A transformer with what it is to show.
+struct Denoiser {
+    expert: Expert,
+    transformer: Arc<WanTransformer>,
+    conditions: Conditions,
+}
+
+impl Denoiser {
+    fn new(plan: &Plan, experts: &Experts, expert: Expert, prompt: &Tensor, cancel: &Cancel) -> Result<Self> {
+        let transformer = experts.get(expert)?;
+        let conditions = plan.conditions(&transformer, prompt, &plan.negative_prompt, cancel)?;
+        Ok(Self { expert, transformer, conditions })
+    }
+
+    fn velocity(&self, plan: &Plan, latents: &Tensor, timesteps: &[f64], cancel: &Cancel) -> Result<Tensor> {
+        let latents = latents.to_dtype(plan.model.dtype())?;
+        let forward = |context| self.transformer.forward(&latents, timesteps, context, cancel);
+        let prompt = forward(&self.conditions.prompt)?;
+        let negative = self.conditions.negative.as_ref().map(forward).transpose()?;
+        plan.guide(self.expert, prompt, negative)
+    }
 }

@@ -83,7 +83,7 @@ impl Config {
         if self.image_dim.is_some() || self.added_kv_proj_dim.is_some() {
             return refuse(
                 "image_dim or added_kv_proj_dim is set: image-to-video models of Wan 2.1 are not supported; \
-                 use one of Wan 2.2 (TI2V-5B)"
+                 use one of Wan 2.2 (TI2V-5B, I2V-A14B)"
                     .into(),
             );
         }

@@ -80,11 +80,20 @@ impl WanTransformer {
     /// # Errors
     /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
     pub fn open(source: &Source, folder: &str, precision: Precision, device: &Device) -> Result<Self> {
+        let config = Self::config_of(source, folder)?;
+        let weights = source.weights(folder, "diffusion_pytorch_model", precision.dtype(), device)?;
+        Self::load(weights, &config, precision).map_err(|e| source.unfit(folder, e))
+    }
+
+    /// The sizes of the one in `folder` of `source`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn config_of(source: &Source, folder: &str) -> Result<Config> {
         let path = format!("{folder}/config.json");
         let config: Config = source.json(&path)?;
         config.check().map_err(|e| source.invalid(&path, e))?;
-        let weights = source.weights(folder, "diffusion_pytorch_model", precision.dtype(), device)?;
-        Self::load(weights, &config, precision).map_err(|e| source.unfit(folder, e))
+        Ok(config)
     }
 
     /// Takes the weights that `config` calls for from `vb`, in its number format; norms, tables and the

@@ -3,6 +3,7 @@
 mod autoencoder;
 mod cache;
 mod damaged;
+mod experts;
 mod layouts;
 mod plain;
 mod scheduler;

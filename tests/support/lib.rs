@@ -1,4 +1,5 @@
 //! Shared by the tests.
 
 pub mod fixtures;
+pub mod hub;
 pub mod recording;

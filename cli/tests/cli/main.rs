@@ -3,6 +3,7 @@
 mod cache;
 mod convert;
 mod errors;
+mod hub;
 mod interrupt;
 mod output;
 mod policy;

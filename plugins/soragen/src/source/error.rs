@@ -10,6 +10,7 @@ pub fn message(error: &Error) -> gst::ErrorMessage {
     match error {
         Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{text}")),
         Error::Invalid { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{text}")),
+        Error::Download { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{text}")),
         Error::Io { .. } => gst::error_msg!(gst::ResourceError::Read, ("{text}")),
         Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
         Error::Memory(_) => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{text}")),

@@ -10,8 +10,10 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use soragen::{ModelInfo, Phase, Progress, Shot, Shown, Size, Sizes, Storyboard};
+use soragen::checkpoint::HubName;
+use soragen::{Cancel, ModelInfo, Phase, Progress, Shot, Shown, Size, Sizes, Storyboard};
 
+use super::download::{self, Coming, Told};
 use super::error;
 use super::generator::{Absent, Change, Generator, Job, Made, Picture, Report};
 use super::paint;
@@ -72,6 +74,8 @@ struct Due {
 pub struct SoraGen {
     settings: Mutex<Settings>,
     running: Mutex<Option<Running>>,
+    /// A model that has to come before it can run; whoever stops the element takes it. It is locked before `running`.
+    coming: Mutex<Option<Coming>>,
     /// Whether the shots come while it runs.
     open: AtomicBool,
 }
@@ -86,8 +90,47 @@ impl SoraGen {
         self.open.store(true, Ordering::Relaxed);
     }
 
+    /// Has what was said wait for the model, if that is still to come.
+    fn keep(&self, told: Told) -> Option<Told> {
+        match lock(&self.coming).as_mut() {
+            Some(coming) => {
+                coming.told.push(told);
+                None
+            }
+            None => Some(told),
+        }
+    }
+
     /// Adds a shot after the others, before which all were added that start earlier.
     pub fn add_shot(&self, shot: Shot) {
+        self.tell(Told::Shot(shot));
+    }
+
+    /// All shots that start before `time` were added.
+    pub fn set_known(&self, time: Duration) {
+        self.tell(Told::Known(time));
+    }
+
+    /// All shots were added, and the last ends at `end`.
+    pub fn finish(&self, end: Duration) {
+        self.tell(Told::End(end));
+    }
+
+    fn tell(&self, told: Told) {
+        if let Some(told) = self.keep(told) {
+            self.pass(told);
+        }
+    }
+
+    fn pass(&self, told: Told) {
+        match told {
+            Told::Shot(shot) => self.pass_shot(shot),
+            Told::Known(time) => self.pass_known(time),
+            Told::End(end) => self.pass_end(end),
+        }
+    }
+
+    fn pass_shot(&self, shot: Shot) {
         let start = shot.start;
         let added = lock(&self.running).as_ref().is_none_or(|running| running.generator.add_shot(shot));
         if !added {
@@ -97,11 +140,10 @@ impl SoraGen {
                 ("a text is left out: it is empty, or starts no later than the one before it")
             );
         }
-        self.set_known(start);
+        self.pass_known(start);
     }
 
-    /// All shots that start before `time` were added.
-    pub fn set_known(&self, time: Duration) {
+    fn pass_known(&self, time: Duration) {
         let live = lock(&self.settings).is_live;
         if let Some(running) = lock(&self.running).as_ref() {
             // Whoever keeps to the clock does not wait for what may yet be said.
@@ -109,8 +151,7 @@ impl SoraGen {
         }
     }
 
-    /// All shots were added, and the last ends at `end`.
-    pub fn finish(&self, end: Duration) {
+    fn pass_end(&self, end: Duration) {
         if let Some(running) = lock(&self.running).as_mut() {
             let frames = running.info.frame_at(end).max(1);
             running.extent = Some((frames, u64::try_from(end.as_nanos()).unwrap_or(u64::MAX)));
@@ -225,6 +266,76 @@ impl SoraGen {
             // Without a bus there is nobody to tell.
             let _ = element.post_message(message);
         }
+    }
+
+    /// What runs from the start on.
+    fn begin(&self, settings: &Settings) -> soragen::Result<Running> {
+        let info = settings.info()?;
+        check_size(settings, &info)?;
+        if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_one(text)) {
+            return Err(soragen::Error::Request(format!("{text:?} is no time code; 10:00:00:00 is one")));
+        }
+        let storyboard = settings.storyboard()?;
+        let extent = match self.open.load(Ordering::Relaxed) {
+            true => None,
+            false => settings.extent(&info, storyboard.as_ref()),
+        };
+        let frames = extent.map(|(frames, _)| frames);
+        let generator = self.start_generator(settings, frames, storyboard.as_ref())?;
+        Ok(Running {
+            tags: Some(tags::of(settings, &info)),
+            info,
+            extent,
+            generator,
+            video: None,
+            origin: 0,
+            next: 0,
+            live: settings.is_live.then(Live::default),
+            timecode: None,
+            again: None,
+            shot: None,
+        })
+    }
+
+    /// Has the model come before the start is completed.
+    fn download(&self, name: HubName) -> Result<(), gst::ErrorMessage> {
+        let cancel = Cancel::new();
+        *lock(&self.coming) = Some(Coming { cancel: cancel.clone(), told: Vec::new() });
+        let then = {
+            let cancel = cancel.clone();
+            move |element: &super::SoraGen, pulled| element.imp().downloaded(pulled, &cancel)
+        };
+        download::start(&self.obj(), name, cancel, then)
+            .map_err(|e| gst::error_msg!(gst::CoreError::Thread, ("there can be no other thread: {e}")))
+    }
+
+    /// Completes the start.
+    fn downloaded(&self, pulled: soragen::Result<()>, cancel: &Cancel) {
+        let settings = lock(&self.settings).clone();
+        let begun = pulled.and_then(|()| self.begin(&settings));
+        let element = self.obj();
+        {
+            // Whoever stops the element has to wait, so that it is not started afterwards.
+            let mut coming = lock(&self.coming);
+            if cancel.is_cancelled() {
+                return;
+            }
+            let told = coming.take().map(|coming| coming.told).unwrap_or_default();
+            match begun {
+                Ok(running) => {
+                    *lock(&self.running) = Some(running);
+                    told.into_iter().for_each(|told| self.pass(told));
+                    element.start_complete(gst::FlowReturn::Ok);
+                }
+                Err(error) => {
+                    element.start_complete(gst::FlowReturn::Error);
+                    drop(coming);
+                    self.post_error_message(error::message(&error));
+                    return;
+                }
+            }
+        }
+        self.tell_duration_changed();
     }
 
     fn start_generator(
@@ -523,6 +634,17 @@ impl ElementImpl for SoraGen {
         Some(&*METADATA)
     }
 
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady {
+            // Before the pad is stopped: from here on no download completes the start.
+            give_up(lock(&self.coming).take());
+        }
+        self.parent_change_state(transition)
+    }
+
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let caps = gst_video::VideoCapsBuilder::new().format_list(paint::FORMATS).build();
@@ -569,46 +691,40 @@ impl URIHandlerImpl for SoraGen {
 impl BaseSrcImpl for SoraGen {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
-        let begin = || {
-            let info = settings.info()?;
-            check_size(&settings, &info)?;
-            if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_one(text)) {
-                return Err(soragen::Error::Request(format!("{text:?} is no time code; 10:00:00:00 is one")));
+        let lacking = settings.lacking().map_err(|e| error::message(&e))?;
+        // Only then is the start completed later.
+        self.obj().set_async(lacking.is_some());
+        match lacking {
+            Some(name) => self.download(name),
+            None => {
+                let running = self.begin(&settings).map_err(|e| error::message(&e))?;
+                *lock(&self.running) = Some(running);
+                Ok(())
             }
-            let storyboard = settings.storyboard()?;
-            let extent = match self.open.load(Ordering::Relaxed) {
-                true => None,
-                false => settings.extent(&info, storyboard.as_ref()),
-            };
-            let frames = extent.map(|(frames, _)| frames);
-            let generator = self.start_generator(&settings, frames, storyboard.as_ref())?;
-            Ok(Running {
-                tags: Some(tags::of(&settings, &info)),
-                info,
-                extent,
-                generator,
-                video: None,
-                origin: 0,
-                next: 0,
-                live: settings.is_live.then(Live::default),
-                timecode: None,
-                again: None,
-                shot: None,
-            })
-        };
-        let running = begin().map_err(|e| error::message(&e))?;
-        *lock(&self.running) = Some(running);
-        Ok(())
+        }
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         // The worker is told to stop, and is not waited for.
         lock(&self.running).take();
+        // Held by another thread, it is about to be taken; held by this one, the start has failed.
+        if let Ok(mut coming) = self.coming.try_lock() {
+            give_up(coming.take());
+        }
         Ok(())
     }
 
     fn is_seekable(&self) -> bool {
         !lock(&self.settings).is_live && self.extent().is_some()
+    }
+
+    fn negotiate(&self) -> Result<(), gst::LoggableError> {
+        // Going to PLAYING wakes the streaming thread of a live source, which finds it not started yet and sleeps again.
+        if lock(&self.running).is_none() {
+            self.obj().src_pad().mark_reconfigure();
+            return Ok(());
+        }
+        self.parent_negotiate()
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
@@ -835,6 +951,13 @@ impl BaseSrcImpl for SoraGen {
             VideoFrameRef::from_buffer_ref_writable(buffer, &video).map_err(|e| self.unpaintable(&e))?;
         paint::paint(&picture, &mut frame).map_err(|e| self.unpaintable(&e))?;
         Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+/// Ends a download that there may be; what has come stays.
+fn give_up(coming: Option<Coming>) {
+    if let Some(coming) = coming {
+        coming.cancel.cancel();
     }
 }
 

@@ -8,6 +8,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+mod download;
 mod error;
 mod generator;
 mod imp;

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::checkpoint::{Lora, Parts};
+use soragen::checkpoint::{Hub, HubName, Lora, Parts};
 use soragen::policy::Policy;
 use soragen::watermark::Key;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
@@ -101,6 +101,7 @@ pub struct Settings {
     pub seed: u64,
     pub steps: u32,
     pub guidance_scale: f64,
+    pub guidance_scale_2: f64,
     pub shift: f64,
     /// Nanoseconds; 0 is the model's natural length, −1 without end.
     pub duration: i64,
@@ -140,6 +141,7 @@ impl Default for Settings {
             seed: 0,
             steps: 0,
             guidance_scale: 0.0,
+            guidance_scale_2: 0.0,
             shift: 0.0,
             duration: 0,
             is_live: false,
@@ -180,7 +182,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             text(
                 "model",
                 "Model",
-                "`builtin`, a folder in diffusers' or in Wan's own layout, or a transformer in one file (safetensors, GGUF)",
+                "`builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file (safetensors, GGUF), \
+                 or hf:owner/name@revision, which is downloaded where it is not in the cache of huggingface_hub",
             )
             .default_value(Some("builtin"))
             .mutable_ready()
@@ -263,6 +266,14 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecDouble::builder("guidance-scale")
                 .nick("Guidance scale")
                 .blurb("Classifier-free guidance; 1 is none (0 = the model's own)")
+                .minimum(0.0)
+                .maximum(100.0)
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecDouble::builder("guidance-scale-2")
+                .nick("Guidance scale 2")
+                .blurb("Of the second of two transformers, as Wan 2.2 A14B has them (0 = that of the first if it is set, else \
+                        the model's own)")
                 .minimum(0.0)
                 .maximum(100.0)
                 .mutable_ready()
@@ -357,6 +368,7 @@ impl Settings {
             "seed" => self.seed = get(value),
             "steps" => self.steps = get(value),
             "guidance-scale" => self.guidance_scale = get(value),
+            "guidance-scale-2" => self.guidance_scale_2 = get(value),
             "shift" => self.shift = get(value),
             "duration" => self.duration = get(value),
             "is-live" => self.is_live = get(value),
@@ -391,6 +403,7 @@ impl Settings {
             "seed" => self.seed.to_value(),
             "steps" => self.steps.to_value(),
             "guidance-scale" => self.guidance_scale.to_value(),
+            "guidance-scale-2" => self.guidance_scale_2.to_value(),
             "shift" => self.shift.to_value(),
             "duration" => self.duration.to_value(),
             "is-live" => self.is_live.to_value(),
@@ -456,6 +469,12 @@ impl Settings {
         }
     }
 
+    /// The model, if it has to be downloaded first.
+    pub fn lacking(&self) -> soragen::Result<Option<HubName>> {
+        let hub = Hub::from_env();
+        Ok(HubName::parse(&self.model)?.filter(|name| !hub.offline && hub.find(name).is_err()))
+    }
+
     /// What the model is, without its weights.
     pub fn info(&self) -> soragen::Result<ModelInfo> {
         ModelInfo::read(&self.model, &self.parts())
@@ -504,6 +523,7 @@ impl Settings {
             seed: self.seed,
             steps: (self.steps > 0).then_some(self.steps),
             guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
+            guidance_scale_2: (self.guidance_scale_2 > 0.0).then_some(self.guidance_scale_2),
             shift: (self.shift > 0.0).then_some(self.shift),
             initial_latents: None,
             policy: Some(Policy::open(file(&self.policy), file(&self.audit_log))?),

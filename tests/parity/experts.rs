@@ -1,0 +1,114 @@
+//! Models of two transformers make what diffusers makes of them (`make_experts.py`).
+
+use candle_core::Tensor;
+use soragen::checkpoint::Parts;
+use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Request, Session, Size, part_sizes};
+use soragen_tests::fixtures::{assert_close, copy, json, path, tensors, values};
+
+fn folder(name: &str) -> String {
+    path(&format!("experts/{name}")).to_string_lossy().into_owned()
+}
+
+fn request(name: &str) -> Request {
+    let asked = json(&format!("experts/{name}/request.json"));
+    let number = |key: &str| asked[key].as_u64().unwrap();
+    let image = asked["image"].as_str();
+    Request {
+        prompt: asked["prompt"].as_str().unwrap().into(),
+        negative_prompt: Some(asked["negative"].as_str().unwrap().into()),
+        image: image.map(|file| image::open(path(&format!("experts/{name}/{file}"))).unwrap().into_rgb8()),
+        size: Some(Size { width: number("width") as u32, height: number("height") as u32 }),
+        length: Length::Frames(number("frames")),
+        steps: Some(number("steps") as u32),
+        guidance_scale: asked["guidance"].as_f64(),
+        guidance_scale_2: asked["guidance_2"].as_f64(),
+        initial_latents: Some(tensors(&format!("experts/{name}/expected.safetensors"))["latents"].clone()),
+        ..Default::default()
+    }
+}
+
+fn frames(model: &str, request: Request) -> Tensor {
+    let mut session = Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap();
+    let Size { width, height } = session.size();
+    let mut data = Vec::new();
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        data.extend_from_slice(&frames.data);
+    }
+    let (width, height) = (width as usize, height as usize);
+    Tensor::from_vec(data, ((), height, width, 3), &candle_core::Device::Cpu).unwrap()
+}
+
+#[test]
+fn frames_are_the_references() {
+    for name in ["t2v", "i2v"] {
+        let expected = &tensors(&format!("experts/{name}/expected.safetensors"))["frames"];
+        // A second time the other transformer is in memory when it begins.
+        for _ in 0..2 {
+            let made = frames(&folder(name), request(name));
+            assert_close(name, &made, expected, 2e-3);
+            let mean =
+                (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
+        }
+    }
+}
+
+#[test]
+fn one_guidance_scale_is_for_both() {
+    let asked = |scale_2| Request { guidance_scale_2: scale_2, ..request("t2v") };
+    let made = values(&frames(&folder("t2v"), asked(None)));
+    assert!(made == values(&frames(&folder("t2v"), asked(Some(4.0)))));
+    assert!(made != values(&frames(&folder("t2v"), asked(Some(3.0)))));
+}
+
+#[test]
+fn what_they_are_is_told_without_weights() {
+    let info = |name| ModelInfo::read(&folder(name), &Parts::default()).unwrap();
+    let (t2v, i2v) = (info("t2v"), info("i2v"));
+    assert_eq!((t2v.guidance_scale, t2v.guidance_scale_2, t2v.steps), (4.0, Some(3.0), 40));
+    assert_eq!((t2v.image_to_video, i2v.image_to_video, i2v.needs_image), (false, true, true));
+    let sizes = part_sizes(&folder("t2v"), &Parts::default()).unwrap();
+    let [first, .., second] = sizes.as_slice() else { panic!("{sizes:?}") };
+    assert_eq!((second.part, second.parameters, second.resident), ("transformer_2", first.parameters, 0));
+}
+
+#[test]
+fn what_they_cannot_do_is_said() {
+    let model = |name| Model::open(&folder(name), &OpenOptions::default()).unwrap();
+    let refused = |name, request| Session::new(model(name), request).err().unwrap().to_string();
+    assert!(refused("i2v", Request { image: None, ..request("i2v") }).contains("`image`"));
+    assert!(
+        refused("t2v", Request { image: request("i2v").image, ..request("t2v") }).contains("cannot start")
+    );
+    let wild = Request { guidance_scale_2: Some(f64::INFINITY), ..request("t2v") };
+    assert!(refused("t2v", wild).contains("guidance"));
+    let other = Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &OpenOptions::default()).unwrap();
+    let second = Request { guidance_scale_2: Some(2.0), prompt: "a fox".into(), ..Default::default() };
+    let error = Session::new(other, second).err().unwrap().to_string();
+    assert!(error.contains("one transformer"), "{error}");
+}
+
+#[test]
+fn models_that_do_not_fit_together_are_refused() {
+    for (file, from, to, word) in [
+        ("model_index.json", "0.875", "null", "boundary_ratio"),
+        ("model_index.json", "0.875", "1.5", "boundary_ratio"),
+        ("model_index.json", "\"WanPipeline\"", "\"WanImageToVideoPipeline\"", "in_channels"),
+        ("transformer_2/config.json", "\"ffn_dim\": 32", "\"ffn_dim\": 48", "one form"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&path("experts/t2v"), folder.path());
+        let at = folder.path().join(file);
+        let text = std::fs::read_to_string(&at).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&at, text.replace(from, to)).unwrap();
+        let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default()).unwrap_err();
+        assert!(error.to_string().contains(word), "{file}: {error}");
+    }
+    // What is needed late is missed early.
+    let folder = tempfile::tempdir().unwrap();
+    copy(&path("experts/t2v"), folder.path());
+    std::fs::remove_file(folder.path().join("transformer_2/diffusion_pytorch_model.safetensors")).unwrap();
+    let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("transformer_2"), "{error}");
+}

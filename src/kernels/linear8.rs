@@ -173,7 +173,7 @@ fn sums_vnni<const VECTORS: usize>(
 
 /// Whether to use the instructions that this is for.
 #[cfg(target_arch = "x86_64")]
-fn vnni(arch: Arch) -> bool {
+pub(super) fn vnni(arch: Arch) -> bool {
     matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512vnni")
 }
 

@@ -29,6 +29,14 @@ pub(crate) fn arch(dtype: DType, device: &Device) -> Option<Arch> {
     (*ARCH).filter(|_| device.is_cpu() && dtype == DType::F32)
 }
 
+/// Whether products in 8 bits are much faster here than those in f32.
+pub(crate) fn int8_is_fast() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return (*ARCH).is_some_and(linear8::vnni);
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// The numbers of a contiguous f32 tensor on the CPU.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {

@@ -10,8 +10,8 @@ shift $(($# > 2 ? 2 : $#))
 mkdir -p "$(dirname "$out")"
 trap 'rm -f "$out.part"' EXIT
 # The pixels' matrix goes with the size, so the source is asked for RGB.
-gst-launch-1.0 -e -q soragen prompt="$prompt" timecode=10:00:00:00 "$@" ! video/x-raw,format=RGB,framerate=25/1 ! \
+write "$out.part" soragen prompt="$prompt" timecode=10:00:00:00 "$@" ! video/x-raw,format=RGB,framerate=25/1 ! \
     videoscale add-borders=true ! video/x-raw,width=1920,height=1080,pixel-aspect-ratio=1/1 ! videoconvert ! \
-    video/x-raw,format=I422_10LE,colorimetry=bt709 ! avenc_prores ! qtmux ! filesink location="$out.part"
+    video/x-raw,format=I422_10LE,colorimetry=bt709 ! avenc_prores ! qtmux
 mv "$out.part" "$out"
 echo "$out"

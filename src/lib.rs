@@ -32,6 +32,7 @@ mod device;
 mod error;
 mod frames;
 mod kernels;
+pub mod label;
 mod model;
 mod noise;
 mod ops;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
+use gstsoraprovenance::credentials::{self, Report, State};
 use serde_json::{Value, json};
 use soragen::watermark::{Detector, Finding, Key};
 
@@ -18,6 +19,11 @@ const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// Prints what is found as JSON.
 pub fn run(args: &DetectArgs) -> Result<ExitCode> {
     let key = Key::open(args.watermark_key.as_deref())?;
+    let anchors = args
+        .trust_anchors
+        .as_deref()
+        .map(|path| std::fs::read_to_string(path).map_err(|e| Error::file(path, e)));
+    let anchors = anchors.transpose()?;
     // Where no part is enough by itself the whole may be.
     let (mut part, mut whole) = (Detector::new(&key), Detector::new(&key));
     let mut found: Vec<(u64, Finding)> = Vec::new();
@@ -41,14 +47,48 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
     }
     let marked = !found.is_empty();
     let marks: Vec<_> = found.iter().map(|(first, finding)| describe(*first, finding)).collect();
+    let manifest = credentials::read(&args.file, anchors.as_deref());
+    let says_so =
+        matches!(&manifest, Ok(Some(manifest)) if manifest.generated && manifest.state != State::Invalid);
     let report = json!({
         "file": args.file.to_string_lossy(),
         "frames": frames,
         "marked": marked,
         "marks": marks,
+        "c2pa": match &manifest {
+            Ok(None) => Value::Null,
+            Ok(Some(manifest)) => describe_manifest(manifest, &found),
+            // One that is too damaged to be read is none to be believed.
+            Err(error) => json!({ "state": "invalid", "problems": [error.to_string()] }),
+        },
     });
     println!("{report:#}");
-    Ok(if marked { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
+    Ok(if marked || says_so { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
+}
+
+fn describe_manifest(manifest: &Report, found: &[(u64, Finding)]) -> Value {
+    // Whether it was made for this video: a manifest can be taken off one and signed into another.
+    let bound = || {
+        manifest.marks.iter().any(|id| found.iter().any(|(_, f)| f.id.is_some_and(|f| f.to_string() == *id)))
+    };
+    json!({
+        "state": match manifest.state {
+            State::Invalid => "invalid",
+            State::Valid => "valid",
+            State::Trusted => "trusted",
+        },
+        "manifest": manifest.manifest,
+        "signer": manifest.signer,
+        "generated": manifest.generated,
+        "time": manifest.time,
+        "software": manifest.software.as_ref().map(|(name, version)| format!("{name} {version}")),
+        "models": manifest.models,
+        "provider": manifest.provider,
+        "prompts": manifest.prompts,
+        "generation-ids": manifest.marks,
+        "matches-mark": (!manifest.marks.is_empty()).then(bound),
+        "problems": manifest.problems,
+    })
 }
 
 fn describe(first: u64, finding: &Finding) -> Value {

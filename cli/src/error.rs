@@ -17,6 +17,8 @@ pub enum Error {
     Encode(String),
     #[error(transparent)]
     Engine(#[from] soragen::Error),
+    #[error(transparent)]
+    Provenance(#[from] gstsoraprovenance::Error),
 }
 
 impl Error {

@@ -2,6 +2,7 @@
 
 mod args;
 mod cache;
+mod certificate;
 mod detect;
 mod error;
 mod hub;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Cache(CacheCommand::List(args)) => cache::list(args.cache_dir.as_deref()).map(success),
         Command::Cache(CacheCommand::Clear(args)) => cache::clear(args.cache_dir.as_deref()).map(success),
         Command::Detect(args) => detect::run(&args),
+        Command::Certificate(args) => certificate::run(&args).map(success),
     };
     match done {
         Ok(status) => status,

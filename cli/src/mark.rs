@@ -1,13 +1,31 @@
-//! The invisible mark on what is written.
+//! What tells that the frames were generated: to programs and to viewers.
 
 use soragen::Size;
+use soragen::label::Labeller;
 use soragen::watermark::{Marker, Plane};
 
 use crate::output::to_u8;
 
-/// A frame of shot `shot`, RGB f32 `[H, W, 3]`, with the mark: all its samples are whole steps of 8 bits.
-pub fn marked(marker: &Marker, frame: &[f32], size: Size, shot: u64) -> Vec<f32> {
-    let mut data: Vec<u8> = frame.iter().map(|&sample| to_u8(sample)).collect();
-    marker.mark(&mut Plane::rgb(&mut data, size), shot);
-    data.into_iter().map(|sample| f32::from(sample) / 255.0).collect()
+/// The invisible mark and the visible label, if there are any.
+pub struct Marks {
+    pub watermark: Option<Marker>,
+    pub label: Option<Labeller>,
+}
+
+impl Marks {
+    /// Frame `number`, of shot `shot`, RGB f32 `[H, W, 3]`, with what it is marked with: all its samples are whole steps
+    /// of 8 bits then.
+    pub fn on(&self, frame: &[f32], size: Size, number: u64, shot: u64) -> Vec<f32> {
+        if self.watermark.is_none() && self.label.is_none() {
+            return frame.to_vec();
+        }
+        let mut data: Vec<u8> = frame.iter().map(|&sample| to_u8(sample)).collect();
+        if let Some(label) = &self.label {
+            label.draw(&mut data, number);
+        }
+        if let Some(marker) = &self.watermark {
+            marker.mark(&mut Plane::rgb(&mut data, size), shot);
+        }
+        data.into_iter().map(|sample| f32::from(sample) / 255.0).collect()
+    }
 }

@@ -8,21 +8,27 @@ use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
+use soragen::label::Labeller;
 use soragen::policy::Policy;
 use soragen::watermark::{Key, Marker};
 use soragen::{Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
 
-use crate::args::RenderArgs;
+use crate::args::{Label, RenderArgs};
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::mark;
-use crate::output::{self, About};
+use crate::mark::Marks;
+use crate::output::{self, About, Signed};
 use crate::timeline::Timeline;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
     let key = Key::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output, args.codec)?;
+    if args.signing.certificate.is_some() && !kind.can_be_signed() {
+        return Err(Error::Usage(
+            "only .mp4 and .mov can be signed; leave out --certificate or name such a file".into(),
+        ));
+    }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;
     hub::bring(&args.model, &cancel)?;
@@ -61,10 +67,24 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         None => Session::new(model, request)?,
     };
     // Frames for checking numbers are as the autoencoder made them.
-    let marker = (!args.no_watermark && kind != output::Kind::Safetensors)
-        .then(|| Marker::new(&key, session.generation_id()));
-    let about =
-        About { size: session.size(), frame_rate: info.frame_rate, title, cuts: args.storyboard.is_some() };
+    let pictures = kind != output::Kind::Safetensors;
+    let marks = Marks {
+        watermark: (!args.no_watermark && pictures).then(|| Marker::new(&key, session.generation_id())),
+        label: (args.label != Label::None && pictures)
+            .then(|| Labeller::new(args.label.into(), session.size(), info.frame_rate)),
+    };
+    let signed = args.signing.certificate.is_some().then(|| Signed {
+        with: args.signing.clone(),
+        model: info.name.clone(),
+        mark: marks.watermark.as_ref().map(Marker::id),
+    });
+    let about = About {
+        size: session.size(),
+        frame_rate: info.frame_rate,
+        title,
+        cuts: args.storyboard.is_some(),
+        signed,
+    };
     let mut writer = kind.create(&args.output, &about)?;
     let mut timeline = Timeline::new(info.frame_rate);
 
@@ -74,16 +94,11 @@ pub fn run(args: &RenderArgs) -> Result<()> {
             Ok(Some(frames)) => {
                 let shown = session.shown();
                 timeline.add(shown, frames.first + frames.len() as u64);
-                if shown.cut && shown.frame == frames.first {
-                    writer.cut();
+                if shown.frame == frames.first {
+                    writer.shot(&shown.prompt, shown.cut);
                 }
-                for frame in frames.iter() {
-                    match &marker {
-                        Some(marker) => {
-                            writer.write(&mark::marked(marker, frame, frames.size, shown.index))?
-                        }
-                        None => writer.write(frame)?,
-                    }
+                for (number, frame) in (frames.first..).zip(frames.iter()) {
+                    writer.write(&marks.on(frame, frames.size, number, shown.index))?;
                 }
                 bar.inc(frames.len() as u64);
             }

@@ -2,7 +2,9 @@
 
 use serde::Deserialize;
 
+use super::hook::Hook;
 use super::matching::{Category, Phrase, Together};
+use super::meaning::Likeness;
 
 /// What becomes of a prompt in which a category is found.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -22,6 +24,14 @@ struct PolicyFile {
     name: String,
     #[serde(default)]
     category: Vec<CategoryTable>,
+    hook: Option<Hook>,
+}
+
+/// What a policy file says.
+pub struct Parsed {
+    pub name: String,
+    pub categories: Vec<Category>,
+    pub hook: Option<Hook>,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +43,15 @@ struct CategoryTable {
     phrases: Vec<String>,
     #[serde(default)]
     together: Vec<TogetherTable>,
+    #[serde(default)]
+    like: Vec<String>,
+    #[serde(default = "default_likeness")]
+    likeness: f32,
+}
+
+/// Sentences of MiniLM's that are about the same thing are that near, others seldom.
+fn default_likeness() -> f32 {
+    0.6
 }
 
 #[derive(Deserialize)]
@@ -42,17 +61,26 @@ struct TogetherTable {
     words: Vec<Vec<String>>,
 }
 
-/// The policy's name and its categories; the error says what is wrong.
-pub fn parse(text: &str) -> Result<(String, Vec<Category>), String> {
+/// The error says what is wrong.
+pub fn parse(text: &str) -> Result<Parsed, String> {
     let file: PolicyFile = toml::from_str(text).map_err(|e| e.to_string())?;
     let categories = file.category.into_iter().map(category).collect::<Result<_, _>>()?;
-    Ok((file.name, categories))
+    file.hook.iter().try_for_each(Hook::check)?;
+    Ok(Parsed { name: file.name, categories, hook: file.hook })
 }
 
 fn category(table: CategoryTable) -> Result<Category, String> {
-    let CategoryTable { name, action, phrases, together } = table;
-    if phrases.is_empty() && together.is_empty() {
-        return Err(format!("category `{name}` has neither phrases nor words that count together"));
+    let CategoryTable { name, action, phrases, together, like, likeness } = table;
+    if phrases.is_empty() && together.is_empty() && like.is_empty() {
+        return Err(format!(
+            "category `{name}` has no phrases, no words that count together and nothing it is like"
+        ));
+    }
+    if action == Action::Allow && !like.is_empty() {
+        return Err(format!("category `{name}`: what is allowed is told by its words, not by `like`"));
+    }
+    if !(0.0..=1.0).contains(&likeness) {
+        return Err(format!("category `{name}`: `likeness` is from 0 (anything) to 1 (the same words)"));
     }
     let read = |phrases: Vec<String>| -> Result<Vec<Phrase>, String> {
         phrases
@@ -72,5 +100,13 @@ fn category(table: CategoryTable) -> Result<Category, String> {
         })
     });
     let together = together.collect::<Result<_, _>>()?;
-    Ok(Category { action, phrases: read(phrases)?, together, name })
+    let like = match like.is_empty() {
+        true => None,
+        false => Some(Likeness::new(&like, likeness).map_err(|e| {
+            format!(
+                "category `{name}`: `like` needs the built-in model's text encoder, which cannot be used: {e}"
+            )
+        })?),
+    };
+    Ok(Category { action, phrases: read(phrases)?, together, like, name })
 }

@@ -1,5 +1,6 @@
 //! Finding a category's words in a reading of a prompt.
 
+use super::meaning::Likeness;
 use super::reading::{self, Reading};
 use super::{Action, Verdict};
 
@@ -10,6 +11,7 @@ pub struct Category {
     pub action: Action,
     pub phrases: Vec<Phrase>,
     pub together: Vec<Together>,
+    pub like: Option<Likeness>,
 }
 
 /// Words one after another; a `*` at the end of one stands for any ending.

@@ -25,12 +25,35 @@
 //! words = [["man", "men"], ["punch*", "beat*"]]
 //! ```
 //!
-//! It is a first line. It knows words, not meanings: another wording, another language than the policy's, a
-//! harmless text that makes a harmful picture, and what an image shows all pass it.
+//! Words are not meanings. A category may also be known by sentences that it is like, which the default model's text
+//! encoder compares with the prompt and with its parts, in English, and roughly:
+//!
+//! ```toml
+//! [[category]]
+//! name = "storms"
+//! action = "block"
+//! like = ["a violent storm at sea"]
+//! likeness = 0.6                   # 1: the same words
+//! ```
+//!
+//! And a program may be asked, which is given the prompt on stdin: exit status 0 lets it pass, 3 refuses it, the category
+//! being what it writes; if it gives no such answer in time, the prompt is refused:
+//!
+//! ```toml
+//! [hook]
+//! command = ["/usr/lib/guard", "--strict"]
+//! timeout = 10.0                   # seconds
+//! ```
+//!
+//! The policy that ships has words alone. It is a first line: another wording, another language than the policy's, a
+//! harmless text that makes a harmful picture, and what an image shows all pass it. Nor does it look at negative prompts:
+//! guidance leads away from them.
 
 mod audit;
 mod file;
+mod hook;
 mod matching;
+mod meaning;
 mod reading;
 
 use std::path::Path;
@@ -39,6 +62,7 @@ use std::sync::{Arc, LazyLock};
 use audit::AuditLog;
 pub use audit::verify;
 pub use file::Action;
+use hook::Hook;
 use matching::Category;
 
 use crate::{Error, Result};
@@ -57,12 +81,23 @@ pub enum Verdict {
     Block(String),
 }
 
+/// Whoever is asked about a prompt that passes otherwise; says whether it may.
+type Guard = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// Rules for prompts, and where decisions are written down.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Policy {
     name: String,
     categories: Vec<Category>,
+    hook: Option<Hook>,
+    guard: Option<Guard>,
     audit: Option<AuditLog>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Policy {
@@ -86,8 +121,13 @@ impl Policy {
 
     /// A policy as text; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (name, categories) = file::parse(text)?;
-        Ok(Self { name, categories, audit: None })
+        let file::Parsed { name, categories, hook } = file::parse(text)?;
+        Ok(Self { name, categories, hook, guard: None, audit: None })
+    }
+
+    /// The same, with `guard` asked about every prompt that would pass: whether it may.
+    pub fn guarded(&self, guard: impl Fn(&str) -> bool + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { guard: Some(Arc::new(guard)), ..self.clone() })
     }
 
     /// The policy in `file`, or [`Policy::built_in`], that writes every decision to `audit` if that is given.
@@ -120,7 +160,39 @@ impl Policy {
                 block @ Verdict::Block(_) => return block,
             }
         }
+        match self.by_meaning(prompt) {
+            Verdict::Pass => {}
+            Verdict::Warn(category) => warning = warning.or(Some(category)),
+            block @ Verdict::Block(_) => return block,
+        }
+        if let Some(block @ Verdict::Block(_)) = self.hook.as_ref().map(|hook| hook.ask(prompt)) {
+            return block;
+        }
+        if self.guard.as_ref().is_some_and(|guard| !guard(prompt)) {
+            return Verdict::Block("refused by the application".into());
+        }
         warning.map_or(Verdict::Pass, Verdict::Warn)
+    }
+
+    /// What the categories that are like something say.
+    fn by_meaning(&self, prompt: &str) -> Verdict {
+        let mut categories = self.categories.iter().filter(|category| category.like.is_some()).peekable();
+        if categories.peek().is_none() {
+            return Verdict::Pass;
+        }
+        // What cannot be read does not pass.
+        let Ok(parts) = meaning::embeddings(prompt) else {
+            return Verdict::Block("what cannot be read".into());
+        };
+        let matches = |category: &&Category| category.like.as_ref().is_some_and(|like| like.matches(&parts));
+        let mut verdict = Verdict::Pass;
+        for category in categories.filter(matches) {
+            match category.action {
+                Action::Block => return Verdict::Block(category.name.clone()),
+                Action::Warn | Action::Allow => verdict = Verdict::Warn(category.name.clone()),
+            }
+        }
+        verdict
     }
 
     /// The gate that every prompt goes through before a model sees it: writes the decision down, and lets the

@@ -148,3 +148,87 @@ fn the_log_shows_what_was_changed() {
     assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+#[test]
+fn obfuscated_prompts_are_told_from_harmless_ones() {
+    let policy = policy();
+    let red: Vec<&str> = include_str!("obfuscated.txt").lines().collect();
+    let passed: Vec<&str> = red.iter().filter(|prompt| !blocked(prompt)).copied().collect();
+    // Marble is what this policy is about.
+    let harmless = include_str!("harmless.txt").lines().filter(|prompt| !prompt.contains("marble"));
+    let refused: Vec<&str> = harmless.filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
+    println!("blocked: {} of {}; through: {passed:?}", red.len() - passed.len(), red.len());
+    // What is spelled in a way that nobody has written down passes; most is not.
+    assert!(red.len() >= 60 && passed.len() * 10 <= red.len(), "{passed:?}");
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+/// A policy that refuses what is like a storm at sea.
+#[cfg(feature = "builtin")]
+#[test]
+fn meanings_are_found_in_other_words() {
+    let policy = "name = \"t\"\n[[category]]\nname = \"storms\"\naction = \"block\"\nlike = [\"a violent storm at sea\"]";
+    let policy = Policy::parse(policy).unwrap();
+    for prompt in [
+        "a violent storm at sea",
+        "a ship in a raging tempest on the ocean",
+        "huge waves and thunder over the stormy ocean",
+        "a cat sleeps in the sun, then a terrible hurricane at sea, then flowers in a vase",
+    ] {
+        assert_eq!(policy.check(prompt), Verdict::Block("storms".into()), "{prompt}");
+    }
+    // One of them is about a storm at sea.
+    let harmless = include_str!("harmless.txt").lines().filter(|prompt| !prompt.contains("storm"));
+    let refused: Vec<_> = harmless.filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[test]
+fn what_a_category_is_like_has_to_make_sense() {
+    let table =
+        |more: &str| format!("name = \"t\"\n[[category]]\nname = \"b\"\n{more}\nlike = [\"a storm\"]");
+    for (text, part) in
+        [(table("action = \"allow\""), "allowed"), (table("action = \"block\"\nlikeness = 2.0"), "likeness")]
+    {
+        let error = Policy::parse(&text).unwrap_err();
+        assert!(error.contains("`b`") && error.contains(part), "{error}");
+    }
+}
+
+/// What a policy with a hook, a shell script, says to "a quartz mountain".
+#[cfg(unix)]
+fn asked(script: &str, timeout: f32) -> Verdict {
+    let text = format!("name = \"t\"\n[hook]\ncommand = [\"sh\", \"-c\", '{script}']\ntimeout = {timeout:?}");
+    Policy::parse(&text).unwrap().check("a quartz mountain")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hook_is_asked_and_without_its_answer_nothing_passes() {
+    let block = |category: &str| Verdict::Block(category.into());
+    let none = "the hook gives no answer";
+    assert_eq!(asked("exit 0", 60.0), Verdict::Pass);
+    assert_eq!(asked("grep -q quartz && echo stones && exit 3", 60.0), block("stones"));
+    assert_eq!(asked("grep -q granite && echo stones && exit 3; exit 0", 60.0), Verdict::Pass);
+    assert_eq!(asked("exit 3", 60.0), block("refused by the hook"));
+    assert_eq!(asked("exit 1", 60.0), block(none));
+    assert_eq!(asked("kill -9 $$", 60.0), block(none));
+    assert_eq!(asked("exec sleep 600", 0.05), block(none));
+    assert_eq!(asked("yes", 0.05), block(none), "one that only talks");
+    let missing = Policy::parse("name = \"t\"\n[hook]\ncommand = [\"/no/such/program\"]").unwrap();
+    assert_eq!(missing.check("snow"), block(none));
+    for (hook, part) in
+        [("command = []", "empty"), ("command = [\"a\"]\ntimeout = 0.0", "timeout"), ("", "command")]
+    {
+        let error = Policy::parse(&format!("name = \"t\"\n[hook]\n{hook}")).unwrap_err();
+        assert!(error.contains(part), "{part} in {error}");
+    }
+}
+
+#[test]
+fn a_guard_is_asked_about_what_would_pass() {
+    let guarded = policy().guarded(|prompt| !prompt.contains("snow"));
+    assert_eq!(guarded.check("rain"), Verdict::Pass);
+    assert_eq!(guarded.check("snow"), Verdict::Block("refused by the application".into()));
+    assert_eq!(guarded.check("quartz"), Verdict::Block("stones".into()));
+}

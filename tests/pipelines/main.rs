@@ -16,5 +16,6 @@ mod prompter;
 mod provenance;
 mod scripts;
 mod seeking;
+mod signed;
 mod storyboard;
 mod support;

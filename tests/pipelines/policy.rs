@@ -67,3 +67,137 @@ fn a_policy_that_is_none_is_an_error() {
     let error = error(&format!("{} policy=\"{}\"", tiny("t2v-unipc"), path.display()));
     assert!(error.message().contains("policy.toml") && error.message().contains("name"), "{error}");
 }
+
+/// What the audit log in `folder` has: decisions, and how many were refusals.
+fn decisions(folder: &tempfile::TempDir) -> (u64, usize) {
+    let log = folder.path().join("audit.jsonl");
+    let count = soragen::policy::verify(&log).unwrap();
+    (count, std::fs::read_to_string(log).unwrap().matches("\"block\"").count())
+}
+
+/// The element on the causal miniature, without a prompt.
+fn miniature() -> String {
+    format!("soragen name=source model=\"{}\"", soragen_tests::fixtures::path("miniature").display())
+}
+
+#[track_caller]
+fn refuses(error: &gst::glib::Error, folder: &tempfile::TempDir) {
+    assert!(error.matches(gst::ResourceError::NotAuthorized), "{error:?}");
+    assert!(error.message().contains("stones") && !error.message().contains("quartz"), "{error}");
+    assert_eq!(decisions(folder).1, 1);
+}
+
+#[test]
+fn an_address_goes_through_the_gate() {
+    init();
+    let folder = tempfile::tempdir().unwrap();
+    for uri in [
+        "soragen:///a%20quartz%20fox",
+        "soragen:///fox;storyboard=0:00%20snow%20%7C%200:01%20quartz%20%7C%200:02",
+    ] {
+        let _ = std::fs::remove_file(folder.path().join("audit.jsonl"));
+        let pipeline = crate::support::parse(&format!("{} {} ! fakesink", miniature(), policy(&folder)));
+        let source = pipeline.by_name("source").unwrap().dynamic_cast::<gst::URIHandler>().unwrap();
+        source.set_uri(uri).unwrap();
+        let _ = pipeline.set_state(gst::State::Playing);
+        let bus = pipeline.bus().unwrap();
+        let end = bus.timed_pop_filtered(None, &[gst::MessageType::Error, gst::MessageType::Eos]).unwrap();
+        pipeline.set_state(gst::State::Null).unwrap();
+        match end.view() {
+            gst::MessageView::Error(end) => refuses(&end.error(), &folder),
+            _ => panic!("{uri} passes"),
+        }
+    }
+}
+
+#[test]
+fn every_shot_of_a_storyboard_goes_through_the_gate() {
+    for (name, text) in [
+        (
+            "film.toml",
+            "[[shot]]\nprompt = \"snow\"\nduration = 1.0\n[[shot]]\nprompt = \"a quartz fox\"\nduration = 1.0",
+        ),
+        (
+            "film.srt",
+            "1\n00:00:00,000 --> 00:00:01,000\nsnow\n\n2\n00:00:01,000 --> 00:00:02,000\n<i>quartz</i>\n",
+        ),
+        ("film.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\nsnow\n\n00:01.000 --> 00:02.000\nqu4rtz\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let board = folder.path().join(name);
+        std::fs::write(&board, text).unwrap();
+        let source = format!("{} storyboard=\"{}\" {}", miniature(), board.display(), policy(&folder));
+        refuses(&error(&source), &folder);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let board = "storyboard=\"\\\"0:00 snow | 0:01 (cut) quartz | 0:02\\\"\"";
+    refuses(&error(&format!("{} {board} {}", miniature(), policy(&folder))), &folder);
+}
+
+#[test]
+fn texts_that_come_in_go_through_the_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("film.srt");
+    std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na quartz fox\n").unwrap();
+    let gate =
+        policy(&folder).replace("policy=", "soragen::policy=").replace("audit-log=", "soragen::audit-log=");
+    let model = soragen_tests::fixtures::path("miniature");
+    let description = format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt soragen::model=\"{}\" {gate}",
+        film.display(),
+        model.display()
+    );
+    refuses(&error(&description), &folder);
+}
+
+/// Plays `source` with a handler for `prompt-check` that refuses everything with `part` in it; what it was asked about,
+/// and the error at the end, if there is one.
+fn checked(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::Error>) {
+    let pipeline = crate::support::parse(&format!("{source} ! fakesink"));
+    let (asked, questions) = std::sync::mpsc::channel();
+    pipeline.by_name("source").unwrap().connect("prompt-check", false, move |args| {
+        let prompt = args[1].get::<String>().unwrap();
+        let may = !prompt.contains(part);
+        asked.send(prompt).unwrap();
+        Some(may.to_value())
+    });
+    let _ = pipeline.set_state(gst::State::Playing);
+    let bus = pipeline.bus().unwrap();
+    let end = bus.timed_pop_filtered(None, &[gst::MessageType::Error, gst::MessageType::Eos]).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let error = match end.view() {
+        gst::MessageView::Error(error) => Some(error.error()),
+        _ => None,
+    };
+    (questions.try_iter().collect(), error)
+}
+
+#[test]
+fn an_application_is_asked_about_every_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = format!("{} prompt=\"a green fox\" duration=500000000 {}", miniature(), policy(&folder));
+    let (asked, error) = checked(&source, "red");
+    assert_eq!((asked, error), (vec!["a green fox".to_string()], None));
+    let (asked, error) = checked(&source, "green");
+    assert_eq!(asked, ["a green fox"]);
+    let error = error.unwrap();
+    assert!(
+        error.matches(gst::ResourceError::NotAuthorized) && error.message().contains("application"),
+        "{error}"
+    );
+    assert_eq!(decisions(&folder), (2, 1), "both were written down");
+    // What the policy refuses is not asked about.
+    let quartz = source.replace("green", "quartz");
+    assert_eq!(checked(&quartz, "red").0, [""; 0]);
+
+    let film = folder.path().join("film.srt");
+    std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na green fox\n").unwrap();
+    let model = soragen_tests::fixtures::path("miniature");
+    let texts = format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt name=source soragen::model=\"{}\"",
+        film.display(),
+        model.display()
+    );
+    let (asked, error) = checked(&texts, "green");
+    assert!(asked == ["a green fox"] && error.is_some(), "{asked:?} {error:?}");
+}

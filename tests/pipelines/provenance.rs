@@ -5,7 +5,7 @@ use gst::prelude::*;
 use crate::support::init;
 
 /// What `soradetect name=detect`, somewhere in the pipeline, has found at its end.
-fn found(description: &str) -> gst::Structure {
+pub fn found(description: &str) -> gst::Structure {
     init();
     let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -100,5 +100,42 @@ fn a_key_that_cannot_be_used_is_an_error() {
     for element in ["soragen prompt=snow", "videotestsrc ! soramark", "videotestsrc ! soradetect"] {
         let error = crate::support::error(&format!("{element} watermark-key=/nowhere/key"));
         assert!(error.message().contains("/nowhere/key"), "{element}: {error}");
+    }
+}
+
+/// Frames of the built-in model with this label, RGB, 320 by 192, 16 a second.
+fn labelled(label: &str) -> Vec<Vec<u8>> {
+    let source =
+        "soragen prompt=\"a cat at night\" steps=1 duration=2250000000 watermark=false cache-dir=\"\"";
+    let samples = crate::support::samples(&format!("{source} label={label} ! video/x-raw,format=RGB"));
+    crate::support::pictures(&samples)
+}
+
+#[test]
+fn a_label_is_seen_from_the_first_frame_on() {
+    let plain = labelled("none");
+    for (label, grows) in [("ai", false), ("ai-generated", true), ("cn", true)] {
+        let frames = labelled(label);
+        assert_eq!(frames.len(), 36);
+        // Rows and columns from the upper left corner that differ from the same video without a label.
+        let extents: Vec<(usize, usize)> = frames
+            .iter()
+            .zip(&plain)
+            .map(|(frame, plain)| {
+                let pixels = frame.chunks_exact(3).zip(plain.chunks_exact(3)).enumerate();
+                pixels
+                    .filter(|(_, (a, b))| a != b)
+                    .fold((0, 0), |(rows, columns), (i, _)| (rows.max(i / 320 + 1), columns.max(i % 320 + 1)))
+            })
+            .collect();
+        let (first, last) = (extents[0], extents[35]);
+        assert!(last.0 >= 20 && last.0 < 40 && last.1 < 200, "{label}: {last:?}");
+        assert!(extents[..32].iter().all(|extent| *extent == first), "{label}: {extents:?}");
+        assert!(extents[32..].iter().all(|extent| *extent == last), "{label}: {extents:?}");
+        assert_eq!(first.0 > last.0, grows, "{label}: {extents:?}");
+        assert!(
+            frames.iter().all(|frame| frame[..320 * 3 * last.0].contains(&255)),
+            "{label}: white letters"
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use gstsoraprovenance::credentials;
 use soragen_tests::fixtures::path;
 
 const CUES: &str =
@@ -20,11 +21,17 @@ fn run(script: &str, arguments: &[&str]) -> String {
 
 /// The same, with something to read from stdin.
 fn run_with(script: &str, arguments: &[&str], input: &str) -> String {
-    let plugins = tempfile::tempdir().unwrap();
-    let built = std::env::current_exe().unwrap().with_file_name("libgstsoragen.so");
-    std::fs::copy(built, plugins.path().join("libgstsoragen.so")).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script);
-    let mut child = Command::new(script)
+    run_command(&mut Command::new(script), arguments, input)
+}
+
+fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String {
+    let plugins = tempfile::tempdir().unwrap();
+    for name in ["libgstsoragen.so", "libgstsoraprovenance.so"] {
+        let built = std::env::current_exe().unwrap().with_file_name(name);
+        std::fs::copy(built, plugins.path().join(name)).unwrap();
+    }
+    let mut child = command
         .args(arguments)
         .env("SORAGEN_PLUGINS", plugins.path())
         .env("GST_PLUGIN_PATH", plugins.path())
@@ -39,6 +46,53 @@ fn run_with(script: &str, arguments: &[&str], input: &str) -> String {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     said
+}
+
+/// Runs `pipelines/SCRIPT` with keys; what the file says of itself.
+fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::Report {
+    let keys = tempfile::tempdir().unwrap();
+    let chain = credentials::test_chain("the test").unwrap();
+    std::fs::write(keys.path().join("certificate.pem"), chain.certificate).unwrap();
+    std::fs::write(keys.path().join("private-key.pem"), chain.private_key).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script);
+    run_command(Command::new(script).env("SORAGEN_KEYS", keys.path()), arguments, "");
+    credentials::read(out, None).unwrap().unwrap()
+}
+
+#[test]
+fn every_script_that_writes_an_mp4_marks_and_signs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("film.srt"), CUES).unwrap();
+    image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20])).save(path("picture.png")).unwrap();
+    let video =
+        crate::support::samples("videotestsrc num-buffers=50 ! video/x-raw,width=64,height=32 ! y4menc");
+    let video = video.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec());
+    std::fs::write(path("video.y4m"), video.collect::<Vec<_>>().concat()).unwrap();
+    let files = ["film.srt", "picture.png", "video.y4m", "out.mp4", "out.mov"]
+        .map(|name| path(name).display().to_string());
+    let [subtitles, picture, video, mp4, mov] = files.each_ref().map(String::as_str);
+    let (model, short) = (&*model(), "duration=1000000000");
+    let film = "0:00 the red fox | 0:01 (cut) a blue bird | 0:02";
+    for (script, arguments, out) in [
+        ("file.sh", &["the red fox", mp4, "16/1", model, short][..], mp4),
+        ("picture.sh", &[picture, "the red fox", mp4, model, short], mp4),
+        ("storyboard.sh", &[film, mp4, model], mp4),
+        ("subtitles.sh", &[subtitles, mp4, model], mp4),
+        ("camera.sh", &[video, subtitles, mp4, model], mp4),
+        ("broadcast.sh", &["the red fox", mov, model, short], mov),
+    ] {
+        let report = signed(script, arguments, Path::new(out));
+        assert_eq!(report.state, credentials::State::Valid, "{script}");
+        assert!(report.generated && report.marks.len() == 1, "{script}: {report:?}");
+        std::fs::remove_file(out).unwrap();
+    }
+    // The pictures of the tiny model are too small for a mark to be read; those of the built-in one are not.
+    let report = signed("file.sh", &["a cat at night", mp4, "16/1", "steps=1", short], Path::new(mp4));
+    let detect = "decodebin ! videoconvert ! soradetect name=detect ! fakesink";
+    let stats = crate::provenance::found(&format!("filesrc location=\"{mp4}\" ! {detect}"));
+    let id = stats.get::<u64>("generation-id").unwrap();
+    assert_eq!(report.marks, [format!("{id:010x}")]);
 }
 
 /// The numbers of all frames of an H.264 file at 16 a second, and of its key frames.

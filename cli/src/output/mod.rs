@@ -9,7 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
 use soragen::Size;
+use soragen::watermark::GenerationId;
 
+use crate::args::SigningArgs;
 use crate::error::{Error, Result};
 pub use video::Codec;
 use video::Container;
@@ -22,6 +24,15 @@ pub struct About {
     pub title: String,
     /// Whether there may be cuts.
     pub cuts: bool,
+    pub signed: Option<Signed>,
+}
+
+/// What a file is signed with, and what the signature is put under.
+pub struct Signed {
+    pub with: SigningArgs,
+    pub model: String,
+    /// What the frames' invisible mark says.
+    pub mark: Option<GenerationId>,
 }
 
 /// Takes the frames in order.
@@ -32,8 +43,9 @@ pub trait Writer {
     /// One frame, RGB f32 `[H, W, 3]` in \[0, 1\].
     fn write(&mut self, frame: &[f32]) -> Result<()>;
 
-    /// The next frame has nothing to do with the last: where frames are made of those before, one begins anew.
-    fn cut(&mut self) {}
+    /// The next frame is the first of a shot; if it is `cut` off from the last, and frames are made of those before,
+    /// one begins anew.
+    fn shot(&mut self, _prompt: &str, _cut: bool) {}
 
     /// Completes the file; says whether there is one, which without any frame there is not.
     fn finish(self: Box<Self>) -> Result<bool>;
@@ -86,6 +98,11 @@ impl Kind {
             return Err(Error::file(path, "there is a folder of this name"));
         }
         Ok(kind)
+    }
+
+    /// Whether such a file can say, signed, what made it.
+    pub fn can_be_signed(self) -> bool {
+        matches!(self, Self::Video(Container::Mp4 | Container::QuickTime, _))
     }
 
     pub fn create(self, path: &Path, about: &About) -> Result<Box<dyn Writer>> {

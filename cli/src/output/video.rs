@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gst::prelude::*;
 
-use super::{About, PartialFile, to_u8};
+use super::{About, PartialFile, Signed, to_u8};
 use crate::error::{Error, Result};
 
 /// What the frames are put into.
@@ -103,6 +103,8 @@ pub struct Writer {
     source: gst_app::AppSrc,
     info: gst_video::VideoInfo,
     written: u64,
+    /// What a signature is put under, if there is one: model, and the mark's id.
+    origin: Option<gst::Structure>,
 }
 
 impl Writer {
@@ -110,13 +112,20 @@ impl Writer {
         let encode = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
         gst::init().map_err(|e| encode(&e))?;
         let file = PartialFile::new(path);
+        let sink = match about.signed {
+            Some(_) => {
+                gstsoraprovenance::plugin_register_static().map_err(|e| encode(&e))?;
+                "c2pasink"
+            }
+            None => "filesink",
+        };
 
         // From RGB with the matrix that is signalled.
         let colorimetry = if about.size.is_high_definition() { "bt709" } else { "bt601" };
         let (format, encoder) = codec.elements(about.cuts);
         let description = format!(
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
-             video/x-raw,format={format},colorimetry={colorimetry},chroma-site=mpeg2 ! {encoder} ! {} ! filesink name=sink",
+             video/x-raw,format={format},colorimetry={colorimetry},chroma-site=mpeg2 ! {encoder} ! {} ! {sink} name=sink",
             container.muxer()
         );
         let pipeline = gst::parse::launch(&description)
@@ -128,7 +137,15 @@ impl Writer {
             .downcast::<gst::Pipeline>()
             .map_err(|_| Error::Encode("not a pipeline".into()))?;
         let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| encode(&name));
-        by_name("sink")?.set_property("location", file.partial());
+        let sink = by_name("sink")?;
+        sink.set_property("location", file.partial());
+        if let Some(Signed { with, .. }) = &about.signed {
+            sink.set_property("certificate", with.certificate.to_value());
+            sink.set_property("private-key", with.private_key.to_value());
+            sink.set_property("sign-command", &with.sign_command);
+            sink.set_property("embed-prompt", with.embed_prompt);
+            sink.set_property("provider", &with.provider);
+        }
         if let Some(tags) = pipeline.by_name("mux").and_then(|mux| mux.dynamic_cast::<gst::TagSetter>().ok())
         {
             let encoder = concat!("soragen ", env!("CARGO_PKG_VERSION"));
@@ -147,7 +164,8 @@ impl Writer {
             .map_err(|_| Error::Encode("no appsrc".into()))?;
         source.set_caps(Some(&info.to_caps().map_err(|e| encode(&e))?));
 
-        let writer = Self { pipeline: Running(pipeline), file, source, info, written: 0 };
+        let origin = about.signed.as_ref().map(origin);
+        let writer = Self { pipeline: Running(pipeline), file, source, info, written: 0, origin };
         if writer.pipeline.0.set_state(gst::State::Playing).is_err() {
             return Err(writer.error());
         }
@@ -172,6 +190,19 @@ impl Writer {
     }
 }
 
+/// What `c2pasink` hears of the element `soragen` in a pipeline, but for the prompt.
+fn origin(signed: &Signed) -> gst::Structure {
+    let mut origin = gst::Structure::builder(gstsoraprovenance::credentials::Origin::EVENT)
+        .field("software", "soragen")
+        .field("version", env!("CARGO_PKG_VERSION"))
+        .field("model", signed.model.as_str())
+        .build();
+    if let Some(mark) = signed.mark {
+        origin.set("generation-id", mark.get());
+    }
+    origin
+}
+
 impl super::Writer for Writer {
     fn write(&mut self, frame: &[f32]) -> Result<()> {
         let row = self.info.width() as usize * 3;
@@ -193,7 +224,14 @@ impl super::Writer for Writer {
         Ok(())
     }
 
-    fn cut(&mut self) {
+    fn shot(&mut self, prompt: &str, cut: bool) {
+        if let Some(mut origin) = self.origin.clone() {
+            origin.set("prompt", prompt);
+            self.source.send_event(gst::event::CustomDownstream::new(origin));
+        }
+        if !cut {
+            return;
+        }
         let time = self.timestamp(self.written);
         let event = gst_video::DownstreamForceKeyUnitEvent::builder()
             .timestamp(time)

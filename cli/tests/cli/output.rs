@@ -275,3 +275,21 @@ fn shots_become_a_timeline_for_editors() {
     assert_eq!(url, gst::glib::filename_to_uri(&video, None).unwrap());
     assert_eq!(clips[0]["source_range"]["duration"]["rate"], 16.0);
 }
+
+#[test]
+fn a_label_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let frame = |name: &str, label: &[&str]| {
+        let path = folder.path().join(format!("{name}-%05d.png"));
+        let mut command =
+            soragen(["render", "a cat at night", "--frames", "1", "--steps", "1", "--no-watermark"]);
+        let output = command.args(label).arg("-o").arg(path).output().unwrap();
+        assert!(output.status.success(), "{}", super::stderr(&output));
+        image::open(folder.path().join(format!("{name}-00000.png"))).unwrap().into_rgb8()
+    };
+    let (plain, labelled) = (frame("plain", &[]), frame("label", &["--label", "ai"]));
+    let different = plain.enumerate_pixels().filter(|(x, y, pixel)| labelled.get_pixel(*x, *y) != *pixel);
+    let (columns, rows) = different.fold((0, 0), |(w, h), (x, y, _)| (w.max(x + 1), h.max(y + 1)));
+    assert!((20..60).contains(&columns) && (20..40).contains(&rows), "{columns} by {rows}");
+    assert!(labelled.pixels().any(|pixel| pixel.0 == [255; 3]));
+}

@@ -42,3 +42,16 @@ fn a_policy_is_tried_out_on_lines() {
         ["    1  pass", "    2  block  stones", "    3  warn   metals"]
     );
 }
+
+#[test]
+fn a_refused_shot_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("policy.toml"), POLICY).unwrap();
+    let board = "0:00 snow | 0:01 (cut) a quartz mountain | 0:02";
+    let mut command = soragen(["render", "--storyboard", board, "-o"]);
+    let output = command.arg(path("out.y4m")).arg("--policy").arg(path("policy.toml")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("stones") && !stderr(&output).contains("quartz"), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), ["policy.toml"]);
+}

@@ -64,3 +64,50 @@ fn what_cannot_be_looked_at_is_an_error() {
         assert!(stderr(&output).contains(path.to_str().unwrap()), "{}", stderr(&output));
     }
 }
+
+#[test]
+fn a_file_is_signed_and_checked_with_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let make =
+        || soragen(["certificate", "--organization", "The House"]).arg(folder.path()).output().unwrap();
+    assert_eq!(make().status.code(), Some(0), "{}", stderr(&make()));
+    let again = make();
+    assert_eq!(again.status.code(), Some(1), "a key is not replaced");
+    assert!(stderr(&again).contains("certificate.pem"), "{}", stderr(&again));
+
+    let (certificate, key) = (path("certificate.pem"), path("private-key.pem"));
+    let sign = ["--certificate", &certificate, "--private-key", &key, "--provider", "The House"];
+    render(Path::new(&path("signed.mp4")), &sign);
+    let (status, report) =
+        detect(Path::new(&path("signed.mp4")), &["--trust-anchors", &path("authority.pem")]);
+    let c2pa = &report["c2pa"];
+    assert_eq!((status, &c2pa["state"]), (Some(0), &"trusted".into()), "{report}");
+    assert_eq!(c2pa["generated"], true, "{report}");
+    assert!(c2pa["models"][0].as_str().unwrap().starts_with("soragen"), "{report}");
+    assert_eq!(c2pa["provider"], "The House");
+    assert_eq!(c2pa["prompts"], serde_json::json!([]), "not asked for");
+    assert_eq!((&c2pa["matches-mark"], &report["marked"]), (&true.into(), &true.into()), "{report}");
+    assert_eq!(report["frames"], 9);
+
+    // Without the mark the manifest alone tells it; changed, it does not.
+    let prompted: Vec<_> = sign.into_iter().chain(["--no-watermark", "--embed-prompt"]).collect();
+    render(Path::new(&path("plain.mp4")), &prompted);
+    let (status, report) = detect(Path::new(&path("plain.mp4")), &[]);
+    assert_eq!((status, &report["c2pa"]["state"]), (Some(0), &"valid".into()), "{report}");
+    assert_eq!(report["c2pa"]["prompts"], serde_json::json!(["a fish swims under water"]));
+    assert_eq!(
+        (&report["c2pa"]["matches-mark"], &report["marked"]),
+        (&serde_json::Value::Null, &false.into())
+    );
+    let mut bytes = std::fs::read(path("plain.mp4")).unwrap();
+    let media = bytes.windows(4).position(|window| window == b"mdat").unwrap();
+    bytes[media + 60] ^= 1;
+    std::fs::write(path("plain.mp4"), bytes).unwrap();
+    let (status, report) = detect(Path::new(&path("plain.mp4")), &[]);
+    assert_eq!((status, &report["c2pa"]["state"]), (Some(3), &"invalid".into()), "{report}");
+
+    let mut command = soragen(["render", "a fish", "-o"]);
+    let output = command.arg(path("out.mkv")).args(["--certificate", &certificate]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}

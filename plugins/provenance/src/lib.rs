@@ -1,25 +1,32 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! GStreamer plugin with the elements `soramark` and `soradetect`: filters that mark video invisibly, and find
-//! the mark again.
+//! GStreamer plugin with the elements `soramark` and `soradetect`, filters that mark video invisibly and find the
+//! mark again, and `c2pasink`, which signs what made a file.
 //!
 //! ```text
 //! gst-launch-1.0 -m filesrc location=clip.mp4 ! decodebin ! videoconvert ! soradetect ! fakesink
+//! gst-launch-1.0 soragen prompt="a cat" ! x264enc ! mp4mux ! c2pasink location=cat.mp4 certificate=… private-key=…
 //! ```
 
 use gst::glib;
 use gst::prelude::*;
 use gst_video::VideoFormat;
 
+pub mod credentials;
 mod detect;
+mod error;
 mod mark;
+mod sign;
 
 pub use detect::SoraDetect;
+pub use error::{Error, Result};
 pub use mark::SoraMark;
+pub use sign::C2paSink;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     mark::register(plugin)?;
-    detect::register(plugin)
+    detect::register(plugin)?;
+    sign::register(plugin)
 }
 
 /// The key in the file that the property names, or everyone's.

@@ -13,7 +13,7 @@ mod prompter;
 mod source;
 
 pub use prompter::SoraPrompt;
-pub use source::{Decoder, Precision, SoraGen};
+pub use source::{Decoder, Label, Precision, SoraGen};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Nothing is loaded here and no device is touched: the registry's scanner runs this too.

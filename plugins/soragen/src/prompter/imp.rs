@@ -9,7 +9,7 @@ use gst::subclass::prelude::*;
 use soragen::{RgbImage, Shot, Transition, storyboard};
 
 use super::frames::Frames;
-use crate::source::SoraGen;
+use crate::source::{PROMPT_CHECK, SoraGen};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Video from timed text"))
@@ -175,6 +175,12 @@ impl ObjectSubclass for SoraPrompt {
 }
 
 impl ObjectImpl for SoraPrompt {
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> =
+            LazyLock::new(|| vec![crate::source::prompt_check()]);
+        &SIGNALS
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         let bin = self.obj();
@@ -188,6 +194,12 @@ impl ObjectImpl for SoraPrompt {
         if let Err(error) = build() {
             gst::error!(CAT, imp = self, "{error}");
         }
+        let asked = bin.downgrade();
+        self.source.connect(PROMPT_CHECK, false, move |args| {
+            let prompt = args[1].get::<String>().unwrap_or_default();
+            let may = asked.upgrade().is_some_and(|bin| bin.emit_by_name(PROMPT_CHECK, &[&prompt]));
+            Some(may.to_value())
+        });
         bin.set_element_flags(gst::ElementFlags::SOURCE);
     }
 }

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use soragen::watermark::{Key, Marker, Plane};
+use soragen::label::{Label, Labeller};
+use soragen::watermark::{GenerationId, Key, Marker, Plane};
 use soragen::{
     Cache, Cancel, Effort, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shot, Shown, Size,
 };
@@ -34,6 +35,8 @@ pub struct Job {
     pub open: bool,
     /// What the frames are marked with, if they are.
     pub watermark: Option<Key>,
+    /// What a viewer sees on them.
+    pub label: Label,
 }
 
 /// What changes from the next chunk on.
@@ -132,6 +135,8 @@ struct State {
     script: Vec<(u64, Change)>,
     /// What is shown from which frame on.
     shots: BTreeMap<u64, Arc<Shown>>,
+    /// What the mark of the session that runs says, if the frames are marked.
+    mark: Option<GenerationId>,
     stats: Stats,
 }
 
@@ -179,8 +184,14 @@ impl Generator {
     pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
         let state = State { coming: job.open.then(Coming::default), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        let worker =
-            Worker { shared: shared.clone(), report, warned: false, started: Instant::now(), marker: None };
+        let worker = Worker {
+            shared: shared.clone(),
+            report,
+            warned: false,
+            started: Instant::now(),
+            marker: None,
+            labeller: None,
+        };
         std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
         Ok(Self(shared))
     }
@@ -323,6 +334,11 @@ impl Made {
         self.0.lock().shots.range(..=n).next_back().map(|(_, shown)| shown.clone())
     }
 
+    /// What the invisible mark of the frames says, if they have one.
+    pub fn mark(&self) -> Option<GenerationId> {
+        self.0.lock().mark
+    }
+
     /// A frame was not there when its time came.
     pub fn count_late(&self) -> u64 {
         let stats = &mut self.0.lock().stats;
@@ -349,6 +365,7 @@ struct Worker<R> {
     started: Instant,
     /// Of the session that runs.
     marker: Option<Marker>,
+    labeller: Option<Labeller>,
 }
 
 /// What to do next.
@@ -384,6 +401,8 @@ impl<R: FnMut(Report)> Worker<R> {
             let mark =
                 |session: &Session| Some(Marker::new(job.watermark.as_ref()?, session.generation_id()));
             self.marker = session.as_ref().ok().and_then(mark);
+            self.labeller = Some(Labeller::new(job.label, size, model.info().frame_rate));
+            self.shared.lock().mark = self.marker.as_ref().map(Marker::id);
             match session.and_then(|session| self.make(session, shots, job.cache.as_ref(), &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),
@@ -529,11 +548,14 @@ impl<R: FnMut(Report)> Worker<R> {
     }
 
     fn add(&self, frames: &Frames, took: Duration, session: &Session) {
-        let pictures: Vec<Picture> = frames
-            .iter()
-            .map(|frame| {
+        let pictures: Vec<Picture> = (frames.first..)
+            .zip(frames.iter())
+            .map(|(number, frame)| {
                 let mut picture: Vec<u8> =
                     frame.iter().map(|sample| (sample * 255.0).round() as u8).collect();
+                if let Some(labeller) = &self.labeller {
+                    labeller.draw(&mut picture, number);
+                }
                 if let Some(marker) = &self.marker {
                     marker.mark(&mut Plane::rgb(&mut picture, frames.size), session.shown().index);
                 }

@@ -11,6 +11,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
 use soragen::checkpoint::HubName;
+use soragen::watermark::GenerationId;
 use soragen::{Cancel, ModelInfo, Phase, Progress, Shot, Shown, Size, Sizes, Storyboard};
 
 use super::download::{self, Coming, Told};
@@ -68,6 +69,13 @@ struct Due {
     frame: u64,
     /// What [`Running::next`] is after it.
     next: u64,
+}
+
+/// What made a frame.
+struct Maker {
+    model: String,
+    /// What the invisible mark says, if there is one.
+    mark: Option<GenerationId>,
 }
 
 #[derive(Default)]
@@ -344,13 +352,21 @@ impl SoraGen {
         frames: Option<u64>,
         storyboard: Option<&Storyboard>,
     ) -> soragen::Result<Generator> {
+        let mut request = settings.request(frames, storyboard)?;
+        let element = self.obj().downgrade();
+        // Without the element there is nobody to ask.
+        let may = move |prompt: &str| {
+            element.upgrade().is_some_and(|e| e.emit_by_name(super::PROMPT_CHECK, &[&prompt]))
+        };
+        request.policy = request.policy.map(|policy| policy.guarded(may));
         let job = Job {
             source: settings.model.clone(),
             options: settings.open_options(),
-            request: settings.request(frames, storyboard)?,
+            request,
             cache: settings.cache(),
             open: self.open.load(Ordering::Relaxed),
             watermark: settings.key()?,
+            label: settings.label.into(),
         };
         Generator::start(job, self.reporter(frames))
             .map_err(|e| soragen::Error::Device(format!("there can be no other thread: {e}")))
@@ -444,16 +460,22 @@ impl SoraGen {
 
     /// Says on the bus and downstream, before the first frame of it, that this is another shot; and has encoders
     /// begin anew where it is cut off from the one before.
-    fn announce(&self, shot: &Shown, start: u64, due: &Due, goes_on: bool) {
+    fn announce(&self, shot: &Shown, by: &Maker, start: u64, due: &Due, goes_on: bool) {
         let element = self.obj();
-        let structure = gst::Structure::builder("soragen-shot")
+        let mut structure = gst::Structure::builder("soragen-shot")
             .field("index", shot.index)
             .field("prompt", shot.prompt.as_str())
             .field("seed", shot.seed)
             .field("start", start)
             .field("frame", shot.frame)
             .field("cut", shot.cut)
+            .field("software", "soragen")
+            .field("version", env!("CARGO_PKG_VERSION"))
+            .field("model", by.model.as_str())
             .build();
+        if let Some(mark) = by.mark {
+            structure.set("generation-id", mark.get());
+        }
         let _ =
             element.post_message(gst::message::Element::builder(structure.clone()).src(&*element).build());
         if shot.cut && goes_on && element.segment().rate() > 0.0 {
@@ -553,6 +575,7 @@ impl ObjectImpl for SoraGen {
     fn signals() -> &'static [glib::subclass::Signal] {
         static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
             vec![
+                super::prompt_check(),
                 // Makes no more frames: the stream ends after those that are made. A seek has the others made after all.
                 glib::subclass::Signal::builder("cancel")
                     .action()
@@ -924,12 +947,13 @@ impl BaseSrcImpl for SoraGen {
                 {
                     let before = running.shot.replace(shot.clone());
                     let start = timeline::start(shot.frame + (due.frame - number), running.info.frame_rate);
-                    news = Some((shot, start, before.is_some()));
+                    let by = Maker { model: running.info.name.clone(), mark: frames.mark() };
+                    news = Some((shot, by, start, before.is_some()));
                 }
             }
         }
-        if let Some((shot, start, goes_on)) = news {
-            self.announce(&shot, start, &due, goes_on);
+        if let Some((shot, by, start, goes_on)) = news {
+            self.announce(&shot, &by, start, &due, goes_on);
         }
         let (picture, _) = picture.map_err(|absent| match absent {
             Absent::End => gst::FlowError::Eos,

@@ -20,7 +20,7 @@ mod timeline;
 mod uri;
 
 pub(crate) use paint::FORMATS;
-pub use settings::{Decoder, Precision};
+pub use settings::{Decoder, Label, Precision};
 
 glib::wrapper! {
     /// Makes video from text, or from an image and text; see [`register`] for its name.
@@ -56,10 +56,28 @@ impl SoraGen {
     }
 }
 
+/// `prompt-check`: given a prompt that the policy lets pass, before a model sees it. A handler that returns false
+/// refuses it; without a handler all pass. It is called on a thread of the element's.
+pub(crate) fn prompt_check() -> glib::subclass::Signal {
+    use std::ops::ControlFlow;
+    glib::subclass::Signal::builder(PROMPT_CHECK)
+        .param_types([String::static_type()])
+        .return_type::<bool>()
+        .run_last()
+        .class_handler(|_| Some(true.to_value()))
+        .accumulator(|_, _, may| match may.get() {
+            Ok(true) => ControlFlow::Continue(may.clone()),
+            _ => ControlFlow::Break(false.to_value()),
+        })
+        .build()
+}
+
+pub(crate) const PROMPT_CHECK: &str = "prompt-check";
+
 /// Makes the element known as `soragen`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
-    for kind in [Decoder::static_type(), Precision::static_type()] {
+    for kind in [Decoder::static_type(), Label::static_type(), Precision::static_type()] {
         kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "soragen", gst::Rank::NONE, SoraGen::static_type())

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What made a stream, as the stream says.
+
+use soragen::watermark::GenerationId;
+
+/// Of a stream without end not all prompts are kept.
+const MAX_PROMPTS: usize = 256;
+
+/// What made a video. Several sources may have been joined in one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The program, and its version.
+    pub software: Option<(String, String)>,
+    /// The models.
+    pub models: Vec<String>,
+    /// What the invisible marks say; none where there is no mark.
+    pub marks: Vec<GenerationId>,
+    /// What was asked for, shot by shot.
+    pub prompts: Vec<String>,
+    /// Who runs the generator.
+    pub provider: Option<String>,
+}
+
+impl Origin {
+    /// The event before each shot of the element `soragen`.
+    pub const EVENT: &'static str = "soragen-shot";
+
+    /// Adds what an [`EVENT`](Self::EVENT) says.
+    pub fn add(&mut self, shot: &gst::StructureRef) {
+        let text = |name: &str| shot.get::<String>(name).ok().filter(|text| !text.is_empty());
+        if let Some((software, version)) = text("software").zip(text("version")) {
+            self.software = Some((software, version));
+        }
+        let mark = shot.get::<u64>("generation-id").ok().map(GenerationId::new);
+        add_new(&mut self.models, text("model"));
+        add_new(&mut self.marks, mark);
+        if self.prompts.len() < MAX_PROMPTS {
+            add_new(&mut self.prompts, text("prompt"));
+        }
+    }
+
+    /// Program and version; this one's where the stream does not say.
+    pub(super) fn software(&self) -> (&str, &str) {
+        match &self.software {
+            Some((name, version)) => (name, version),
+            None => ("soragen", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+fn add_new<T: PartialEq>(all: &mut Vec<T>, one: Option<T>) {
+    all.extend(one.filter(|one| !all.contains(one)));
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+use tempfile::NamedTempFile;
+
+use super::settings::{self, Settings};
+use crate::credentials::{self, Origin, Signer};
+use crate::{Error, Result};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("c2pasink", gst::DebugColorFlags::empty(), Some("Signed provenance"))
+});
+
+/// Lives from `start` to `stop`, or to the end of the stream.
+struct Running {
+    /// The final name.
+    location: PathBuf,
+    /// What the muxer writes; it goes when it is dropped.
+    file: NamedTempFile,
+    /// Where the next buffer goes.
+    position: u64,
+    origin: Origin,
+    signer: Signer,
+}
+
+#[derive(Default)]
+pub struct C2paSink {
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file beside `location`, with the permissions that any new file has.
+fn beside(location: &Path) -> Result<NamedTempFile> {
+    let mut name = location.file_name().unwrap_or_default().to_os_string();
+    name.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&name).suffix(".part");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let folder = location.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    builder.tempfile_in(folder).map_err(Error::io(folder))
+}
+
+/// Where the application looks for it.
+fn message(error: &Error) -> gst::ErrorMessage {
+    let text = error.to_string();
+    match error {
+        Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")),
+        Error::Signer(_) | Error::NoOrigin => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
+        Error::NotMp4(_) => gst::error_msg!(gst::StreamError::Format, ("{text}")),
+        _ => gst::error_msg!(gst::LibraryError::Encode, ("{text}")),
+    }
+}
+
+impl Running {
+    fn begin(settings: &Settings) -> Result<Self> {
+        let location = settings
+            .location
+            .clone()
+            .ok_or_else(|| Error::Signer("there is no file to write to: set location".into()))?;
+        let origin = Origin {
+            models: settings.model.clone().into_iter().collect(),
+            provider: settings.provider.clone(),
+            ..Origin::default()
+        };
+        Ok(Self { file: beside(&location)?, location, position: 0, origin, signer: settings.signer()? })
+    }
+
+    fn seek(&mut self, position: u64) -> std::io::Result<()> {
+        if position != self.position {
+            self.file.seek(SeekFrom::Start(position))?;
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, data: &[u8]) -> std::io::Result<()> {
+        self.file.write_all(data)?;
+        self.position += data.len() as u64;
+        Ok(())
+    }
+
+    /// Everything anew, after a flush.
+    fn start_over(&mut self, settings: &Settings) -> std::io::Result<()> {
+        self.origin.models = settings.model.clone().into_iter().collect();
+        self.origin.marks.clear();
+        self.origin.prompts.clear();
+        self.file.as_file().set_len(0)?;
+        self.seek(0)
+    }
+
+    /// Signs what was written and gives it its name. Returns the manifest's.
+    fn finish(mut self, settings: &Settings) -> Result<(PathBuf, String)> {
+        let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%SZ"));
+        let time = time.map_err(|e| Error::Signer(format!("there is no time: {e}")))?;
+        let mut signed = beside(&self.location)?;
+        let manifest = credentials::sign(
+            self.file.as_file_mut(),
+            signed.as_file_mut(),
+            &self.origin,
+            &time,
+            settings.embed_prompt,
+            &self.signer,
+        )?;
+        // A name is not given to what a power cut would take back.
+        signed.as_file().sync_all().map_err(Error::io(&self.location))?;
+        signed.persist(&self.location).map_err(|e| Error::io(&self.location)(e.error))?;
+        Ok((self.location, manifest))
+    }
+}
+
+impl C2paSink {
+    /// Signs, at the end of the stream; says whether there is a file now.
+    fn finish(&self) -> bool {
+        let Some(running) = lock(&self.running).take() else { return true };
+        let settings = lock(&self.settings).clone();
+        match running.finish(&settings) {
+            Ok((location, manifest)) => {
+                gst::info!(CAT, imp = self, "{}: {manifest}", location.display());
+                let structure = gst::Structure::builder("c2pa-signed")
+                    .field("location", location.to_string_lossy().into_owned())
+                    .field("manifest", manifest)
+                    .build();
+                let element = self.obj();
+                // Without a bus there is nobody to tell.
+                let _ =
+                    element.post_message(gst::message::Element::builder(structure).src(&*element).build());
+                true
+            }
+            Err(error) => {
+                self.post_error_message(message(&error));
+                false
+            }
+        }
+    }
+
+    fn unwritable(&self, error: &std::io::Error) {
+        let kind = match error.kind() {
+            std::io::ErrorKind::StorageFull => gst::ResourceError::NoSpaceLeft,
+            _ => gst::ResourceError::Write,
+        };
+        gst::element_imp_error!(self, kind, ("the file cannot be written: {error}"));
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for C2paSink {
+    const NAME: &'static str = "GstC2paSink";
+    type Type = super::C2paSink;
+    type ParentType = gst_base::BaseSink;
+}
+
+impl ObjectImpl for C2paSink {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::properties()
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !lock(&self.settings).set(pspec.name(), value) {
+            unreachable!("GObject knows the properties");
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        lock(&self.settings).get(pspec.name()).unwrap_or_else(|| unreachable!("GObject knows the properties"))
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        self.obj().set_sync(false);
+    }
+}
+
+impl GstObjectImpl for C2paSink {}
+
+impl ElementImpl for C2paSink {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Signed provenance",
+                "Sink/File",
+                "Writes an MP4 file that says, signed as the C2PA has it, what made it",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst::Caps::builder("video/quicktime").build();
+            gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &caps)
+                .into_iter()
+                .collect()
+        });
+        &TEMPLATES
+    }
+}
+
+impl BaseSinkImpl for C2paSink {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        // Before anything is made: a signer that cannot be used.
+        let settings = lock(&self.settings).clone();
+        let running = Running::begin(&settings).map_err(|e| message(&e))?;
+        *lock(&self.running) = Some(running);
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        // What did not come to its end cannot be played.
+        lock(&self.running).take();
+        Ok(())
+    }
+
+    fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let map = buffer.map_readable().map_err(|_| {
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("a buffer cannot be read"));
+            gst::FlowError::Error
+        })?;
+        let written = lock(&self.running).as_mut().ok_or(gst::FlowError::Eos)?.write(&map);
+        written.map(|()| gst::FlowSuccess::Ok).map_err(|e| {
+            self.unwritable(&e);
+            gst::FlowError::Error
+        })
+    }
+
+    fn event(&self, event: gst::Event) -> bool {
+        let done = match event.view() {
+            // A muxer goes back to fill in what it did not know before.
+            gst::EventView::Segment(segment) => {
+                match segment.segment().downcast_ref::<gst::format::Bytes>() {
+                    Some(segment) => {
+                        let to = segment.start().map_or(0, |bytes| *bytes);
+                        lock(&self.running).as_mut().map_or(Ok(()), |running| running.seek(to))
+                    }
+                    None => Ok(()),
+                }
+            }
+            gst::EventView::FlushStop(flush) if flush.resets_time() => {
+                let settings = lock(&self.settings).clone();
+                lock(&self.running).as_mut().map_or(Ok(()), |running| running.start_over(&settings))
+            }
+            gst::EventView::CustomDownstream(custom) => {
+                let shot = custom.structure().filter(|shot| shot.name() == Origin::EVENT);
+                if let (Some(shot), Some(running)) = (shot, lock(&self.running).as_mut()) {
+                    running.origin.add(shot);
+                }
+                Ok(())
+            }
+            // Who hears of the end finds the file.
+            gst::EventView::Eos(_) if !self.finish() => return false,
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            self.unwritable(&error);
+            return false;
+        }
+        self.parent_event(event)
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Seeking(seeking) => {
+                let bytes = seeking.format() == gst::Format::Bytes;
+                seeking.set(bytes, gst::format::Bytes::ZERO, gst::format::Bytes::NONE);
+                true
+            }
+            gst::QueryViewMut::Formats(formats) => {
+                formats.set([gst::Format::Bytes]);
+                true
+            }
+            gst::QueryViewMut::Position(position) if position.format() == gst::Format::Bytes => {
+                let at = lock(&self.running).as_ref().map_or(0, |running| running.position);
+                position.set(gst::format::Bytes::from_u64(at));
+                true
+            }
+            _ => BaseSinkImplExt::parent_query(self, query),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What `c2pasink` writes: whether it holds, by the C2PA's own library, and plays.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use gst::prelude::*;
+use gstsoraprovenance::credentials::{Report, State, read, test_chain};
+use soragen_tests::fixtures::path;
+
+use crate::support::{init, parse, samples};
+
+/// A folder with a certificate, its key and its authority.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let chain = test_chain("the test").unwrap();
+        for (name, text) in
+            [("certificate", chain.certificate), ("key", chain.private_key), ("authority", chain.authority)]
+        {
+            std::fs::write(folder.path(name), text).unwrap();
+        }
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn out(&self) -> PathBuf {
+        self.path("out.mp4")
+    }
+
+    /// `c2pasink` with the key.
+    fn sink(&self) -> String {
+        format!("{} private-key=\"{}\"", self.sink_without_key(), self.path("key").display())
+    }
+
+    fn sink_without_key(&self) -> String {
+        let (out, certificate) = (self.out(), self.path("certificate"));
+        format!("c2pasink location=\"{}\" certificate=\"{}\"", out.display(), certificate.display())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| !["certificate", "key", "authority"].contains(&name.as_str()));
+        names.sort();
+        names
+    }
+
+    fn report(&self) -> Report {
+        read(&self.out(), None).unwrap().unwrap()
+    }
+}
+
+/// A second of the tiny model.
+fn source() -> String {
+    format!("soragen model=\"{}\" prompt=\"the red fox\" duration=1000000000", path("miniature").display())
+}
+
+/// Plays to the end; an element message of that name, if there was one, or the error.
+fn play(description: &str, name: &str) -> Result<Option<gst::Structure>, gst::glib::Error> {
+    let pipeline = parse(description);
+    let bus = pipeline.bus().unwrap();
+    // If it fails, the bus says why.
+    let _ = pipeline.set_state(gst::State::Playing);
+    let mut seen = None;
+    let end = loop {
+        let message = bus.timed_pop(None).unwrap();
+        match message.view() {
+            gst::MessageView::Eos(_) => break Ok(seen),
+            gst::MessageView::Error(error) => break Err(error.error()),
+            _ if message.has_name(name) => seen = message.structure().map(ToOwned::to_owned),
+            _ => {}
+        }
+    };
+    pipeline.set_state(gst::State::Null).unwrap();
+    end
+}
+
+/// How many pictures there are in a file.
+fn pictures(file: &Path) -> usize {
+    samples(&format!("filesrc location=\"{}\" ! qtdemux ! h264parse ! avdec_h264", file.display())).len()
+}
+
+const UNTRUSTED: &str = "signingCredential.untrusted";
+
+#[test]
+fn what_was_made_is_signed_in_every_layout_and_plays() {
+    for muxer in ["mp4mux", "mp4mux faststart=true", "mp4mux fragment-duration=250", "qtmux"] {
+        let folder = Folder::new();
+        let out = folder.out();
+        let description = format!("{} ! x264enc ! {muxer} ! {}", source(), folder.sink());
+        let signed = play(&description, "c2pa-signed").unwrap().expect(muxer);
+        // As many as without a signature. (GStreamer 1.22 leaves out the last two of its own files in fragments.)
+        let plain = folder.path("key.plain");
+        play(&format!("{} ! x264enc ! {muxer} ! filesink location=\"{}\"", source(), plain.display()), "")
+            .unwrap();
+        let count = pictures(&plain);
+        std::fs::remove_file(plain).unwrap();
+        assert!(count >= 14 && pictures(&out) == count, "{muxer}: {count}");
+        assert_eq!(folder.names(), ["out.mp4"], "{muxer}");
+
+        let report = folder.report();
+        assert_eq!((report.state, &report.problems), (State::Valid, &vec![UNTRUSTED.into()]), "{muxer}");
+        assert_eq!(report.manifest, signed.get::<String>("manifest").unwrap(), "{muxer}");
+        assert!(report.generated && report.time.is_some(), "{report:?}");
+        assert_eq!(report.software, Some(("soragen".into(), env!("CARGO_PKG_VERSION").into())));
+        assert_eq!(report.models, ["miniature"], "{report:?}");
+        assert_eq!(report.signer, ["the test", "Test signer, not to be trusted"]);
+        assert!(report.prompts.is_empty() && report.provider.is_none(), "{report:?}");
+
+        let anchors = std::fs::read_to_string(folder.path("authority")).unwrap();
+        let trusted = read(&out, Some(&anchors)).unwrap().unwrap();
+        assert_eq!((trusted.state, trusted.problems), (State::Trusted, vec![]), "{muxer}");
+        let another = test_chain("another").unwrap().authority;
+        assert_eq!(read(&out, Some(&another)).unwrap().unwrap().state, State::Valid);
+
+        let bytes = std::fs::read(&out).unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        let xmp = "Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia\"";
+        assert!(text.contains(xmp), "{muxer}");
+    }
+}
+
+#[test]
+fn the_manifest_is_bound_to_the_invisible_mark() {
+    let folder = Folder::new();
+    let description = |more: &str| format!("{} {more} ! x264enc ! mp4mux ! {}", source(), folder.sink());
+    let shot = play(&description(""), "soragen-shot").unwrap().unwrap();
+    let id = shot.get::<u64>("generation-id").unwrap();
+    assert_eq!(folder.report().marks, [format!("{id:010x}")]);
+    play(&description("seed=1"), "").unwrap();
+    assert_ne!(folder.report().marks, [format!("{id:010x}")], "another video, another id");
+    play(&description("watermark=false"), "").unwrap();
+    assert!(folder.report().marks.is_empty(), "what is not marked is not said to be");
+}
+
+#[test]
+fn prompt_and_provider_are_in_it_if_they_are_to_be() {
+    let folder = Folder::new();
+    let board = "storyboard=\"\\\"0:00 the red fox | 0:00.5 a blue bird | 0:01\\\"\"";
+    let sink = format!("{} embed-prompt=true provider=\"The House\"", folder.sink());
+    play(&format!("{} {board} ! x264enc ! mp4mux ! {sink}", source()), "").unwrap();
+    let report = folder.report();
+    assert_eq!(report.prompts, ["the red fox", "a blue bird"]);
+    assert_eq!(report.provider.as_deref(), Some("The House"));
+    assert_eq!(report.state, State::Valid);
+}
+
+#[test]
+fn a_flipped_byte_is_caught_wherever_it_is() {
+    for muxer in ["mp4mux", "mp4mux fragment-duration=250"] {
+        let folder = Folder::new();
+        play(&format!("{} ! x264enc ! {muxer} ! {}", source(), folder.sink()), "").unwrap();
+        let whole = std::fs::read(folder.out()).unwrap();
+        let find = |what: &[u8]| whole.windows(what.len()).position(|window| window == what).unwrap();
+        let places = [
+            find(b"mdat") + 40,
+            find(b"mvhd") + 20,
+            find(b"trainedAlgorithmicMedia"),
+            find(b"DigitalSourceType"),
+        ];
+        for place in places {
+            let mut changed = whole.clone();
+            changed[place] ^= 1;
+            std::fs::write(folder.out(), &changed).unwrap();
+            // A manifest that cannot be read any more does not hold either.
+            if let Ok(report) = read(&folder.out(), None) {
+                assert_eq!(report.unwrap().state, State::Invalid, "{muxer}, byte {place}");
+            }
+        }
+        std::fs::write(folder.out(), &whole).unwrap();
+        assert_eq!(folder.report().state, State::Valid);
+    }
+}
+
+#[test]
+fn without_a_word_of_what_made_it_nothing_is_claimed() {
+    let folder = Folder::new();
+    let clip = "videotestsrc num-buffers=9 ! x264enc ! mp4mux";
+    let error = play(&format!("{clip} ! {}", folder.sink()), "").unwrap_err();
+    assert!(error.matches(gst::ResourceError::Settings) && error.message().contains("model"), "{error}");
+    assert_eq!(folder.names(), [""; 0]);
+    play(&format!("{clip} ! {} model=another", folder.sink()), "").unwrap();
+    assert_eq!(folder.report().models, ["another"]);
+}
+
+#[test]
+fn what_cannot_sign_is_told_before_anything_is_made() {
+    let folder = Folder::new();
+    let other = Folder::new();
+    let file = |path: PathBuf| path.display().to_string();
+    let bare = folder.sink_without_key();
+    for (sink, part) in [
+        ("c2pasink".to_string(), "location"),
+        (format!("c2pasink location={}", file(folder.out())), "soragen certificate"),
+        ("c2pasink location=/nowhere/out.mp4".into(), "/nowhere"),
+        (bare.clone(), "private-key"),
+        (format!("{bare} private-key=/nowhere/key"), "/nowhere/key"),
+        (format!("{bare} private-key={}", file(folder.path("authority"))), "authority"),
+        (format!("{bare} private-key={} sign-command=cat", file(folder.path("key"))), "one of"),
+        (format!("{bare} certificate={} sign-command=cat", file(folder.path("key"))), "key"),
+    ] {
+        let error = play(&format!("fakesrc ! {sink}"), "").unwrap_err();
+        assert!(error.message().contains(part), "{part} in {error}");
+        assert_eq!(folder.names(), [""; 0]);
+    }
+    // The key of another certificate.
+    let sink = format!("{bare} private-key={}", file(other.path("key")));
+    let description = format!("{} ! x264enc ! mp4mux ! {sink}", source());
+    assert!(play(&description, "").is_err());
+    assert_eq!(folder.names(), [""; 0], "what is not signed gets no name");
+}
+
+#[test]
+fn a_program_may_sign() {
+    let folder = Folder::new();
+    let sink = |command: &str| format!("{} sign-command=\"{command}\"", folder.sink_without_key());
+    let pipeline = |command: &str| format!("{} ! x264enc ! mp4mux ! {}", source(), sink(command));
+    let key = folder.path("key");
+    play(&pipeline(&format!("openssl dgst -sha256 -sign '{}'", key.display())), "").unwrap();
+    assert_eq!(folder.report().state, State::Valid);
+    std::fs::remove_file(folder.out()).unwrap();
+    for (command, part) in
+        [("false", "false"), ("true", "signature"), ("/no/such/program", "/no/such/program")]
+    {
+        let error = play(&pipeline(command), "").unwrap_err();
+        assert!(error.message().contains(part), "{part} in {error}");
+        assert_eq!(folder.names(), [""; 0], "{command}");
+    }
+}
+
+#[test]
+fn what_is_stopped_leaves_nothing() {
+    init();
+    let folder = Folder::new();
+    let source = source().replace("duration=1000000000", "duration=-1");
+    let pipeline = parse(&format!("{source} ! x264enc ! mp4mux ! {}", folder.sink()));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let shot = bus.iter_timed(None).find(|message| message.has_name("soragen-shot"));
+    assert!(shot.is_some() && folder.names().len() == 1, "{:?}", folder.names());
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(folder.names(), [""; 0]);
+}
+
+#[test]
+fn what_is_killed_has_no_name() {
+    let folder = Folder::new();
+    let plugins = tempfile::tempdir().unwrap();
+    for name in ["libgstsoragen.so", "libgstsoraprovenance.so"] {
+        let built = std::env::current_exe().unwrap().with_file_name(name);
+        std::fs::copy(built, plugins.path().join(name)).unwrap();
+    }
+    let source = source().replace("duration=1000000000", "duration=-1");
+    let description = format!("{source} ! x264enc ! mp4mux ! {}", folder.sink());
+    let mut child = Command::new("sh")
+        .args(["-c", &format!("exec gst-launch-1.0 -m {description}")])
+        .env("GST_PLUGIN_PATH", plugins.path())
+        .env("GST_REGISTRY", plugins.path().join("registry"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // In the middle of it.
+    assert!(
+        lines.take_while(|line| !line.contains("chunk=(guint64)3")).any(|line| line.contains("soragen-shot"))
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let names = folder.names();
+    assert!(names.len() == 1 && names[0].ends_with(".part"), "{names:?}");
+}

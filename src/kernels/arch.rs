@@ -30,6 +30,19 @@ impl Arch {
         all
     }
 
+    /// What it is called.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
+        }
+    }
+
     /// Runs `operation`, compiled for these instructions.
     pub(crate) fn dispatch<Op: WithSimd>(self, operation: Op) -> Op::Output {
         match self {

@@ -17,11 +17,16 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
-/// The widest vectors of this CPU; `None` where the plain forms are asked for with `SORAGEN_KERNELS=plain`, as tests
-/// do.
+/// The widest vectors of this CPU, or those that `SORAGEN_KERNELS` names, as tests do: `avx2`, `scalar`; `plain` has no
+/// kernels at all, and what this CPU lacks is as if it were not named.
 static ARCH: LazyLock<Option<Arch>> = LazyLock::new(|| {
-    let plain = std::env::var_os("SORAGEN_KERNELS").is_some_and(|value| value == "plain");
-    Arch::all().pop().filter(|_| !plain)
+    let named = std::env::var("SORAGEN_KERNELS").unwrap_or_default();
+    let mut all = Arch::all();
+    match all.iter().position(|arch| arch.name() == named) {
+        _ if named == "plain" => None,
+        Some(place) => Some(all.swap_remove(place)),
+        None => all.pop(),
+    }
 });
 
 /// What the kernels are to be packed for, where they compute with `dtype` on `device`.

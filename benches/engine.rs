@@ -3,10 +3,13 @@
 //! `SORAGEN_KERNELS=plain` takes candle's own operations in place of the kernels. Times are the best of several;
 //! processor time is given besides, since it tells more on a machine that does other work too.
 
+mod processor;
+
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use processor::processor_seconds;
 use pulp::{Scalar, Simd, WithSimd};
 use soragen::autoencoder::{Taehv, TaehvConfig};
 use soragen::transformer::{CausalConfig, Config, KvCache, WanTransformer};
@@ -93,15 +96,6 @@ fn timed(what: &str, operations: f64, rounds: usize, mut run: impl FnMut() -> Re
         operations / busy / 1e9
     );
     Ok(best)
-}
-
-/// What all threads have computed so far; 0 where there is no `/proc`.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    // User and system time are fields 14 and 15, in hundredths of a second.
-    after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
-        / 100.0
 }
 
 /// One latent frame of the built-in model's autoencoder.

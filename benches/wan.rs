@@ -4,11 +4,14 @@
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 
+mod processor;
+
 use std::time::Instant;
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+use processor::processor_seconds;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
 use soragen::transformer::{Config, WanTransformer};
 use soragen::{Cancel, Precision};
@@ -95,15 +98,6 @@ fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What all threads have computed so far; 0 where there is no `/proc`.
-fn processor_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    // User and system time are fields 14 and 15, in hundredths of a second.
-    after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
-        / 100.0
 }
 
 /// Any weights that are asked for: random, of the size that keeps numbers as large as they were.

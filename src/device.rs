@@ -50,17 +50,17 @@ fn lacking(name: &str, feature: &str) -> Error {
     ))
 }
 
-/// The number format of weights and arithmetic that `precision` comes to on `device` for tokens of so many numbers; never
-/// [`Precision::Auto`].
+/// The number format of weights and arithmetic that `precision` comes to on `device`, for tokens of `width` numbers, which
+/// is asked for only where it counts; never [`Precision::Auto`].
 ///
 /// That one takes 8 bits where they pay: of wide tokens the products are nearly all of the work, and they take a quarter of
 /// the time on a CPU that multiplies numbers of 8 bits in vectors.
 ///
 /// # Errors
 /// [`Error::Device`] for one that is of no use there: 16-bit arithmetic is slower on a CPU than that of f32.
-pub fn resolve(precision: Precision, device: &Device, width: usize) -> Result<Precision> {
+pub fn resolve(precision: Precision, device: &Device, width: impl FnOnce() -> usize) -> Result<Precision> {
     match (precision, device) {
-        (Precision::Auto, Device::Cpu) if width > NARROW && kernels::int8_is_fast() => Ok(Precision::Int8),
+        (Precision::Auto, Device::Cpu) if kernels::int8_is_fast() && width() > NARROW => Ok(Precision::Int8),
         (Precision::Auto, Device::Cpu) => Ok(Precision::F32),
         (Precision::Auto, _) => Ok(Precision::Bf16),
         (Precision::Bf16 | Precision::F16, Device::Cpu) => Err(Error::Device(
@@ -91,12 +91,12 @@ mod tests {
 
     #[test]
     fn the_cpu_computes_in_f32_and_what_is_wide_in_8_bits() {
-        assert_eq!(resolve(Precision::Auto, &Device::Cpu, 256).unwrap(), Precision::F32);
-        let wide = resolve(Precision::Auto, &Device::Cpu, 1536).unwrap();
+        assert_eq!(resolve(Precision::Auto, &Device::Cpu, || 256).unwrap(), Precision::F32);
+        let wide = resolve(Precision::Auto, &Device::Cpu, || 1536).unwrap();
         assert_eq!(wide == Precision::Int8, kernels::int8_is_fast());
         for precision in [Precision::F32, Precision::Int8] {
-            assert_eq!(resolve(precision, &Device::Cpu, 1536).unwrap(), precision);
+            assert_eq!(resolve(precision, &Device::Cpu, || 1536).unwrap(), precision);
         }
-        assert!(resolve(Precision::Bf16, &Device::Cpu, 256).is_err());
+        assert!(resolve(Precision::Bf16, &Device::Cpu, || 256).is_err());
     }
 }

@@ -19,9 +19,9 @@ pub fn pull(source: &str) -> Result<()> {
 /// Downloads the model that `source` names, if it is one of the hub that is not on this machine.
 pub fn bring(source: &str, cancel: &Cancel) -> Result<()> {
     let hub = Hub::from_env();
-    match HubName::parse(source)? {
-        Some(name) if !hub.offline && hub.find(&name).is_err() => download(&hub, &name, cancel).map(drop),
-        _ => Ok(()),
+    match hub.lacking(source)? {
+        Some(name) => download(&hub, &name, cancel).map(drop),
+        None => Ok(()),
     }
 }
 

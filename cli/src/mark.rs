@@ -1,5 +1,7 @@
 //! What tells that the frames were generated: to programs and to viewers.
 
+use std::borrow::Cow;
+
 use soragen::Size;
 use soragen::label::Labeller;
 use soragen::watermark::{Marker, Plane};
@@ -15,9 +17,9 @@ pub struct Marks {
 impl Marks {
     /// Frame `number`, of shot `shot`, RGB f32 `[H, W, 3]`, with what it is marked with: all its samples are whole steps
     /// of 8 bits then.
-    pub fn on(&self, frame: &[f32], size: Size, number: u64, shot: u64) -> Vec<f32> {
+    pub fn on<'a>(&self, frame: &'a [f32], size: Size, number: u64, shot: u64) -> Cow<'a, [f32]> {
         if self.watermark.is_none() && self.label.is_none() {
-            return frame.to_vec();
+            return frame.into();
         }
         let mut data: Vec<u8> = frame.iter().map(|&sample| to_u8(sample)).collect();
         if let Some(label) = &self.label {

@@ -14,5 +14,6 @@ mod weights;
 pub use assembly::{Assembly, Parts};
 pub use hub::{Download, Hub, HubName};
 pub use lora::Lora;
+pub(crate) use names::SECOND_TRANSFORMER;
 pub use pickle::{Names, convert};
 pub use source::Source;

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 
 use once_cell::sync::Lazy;
 
+/// The folder of the second of two transformers.
+pub const SECOND_TRANSFORMER: &str = "transformer_2";
+
 /// A part of a model whose weights come under several names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -20,7 +23,7 @@ impl Part {
     /// The one in this folder of diffusers' layout.
     pub fn of_folder(folder: &str) -> Option<Self> {
         // Of two transformers the second has the same names.
-        let folder = if folder == "transformer_2" { "transformer" } else { folder };
+        let folder = if folder == SECOND_TRANSFORMER { Self::Transformer.folder() } else { folder };
         [Self::Transformer, Self::TextEncoder, Self::Autoencoder]
             .into_iter()
             .find(|part| part.folder() == folder)

@@ -1,7 +1,7 @@
 //! A model's files, wherever they are.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -47,8 +47,15 @@ enum Found<'a> {
 
 /// `*.safetensors.index.json`: which file holds which tensor.
 #[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: std::collections::BTreeMap<String, String>,
+pub(super) struct ShardIndex {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl ShardIndex {
+    /// What it calls the files, each once.
+    pub(super) fn files(self) -> BTreeSet<String> {
+        self.weight_map.into_values().collect()
+    }
 }
 
 impl Source {
@@ -222,8 +229,7 @@ impl Source {
     /// The files that the index names; each must be a plain name in the index's own folder.
     fn shards(&self, folder: &str, index: &str) -> Result<Vec<PathBuf>> {
         let map: ShardIndex = self.json(index)?;
-        let names: std::collections::BTreeSet<_> = map.weight_map.into_values().collect();
-        names
+        map.files()
             .into_iter()
             .map(|name| {
                 let mut parts = Path::new(&name).components();

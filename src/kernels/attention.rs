@@ -1,5 +1,7 @@
 //! Attention of a few queries at a time, whose scores stay in the cache.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -120,6 +122,21 @@ struct Row {
     factor: f32,
 }
 
+/// Where the numbers of one head are in a row.
+#[derive(Clone, Copy)]
+struct Place {
+    head: usize,
+    head_dim: usize,
+    /// Of a row, all heads.
+    dim: usize,
+}
+
+impl Place {
+    fn range(self) -> Range<usize> {
+        self.head * self.head_dim..(self.head + 1) * self.head_dim
+    }
+}
+
 impl Job<'_> {
     #[inline(always)]
     fn heads<S: Simd, const ROWS: usize>(self, simd: S) {
@@ -127,107 +144,80 @@ impl Job<'_> {
         let (heads, head_dim) = (memories[0].heads.len(), memories[0].head_dim);
         let dim = heads * head_dim;
         let blocks = blocks(memories, S::F32_LANES);
-        let scale = simd.splat_f32s(1.0 / (head_dim as f32).sqrt());
         let count = (queries.len() / dim).min(QUERIES).next_multiple_of(ROWS);
         let mut scores = vec![0f32; count * BLOCK];
         for head in 0..heads {
+            let place = Place { head, head_dim, dim };
             for (queries, out) in queries.chunks(QUERIES * dim).zip(out.chunks_mut(QUERIES * dim)) {
-                let count = queries.len() / dim;
-                let mut state = [Row { most: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
-                for (i, block) in blocks.iter().enumerate() {
-                    let width = block.iter().map(|part| part.tokens).sum();
-                    for part in block {
-                        let keys = &part.memory.heads[head].keys;
-                        for &panel in &part.panels {
-                            let first = part.column + panel.first - part.first;
-                            let columns = (first, part.column + part.tokens, width);
-                            for (n, queries) in queries.chunks(ROWS * dim).enumerate() {
-                                let mut rows = [&queries[head * head_dim..][..head_dim]; ROWS];
-                                for (row, query) in rows.iter_mut().zip(queries.chunks_exact(dim)) {
-                                    *row = &query[head * head_dim..][..head_dim];
-                                }
-                                let scores = &mut scores[n * ROWS * width..][..ROWS * width];
-                                match panel.vectors {
-                                    3 => {
-                                        score::<S, ROWS, 3>(simd, &rows, keys, panel, scale, columns, scores)
-                                    }
-                                    2 => {
-                                        score::<S, ROWS, 2>(simd, &rows, keys, panel, scale, columns, scores)
-                                    }
-                                    _ => {
-                                        score::<S, ROWS, 1>(simd, &rows, keys, panel, scale, columns, scores)
-                                    }
-                                }
-                            }
-                        }
-                    }
-                    for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
-                        exponentials(simd, scores, row);
-                    }
-                    // What is in the output before the last block is not divided by its sum yet.
-                    let last = i + 1 == blocks.len();
-                    for panel in memories[0].heads[head].values.panels() {
-                        let place = (head, head_dim, dim);
-                        for (n, out) in out.chunks_mut(ROWS * dim).enumerate() {
-                            let (state, scores) =
-                                (&state[n * ROWS..], &scores[n * ROWS * width..][..ROWS * width]);
-                            let begin = (i > 0).then_some(state);
-                            let end = last.then_some(state);
-                            match panel.vectors {
-                                3 => collect::<S, ROWS, 3>(
-                                    simd,
-                                    scores,
-                                    (begin, end),
-                                    block,
-                                    panel,
-                                    place,
-                                    out,
-                                ),
-                                2 => collect::<S, ROWS, 2>(
-                                    simd,
-                                    scores,
-                                    (begin, end),
-                                    block,
-                                    panel,
-                                    place,
-                                    out,
-                                ),
-                                _ => collect::<S, ROWS, 1>(
-                                    simd,
-                                    scores,
-                                    (begin, end),
-                                    block,
-                                    panel,
-                                    place,
-                                    out,
-                                ),
-                            }
-                        }
-                    }
-                }
+                attend_head::<S, ROWS>(simd, queries, &blocks, place, &mut scores, out);
             }
         }
     }
 }
 
-/// The scores of some keys, which are at `first..end` of `width` in all.
+/// One head of some queries.
+#[inline(always)]
+fn attend_head<S: Simd, const ROWS: usize>(
+    simd: S,
+    queries: &[f32],
+    blocks: &[Vec<Part>],
+    place: Place,
+    scores: &mut [f32],
+    out: &mut [f32],
+) {
+    let count = queries.len() / place.dim;
+    let mut state = [Row { most: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
+    for (i, block) in blocks.iter().enumerate() {
+        let width = block.iter().map(|part| part.tokens).sum();
+        for (part, &panel) in block.iter().flat_map(|part| part.panels.iter().map(move |p| (part, p))) {
+            let columns = (part, panel, width);
+            match panel.vectors {
+                3 => score::<S, ROWS, 3>(simd, queries, columns, place, scores),
+                2 => score::<S, ROWS, 2>(simd, queries, columns, place, scores),
+                _ => score::<S, ROWS, 1>(simd, queries, columns, place, scores),
+            }
+        }
+        for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
+            exponentials(simd, scores, row);
+        }
+        let ends = (i == 0, i + 1 == blocks.len());
+        let Some(part) = block.first() else { continue };
+        for panel in part.memory.heads[place.head].values.panels() {
+            let columns = (&block[..], panel, width);
+            match panel.vectors {
+                3 => collect::<S, ROWS, 3>(simd, scores, &state, columns, place, ends, out),
+                2 => collect::<S, ROWS, 2>(simd, scores, &state, columns, place, ends, out),
+                _ => collect::<S, ROWS, 1>(simd, scores, &state, columns, place, ends, out),
+            }
+        }
+    }
+}
+
+/// The scores of a panel of keys, in a block that is `width` wide.
 #[inline(always)]
 fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    rows: &[&[f32]; ROWS],
-    keys: &Panels,
-    panel: Panel,
-    scale: S::f32s,
-    (first, end, width): (usize, usize, usize),
+    queries: &[f32],
+    (part, panel, width): (&Part, Panel, usize),
+    place: Place,
     scores: &mut [f32],
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    accumulate(simd, &mut sums, rows, keys.rows, keys.weights::<S>(panel));
-    for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(width)) {
-        for (v, &sum) in sums.iter().enumerate() {
-            let first = first + v * S::F32_LANES;
-            let range = first..(first + S::F32_LANES).min(end);
-            simd.partial_store_f32s(&mut scores[range], simd.mul_f32s(sum, scale));
+    let keys = &part.memory.heads[place.head].keys;
+    let (first, end) = (part.column + panel.first - part.first, part.column + part.tokens);
+    let scale = simd.splat_f32s(1.0 / (place.head_dim as f32).sqrt());
+    for (queries, scores) in queries.chunks(ROWS * place.dim).zip(scores.chunks_exact_mut(ROWS * width)) {
+        let mut rows = [&queries[place.range()]; ROWS];
+        for (row, query) in rows.iter_mut().zip(queries.chunks_exact(place.dim)) {
+            *row = &query[place.range()];
+        }
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        accumulate(simd, &mut sums, &rows, keys.rows, keys.weights::<S>(panel));
+        for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(width)) {
+            for (v, &sum) in sums.iter().enumerate() {
+                let first = first + v * S::F32_LANES;
+                let range = first..(first + S::F32_LANES).min(end);
+                simd.partial_store_f32s(&mut scores[range], simd.mul_f32s(sum, scale));
+            }
         }
     }
 }
@@ -256,45 +246,47 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [f32], row: &mut Row) {
     *row = Row { most, sum: row.sum * factor + sum, factor };
 }
 
-/// The values of a block, weighted. With the first of `rows` what was collected before is gone on from; with the second
-/// this is all, and is divided by the sum of the weights.
+/// The values of a block, weighted. What was collected in blocks before is gone on from; after the last it is divided by
+/// the sum of the weights.
 #[inline(always)]
 fn collect<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     scores: &[f32],
-    rows: (Option<&[Row]>, Option<&[Row]>),
-    block: &[Part],
-    panel: Panel,
-    (head, head_dim, dim): (usize, usize, usize),
+    state: &[Row],
+    (block, panel, width): (&[Part], Panel, usize),
+    place: Place,
+    (begins, ends): (bool, bool),
     out: &mut [f32],
 ) {
-    let width = scores.len() / ROWS;
     let range = |v: usize| {
-        let first = panel.first + v * S::F32_LANES;
-        head * head_dim + first..head * head_dim + (first + S::F32_LANES).min(head_dim)
+        let Range { start, end } = place.range();
+        let first = start + panel.first + v * S::F32_LANES;
+        first..(first + S::F32_LANES).min(end)
     };
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    if let Some(rows) = rows.0 {
-        for ((sums, row), out) in sums.iter_mut().zip(rows).zip(out.chunks_exact(dim)) {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = simd.mul_f32s(simd.partial_load_f32s(&out[range(v)]), simd.splat_f32s(row.factor));
+    let tiles = state.chunks_exact(ROWS).zip(scores.chunks_exact(ROWS * width));
+    for ((state, scores), out) in tiles.zip(out.chunks_mut(ROWS * place.dim)) {
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        if !begins {
+            for ((sums, row), out) in sums.iter_mut().zip(state).zip(out.chunks_exact(place.dim)) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = simd.mul_f32s(simd.partial_load_f32s(&out[range(v)]), simd.splat_f32s(row.factor));
+                }
             }
         }
-    }
-    for part in block {
-        let mut rows = [scores; ROWS];
-        for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(width)) {
-            *row = &scores[part.column..][..part.tokens];
+        for part in block {
+            let mut rows = [scores; ROWS];
+            for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(width)) {
+                *row = &scores[part.column..][..part.tokens];
+            }
+            let values = part.memory.heads[place.head].values.weights::<S>(panel);
+            let values = &values[part.first * VECTORS..][..part.tokens * VECTORS];
+            accumulate(simd, &mut sums, &rows, part.tokens, values);
         }
-        let values = part.memory.heads[head].values.weights::<S>(panel);
-        let values = &values[part.first * VECTORS..][..part.tokens * VECTORS];
-        accumulate(simd, &mut sums, &rows, part.tokens, values);
-    }
-    let weight = |r: usize| rows.1.map_or(1.0, |rows| 1.0 / rows[r].sum);
-    for (r, (sums, out)) in sums.iter().zip(out.chunks_exact_mut(dim)).enumerate() {
-        for (v, &sum) in sums.iter().enumerate() {
-            let weighted = simd.mul_f32s(sum, simd.splat_f32s(weight(r)));
-            simd.partial_store_f32s(&mut out[range(v)], weighted);
+        for ((sums, row), out) in sums.iter().zip(state).zip(out.chunks_exact_mut(place.dim)) {
+            let weight = simd.splat_f32s(if ends { 1.0 / row.sum } else { 1.0 });
+            for (v, &sum) in sums.iter().enumerate() {
+                simd.partial_store_f32s(&mut out[range(v)], simd.mul_f32s(sum, weight));
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// The folder of the transformer, or of the one for much noise.
 pub(super) const FIRST: &str = "transformer";
 /// That of the one for little.
-pub(super) const SECOND: &str = "transformer_2";
+pub(super) use crate::checkpoint::SECOND_TRANSFORMER as SECOND;
 
 /// Which of the transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::cache::Key;
 use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
 use crate::text::{self, TextEncoder};
-use crate::transformer::{Config, WanTransformer};
+use crate::transformer::WanTransformer;
 use crate::{Result, device};
 use layout::Layout;
 
@@ -119,8 +119,7 @@ impl Model {
         let source = Source::parse(source, &options.parts)?;
         let device = device::parse(&options.device)?;
         // What is wrong with a config is said when the model is loaded.
-        let width =
-            source.json(&format!("{}/config.json", experts::FIRST)).map_or(0, |c: Config| c.inner_dim());
+        let width = || WanTransformer::config_of(&source, experts::FIRST).map_or(0, |c| c.inner_dim());
         let precision = device::resolve(options.precision, &device, width)?;
 
         let slot = {

@@ -58,7 +58,7 @@ impl Default for Config {
 impl Config {
     /// Width of a token.
     pub fn inner_dim(&self) -> usize {
-        self.num_attention_heads.saturating_mul(self.attention_head_dim)
+        self.num_attention_heads * self.attention_head_dim
     }
 
     /// Channels of the velocity.

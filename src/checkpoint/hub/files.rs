@@ -1,11 +1,10 @@
 //! Which files of a repository make a model. Only these are ever asked for.
 
-use std::collections::BTreeSet;
-
 use serde::Deserialize;
 
 use super::name::is_plain;
-use crate::checkpoint::source::INDEX;
+use crate::checkpoint::names::SECOND_TRANSFORMER as SECOND;
+use crate::checkpoint::source::{INDEX, ShardIndex};
 
 /// The folders with weights and what the files in them are called.
 const PARTS: [(&str, &str); 4] = [
@@ -14,8 +13,6 @@ const PARTS: [(&str, &str); 4] = [
     ("transformer", "diffusion_pytorch_model"),
     (SECOND, "diffusion_pytorch_model"),
 ];
-/// The transformer that only some models have.
-const SECOND: &str = "transformer_2";
 /// What not every model has.
 const OPTIONAL: [&str; 5] = [
     "soragen.json",
@@ -54,12 +51,6 @@ struct ModelIndex {
     transformer_2: Option<(Option<String>, Option<String>)>,
 }
 
-/// The part that matters of `*.safetensors.index.json`.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: std::collections::BTreeMap<String, String>,
-}
-
 /// The paths of the model in `repository`, those of weights last: where they are, everything is.
 pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, Unlisted<R::Error>> {
     let present = |repository: &R, path: String| match repository.has(&path) {
@@ -82,7 +73,7 @@ pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, Unlisted<R
         }
         let shards: ShardIndex = json(repository, &index)?;
         paths.push(index.clone());
-        for name in shards.weight_map.into_values().collect::<BTreeSet<_>>() {
+        for name in shards.files() {
             if !is_plain(&name) || !name.ends_with(".safetensors") {
                 return Err(Unlisted::Index(index));
             }

@@ -103,6 +103,14 @@ impl Hub {
         pull::pull(self, name, cancel, report)
     }
 
+    /// The model that `source` names, if it is one of the hub that has to be pulled before it can be opened.
+    ///
+    /// # Errors
+    /// As [`HubName::parse`].
+    pub fn lacking(&self, source: &str) -> Result<Option<HubName>> {
+        Ok(HubName::parse(source)?.filter(|name| !self.offline && self.find(name).is_err()))
+    }
+
     /// The models that are on this machine, whole, by the revisions under which they were asked for; in order.
     pub fn list(&self) -> Vec<HubName> {
         let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
-use c2pa::{Builder, Context};
+use c2pa::Builder;
 use serde_json::{Value, json};
 
 use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, xmp};
@@ -28,10 +28,11 @@ pub fn sign(
         return Err(Error::NoOrigin);
     }
     xmp::embed(from, &xmp::packet(origin, time, with_prompts))?;
-    let settings = json!({ "verify": { "remote_manifest_fetch": false, "ocsp_fetch": false } });
-    let context = Context::new().with_settings(settings)?;
-    let mut builder =
-        Builder::from_context(context).with_definition(definition(origin, time, with_prompts))?;
+    let mut builder = Builder::from_context(super::context(None)?).with_definition(definition(
+        origin,
+        time,
+        with_prompts,
+    ))?;
     let read = |e: std::io::Error| Error::NotMp4(e.to_string());
     from.rewind().map_err(read)?;
     builder.sign(signer.as_c2pa(), MP4, from, to)?;

@@ -16,6 +16,8 @@ pub use origin::Origin;
 pub use reading::{Report, State, read};
 pub use signer::{Signer, Signing};
 
+use crate::Result;
+
 /// What IPTC calls media that a trained model made.
 const TRAINED: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
 /// The assertion with what the standard has no place for.
@@ -23,3 +25,13 @@ const GENERATION: &str = "io.github.soragen.generation";
 /// How the invisible mark is named as a soft binding.
 const WATERMARK: &str = "io.github.soragen.spread-spectrum.1";
 const MP4: &str = "video/mp4";
+
+/// How manifests are made and read: without a network.
+fn context(trust_anchors: Option<&str>) -> Result<c2pa::Context> {
+    let mut settings =
+        serde_json::json!({ "verify": { "remote_manifest_fetch": false, "ocsp_fetch": false } });
+    if let Some(anchors) = trust_anchors {
+        settings["trust"] = serde_json::json!({ "trust_anchors": anchors });
+    }
+    Ok(c2pa::Context::new().with_settings(settings)?)
+}

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 
-use c2pa::{Context, Reader, ValidationState};
-use serde_json::{Value, json};
+use c2pa::{Reader, ValidationState};
+use serde_json::Value;
 
 use super::{GENERATION, TRAINED, WATERMARK};
 use crate::{Error, Result};
@@ -70,12 +70,7 @@ pub(super) fn read_stream(
     stream: impl Read + Seek + Send,
     trust_anchors: Option<&str>,
 ) -> Result<Option<Report>> {
-    let mut settings = json!({ "verify": { "remote_manifest_fetch": false, "ocsp_fetch": false } });
-    if let Some(anchors) = trust_anchors {
-        settings["trust"] = json!({ "trust_anchors": anchors });
-    }
-    let context = Context::new().with_settings(settings)?;
-    match Reader::from_context(context).with_stream(format, stream) {
+    match Reader::from_context(super::context(trust_anchors)?).with_stream(format, stream) {
         Ok(reader) => Ok(report(&reader)),
         Err(c2pa::Error::JumbfNotFound) => Ok(None),
         Err(error) => Err(error.into()),

@@ -515,8 +515,7 @@ impl Settings {
 
     /// The model, if it has to be downloaded first.
     pub fn lacking(&self) -> soragen::Result<Option<HubName>> {
-        let hub = Hub::from_env();
-        Ok(HubName::parse(&self.model)?.filter(|name| !hub.offline && hub.find(name).is_err()))
+        Hub::from_env().lacking(&self.model)
     }
 
     /// What the model is, without its weights.

@@ -22,10 +22,11 @@ def average_gradients(model: nn.Module, most: float = math.inf) -> float:
 
     Returns the norm after scaling.
     """
-    gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    gradients = torch.cat([p.grad.flatten() for p in parameters])
     dist.all_reduce(gradients)
     gradients /= dist.get_world_size()
     gradients *= min(1.0, most / (float(gradients.norm()) + 1e-6))
-    for p, g in zip(model.parameters(), gradients.split([p.numel() for p in model.parameters()])):
+    for p, g in zip(parameters, gradients.split([p.numel() for p in parameters])):
         p.grad.copy_(g.view_as(p))
     return float(gradients.norm())

@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2400)
     parser.add_argument("--batch", type=int, default=8, help="a process")
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--decoder", action="store_true", help="only the decoder learns: latents stay what they are")
     parser.add_argument("--short", type=float, default=0.6, help="part of the time that is spent on clips of 5 frames")
     args = parser.parse_args()
     cv2.setNumThreads(1)
@@ -90,9 +91,11 @@ def main() -> None:
     torch.manual_seed(0)
     model = Autoencoder().to(memory_format=torch.channels_last)
     load(model, args.state, "autoencoder")
+    model.encoder.requires_grad_(not args.decoder)
     average = copy.deepcopy(model)
-    hidden = [p for p in model.parameters() if p.ndim == 4 and p.shape[2] == 3]
-    others = [p for p in model.parameters() if p.ndim < 4 or p.shape[2] == 1]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    hidden = [p for p in learning if p.ndim == 4 and p.shape[2] == 3]
+    others = [p for p in learning if p.ndim < 4 or p.shape[2] == 1]
     optimizers = [Muon(hidden, args.rate), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
     rng = np.random.default_rng([int(time.time()), rank])
     began = time.time()

@@ -1,18 +1,65 @@
-//! Convolutions over frames `[T, C, H, W]`, and over time with what a stream remembers.
+//! Convolutions over frames, and over time with what a stream remembers.
+//!
+//! Frames are `[T, C, H, W]` where candle computes, and `[T, H, W, C]` from the first layer to the last where the
+//! kernels for a CPU do.
 
-use candle_core::{DType, Module, Result, Tensor, bail};
+use candle_core::{DType, Device, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::stream::Stream;
-use crate::kernels;
 use crate::kernels::conv2d::{Epilogue, Sources, Weights};
+use crate::kernels::{self, Arch, Borrowed, borrowed, layout};
 use crate::ops::{MAX_UNFOLDED, conv2d, index_select};
+
+/// Where the channels of frames are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// `[T, C, H, W]`.
+    First,
+    /// `[T, H, W, C]`.
+    Last,
+}
+
+impl Channels {
+    /// Where layers of this type have them on this device.
+    pub fn of(dtype: DType, device: &Device) -> Self {
+        if kernels::arch(dtype, device).is_some() { Self::Last } else { Self::First }
+    }
+
+    /// `[T, C, H, W]` to this.
+    pub fn from_first(self, x: &Tensor) -> Result<Tensor> {
+        let (frames, channels, height, width) = x.dims4()?;
+        match self {
+            Self::First => Ok(x.clone()),
+            Self::Last => transposed(x, (channels, height * width))?.reshape((frames, height, width, channels)),
+        }
+    }
+
+    /// This to `[T, C, H, W]`.
+    pub fn to_first(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::First => Ok(x.clone()),
+            Self::Last => {
+                let (frames, height, width, channels) = x.dims4()?;
+                transposed(x, (height * width, channels))?.reshape((frames, channels, height, width))
+            }
+        }
+    }
+}
+
+fn transposed(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let numbers = layout::transposed(borrowed(&x).numbers()?, size);
+    Tensor::from_vec(numbers, x.elem_count(), x.device())
+}
 
 /// A convolution over single frames, with a square kernel and zeros around.
 #[derive(Clone, Debug)]
 pub enum Conv2d {
     /// As candle computes it.
     Plain(PlainConv2d),
+    /// Of frames that are first enlarged to twice their size, every pixel becoming four.
+    PlainEnlarged(PlainConv2d),
     /// Made for this CPU.
     Packed(PackedConv),
 }
@@ -26,16 +73,18 @@ impl Conv2d {
         })
     }
 
-    /// A kernel of 3 that keeps the size.
-    pub fn same(vb: VarBuilder, n_in: usize, n_out: usize, bias: bool) -> Result<Self> {
-        let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
-        Self::new(vb.get((n_out, n_in, 3, 3), "weight")?, bias, 1, (1, 1))
+    /// A kernel of 3 that keeps the size of what is first enlarged to twice its size.
+    pub fn enlarged(vb: VarBuilder, n_in: usize, n_out: usize) -> Result<Self> {
+        let (weight, bias) = (vb.get((n_out, n_in, 3, 3), "weight")?, vb.get(n_out, "bias")?);
+        Ok(match kernels::arch(weight.dtype(), weight.device()) {
+            Some(arch) => Self::Packed(PackedConv::enlarged(arch, &weight, &bias)?),
+            None => Self::PlainEnlarged(PlainConv2d::new(weight, Some(bias), 1, (1, 1))?),
+        })
     }
 
     /// A kernel of 1.
-    pub fn point(vb: VarBuilder, n_in: usize, n_out: usize, bias: bool) -> Result<Self> {
-        let bias = bias.then(|| vb.get(n_out, "bias")).transpose()?;
-        Self::new(vb.get((n_out, n_in, 1, 1), "weight")?, bias, 1, (0, 0))
+    pub fn point(vb: VarBuilder, n_in: usize, n_out: usize) -> Result<Self> {
+        Self::new(vb.get((n_out, n_in, 1, 1), "weight")?, Some(vb.get(n_out, "bias")?), 1, (0, 0))
     }
 }
 
@@ -43,7 +92,11 @@ impl Module for Conv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(conv) => conv.forward(x),
-            Self::Packed(conv) => conv.forward(x, x.dim(0)?, |frame, _| Some(frame)),
+            Self::PlainEnlarged(conv) => {
+                let (_, _, height, width) = x.dims4()?;
+                conv.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)
+            }
+            Self::Packed(conv) => conv.forward(None, x, x.dim(0)?, |frame, _| Some(frame), None),
         }
     }
 }
@@ -57,12 +110,14 @@ pub struct PackedConv {
     kernel: usize,
     stride: usize,
     padding: (usize, usize),
+    /// Pixels of an output's side for one of the input's.
+    scale: usize,
 }
 
 impl PackedConv {
     /// `weight` is `[out, in, time, kernel, kernel]`.
     fn new(
-        arch: kernels::Arch,
+        arch: Arch,
         weight: &Tensor,
         bias: Option<Tensor>,
         stride: usize,
@@ -73,36 +128,61 @@ impl PackedConv {
         let bias = bias.as_ref().map(kernels::numbers).transpose()?;
         let weights = Weights { weight: &weight, bias: bias.as_deref(), n_out, n_in, sources, kernel };
         let conv = kernels::conv2d::Conv2d::new(arch, weights, stride, padding.0);
-        Ok(Self { conv, taps: sources, kernel, stride, padding })
+        Ok(Self { conv, taps: sources, kernel, stride, padding, scale: 1 })
     }
 
-    /// `[T, C, H, W]` to so many `frames`, of which tap `t` of frame `i` reads `place(i, t)`; `None` is zeros.
+    /// `weight` is `[out, in, 3, 3]`.
+    fn enlarged(arch: Arch, weight: &Tensor, bias: &Tensor) -> Result<Self> {
+        let (n_out, n_in, kernel, _) = weight.dims4()?;
+        let (weight, bias) = (kernels::numbers(weight)?, kernels::numbers(bias)?);
+        let weights = Weights { weight: &weight, bias: Some(&bias), n_out, n_in, sources: 1, kernel };
+        let conv = kernels::conv2d::Conv2d::enlarged(arch, weights);
+        Ok(Self { conv, taps: 1, kernel, stride: 1, padding: (1, 1), scale: 2 })
+    }
+
+    /// The frames `[T, H, W, C]` of `before` and after them those of `x`, to so many `frames`, of which tap `t` of
+    /// frame `i` reads `place(i, t)`; `None` is zeros. `residual` is added.
     fn forward(
         &self,
+        before: Option<&Tensor>,
         x: &Tensor,
         frames: usize,
         place: impl Fn(usize, usize) -> Option<usize>,
+        residual: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let (count, channels, height, width) = x.dims4()?;
+        let (_, height, width, channels) = x.dims4()?;
         let around = self.padding.0 + self.padding.1;
         if x.elem_count() == 0
             || channels != self.conv.n_in()
             || height + around < self.kernel
             || width + around < self.kernel
+            || before.is_some_and(|before| before.dims()[1..] != x.dims()[1..])
         {
-            bail!("a convolution of {} channels and a kernel of {} of {x:?}", self.conv.n_in(), self.kernel);
+            bail!(
+                "a convolution of {} channels and a kernel of {} of {x:?} after {before:?}",
+                self.conv.n_in(),
+                self.kernel
+            );
         }
         let side = |length: usize| (length + around - self.kernel) / self.stride + 1;
         let (rows, columns, n_out) = (side(height), side(width), self.conv.n_out());
-        let images = kernels::layout::transposed(&kernels::numbers(x)?, (channels, height * width));
-        let images: Vec<_> = images.chunks_exact(channels * height * width).collect();
-        let image = |frame, tap| place(frame, tap).filter(|&at| at < count).map_or(&[][..], |at| images[at]);
+        let shape = (frames, rows * self.scale, columns * self.scale, n_out);
+        if residual.is_some_and(|residual| residual.dims4().ok() != Some(shape)) {
+            bail!("{residual:?} cannot be added to {shape:?}");
+        }
+        let parts: Vec<_> = before.into_iter().chain([x]).map(Tensor::contiguous).collect::<Result<_>>()?;
+        let parts: Vec<_> = parts.iter().map(borrowed).collect();
+        let parts = parts.iter().map(Borrowed::numbers).collect::<Result<Vec<_>>>()?;
+        let images: Vec<_> = parts.iter().flat_map(|part| part.chunks_exact(height * width * channels)).collect();
+        let image = |frame, tap| place(frame, tap).and_then(|at| images.get(at)).map_or(&[][..], |image| image);
         let sources: Vec<Sources> =
             (0..frames).map(|frame| (0..self.taps).map(|tap| image(frame, tap)).collect()).collect();
-        let mut out = vec![0.0; frames * rows * columns * n_out];
-        self.conv.run(&sources, (height, width), (rows, columns), &mut out, Epilogue::default());
-        let out = kernels::layout::transposed(&out, (rows * columns, n_out));
-        Tensor::from_vec(out, (frames, n_out, rows, columns), x.device())
+        let residual = residual.map(Tensor::contiguous).transpose()?;
+        let residual = residual.as_ref().map(borrowed);
+        let residual = residual.as_ref().map(Borrowed::numbers).transpose()?;
+        let mut out = vec![0.0; frames * shape.1 * shape.2 * n_out];
+        self.conv.run(&sources, (height, width), (rows, columns), &mut out, Epilogue { residual, relu: false });
+        Tensor::from_vec(out, shape, x.device())
     }
 }
 
@@ -213,37 +293,55 @@ impl CausalConv3d {
 
     /// The frames after those that `stream` remembers; as many as `x` has.
     pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> crate::Result<Tensor> {
-        stream.cancel.check()?;
-        let past = self.past;
-        if past == 0 {
-            return Ok(self.valid(x, 1)?);
-        }
-        let slot = stream.slot();
-        let Some(before) = slot.take() else {
-            *slot = Some(last(&after_zeros(x, past)?, past)?);
-            return Ok(self.after_nothing(x)?);
-        };
-        let x = Tensor::cat(&[&before, x], 0)?;
-        *slot = Some(last(&x, past)?);
-        Ok(self.valid(&x, 1)?)
+        self.onto(x, stream, None)
     }
 
-    /// The first frames, before which there is nothing but zeros.
-    fn after_nothing(&self, x: &Tensor) -> Result<Tensor> {
+    /// The same, added to `residual`.
+    pub fn onto(
+        &self,
+        x: &Tensor,
+        stream: &mut Stream,
+        residual: Option<&Tensor>,
+    ) -> crate::Result<Tensor> {
+        stream.cancel.check()?;
+        let before = match self.past {
+            0 => None,
+            past => {
+                let slot = stream.slot();
+                let before = slot.take();
+                *slot = Some(last_of_both(before.as_ref(), x, past)?);
+                before
+            }
+        };
         let frames = x.dim(0)?;
-        match &self.taps {
-            Taps::Packed(conv) => conv.forward(x, frames, |frame, tap| (frame + tap).checked_sub(self.past)),
+        let taps = match &self.taps {
+            Taps::Packed(conv) => {
+                // As many frames as are remembered too few are zeros.
+                let zeros = self.past - before.as_ref().map_or(0, |before| before.dims()[0]);
+                let place = |frame: usize, tap: usize| (frame + tap).checked_sub(zeros);
+                return Ok(conv.forward(before.as_ref(), x, frames, place, residual)?);
+            }
+            Taps::Plain(taps) => taps,
+        };
+        let y = match before {
+            Some(before) => self.valid(&Tensor::cat(&[&before, x], 0)?, 1)?,
             // Of a lone frame only the last tap counts.
-            Taps::Plain(taps) if frames == 1 => taps[self.past].forward(x),
-            Taps::Plain(_) => self.valid(&after_zeros(x, self.past)?, 1),
-        }
+            None if frames == 1 => taps[self.past].forward(x)?,
+            None => self.valid(&after_zeros(x, self.past)?, 1)?,
+        };
+        Ok(match residual {
+            Some(residual) => (y + residual)?,
+            None => y,
+        })
     }
 
     /// Every `stride`th frame that all taps are within `x` for.
     pub fn valid(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
         let frames = (x.dim(0)? - self.past - 1) / stride + 1;
         let taps = match &self.taps {
-            Taps::Packed(conv) => return conv.forward(x, frames, |frame, tap| Some(frame * stride + tap)),
+            Taps::Packed(conv) => {
+                return conv.forward(None, x, frames, |frame, tap| Some(frame * stride + tap), None);
+            }
             Taps::Plain(taps) => taps,
         };
         let mut sum: Option<Tensor> = None;
@@ -277,11 +375,22 @@ pub fn last(x: &Tensor, count: usize) -> Result<Tensor> {
     x.narrow(0, frames - count, count)?.force_contiguous()
 }
 
+/// The last `count` frames of `before` and `x`; zeros are before them.
+fn last_of_both(before: Option<&Tensor>, x: &Tensor, count: usize) -> Result<Tensor> {
+    match (x.dim(0)?.cmp(&count), before) {
+        (std::cmp::Ordering::Less, Some(before)) => last(&Tensor::cat(&[before, x], 0)?, count),
+        (std::cmp::Ordering::Less, None) => last(&after_zeros(x, count)?, count),
+        _ => last(x, count),
+    }
+}
+
 /// L2 norm over channels, times a weight each: `WanRMS_norm`.
 #[derive(Clone, Debug)]
-pub struct RmsNorm {
-    /// `[1, C, 1, 1]`, with the square root of C in it.
-    gamma: Tensor,
+pub enum RmsNorm {
+    /// As candle computes it; `[1, C, 1, 1]`, with the square root of C in it.
+    Plain(Tensor),
+    /// Made for this CPU; a number a channel, with the same in it.
+    Packed(Arch, Vec<f32>),
 }
 
 impl RmsNorm {
@@ -289,18 +398,44 @@ impl RmsNorm {
     pub fn load(vb: VarBuilder, channels: usize, images: bool) -> Result<Self> {
         let gamma =
             if images { vb.get((channels, 1, 1), "gamma")? } else { vb.get((channels, 1, 1, 1), "gamma")? };
-        let gamma = gamma.to_dtype(DType::F32)?.reshape((1, channels, 1, 1))?;
-        Ok(Self { gamma: (gamma * (channels as f64).sqrt())? })
+        let weight = (gamma.to_dtype(DType::F32)?.reshape((1, channels, 1, 1))? * (channels as f64).sqrt())?;
+        Ok(match kernels::arch(gamma.dtype(), gamma.device()) {
+            Some(arch) => Self::Packed(arch, kernels::numbers(&weight)?),
+            None => Self::Plain(weight),
+        })
+    }
+
+    /// `SiLU` of the norm.
+    pub fn silu(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Plain(_) => self.forward(x)?.silu(),
+            Self::Packed(arch, weight) => unit_rows(*arch, x, weight, true),
+        }
     }
 }
 
 impl Module for RmsNorm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        // torch's normalize divides by no less than 1e-12.
-        let norm = wide.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-12)?;
-        wide.broadcast_div(&norm)?.broadcast_mul(&self.gamma)?.to_dtype(x.dtype())
+        match self {
+            Self::Plain(gamma) => {
+                let wide = x.to_dtype(DType::F32)?;
+                // torch's normalize divides by no less than 1e-12.
+                let norm = wide.sqr()?.sum_keepdim(1)?.sqrt()?.maximum(1e-12)?;
+                wide.broadcast_div(&norm)?.broadcast_mul(gamma)?.to_dtype(x.dtype())
+            }
+            Self::Packed(arch, weight) => unit_rows(*arch, x, weight, false),
+        }
     }
+}
+
+fn unit_rows(arch: Arch, x: &Tensor, weight: &[f32], silu: bool) -> Result<Tensor> {
+    if x.dims().last() != Some(&weight.len()) {
+        bail!("a norm of {} channels of {x:?}", weight.len());
+    }
+    let x = x.contiguous()?;
+    let mut out = vec![0.0; x.elem_count()];
+    kernels::norm::unit_rows(arch, borrowed(&x).numbers()?, weight, silu, &mut out);
+    Tensor::from_vec(out, x.shape(), x.device())
 }
 
 #[cfg(test)]
@@ -318,7 +453,10 @@ mod tests {
             let weight = random((2, 3, kernel, kernel));
             let conv = PlainConv2d::new(weight.clone(), Some(bias.clone()), stride, padding).unwrap();
             let whole = conv.forward(&x).unwrap();
-            let packed = Conv2d::new(weight, Some(bias), stride, padding).unwrap().forward(&x).unwrap();
+            let packed = Conv2d::new(weight, Some(bias), stride, padding).unwrap();
+            let channels = Channels::of(DType::F32, &Device::Cpu);
+            let packed = packed.forward(&channels.from_first(&x).unwrap()).unwrap();
+            let packed = channels.to_first(&packed).unwrap();
             let off = (packed - &whole).unwrap().abs().unwrap().max_all().unwrap();
             assert!(off.to_scalar::<f32>().unwrap() < 1e-5, "{kernel} {stride}, packed: {off}");
             // A row unfolds to at most 162 elements: two rows at a time, one, and one although it is too many.

@@ -5,11 +5,16 @@
 //! Where a place may lie is free: in another frame, so that channels of two frames count as one image's; outside,
 //! where zeros are; in an image of half the size, which is then read as if it had been enlarged.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Arch;
 use super::panels::{Panel, Panels, accumulate};
+
+/// Most weights that all pixels of some rows go through before the next ones: 128 KiB, which stay in the cache.
+const BLOCK: usize = 1 << 15;
 
 /// A convolution with its weights packed.
 #[derive(Clone, Debug)]
@@ -223,12 +228,17 @@ impl Job<'_> {
                 let phase = &conv.phases[py * conv.scale + px];
                 let offset = (conv.scale + py - self.first % conv.scale) % conv.scale;
                 for panel in phase.panels.panels() {
-                    for i in (offset..self.out.len() / row).step_by(conv.scale) {
-                        let y = (self.first + i) / conv.scale * conv.stride;
-                        match panel.vectors {
-                            3 => self.row::<S, PIXELS, 3>(simd, phase, panel, y, i * row, px),
-                            2 => self.row::<S, PIXELS, 2>(simd, phase, panel, y, i * row, px),
-                            _ => self.row::<S, PIXELS, 1>(simd, phase, panel, y, i * row, px),
+                    let tap = conv.n_in * panel.vectors * S::F32_LANES;
+                    let taps = (BLOCK / tap).clamp(1, phase.taps.len());
+                    for first in (0..phase.taps.len()).step_by(taps) {
+                        let part = Part { phase, panel, taps: first..(first + taps).min(phase.taps.len()) };
+                        for i in (offset..self.out.len() / row).step_by(conv.scale) {
+                            let y = (self.first + i) / conv.scale * conv.stride;
+                            match panel.vectors {
+                                3 => self.row::<S, PIXELS, 3>(simd, &part, y, i * row, px),
+                                2 => self.row::<S, PIXELS, 2>(simd, &part, y, i * row, px),
+                                _ => self.row::<S, PIXELS, 1>(simd, &part, y, i * row, px),
+                            }
                         }
                     }
                 }
@@ -236,28 +246,41 @@ impl Job<'_> {
         }
     }
 
-    /// One panel of one row that begins at `start`, of which every `scale`th pixel from `px` on; `y` is where
+    /// Adds a part to the row that begins at `start`, to every `scale`th of its pixels from `px` on; `y` is where
     /// it reads.
     #[inline(always)]
     fn row<S: Simd, const PIXELS: usize, const VECTORS: usize>(
         &mut self,
         simd: S,
-        phase: &Phase,
-        panel: Panel,
+        part: &Part,
         y: usize,
         start: usize,
         px: usize,
     ) {
         let conv = self.conv;
         let (n_in, n_out) = (conv.n_in, conv.n_out);
+        let Part { phase, panel, ref taps } = *part;
         let weights = phase.panels.weights::<S>(panel);
-        let bias = phase.panels.bias::<S>(panel);
-        let mut initial = [simd.splat_f32s(0.0); VECTORS];
-        initial.copy_from_slice(bias);
+        let (begins, ends) = (taps.start == 0, taps.end == phase.taps.len());
+        let mut bias = [simd.splat_f32s(0.0); VECTORS];
+        bias.copy_from_slice(phase.panels.bias::<S>(panel));
         for x in (0..self.columns).step_by(PIXELS) {
             let count = PIXELS.min(self.columns - x);
-            let mut sums = [initial; PIXELS];
-            for (t, tap) in phase.taps.iter().enumerate() {
+            let place = |p: usize, v: usize| {
+                let pixel = start + ((x + p) * conv.scale + px) * n_out;
+                let first = panel.first + v * S::F32_LANES;
+                pixel + first..pixel + (first + S::F32_LANES).min(n_out)
+            };
+            let mut sums = [bias; PIXELS];
+            if !begins {
+                for (p, sums) in sums.iter_mut().enumerate().take(count) {
+                    for (v, sum) in sums.iter_mut().enumerate() {
+                        *sum = simd.partial_load_f32s(&self.out[place(p, v)]);
+                    }
+                }
+            }
+            for t in taps.clone() {
+                let tap = phase.taps[t];
                 let Some(y) = y.checked_add_signed(tap.dy).filter(|&y| y < self.height) else { continue };
                 if self.sources[tap.source].is_empty() {
                     continue;
@@ -273,14 +296,12 @@ impl Job<'_> {
                 accumulate(simd, &mut sums, &pixels, n_in, &weights[t * n_in * VECTORS..][..n_in * VECTORS]);
             }
             for (p, sums) in sums.iter().enumerate().take(count) {
-                let place = start + ((x + p) * conv.scale + px) * n_out;
                 for (v, &(mut sum)) in sums.iter().enumerate() {
-                    let first = panel.first + v * S::F32_LANES;
-                    let range = place + first..place + (first + S::F32_LANES).min(n_out);
-                    if let Some(residual) = self.residual {
+                    let range = place(p, v);
+                    if let Some(residual) = self.residual.filter(|_| ends) {
                         sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[range.clone()]));
                     }
-                    if self.relu {
+                    if self.relu && ends {
                         sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
                     }
                     simd.partial_store_f32s(&mut self.out[range], sum);
@@ -288,6 +309,13 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// Some taps, and some channels of the output.
+struct Part<'a> {
+    phase: &'a Phase,
+    panel: Panel,
+    taps: Range<usize>,
 }
 
 #[cfg(test)]
@@ -323,6 +351,8 @@ mod tests {
                 (1, 1, 0, 1, 12, 65),
                 (1, 1, 0, 2, 9, 128),
                 (3, 1, 1, 1, 32, 112),
+                // Weights of more than one block.
+                (3, 1, 1, 3, 144, 50),
             ]
             .into_iter()
             .enumerate()

@@ -49,7 +49,7 @@ impl Linear8 {
     ) -> Self {
         let (padded, groups) = (n_out.next_multiple_of(LANES), n_in.div_ceil(GROUP));
         let column = |column: usize| weight.get(column * n_in..(column + 1) * n_in).unwrap_or_default();
-        let scale: Vec<_> = (0..padded).map(|c| scale_of(column(c))).collect();
+        let scale: Vec<_> = (0..padded).map(|c| scale_of(most(column(c)))).collect();
         let rounded = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
         let mut bias = bias.unwrap_or_default().to_vec();
         bias.resize(padded, 0.0);
@@ -100,7 +100,7 @@ impl Linear8 {
     }
 
     /// Puts the sums of one row and of a vector of columns, from `first` on, where they belong.
-    #[inline(always)]
+    #[inline]
     fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Then) {
         let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
         let out = &mut out[first..(first + LANES).min(self.n_out)];
@@ -116,21 +116,38 @@ impl Linear8 {
         use std::arch::x86_64::*;
 
         let weights = self.weights(panel);
+        let columns = panel.first..panel.first + VECTORS * LANES;
         let starts: [__m512i; VECTORS] = std::array::from_fn(|v| {
-            let first = panel.first + v * LANES;
-            let start = &self.start[first..first + LANES];
+            let start = &self.start[columns.clone()][v * LANES..][..LANES];
             // SAFETY: there are 16 numbers of 32 bits.
             unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
         });
+        let vectors = |numbers: &[f32]| -> [__m512; VECTORS] {
+            std::array::from_fn(|v| {
+                let numbers = &numbers[columns.clone()][v * LANES..][..LANES];
+                // SAFETY: there are 16 numbers of 32 bits.
+                unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+            })
+        };
+        let (scales, biases) = (vectors(&self.scale), vectors(&self.bias));
         for (tile, out) in out.chunks_mut(ROWS * self.n_out).enumerate() {
             let rows = std::array::from_fn(|r| x.row(tile * ROWS + r));
             let sums = sums_vnni(starts, &rows, weights);
             for (r, (sums, out)) in sums.iter().zip(out.chunks_exact_mut(self.n_out)).enumerate() {
+                let scale = _mm512_set1_ps(x.scale[tile * ROWS + r]);
                 for (v, &sum) in sums.iter().enumerate() {
-                    let mut numbers = [0i32; LANES];
-                    // SAFETY: there is room for 16 numbers of 32 bits.
-                    unsafe { _mm512_storeu_si512(numbers.as_mut_ptr().cast(), sum) };
-                    self.finish(&numbers, x.scale[tile * ROWS + r], panel.first + v * LANES, out, then);
+                    let first = panel.first + v * LANES;
+                    let out = &mut out[first..(first + LANES).min(self.n_out)];
+                    let there = u16::MAX >> (LANES - out.len());
+                    let factor = _mm512_mul_ps(scale, scales[v]);
+                    let mut value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, biases[v]);
+                    // SAFETY: no more numbers are read and written than `out` has.
+                    unsafe {
+                        if let Then::Add = then {
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(there, out.as_ptr()));
+                        }
+                        _mm512_mask_storeu_ps(out.as_mut_ptr(), there, value);
+                    }
                 }
             }
         }
@@ -144,7 +161,7 @@ impl Linear8 {
 #[inline]
 fn sums_vnni<const VECTORS: usize>(
     starts: [std::arch::x86_64::__m512i; VECTORS],
-    rows: &[&[u32]; ROWS],
+    rows: &[&[[u8; GROUP]]; ROWS],
     weights: &[Vector],
 ) -> [[std::arch::x86_64::__m512i; VECTORS]; ROWS] {
     use std::arch::x86_64::*;
@@ -162,7 +179,7 @@ fn sums_vnni<const VECTORS: usize>(
             unsafe { _mm512_load_si512((&raw const weights[group * VECTORS + v]).cast()) }
         });
         for r in 0..ROWS {
-            let four = _mm512_set1_epi32(equal[r][group] as i32);
+            let four = _mm512_set1_epi32(i32::from_ne_bytes(equal[r][group]));
             for v in 0..VECTORS {
                 sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], four, weights[v]);
             }
@@ -177,9 +194,12 @@ pub(super) fn vnni(arch: Arch) -> bool {
     matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512vnni")
 }
 
+fn most(numbers: &[f32]) -> f32 {
+    numbers.iter().fold(0f32, |most, x| most.max(x.abs()))
+}
+
 /// The number that goes 127 times into the greatest.
-fn scale_of(numbers: &[f32]) -> f32 {
-    let most = numbers.iter().fold(0f32, |most, x| most.max(x.abs()));
+fn scale_of(most: f32) -> f32 {
     if most > 0.0 { most / 127.0 } else { 1.0 }
 }
 
@@ -187,8 +207,8 @@ fn scale_of(numbers: &[f32]) -> f32 {
 struct Rounded {
     groups: usize,
     rows: usize,
-    /// Four numbers each, 128 more than they are.
-    data: Vec<u32>,
+    /// 128 more than they are.
+    data: Vec<[u8; GROUP]>,
     /// Of each row.
     scale: Vec<f32>,
 }
@@ -196,13 +216,13 @@ struct Rounded {
 impl Rounded {
     fn new(arch: Arch, x: &[f32], n_in: usize) -> Self {
         let (groups, rows) = (n_in.div_ceil(GROUP), x.len() / n_in);
-        let mut rounded = Self { groups, rows, data: vec![0; rows * groups], scale: vec![0.0; rows] };
+        let mut rounded = Self { groups, rows, data: vec![[0; GROUP]; rows * groups], scale: vec![0.0; rows] };
         arch.dispatch(Round { x, n_in, into: &mut rounded });
         rounded
     }
 
     /// The last one in place of those after it.
-    fn row(&self, row: usize) -> &[u32] {
+    fn row(&self, row: usize) -> &[[u8; GROUP]] {
         &self.data[row.min(self.rows - 1) * self.groups..][..self.groups]
     }
 }
@@ -217,20 +237,18 @@ impl WithSimd for Round<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Added to a small number, it leaves the nearest whole number, and 128, in the low bits.
+        const MAGIC: f32 = 12_582_912.0 + 128.0;
         let Self { x, n_in, into } = self;
         let rows = x.chunks_exact(n_in).zip(into.data.chunks_exact_mut(into.groups)).zip(&mut into.scale);
         for ((x, data), scale) in rows {
-            *scale = scale_of(x);
+            let (vectors, rest) = S::as_simd_f32s(x);
+            let most = vectors.iter().fold(simd.splat_f32s(0.0), |most, &x| simd.max_f32s(most, simd.abs_f32s(x)));
+            *scale = scale_of(rest.iter().fold(simd.reduce_max_f32s(most), |most, x| most.max(x.abs())));
             let inverse = 1.0 / *scale;
-            // Half away from zero would do too; this is one instruction for a vector.
-            let number = |x: f32| (x * inverse + 128.5) as u8;
-            let mut fours = x.chunks_exact(GROUP);
-            for (four, data) in fours.by_ref().zip(data.iter_mut()) {
-                *data = u32::from_ne_bytes(std::array::from_fn(|i| number(four[i])));
-            }
-            if let (rest @ [_, ..], Some(data)) = (fours.remainder(), data.last_mut()) {
-                *data = u32::from_ne_bytes(std::array::from_fn(|i| rest.get(i).map_or(0, |&x| number(x))));
+            for (byte, &x) in data.as_flattened_mut().iter_mut().zip(x) {
+                *byte = (x * inverse + MAGIC).to_bits() as u8;
             }
         }
     }
@@ -258,7 +276,7 @@ impl WithSimd for Portable<'_> {
                 let mut sums = [0i32; LANES];
                 sums.copy_from_slice(&layer.start[first..first + LANES]);
                 for (four, weights) in x.row(row).iter().zip(weights.chunks_exact(panel.vectors)) {
-                    let four = four.to_ne_bytes().map(i16::from);
+                    let four = four.map(i16::from);
                     for (sum, weights) in sums.iter_mut().zip(&weights[v].0) {
                         for (x, weight) in four.iter().zip(weights) {
                             *sum += i32::from(*x) * i32::from(*weight);
@@ -278,7 +296,7 @@ mod tests {
 
     /// Every number rounded by itself, and then multiplied in f64.
     fn plain(x: &[f32], weight: &[f32], bias: f32) -> f64 {
-        let (sx, sw) = (f64::from(scale_of(x)), f64::from(scale_of(weight)));
+        let (sx, sw) = (f64::from(scale_of(most(x))), f64::from(scale_of(most(weight))));
         let sum: f64 = x
             .iter()
             .zip(weight)
@@ -313,7 +331,7 @@ mod tests {
                         };
                         // A number in the middle between two may go either way.
                         let step =
-                            f64::from(scale_of(x) * scale_of(&weight[column * n_in..][..n_in])) * 127.0;
+                            f64::from(scale_of(most(x)) * scale_of(most(&weight[column * n_in..][..n_in]))) * 127.0;
                         let off = (f64::from(value) - expected).abs();
                         assert!(
                             off <= 1.2 * step + 1e-4 * expected.abs() + 1e-5,

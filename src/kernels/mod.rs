@@ -13,6 +13,7 @@ mod panels;
 pub(crate) use arch::Arch;
 pub(crate) use gelu::gelu;
 
+use std::ops::Deref;
 use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
@@ -53,10 +54,28 @@ pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 /// A copy of the numbers of an f32 tensor on the CPU, in their order.
 pub(crate) fn numbers(x: &Tensor) -> Result<Vec<f32>> {
     let x = x.contiguous()?;
+    Ok(borrowed(&x).numbers()?.to_vec())
+}
+
+/// A tensor that is read where it is.
+pub(crate) struct Borrowed<'a, S> {
+    storage: S,
+    layout: &'a Layout,
+}
+
+/// `x`, to be read where it is.
+pub(crate) fn borrowed(x: &Tensor) -> Borrowed<'_, impl Deref<Target = Storage> + '_> {
     let (storage, layout) = x.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(slice(storage, layout)?.to_vec()),
-        _ => bail!("a kernel needs its operand on the CPU"),
+    Borrowed { storage, layout }
+}
+
+impl<S: Deref<Target = Storage>> Borrowed<'_, S> {
+    /// Its numbers: f32, contiguous, on the CPU.
+    pub(crate) fn numbers(&self) -> Result<&[f32]> {
+        match &*self.storage {
+            Storage::Cpu(storage) => slice(storage, self.layout),
+            _ => bail!("a kernel needs its operand on the CPU"),
+        }
     }
 }
 

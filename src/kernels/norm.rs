@@ -1,8 +1,10 @@
 //! Norms and rotations of single rows.
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use super::Arch;
+use super::gelu::exp_f32s;
 
 /// The sum of `values`, and that of their squares' distances from `mean`.
 struct Sums<'a> {
@@ -58,6 +60,58 @@ pub(crate) fn rms_norm(arch: Arch, x: &mut [f32], eps: f32, weight: &[f32]) {
     }
 }
 
+/// Every row of `x` by its length, no less than 1e-12 as for torch's `normalize`, × `weight`, which has a number a
+/// column; and then, if asked for, `SiLU` of it.
+pub(crate) fn unit_rows(arch: Arch, x: &[f32], weight: &[f32], silu: bool, out: &mut [f32]) {
+    // As many rows as are worth another thread.
+    let portion = (1 << 14) / weight.len() * weight.len() + weight.len();
+    out.par_chunks_mut(portion).zip(x.par_chunks(portion)).for_each(|(out, x)| {
+        arch.dispatch(UnitRows { x, weight, silu, out });
+    });
+}
+
+struct UnitRows<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    silu: bool,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for UnitRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let dim = self.weight.len();
+        let (weights, weights_rest) = S::as_simd_f32s(self.weight);
+        for (x, out) in self.x.chunks_exact(dim).zip(self.out.chunks_exact_mut(dim)) {
+            let ((x, x_rest), (out, out_rest)) = (S::as_simd_f32s(x), S::as_mut_simd_f32s(out));
+            let last = simd.partial_load_f32s(x_rest);
+            let mut square = simd.mul_f32s(last, last);
+            for &x in x {
+                square = simd.mul_add_e_f32s(x, x, square);
+            }
+            let factor = simd.splat_f32s(1.0 / simd.reduce_sum_f32s(square).sqrt().max(1e-12));
+            let finished = |x: S::f32s, weight: S::f32s| {
+                let y = simd.mul_f32s(simd.mul_f32s(x, factor), weight);
+                if self.silu { silu_f32s(simd, y) } else { y }
+            };
+            for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weights) {
+                *out = finished(x, weight);
+            }
+            let last = finished(last, simd.partial_load_f32s(weights_rest));
+            simd.partial_store_f32s(out_rest, last);
+        }
+    }
+}
+
+/// x / (1 + e^−x).
+#[inline(always)]
+fn silu_f32s<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let power = exp_f32s(simd, simd.neg_f32s(x));
+    simd.div_f32s(x, simd.add_f32s(simd.splat_f32s(1.0), power))
+}
+
 /// Turns the pairs (2i, 2i + 1) of every head of one row by the angles whose `cos` and `sin` are given, one a pair
 /// of a head.
 pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
@@ -95,6 +149,15 @@ mod tests {
                 let (x_t, scale_t) = (tensor(&x, &[3, dim]), tensor(&scale, &[dim]));
                 let plain = candle_nn::ops::layer_norm(&x_t, &scale_t, &tensor(&shift, &[dim]), 1e-6);
                 assert_equal(&out, plain.unwrap());
+
+                for silu in [false, true] {
+                    unit_rows(arch, &x, &scale, silu, &mut out);
+                    let length = x_t.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap();
+                    let plain = x_t.broadcast_div(&length).unwrap().broadcast_mul(&scale_t).unwrap();
+                    assert_equal(&out, if silu { plain.silu().unwrap() } else { plain });
+                }
+                unit_rows(arch, &vec![0.0; dim], &scale, true, &mut out[..dim]);
+                assert!(out[..dim].iter().all(|&x| x == 0.0), "{arch:?} {dim}");
 
                 let mut row = x[..dim].to_vec();
                 rms_norm(arch, &mut row, 1e-6, &scale);

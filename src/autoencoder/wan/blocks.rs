@@ -1,10 +1,10 @@
-//! What encoder and decoder are made of; all take frames `[T, C, H, W]`.
+//! What encoder and decoder are made of; all take frames whose channels are where [`Channels::of`] has them.
 
 use candle_core::{DType, Module, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::softmax_last_dim;
 
-use super::super::conv::{CausalConv3d, Conv2d, RmsNorm, after_zeros, last};
+use super::super::conv::{CausalConv3d, Channels, Conv2d, RmsNorm, after_zeros, last};
 use super::super::stream::Stream;
 use crate::ops::matmul;
 use crate::{Cancel, Result};
@@ -35,18 +35,17 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.forward(x)?.silu()?, stream)?;
-        let y = self.conv2.forward(&self.norm2.forward(&y)?.silu()?, stream)?;
-        match &self.shortcut {
-            Some(shortcut) => Ok((y + shortcut.forward(x, stream)?)?),
-            None => Ok((y + x)?),
-        }
+        let y = self.conv1.forward(&self.norm1.silu(x)?, stream)?;
+        let y = self.norm2.silu(&y)?;
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x, stream)).transpose()?;
+        self.conv2.onto(&y, stream, Some(shortcut.as_ref().unwrap_or(x)))
     }
 }
 
 /// Attention with one head over the pixels of each frame: `WanAttentionBlock`.
 #[derive(Clone, Debug)]
 struct Attention {
+    channels: Channels,
     norm: RmsNorm,
     to_qkv: Conv2d,
     proj: Conv2d,
@@ -55,21 +54,30 @@ struct Attention {
 impl Attention {
     fn load(vb: VarBuilder, n: usize) -> Result<Self> {
         Ok(Self {
+            channels: Channels::of(vb.dtype(), vb.device()),
             norm: RmsNorm::load(vb.pp("norm"), n, true)?,
-            to_qkv: Conv2d::point(vb.pp("to_qkv"), n, 3 * n, true)?,
-            proj: Conv2d::point(vb.pp("proj"), n, n, true)?,
+            to_qkv: Conv2d::point(vb.pp("to_qkv"), n, 3 * n)?,
+            proj: Conv2d::point(vb.pp("proj"), n, n)?,
         })
     }
 
     fn forward(&self, x: &Tensor, stream: &Stream) -> Result<Tensor> {
-        let (frames, n, height, width) = x.dims4()?;
-        let pixels = height * width;
-        let qkv = self.to_qkv.forward(&self.norm.forward(x)?)?.reshape((frames, 3 * n, pixels))?;
-        let part = |i: usize| qkv.narrow(1, i * n, n);
-        let q = (part(0)?.transpose(1, 2)? * (n as f64).powf(-0.5))?.contiguous()?;
-        let (k, v) = (part(1)?.contiguous()?, part(2)?.transpose(1, 2)?.contiguous()?);
+        let qkv = self.to_qkv.forward(&self.norm.forward(x)?)?;
+        // [T, pixels, 3 × n]
+        let qkv = match self.channels {
+            Channels::First => qkv.flatten_from(2)?.transpose(1, 2)?,
+            Channels::Last => qkv.flatten(1, 2)?,
+        };
+        let n = qkv.dim(2)? / 3;
+        let part = |i: usize| qkv.narrow(2, i * n, n);
+        let q = (part(0)? * (n as f64).powf(-0.5))?.contiguous()?;
+        let (k, v) = (part(1)?.transpose(1, 2)?.contiguous()?, part(2)?.contiguous()?);
         let y = attend(&q, &k, &v, MAX_SCORES, stream.cancel)?;
-        let y = y.transpose(1, 2)?.contiguous()?.reshape((frames, n, height, width))?;
+        let y = match self.channels {
+            Channels::First => y.transpose(1, 2)?.contiguous()?,
+            Channels::Last => y,
+        };
+        let y = y.reshape(x.shape())?;
         Ok((self.proj.forward(&y)? + x)?)
     }
 }
@@ -147,6 +155,7 @@ impl Downsample {
 /// Twice the size, and twice the frames if there is a convolution over time: `WanResample` upwards.
 #[derive(Clone, Debug)]
 pub struct Upsample {
+    channels: Channels,
     conv: Conv2d,
     time_conv: Option<CausalConv3d>,
 }
@@ -155,14 +164,14 @@ impl Upsample {
     pub fn load(vb: VarBuilder, n_in: usize, n_out: usize, temporal: bool) -> Result<Self> {
         let time_conv = || CausalConv3d::load(vb.pp("time_conv"), n_in, 2 * n_in, (3, 1));
         Ok(Self {
-            conv: Conv2d::same(vb.pp("resample.1"), n_in, n_out, true)?,
+            channels: Channels::of(vb.dtype(), vb.device()),
+            conv: Conv2d::enlarged(vb.pp("resample.1"), n_in, n_out)?,
             time_conv: temporal.then(time_conv).transpose()?,
         })
     }
 
     pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
         stream.cancel.check()?;
-        let (frames, n, height, width) = x.dims4()?;
         let x = match &self.time_conv {
             None => x.clone(),
             Some(time_conv) => {
@@ -178,15 +187,27 @@ impl Upsample {
                         None => after_zeros(x, 2)?,
                     };
                     *slot = Some(last(&x, 2)?);
-                    time_conv.valid(&x, 1)?.reshape((2 * frames, n, height, width))?
+                    self.two_of_each(&time_conv.valid(&x, 1)?)?
                 }
             }
         };
-        Ok(self.conv.forward(&x.upsample_nearest2d(2 * height, 2 * width)?)?)
+        Ok(self.conv.forward(&x)?)
+    }
+
+    /// Frames with twice the channels to twice the frames.
+    fn two_of_each(&self, x: &Tensor) -> Result<Tensor> {
+        let (frames, a, b, c) = x.dims4()?;
+        Ok(match self.channels {
+            Channels::First => x.reshape((2 * frames, a / 2, b, c))?,
+            Channels::Last => {
+                let halves = x.reshape((frames, a * b, 2, c / 2))?.transpose(1, 2)?.contiguous()?;
+                halves.reshape((2 * frames, a, b, c / 2))?
+            }
+        })
     }
 }
 
-/// Means over neighbours in time and space, with channels to match: `AvgDown3D`.
+/// Means over neighbours in time and space, with channels to match: `AvgDown3D`, of `[T, C, H, W]`.
 pub fn average_down(x: &Tensor, n_out: usize, (time, space): (usize, usize)) -> Result<Tensor> {
     let frames = x.dim(0)?;
     let x = after_zeros(x, (time - frames % time) % time)?;
@@ -197,7 +218,7 @@ pub fn average_down(x: &Tensor, n_out: usize, (time, space): (usize, usize)) -> 
     Ok(x.reshape((frames, n_out, (), height, width))?.mean(2)?)
 }
 
-/// Repeated over neighbours in time and space, with channels to match: `DupUp3D`.
+/// Repeated over neighbours in time and space, with channels to match: `DupUp3D`, of `[T, C, H, W]`.
 pub fn repeat_up(x: &Tensor, n_out: usize, (time, space): (usize, usize), first: bool) -> Result<Tensor> {
     let (frames, n, height, width) = x.dims4()?;
     let repeats = n_out * time * space * space / n;

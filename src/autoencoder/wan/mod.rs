@@ -3,12 +3,12 @@
 mod blocks;
 mod config;
 
-use candle_core::{Module, Tensor};
+use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 pub use config::WanConfig;
 
-use super::conv::{CausalConv3d, RmsNorm};
+use super::conv::{CausalConv3d, Channels, RmsNorm};
 use super::stream::{Memory, Stream};
 use crate::{Cancel, Result};
 use blocks::{Downsample, MidBlock, ResidualBlock, Upsample, average_down, repeat_up};
@@ -17,6 +17,7 @@ use blocks::{Downsample, MidBlock, ResidualBlock, Upsample, average_down, repeat
 #[derive(Clone, Debug)]
 pub struct AutoencoderKlWan {
     config: WanConfig,
+    channels: Channels,
     encoder: Encoder,
     quant_conv: CausalConv3d,
     post_quant_conv: CausalConv3d,
@@ -28,6 +29,7 @@ pub struct AutoencoderKlWan {
 
 #[derive(Clone, Debug)]
 struct Encoder {
+    channels: Channels,
     conv_in: CausalConv3d,
     stages: Vec<DownStage>,
     mid_block: MidBlock,
@@ -44,6 +46,7 @@ struct DownStage {
 
 #[derive(Clone, Debug)]
 struct Decoder {
+    channels: Channels,
     conv_in: CausalConv3d,
     mid_block: MidBlock,
     stages: Vec<UpStage>,
@@ -75,6 +78,7 @@ impl AutoencoderKlWan {
             Ok(row.reshape((1, (), 1, 1))?)
         };
         Ok(Self {
+            channels: Channels::of(vb.dtype(), vb.device()),
             encoder: Encoder::load(vb.pp("encoder"), config)?,
             quant_conv: CausalConv3d::load(vb.pp("quant_conv"), 2 * z, 2 * z, (1, 1))?,
             post_quant_conv: CausalConv3d::load(vb.pp("post_quant_conv"), z, z, (1, 1))?,
@@ -94,14 +98,14 @@ impl AutoencoderKlWan {
         let mut at = 0;
         while at < frames {
             let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
-            let chunk = video.narrow(0, at, count)?;
+            let chunk = self.channels.from_first(&video.narrow(0, at, count)?)?;
             latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut memory, cancel))?);
             memory.started = true;
             at += count;
         }
         let mut stream = Stream::new(&mut memory, cancel);
         let moments = self.quant_conv.forward(&Tensor::cat(&latents, 0)?, &mut stream)?;
-        let mode = moments.narrow(1, 0, self.config.z_dim)?;
+        let mode = self.channels.to_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
         Ok(mode.broadcast_sub(&self.mean)?.broadcast_div(&self.std)?)
     }
 
@@ -110,8 +114,9 @@ impl AutoencoderKlWan {
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let frames = (0..latents.dim(0)?).map(|t| {
             let mut stream = Stream::new(memory, cancel);
-            let x = self.post_quant_conv.forward(&latents.narrow(0, t, 1)?, &mut stream)?;
-            let frames = self.decoder.forward(&x, &mut stream)?;
+            let latent = self.channels.from_first(&latents.narrow(0, t, 1)?)?;
+            let x = self.post_quant_conv.forward(&latent, &mut stream)?;
+            let frames = self.channels.to_first(&self.decoder.forward(&x, &mut stream)?)?;
             memory.started = true;
             let frames = unpatchify(&frames, self.config.patch())?;
             Ok(((frames.clamp(-1.0, 1.0)? * 0.5)? + 0.5)?)
@@ -151,6 +156,7 @@ impl Encoder {
             dim = n_out;
         }
         Ok(Self {
+            channels: Channels::of(vb.dtype(), vb.device()),
             conv_in,
             stages,
             mid_block: MidBlock::load(vb.pp("mid_block"), dim)?,
@@ -170,11 +176,13 @@ impl Encoder {
                 x = downsample.forward(&x, stream)?;
             }
             if let Some(shortcut) = &stage.shortcut {
-                x = (x + average_down(&before, shortcut.channels, shortcut.factors)?)?;
+                let before = self.channels.to_first(&before)?;
+                let before = average_down(&before, shortcut.channels, shortcut.factors)?;
+                x = (x + self.channels.from_first(&before)?)?;
             }
         }
         let x = self.mid_block.forward(&x, stream)?;
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?, stream)
+        self.conv_out.forward(&self.norm_out.silu(&x)?, stream)
     }
 }
 
@@ -211,6 +219,7 @@ impl Decoder {
             dim = n_out;
         }
         Ok(Self {
+            channels: Channels::of(vb.dtype(), vb.device()),
             conv_in,
             mid_block,
             stages,
@@ -231,10 +240,12 @@ impl Decoder {
                 x = upsample.forward(&x, stream)?;
             }
             if let Some(shortcut) = &stage.shortcut {
-                x = (x + repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?)?;
+                let before = self.channels.to_first(&before)?;
+                let before = repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?;
+                x = (x + self.channels.from_first(&before)?)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?.silu()?, stream)
+        self.conv_out.forward(&self.norm_out.silu(&x)?, stream)
     }
 }
 

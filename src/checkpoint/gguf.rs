@@ -60,9 +60,13 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// Every tensor is within the file; otherwise memory would be taken for what is not there.
+    /// Every tensor is within the file; otherwise memory would be taken for what is not there. And none is empty, which
+    /// candle would read from a pointer that is none.
     fn check(&self, length: u64) -> Result<()> {
         for (name, TensorInfo { shape, offset, ggml_dtype }) in &self.tensors {
+            if shape.dims().contains(&0) {
+                bail!("{name} of {shape:?} is empty: the file is damaged");
+            }
             let elements = shape.dims().iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
             let block = ggml_dtype.block_size() as u64;
             let end = elements.filter(|n| n.is_multiple_of(block)).and_then(|n| {
@@ -198,4 +202,23 @@ fn dtype(kind: u32) -> Option<GgmlDType> {
         30 => GgmlDType::BF16,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_tensor_is_refused() {
+        // One tensor, "x", of one side of 0 or 1; f32, at 0.
+        let file = |side: u64| {
+            let (one, none) = (1_u64.to_le_bytes(), 0_u64.to_le_bytes());
+            let name = [&one[..], b"x"].concat();
+            let shape = [&1_u32.to_le_bytes()[..], &side.to_le_bytes(), &0_u32.to_le_bytes()].concat();
+            [b"GGUF\x03\0\0\0", &one[..], &none, &name, &shape, &none, &[0; 64]].concat()
+        };
+        assert!(Gguf::open(std::io::Cursor::new(file(1))).unwrap().load("x", &Device::Cpu).is_ok());
+        let error = Gguf::open(std::io::Cursor::new(file(0))).err().unwrap().to_string();
+        assert!(error.contains("x of [0] is empty"), "{error}");
+    }
 }

@@ -1,4 +1,7 @@
 //! Attention of a few queries at a time, whose scores stay in the cache.
+//!
+//! Where linear layers compute in 8 bits, keys, values and the weights of values are bf16, if the CPU multiplies pairs of
+//! them: sums are f32 all the same.
 
 use std::ops::Range;
 
@@ -7,40 +10,79 @@ use rayon::prelude::*;
 
 use super::Arch;
 use super::gelu::exp_f32s;
-use super::panels::{Panel, Panels, accumulate};
+use super::linear::Numbers;
+use super::pairs::{self, accumulate_pairs};
+use super::panels::{Panel, Panels, Sums, accumulate};
 
 /// Keys and values of some tokens, packed head by head.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     arch: Arch,
     tokens: usize,
+    /// As many, and one that counts for nothing where they are paired and odd.
+    columns: usize,
     head_dim: usize,
+    /// Whether two numbers of bf16 stand for one of f32: two of a head, or of two tokens.
+    paired: bool,
     heads: Vec<Head>,
 }
 
 #[derive(Clone, Debug)]
 struct Head {
-    /// `[head_dim, tokens]`.
+    /// `[head_dim, tokens]`, or half as many rows.
     keys: Panels,
-    /// `[tokens, head_dim]`.
+    /// `[tokens, head_dim]`, or half as many rows.
     values: Panels,
 }
 
 impl Memory {
-    /// Both are `[tokens, heads × head_dim]`.
-    pub(crate) fn new(arch: Arch, heads: usize, head_dim: usize, keys: &[f32], values: &[f32]) -> Self {
+    /// Both are `[tokens, heads × head_dim]`; `numbers` is what the linear layers beside it compute in.
+    pub(crate) fn new(
+        arch: Arch,
+        numbers: Numbers,
+        (heads, head_dim): (usize, usize),
+        keys: &[f32],
+        values: &[f32],
+    ) -> Self {
+        let paired = numbers == Numbers::Int8 && pairs::are_fast(arch);
+        Self::packed(arch, paired, (heads, head_dim), keys, values)
+    }
+
+    fn packed(
+        arch: Arch,
+        paired: bool,
+        (heads, head_dim): (usize, usize),
+        keys: &[f32],
+        values: &[f32],
+    ) -> Self {
         let dim = heads * head_dim;
         let tokens = keys.len() / dim;
+        let columns = if paired { tokens.next_multiple_of(2) } else { tokens };
         let pack = |head: usize| {
             let first = head * head_dim;
-            Head {
-                keys: Panels::new(arch, (head_dim, tokens), None, |i, token| keys[token * dim + first + i]),
-                values: Panels::new(arch, (tokens, head_dim), None, |token, i| {
-                    values[token * dim + first + i]
-                }),
+            // Zero beyond the last of an odd number.
+            let at = |all: &[f32], token: usize, i: usize| match token < tokens && i < head_dim {
+                true => all[token * dim + first + i],
+                false => 0.0,
+            };
+            let (keys, values) = (|i, token| at(keys, token, i), |token, i| at(values, token, i));
+            match paired {
+                false => Head {
+                    keys: Panels::new(arch, (head_dim, columns), None, keys),
+                    values: Panels::new(arch, (tokens, head_dim), None, values),
+                },
+                true => Head {
+                    keys: Panels::new(arch, (head_dim.div_ceil(2), columns), None, |i, token| {
+                        pairs::pair(keys(2 * i, token), keys(2 * i + 1, token))
+                    }),
+                    values: Panels::new(arch, (tokens.div_ceil(2), head_dim), None, |token, i| {
+                        pairs::pair(values(2 * token, i), values(2 * token + 1, i))
+                    }),
+                },
             }
         };
-        Self { arch, tokens, head_dim, heads: (0..heads).into_par_iter().map(pack).collect() }
+        let heads = (0..heads).into_par_iter().map(pack).collect();
+        Self { arch, tokens, columns, head_dim, paired, heads }
     }
 }
 
@@ -68,7 +110,12 @@ impl WithSimd for Job<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        if S::REGISTER_COUNT >= 32 { self.heads::<S, 8>(simd) } else { self.heads::<S, 4>(simd) }
+        match (S::REGISTER_COUNT >= 32, self.memories[0].paired) {
+            (true, false) => self.heads::<S, 8, false>(simd),
+            (true, true) => self.heads::<S, 8, true>(simd),
+            (false, false) => self.heads::<S, 4, false>(simd),
+            (false, true) => self.heads::<S, 4, true>(simd),
+        }
     }
 }
 
@@ -80,6 +127,8 @@ struct Part<'a> {
     first: usize,
     column: usize,
     tokens: usize,
+    /// Columns, which are as many or one more.
+    width: usize,
 }
 
 /// All tokens of `memories`, no more than fit in the cache at a time.
@@ -88,8 +137,10 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
     for &memory in memories {
         let mut begins = true;
         for panel in memory.heads[0].keys.panels() {
-            let tokens = (panel.vectors * lanes).min(memory.tokens - panel.first);
-            if width > 0 && width + tokens > BLOCK {
+            let end = panel.first + panel.vectors * lanes;
+            let tokens = end.min(memory.tokens) - panel.first;
+            let columns = end.min(memory.columns) - panel.first;
+            if width > 0 && width + columns > BLOCK {
                 blocks.push(std::mem::take(&mut block));
                 (width, begins) = (0, true);
             }
@@ -97,6 +148,7 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
                 Some(part) => {
                     part.panels.push(panel);
                     part.tokens += tokens;
+                    part.width += columns;
                 }
                 None => block.push(Part {
                     memory,
@@ -104,9 +156,10 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
                     first: panel.first,
                     column: width,
                     tokens,
+                    width: columns,
                 }),
             }
-            (width, begins) = (width + tokens, false);
+            (width, begins) = (width + columns, false);
         }
     }
     blocks.push(block);
@@ -139,25 +192,52 @@ impl Place {
 
 impl Job<'_> {
     #[inline(always)]
-    fn heads<S: Simd, const ROWS: usize>(self, simd: S) {
+    fn heads<S: Simd, const ROWS: usize, const PAIRED: bool>(self, simd: S) {
         let Self { queries, memories, out } = self;
         let (heads, head_dim) = (memories[0].heads.len(), memories[0].head_dim);
         let dim = heads * head_dim;
         let blocks = blocks(memories, S::F32_LANES);
         let count = (queries.len() / dim).min(QUERIES).next_multiple_of(ROWS);
         let mut scores = vec![0f32; count * BLOCK];
+        let mut own = Vec::with_capacity(count * head_dim);
         for head in 0..heads {
             let place = Place { head, head_dim, dim };
             for (queries, out) in queries.chunks(QUERIES * dim).zip(out.chunks_mut(QUERIES * dim)) {
-                attend_head::<S, ROWS>(simd, queries, &blocks, place, &mut scores, out);
+                own.clear();
+                for query in queries.chunks_exact(dim) {
+                    let query = &query[place.range()];
+                    let scale = 1.0 / (head_dim as f32).sqrt();
+                    match PAIRED {
+                        false => own.extend(query.iter().map(|x| x * scale)),
+                        true => own.extend(query.chunks(2).map(|two| {
+                            pairs::pair(two[0] * scale, two.get(1).map_or(0.0, |x| x * scale))
+                        })),
+                    }
+                }
+                attend_head::<S, ROWS, PAIRED>(simd, &own, &blocks, place, &mut scores, out);
             }
         }
     }
 }
 
-/// One head of some queries.
+/// Adds to `sums` as [`accumulate`] does, or as [`accumulate_pairs`].
 #[inline(always)]
-fn attend_head<S: Simd, const ROWS: usize>(
+fn add<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
+    simd: S,
+    sums: &mut Sums<S, ROWS, VECTORS>,
+    rows: &[&[f32]; ROWS],
+    length: usize,
+    weights: &[S::f32s],
+) {
+    match PAIRED {
+        false => accumulate(simd, sums, rows, length, weights),
+        true => accumulate_pairs(simd, sums, rows, length, weights),
+    }
+}
+
+/// One head of some queries, `[count, head_dim]` or half as many pairs.
+#[inline(always)]
+fn attend_head<S: Simd, const ROWS: usize, const PAIRED: bool>(
     simd: S,
     queries: &[f32],
     blocks: &[Vec<Part>],
@@ -165,58 +245,63 @@ fn attend_head<S: Simd, const ROWS: usize>(
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let count = queries.len() / place.dim;
+    let count = out.len() / place.dim;
     let mut state = [Row { most: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
     for (i, block) in blocks.iter().enumerate() {
-        let width = block.iter().map(|part| part.tokens).sum();
+        let width = block.iter().map(|part| part.width).sum();
         for (part, &panel) in block.iter().flat_map(|part| part.panels.iter().map(move |p| (part, p))) {
-            let columns = (part, panel, width);
+            let keys = (&part.memory.heads[place.head].keys, panel);
+            let columns = part.column + panel.first - part.first..part.column + part.width;
             match panel.vectors {
-                3 => score::<S, ROWS, 3>(simd, queries, columns, place, scores),
-                2 => score::<S, ROWS, 2>(simd, queries, columns, place, scores),
-                _ => score::<S, ROWS, 1>(simd, queries, columns, place, scores),
+                3 => score::<S, ROWS, 3, PAIRED>(simd, queries, keys, columns, width, scores),
+                2 => score::<S, ROWS, 2, PAIRED>(simd, queries, keys, columns, width, scores),
+                _ => score::<S, ROWS, 1, PAIRED>(simd, queries, keys, columns, width, scores),
             }
         }
         for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
+            for part in block.iter().filter(|part| part.width > part.tokens) {
+                scores[part.column + part.tokens] = f32::NEG_INFINITY;
+            }
             exponentials(simd, scores, row);
+            if PAIRED {
+                pairs::pair_all(simd, scores);
+            }
         }
         let ends = (i == 0, i + 1 == blocks.len());
         let Some(part) = block.first() else { continue };
         for panel in part.memory.heads[place.head].values.panels() {
             let columns = (&block[..], panel, width);
             match panel.vectors {
-                3 => collect::<S, ROWS, 3>(simd, scores, &state, columns, place, ends, out),
-                2 => collect::<S, ROWS, 2>(simd, scores, &state, columns, place, ends, out),
-                _ => collect::<S, ROWS, 1>(simd, scores, &state, columns, place, ends, out),
+                3 => collect::<S, ROWS, 3, PAIRED>(simd, scores, &state, columns, place, ends, out),
+                2 => collect::<S, ROWS, 2, PAIRED>(simd, scores, &state, columns, place, ends, out),
+                _ => collect::<S, ROWS, 1, PAIRED>(simd, scores, &state, columns, place, ends, out),
             }
         }
     }
 }
 
-/// The scores of a panel of keys, in a block that is `width` wide.
+/// The scores of a panel of keys, in `columns` of a block that is `width` wide.
 #[inline(always)]
-fn score<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn score<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     simd: S,
     queries: &[f32],
-    (part, panel, width): (&Part, Panel, usize),
-    place: Place,
+    (keys, panel): (&Panels, Panel),
+    columns: Range<usize>,
+    width: usize,
     scores: &mut [f32],
 ) {
-    let keys = &part.memory.heads[place.head].keys;
-    let (first, end) = (part.column + panel.first - part.first, part.column + part.tokens);
-    let scale = simd.splat_f32s(1.0 / (place.head_dim as f32).sqrt());
-    for (queries, scores) in queries.chunks(ROWS * place.dim).zip(scores.chunks_exact_mut(ROWS * width)) {
-        let mut rows = [&queries[place.range()]; ROWS];
-        for (row, query) in rows.iter_mut().zip(queries.chunks_exact(place.dim)) {
-            *row = &query[place.range()];
+    let weights = keys.weights::<S>(panel);
+    for (queries, scores) in queries.chunks(ROWS * keys.rows).zip(scores.chunks_exact_mut(ROWS * width)) {
+        let mut rows = [&queries[..keys.rows]; ROWS];
+        for (row, query) in rows.iter_mut().zip(queries.chunks_exact(keys.rows)) {
+            *row = query;
         }
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        accumulate(simd, &mut sums, &rows, keys.rows, keys.weights::<S>(panel));
+        add::<S, ROWS, VECTORS, PAIRED>(simd, &mut sums, &rows, keys.rows, weights);
         for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(width)) {
             for (v, &sum) in sums.iter().enumerate() {
-                let first = first + v * S::F32_LANES;
-                let range = first..(first + S::F32_LANES).min(end);
-                simd.partial_store_f32s(&mut scores[range], simd.mul_f32s(sum, scale));
+                let first = columns.start + v * S::F32_LANES;
+                simd.partial_store_f32s(&mut scores[first..(first + S::F32_LANES).min(columns.end)], sum);
             }
         }
     }
@@ -249,7 +334,7 @@ fn exponentials<S: Simd>(simd: S, scores: &mut [f32], row: &mut Row) {
 /// The values of a block, weighted. What was collected in blocks before is gone on from; after the last it is divided by
 /// the sum of the weights.
 #[inline(always)]
-fn collect<S: Simd, const ROWS: usize, const VECTORS: usize>(
+fn collect<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     simd: S,
     scores: &[f32],
     state: &[Row],
@@ -274,13 +359,16 @@ fn collect<S: Simd, const ROWS: usize, const VECTORS: usize>(
             }
         }
         for part in block {
+            // Pairs are at the beginning of a row.
+            let each = if PAIRED { 2 } else { 1 };
+            let count = part.width / each;
             let mut rows = [scores; ROWS];
             for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(width)) {
-                *row = &scores[part.column..][..part.tokens];
+                *row = &scores[part.column / each..][..count];
             }
             let values = part.memory.heads[place.head].values.weights::<S>(panel);
-            let values = &values[part.first * VECTORS..][..part.tokens * VECTORS];
-            accumulate(simd, &mut sums, &rows, part.tokens, values);
+            let values = &values[part.first / each * VECTORS..][..count * VECTORS];
+            add::<S, ROWS, VECTORS, PAIRED>(simd, &mut sums, &rows, count, values);
         }
         for ((sums, row), out) in sums.iter().zip(state).zip(out.chunks_exact_mut(place.dim)) {
             let weight = simd.splat_f32s(if ends { 1.0 / row.sum } else { 1.0 });
@@ -299,7 +387,9 @@ mod tests {
 
     #[test]
     fn it_equals_the_plain_form() {
-        for arch in Arch::all() {
+        let all = Arch::all().into_iter().flat_map(|arch| [(arch, false), (arch, true)]);
+        // Without vectors blocks may end in the middle of a pair.
+        for (arch, paired) in all.filter(|(arch, paired)| !paired || !matches!(arch, Arch::Scalar)) {
             for (heads, head_dim, rows, lengths) in [
                 (1, 4, 1, vec![1]),
                 (3, 8, 11, vec![5]),
@@ -307,6 +397,7 @@ mod tests {
                 (2, 20, 9, vec![3, 70, 64]),
                 // Several blocks of keys, one within a memory and one across two, and of queries.
                 (1, 64, 70, vec![500, 300, 7]),
+                (2, 5, 3, vec![1, 3, 48]),
             ] {
                 let dim = heads * head_dim;
                 let queries: Vec<_> = random(rows * dim, 1).iter().map(|x| x * 4.0).collect();
@@ -316,7 +407,7 @@ mod tests {
                     .map(|(i, &n)| (random(n * dim, 2 + i as u32), random(n * dim, 20 + i as u32)))
                     .collect();
                 let memories: Vec<_> =
-                    parts.iter().map(|(k, v)| Memory::new(arch, heads, head_dim, k, v)).collect();
+                    parts.iter().map(|(k, v)| Memory::packed(arch, paired, (heads, head_dim), k, v)).collect();
                 let mut out = vec![f32::NAN; queries.len()];
                 attend(&queries, &memories.iter().collect::<Vec<_>>(), &mut out);
 
@@ -331,8 +422,11 @@ mod tests {
                 let weights = candle_nn::ops::softmax_last_dim(&weights).unwrap();
                 let plain = weights.matmul(&values).unwrap().transpose(0, 1).unwrap();
                 let plain: Vec<f32> = plain.flatten_all().unwrap().to_vec1().unwrap();
+                // bf16 has 8 bits of a number.
+                let most = if paired { 1.5e-2 } else { 1e-5 };
                 for (a, b) in out.iter().zip(&plain) {
-                    assert!((a - b).abs() < 1e-5, "{arch:?} {heads}x{head_dim} {rows} {lengths:?}: {a} {b}");
+                    let what = format!("{arch:?} {paired} {heads}x{head_dim} {rows} {lengths:?}");
+                    assert!((a - b).abs() < most, "{what}: {a} {b}");
                 }
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod layout;
 pub(crate) mod linear;
 mod linear8;
 pub(crate) mod norm;
+mod pairs;
 mod panels;
 
 pub(crate) use arch::Arch;

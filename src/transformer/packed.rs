@@ -22,6 +22,7 @@ use crate::{Cancel, Result};
 #[derive(Clone, Debug)]
 pub(super) struct PackedBlock {
     arch: Arch,
+    numbers: Numbers,
     heads: usize,
     head_dim: usize,
     eps: f32,
@@ -75,6 +76,7 @@ impl PackedBlock {
         let norm2 = || Ok::<_, crate::Error>((vector("norm2.weight", dim)?, vector("norm2.bias", dim)?));
         Ok(Self {
             arch,
+            numbers,
             heads: config.num_attention_heads,
             head_dim: config.attention_head_dim,
             eps: config.eps as f32,
@@ -98,6 +100,11 @@ impl PackedBlock {
         })
     }
 
+    /// Of `[tokens, dim]` each.
+    fn memory(&self, keys: &[f32], values: &[f32]) -> Memory {
+        Memory::new(self.arch, self.numbers, (self.heads, self.head_dim), keys, values)
+    }
+
     fn dim(&self) -> usize {
         self.heads * self.head_dim
     }
@@ -111,7 +118,7 @@ impl PackedBlock {
         for row in key.chunks_exact_mut(self.dim()) {
             rms_norm(self.arch, row, self.eps, &self.cross.norm_k);
         }
-        Ok(Memory::new(self.arch, self.heads, self.head_dim, &key, &value))
+        Ok(self.memory(&key, &value))
     }
 
     fn project(&self, x: &[f32], angles: &Angles, modulation: &Modulation, portion: usize) -> Projected {
@@ -296,7 +303,7 @@ pub(super) fn run(
         let own = block.project(&x, &angles, &modulation, portion);
         let last = purpose == Purpose::Cache && i + 1 == blocks.len();
         if !last {
-            let now = Memory::new(block.arch, block.heads, block.head_dim, &own.rotated, &own.value);
+            let now = block.memory(&own.rotated, &own.value);
             let seen: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&now]).collect();
             block.finish(&mut x, &own.query, &seen, text, &modulation, portion);
         }
@@ -321,7 +328,7 @@ fn past<'a>(blocks: &[PackedBlock], cache: &'a KvCache, angles: &Angles) -> Resu
             let (cos, sin) = angles.at(token);
             rotate(key, cos, sin);
         }
-        Ok(Memory::new(block.arch, block.heads, block.head_dim, &keys, &values))
+        Ok(block.memory(&keys, &values))
     };
     let packed = blocks.iter().zip(&cache.blocks).map(pack).collect::<Result<Vec<_>>>()?;
     Ok(cache.packed.get_or_init(|| packed))

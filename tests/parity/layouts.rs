@@ -249,8 +249,10 @@ fn a_causal_student_takes_the_place_of_its_bases_transformer() {
 
 /// city96's layout: Wan's names, large matrices quantised, small tensors as they are.
 fn gguf(tensors: &Tensors, dtype: GgmlDType, flat: bool, file: &Path) {
+    // In an order, so that the same file is written each time.
+    let tensors: std::collections::BTreeMap<_, _> = tensors.iter().collect();
     let quantised: Vec<_> = tensors
-        .iter()
+        .into_iter()
         .map(|(name, tensor)| {
             let tensor = tensor.to_dtype(DType::F32).unwrap();
             let fits = |dtype: GgmlDType| tensor.dims().last().unwrap().is_multiple_of(dtype.block_size());

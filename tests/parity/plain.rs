@@ -15,6 +15,9 @@ fn without_kernels_and_with_others_everything_equals_the_reference_too() {
     for kernels in ["plain", "avx2", "scalar"] {
         let run = Command::new(&tests).env(VARIABLE, kernels).output().unwrap();
         let told = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success() && told.contains("test result: ok"), "{kernels}: {told}");
+        let said = String::from_utf8_lossy(&run.stderr);
+        // What went wrong is at the end.
+        let whole = run.status.success() && told.contains("test result: ok");
+        assert!(whole, "{kernels}: {}\n{told}\n{said}\n{kernels}: {}", run.status, run.status);
     }
 }

@@ -50,25 +50,45 @@ fn lacking(name: &str, feature: &str) -> Error {
     ))
 }
 
-/// The number format of weights and arithmetic that `precision` comes to on `device`, for tokens of `width` numbers, which
+/// What counts of a transformer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Form {
+    /// Numbers of a token.
+    pub width: usize,
+    /// Whether its file has blocks that can be computed with: GGUF, to which nothing is added.
+    pub blocks: bool,
+}
+
+/// The number format of weights and arithmetic that `precision` comes to on `device` for a transformer of this form, which
 /// is asked for only where it counts; never [`Precision::Auto`].
 ///
 /// That one takes 8 bits where they pay: of wide tokens the products are nearly all of the work, and they take a quarter of
-/// the time on a CPU that multiplies numbers of 8 bits in vectors.
+/// the time on a CPU that multiplies numbers of 8 bits in vectors. Where they do not, whoever has a GGUF has it to spare
+/// memory.
 ///
 /// # Errors
-/// [`Error::Device`] for one that is of no use there: 16-bit arithmetic is slower on a CPU than that of f32.
-pub fn resolve(precision: Precision, device: &Device, width: impl FnOnce() -> usize) -> Result<Precision> {
+/// [`Error::Device`] for one that is of no use there: 16-bit arithmetic is slower on a CPU than that of f32;
+/// [`Error::Request`] for blocks that the file does not have.
+pub fn resolve(precision: Precision, device: &Device, form: impl FnOnce() -> Form) -> Result<Precision> {
     match (precision, device) {
-        (Precision::Auto, Device::Cpu) if kernels::int8_is_fast() && width() > NARROW => Ok(Precision::Int8),
-        (Precision::Auto, Device::Cpu) => Ok(Precision::F32),
-        (Precision::Auto, _) => Ok(Precision::Bf16),
+        (Precision::Auto, device) => Ok(match (form(), device) {
+            (Form { width, .. }, Device::Cpu) if width <= NARROW => Precision::F32,
+            (_, Device::Cpu) if kernels::int8_is_fast() => Precision::Int8,
+            (Form { blocks: true, .. }, _) => Precision::Gguf,
+            (_, Device::Cpu) => Precision::F32,
+            _ => Precision::Bf16,
+        }),
         (Precision::Bf16 | Precision::F16, Device::Cpu) => Err(Error::Device(
-            "the CPU computes in f32 and in 8 bits only; use the precision f32, int8 or auto".into(),
+            "the CPU computes in f32, in 8 bits and in those of GGUF only; use the precision f32, int8, gguf or auto"
+                .into(),
         )),
         (Precision::Int8, Device::Cuda(_) | Device::Metal(_)) => {
             Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
+        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(
+            "precision=gguf is for a transformer in a quantised GGUF file, without a LoRA; use the precision auto"
+                .into(),
+        )),
         (precision, _) => Ok(precision),
     }
 }
@@ -91,12 +111,20 @@ mod tests {
 
     #[test]
     fn the_cpu_computes_in_f32_and_what_is_wide_in_8_bits() {
-        assert_eq!(resolve(Precision::Auto, &Device::Cpu, || 256).unwrap(), Precision::F32);
-        let wide = resolve(Precision::Auto, &Device::Cpu, || 1536).unwrap();
-        assert_eq!(wide == Precision::Int8, kernels::int8_is_fast());
-        for precision in [Precision::F32, Precision::Int8] {
-            assert_eq!(resolve(precision, &Device::Cpu, || 1536).unwrap(), precision);
+        let form = |width, blocks| move || Form { width, blocks };
+        let auto = |width, blocks| resolve(Precision::Auto, &Device::Cpu, form(width, blocks)).unwrap();
+        for blocks in [false, true] {
+            assert_eq!(auto(256, blocks), Precision::F32);
+            let other = if blocks { Precision::Gguf } else { Precision::F32 };
+            let expected = if kernels::int8_is_fast() { Precision::Int8 } else { other };
+            assert_eq!(auto(1536, blocks), expected);
         }
-        assert!(resolve(Precision::Bf16, &Device::Cpu, || 256).is_err());
+        for precision in [Precision::F32, Precision::Int8] {
+            assert_eq!(resolve(precision, &Device::Cpu, form(1536, false)).unwrap(), precision);
+        }
+        assert!(resolve(Precision::Bf16, &Device::Cpu, form(256, false)).is_err());
+        assert_eq!(resolve(Precision::Gguf, &Device::Cpu, form(256, true)).unwrap(), Precision::Gguf);
+        let refused = resolve(Precision::Gguf, &Device::Cpu, form(256, false)).unwrap_err().to_string();
+        assert!(refused.contains("GGUF") && refused.contains("auto"), "{refused}");
     }
 }

@@ -61,9 +61,23 @@ pub enum Error {
     /// The model computed something that is not a picture (not a number, say).
     #[error("{0}")]
     Generation(String),
-    /// The computation itself failed: memory, a driver, a shape.
+    /// The computation itself failed: a driver, a shape.
     #[error("the computation failed: {}", plain(.0))]
-    Compute(#[from] candle_core::Error),
+    Compute(candle_core::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        // Of a GPU it is known only when it is too late, and the driver says so in words alone.
+        if plain(&error).to_ascii_lowercase().replace('_', " ").contains("out of memory") {
+            return Self::Memory(
+                "the device has no memory left; take offload, decoder=tiny or decoder=tiled, a smaller size or fewer \
+                 frames"
+                    .into(),
+            );
+        }
+        Self::Compute(error)
+    }
 }
 
 /// What candle says, without the trace of its own calls that it adds where `RUST_BACKTRACE` is set.
@@ -79,3 +93,21 @@ pub(crate) fn plain(error: &candle_core::Error) -> String {
 
 /// The engine's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_full_is_told_from_one_that_fails() {
+        let of = |text: &str| Error::from(candle_core::Error::Msg(text.into()).context("matmul"));
+        // What cudarc says (`DriverError`), and Metal.
+        for text in
+            ["DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")", "Insufficient: Out Of Memory"]
+        {
+            let error = of(text);
+            assert!(matches!(&error, Error::Memory(text) if text.contains("offload")), "{error}");
+        }
+        assert!(matches!(of("shape mismatch"), Error::Compute(_)));
+    }
+}

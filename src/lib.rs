@@ -33,6 +33,7 @@ mod error;
 mod frames;
 mod kernels;
 pub mod label;
+mod layer;
 mod model;
 mod noise;
 mod ops;
@@ -53,7 +54,7 @@ pub use error::{Error, Result};
 pub use frames::Frames;
 /// A picture that a video can start from.
 pub use image::RgbImage;
-pub use model::{Model, ModelInfo, OpenOptions, PartSize, Precision, Sizes, part_sizes};
+pub use model::{Model, ModelInfo, OpenOptions, PartSize, Precision, Sizes, part_sizes, weights_bytes};
 pub use picture::read_image;
 pub use request::{Length, Request, Shot, Size, Transition};
 pub use session::{Effort, Phase, Progress, Session, Shown};

@@ -62,7 +62,8 @@ pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize) -> Result<Tenso
     x.conv2d(weight, 0, stride, 1, 1)
 }
 
-fn check_count(a: usize, b: usize) -> Result<()> {
+/// Refuses a tensor of `a` × `b` numbers where that is too many.
+pub(crate) fn check_count(a: usize, b: usize) -> Result<()> {
     if a.saturating_mul(b) > MAX_ELEMENTS {
         bail!("a tensor of {a} times {b} numbers is too large; ask for fewer or smaller frames");
     }

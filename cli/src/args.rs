@@ -48,8 +48,8 @@ pub enum CacheCommand {
 
 #[derive(clap::Args)]
 pub struct CacheArgs {
-    /// Where latents are kept, so that the same video is only decoded the next time; "" is nowhere; if not given
-    /// `soragen` in the user's cache folder
+    /// Where latents are kept, so that the same video is only decoded the next time, and what was read of prompts; "" is
+    /// nowhere; if not given `soragen` in the user's cache folder
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
 }
@@ -302,6 +302,11 @@ pub struct RenderArgs {
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub decoder: Decoder,
 
+    /// Leave the transformer's blocks in their files and bring each to the device when it is its turn: slower, in little
+    /// more memory than one of them takes
+    #[arg(long)]
+    pub offload: bool,
+
     #[command(flatten)]
     pub cache: CacheArgs,
 
@@ -342,6 +347,8 @@ pub enum Decoder {
     Full,
     /// TAEHV
     Tiny,
+    /// The model's own, a part of the picture at a time
+    Tiled,
 }
 
 impl From<Decoder> for soragen::Decoder {
@@ -350,6 +357,7 @@ impl From<Decoder> for soragen::Decoder {
             Decoder::Auto => Self::Auto,
             Decoder::Full => Self::Full,
             Decoder::Tiny => Self::Tiny,
+            Decoder::Tiled => Self::Tiled,
         }
     }
 }
@@ -382,7 +390,8 @@ impl From<Label> for soragen::label::Label {
 /// The number format of the weights and of the arithmetic.
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 pub enum Precision {
-    /// f32 on a CPU, bf16 on a GPU
+    /// On a CPU f32, or int8 where the transformer is wide and the CPU quick at it; on a GPU bf16, or gguf where the file
+    /// is one
     #[default]
     Auto,
     /// 32-bit
@@ -393,6 +402,8 @@ pub enum Precision {
     F16,
     /// 8-bit products in the transformer, in a quarter of the memory
     Int8,
+    /// The transformer's weights as a GGUF file has them
+    Gguf,
 }
 
 impl From<Precision> for soragen::Precision {
@@ -403,6 +414,7 @@ impl From<Precision> for soragen::Precision {
             Precision::Bf16 => Self::Bf16,
             Precision::F16 => Self::F16,
             Precision::Int8 => Self::Int8,
+            Precision::Gguf => Self::Gguf,
         }
     }
 }

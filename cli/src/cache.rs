@@ -21,6 +21,6 @@ fn named(folder: Option<&str>) -> Result<Cache> {
         .ok_or_else(|| Error::Usage("there is no cache; name one with --cache-dir".into()))
 }
 
-fn count(Usage { entries, bytes }: Usage) -> String {
-    format!("{entries} chunks, {:.1} MiB", bytes as f64 / f64::from(1 << 20))
+fn count(Usage { entries, prompts, bytes }: Usage) -> String {
+    format!("{entries} chunks, {prompts} prompts, {:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

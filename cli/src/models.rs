@@ -1,7 +1,8 @@
 //! What models there are and what they can make.
 
+use candle_core::Device;
 use soragen::checkpoint::{self, Hub, Parts};
-use soragen::{ModelInfo, PartSize, Sizes};
+use soragen::{ModelInfo, PartSize, Precision, Sizes};
 
 use crate::args::ConvertArgs;
 use crate::error::Result;
@@ -52,16 +53,19 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
         println!("{kind:<13}{}", words.join(", "));
     }
     let sizes = soragen::part_sizes(source, parts)?;
-    for PartSize { part, parameters, resident } in &sizes {
-        let whole = match resident < parameters {
-            true if *part == "transformer_2" => ", in the place of the other",
-            true => ", in memory layer by layer",
-            false => "",
+    for PartSize { part, parameters, by_layer, .. } in &sizes {
+        let how = match *part {
+            "transformer_2" => ", in the place of the other",
+            _ if *by_layer => ", in memory layer by layer",
+            _ => "",
         };
-        println!("{:<13}{:.2} million parameters{whole}", part.replace('_', " "), *parameters as f64 / 1e6);
+        println!("{:<13}{:.2} million parameters{how}", part.replace('_', " "), *parameters as f64 / 1e6);
     }
-    // Of numbers of 32 bits, as on a CPU.
-    let bytes: u64 = sizes.iter().map(|size| size.resident.saturating_mul(4)).sum();
-    println!("memory       {:.2} GB for the weights on a CPU, half of that on a GPU", bytes as f64 / 1e9);
+    for (what, offload) in [("memory", false), ("offloaded", true)] {
+        let bytes = |precision| soragen::weights_bytes(&sizes, precision, offload, &Device::Cpu);
+        let all = [("f32", Precision::F32), ("bf16 or f16", Precision::Bf16), ("int8", Precision::Int8)];
+        let all = all.map(|(name, precision)| format!("{:.2} in {name}", bytes(precision) as f64 / 1e9));
+        println!("{what:<13}GB for the weights: {}", all.join(", "));
+    }
     Ok(())
 }

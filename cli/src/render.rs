@@ -58,6 +58,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
         device: args.device.clone(),
         precision: args.precision.into(),
         decoder: args.decoder.into(),
+        offload: args.offload,
         parts,
     };
     let model = Model::open(&args.model, &options)?;

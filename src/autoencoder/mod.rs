@@ -4,15 +4,17 @@
 mod conv;
 mod stream;
 mod taehv;
+mod tiled;
 mod wan;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::checkpoint::Source;
-use crate::{Cancel, Error, Result};
+use crate::{Cancel, Error, Result, Size};
 use stream::Memory;
 pub use taehv::{Taehv, TaehvConfig};
+pub use tiled::Tiling;
 pub use wan::{AutoencoderKlWan, WanConfig};
 
 const CONFIG: &str = "vae/config.json";
@@ -28,6 +30,9 @@ pub enum Decoder {
     /// TAEHV, in `taew2_1.safetensors` or `taew2_2.safetensors` in the model's folder: many times faster, a
     /// little less sharp.
     Tiny,
+    /// The model's own, a part of the picture at a time: in less memory, and with what that changes at the seams. Of a
+    /// model that makes its video in one piece; it is what [`Auto`](Self::Auto) is where memory would not hold the picture.
+    Tiled,
 }
 
 /// `vae/config.json`.
@@ -103,6 +108,8 @@ pub struct Autoencoder {
     kind: Kind,
     /// Decodes in the place of the other.
     tiny: Option<Taehv>,
+    /// What was asked for.
+    decoder: Decoder,
 }
 
 #[derive(Clone, Debug)]
@@ -131,9 +138,16 @@ impl Autoencoder {
     ) -> Result<Self> {
         let config = Config::read(source)?;
         let tiny = match (&config, decoder) {
-            (Config::Taehv(_), Decoder::Full) => {
+            (Config::Taehv(_), Decoder::Full | Decoder::Tiled) => {
                 return Err(Error::Request(
                     "this model's only decoder is a tiny one; use `auto` or `tiny`".into(),
+                ));
+            }
+            (_, Decoder::Tiled) if streaming => {
+                return Err(Error::Request(
+                    "tiles go from the first frame to the last, and this model's frames leave chunk by chunk; use `full` \
+                     or `tiny`"
+                        .into(),
                 ));
             }
             (Config::Wan(config), Decoder::Tiny) => Some(tiny(source, config, dtype, device)?),
@@ -147,7 +161,17 @@ impl Autoencoder {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
             Config::Taehv(config) => Taehv::load(weights, config).map(Kind::Taehv),
         };
-        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny })
+        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny, decoder })
+    }
+
+    /// Whether a whole video of `size` is to be [decoded in tiles](Self::decode_tiled): as was asked for, or because the
+    /// picture in one piece would take more than `room` bytes.
+    pub fn in_tiles(&self, size: Size, room: Option<u64>) -> bool {
+        match (&self.config, self.decoder, room) {
+            (_, Decoder::Tiled, _) => true,
+            (Config::Wan(config), Decoder::Auto, Some(room)) => tiled::bytes(config, size) > room,
+            _ => false,
+        }
     }
 
     /// Its sizes.

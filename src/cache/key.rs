@@ -13,6 +13,12 @@ impl Key {
         Self([0; 32]).with("purpose", purpose.as_bytes())
     }
 
+    /// The beginning of one for what the engine computes: other versions and processors have other numbers.
+    pub fn engine() -> Self {
+        Self::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
+            .with("on", std::env::consts::ARCH.as_bytes())
+    }
+
     /// The key of this and also of `value`.
     #[must_use]
     pub fn with(&self, name: &str, value: &[u8]) -> Self {

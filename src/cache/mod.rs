@@ -1,9 +1,9 @@
-//! Latents that were made before, on disk, so that nobody denoises them again.
+//! Latents that were made before, on disk, so that nobody denoises them again, and prompts that were read before.
 //!
-//! An entry is one chunk, stored under the digest of everything that decided it ([`Key`]): whoever asks for the
-//! same again, this process or another, only decodes. Entries are whole or not there: each is written beside its
-//! place and then renamed. One that is damaged is dropped, and made anew. The least recently used go when the
-//! cache is full.
+//! An entry is one chunk or one prompt, stored under the digest of everything that decided it ([`Key`]): whoever asks
+//! for the same chunk again, this process or another, only decodes, and whoever asks for the same prompt needs no text
+//! encoder. Entries are whole or not there: each is written beside its place and then renamed. One that is damaged is
+//! dropped, and made anew. The least recently used go when the cache is full.
 
 mod key;
 mod store;
@@ -15,9 +15,10 @@ use candle_core::{Device, Tensor};
 
 use crate::{Error, Result};
 pub(crate) use key::Key;
+pub(crate) use store::Kind;
 use store::Store;
 
-/// A folder of latents. Clones share it.
+/// A folder of latents and of prompts. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Arc<Store>,
@@ -36,7 +37,9 @@ struct State {
 pub struct Usage {
     /// Chunks.
     pub entries: u64,
-    /// Bytes of them.
+    /// Prompts, as a text encoder read them.
+    pub prompts: u64,
+    /// Bytes of both.
     pub bytes: u64,
 }
 
@@ -86,8 +89,15 @@ impl Cache {
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
     pub fn usage(&self) -> Result<Usage> {
-        let entries = self.store.entries()?;
-        Ok(Usage { entries: entries.len() as u64, bytes: entries.iter().map(|entry| entry.bytes).sum() })
+        let mut usage = Usage::default();
+        for entry in self.store.entries()? {
+            match entry.kind {
+                Kind::Latents => usage.entries += 1,
+                Kind::Prompt => usage.prompts += 1,
+            }
+            usage.bytes += entry.bytes;
+        }
+        Ok(usage)
     }
 
     /// Removes all entries, and nothing else; returns what there was.
@@ -101,24 +111,24 @@ impl Cache {
         Ok(usage)
     }
 
-    /// The latents stored under `key`, f32.
-    pub(crate) fn get(&self, key: &Key, device: &Device) -> Option<Tensor> {
-        self.store.read(key)?.to_device(device).ok()
+    /// The tensor stored under `key`, f32.
+    pub(crate) fn get(&self, kind: Kind, key: &Key, device: &Device) -> Option<Tensor> {
+        self.store.read(kind, key)?.to_device(device).ok()
     }
 
-    /// Stores `latents`, f32. If that cannot be, [`failure`](Self::failure) says why, and no more is tried.
-    pub(crate) fn put(&self, key: &Key, latents: &Tensor) {
+    /// Stores `tensor`, f32. If that cannot be, [`failure`](Self::failure) says why, and no more is tried.
+    pub(crate) fn put(&self, kind: Kind, key: &Key, tensor: &Tensor) {
         let mut state = self.lock();
         if state.failure.is_some() {
             return;
         }
-        if let Err(error) = self.write(&mut state, key, latents) {
+        if let Err(error) = self.write(&mut state, kind, key, tensor) {
             state.failure = Some(Arc::new(error));
         }
     }
 
-    fn write(&self, state: &mut State, key: &Key, latents: &Tensor) -> Result<()> {
-        let written = self.store.write(key, latents)?;
+    fn write(&self, state: &mut State, kind: Kind, key: &Key, tensor: &Tensor) -> Result<()> {
+        let written = self.store.write(kind, key, tensor)?;
         let bytes = match state.bytes {
             Some(bytes) => bytes + written,
             None => self.usage()?.bytes,
@@ -166,41 +176,42 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().join("deep/er"), 1 << 20);
         assert_eq!(cache.usage().unwrap(), Usage::default());
-        assert!(cache.get(&key(1), &Device::Cpu).is_none());
-        cache.put(&key(1), &latents(1.5));
+        assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
+        cache.put(Kind::Latents, &key(1), &latents(1.5));
         assert!(cache.failure().is_none());
 
         let other = Cache::new(folder.path().join("deep/er"), 1 << 20);
-        let again = other.get(&key(1), &Device::Cpu).unwrap();
+        let again = other.get(Kind::Latents, &key(1), &Device::Cpu).unwrap();
         assert_eq!(again.dims(), [1, 4, 1, 2, 3]);
         assert_eq!(numbers(Some(again)), numbers(Some(latents(1.5))));
-        assert!(other.get(&key(2), &Device::Cpu).is_none());
+        assert!(other.get(Kind::Latents, &key(2), &Device::Cpu).is_none());
         assert_eq!(other.clear().unwrap().entries, 1);
-        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+        assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
     }
 
     #[test]
     fn what_is_damaged_is_dropped_and_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path(), 1 << 20);
-        cache.put(&key(1), &latents(1.0));
+        cache.put(Kind::Latents, &key(1), &latents(1.0));
         let whole = std::fs::read(file(folder.path())).unwrap();
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for damaged in [&whole[..whole.len() - 1], &whole[..9], &[], &flipped] {
             std::fs::write(file(folder.path()), damaged).unwrap();
-            assert!(cache.get(&key(1), &Device::Cpu).is_none());
+            assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
             assert_eq!(cache.usage().unwrap().entries, 0);
-            cache.put(&key(1), &latents(1.0));
-            assert!(cache.get(&key(1), &Device::Cpu).is_some());
+            cache.put(Kind::Latents, &key(1), &latents(1.0));
+            assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_some());
         }
         // Another's entry under this name.
         cache.clear().unwrap();
-        cache.put(&key(2), &latents(2.0));
-        let (from, to) = (file(folder.path()), Store::new(folder.path().into(), 0).path(&key(1)));
+        cache.put(Kind::Latents, &key(2), &latents(2.0));
+        let (from, to) =
+            (file(folder.path()), Store::new(folder.path().into(), 0).path(Kind::Latents, &key(1)));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::rename(from, to).unwrap();
-        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+        assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
     }
 
     #[test]
@@ -208,27 +219,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let one = {
             let cache = Cache::new(folder.path(), 1 << 20);
-            cache.put(&key(0), &latents(0.0));
+            cache.put(Kind::Latents, &key(0), &latents(0.0));
             let bytes = cache.usage().unwrap().bytes;
             cache.clear().unwrap();
             bytes
         };
         let cache = Cache::new(folder.path(), 10 * one);
         let age = |number: u64, seconds: u64| {
-            let path = Store::new(folder.path().into(), 0).path(&key(number));
+            let path = Store::new(folder.path().into(), 0).path(Kind::Latents, &key(number));
             let when = std::time::SystemTime::now() - std::time::Duration::from_secs(seconds);
             std::fs::File::options().write(true).open(path).unwrap().set_modified(when).unwrap();
         };
         for number in 0..10 {
-            cache.put(&key(number), &latents(number as f32));
+            cache.put(Kind::Latents, &key(number), &latents(number as f32));
             age(number, 100 - number);
         }
         assert_eq!(cache.usage().unwrap().entries, 10);
         // The oldest is used, which makes it the youngest.
-        assert!(cache.get(&key(0), &Device::Cpu).is_some());
-        cache.put(&key(10), &latents(10.0));
+        assert!(cache.get(Kind::Latents, &key(0), &Device::Cpu).is_some());
+        cache.put(Kind::Latents, &key(10), &latents(10.0));
         assert_eq!(cache.usage().unwrap().entries, 9);
-        let kept: Vec<_> = (0..11).filter(|&n| cache.get(&key(n), &Device::Cpu).is_some()).collect();
+        let kept: Vec<_> =
+            (0..11).filter(|&n| cache.get(Kind::Latents, &key(n), &Device::Cpu).is_some()).collect();
         assert_eq!(kept, [0, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
@@ -238,12 +250,12 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "not a folder").unwrap();
         let cache = Cache::new(&file, 1 << 20);
-        cache.put(&key(1), &latents(1.0));
+        cache.put(Kind::Latents, &key(1), &latents(1.0));
         let failure = cache.failure().unwrap();
         assert!(failure.to_string().contains("file"), "{failure}");
-        cache.put(&key(2), &latents(1.0));
+        cache.put(Kind::Latents, &key(2), &latents(1.0));
         assert!(Arc::ptr_eq(&failure, &cache.failure().unwrap()));
-        assert!(cache.get(&key(1), &Device::Cpu).is_none());
+        assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
     }
 
     #[test]
@@ -252,7 +264,7 @@ mod tests {
         let theirs = folder.path().join("letter.safetensors");
         std::fs::write(&theirs, "dear").unwrap();
         let cache = Cache::new(folder.path(), 1);
-        cache.put(&key(1), &latents(1.0));
+        cache.put(Kind::Latents, &key(1), &latents(1.0));
         cache.clear().unwrap();
         assert!(theirs.exists());
     }

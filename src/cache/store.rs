@@ -1,4 +1,4 @@
-//! The files of a cache: `FOLDER/latents/AB/CDEF….safetensors`, one tensor `latents`, and its digest.
+//! The files of a cache: `FOLDER/KIND/AB/CDEF….safetensors`, one tensor named as its kind, and its digest.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,13 +23,34 @@ const DIGEST: &str = "blake3";
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    root: PathBuf,
     size: u64,
+}
+
+/// What an entry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The latents of a chunk.
+    Latents,
+    /// What a text encoder made of a prompt.
+    Prompt,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Latents, Self::Prompt];
+
+    /// Its folder, and the tensor in a file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Latents => "latents",
+            Self::Prompt => "prompts",
+        }
+    }
 }
 
 /// A file of the cache.
 #[derive(Debug)]
 pub struct Entry {
+    pub kind: Kind,
     pub path: PathBuf,
     pub bytes: u64,
     used: SystemTime,
@@ -37,7 +58,7 @@ pub struct Entry {
 
 impl Store {
     pub fn new(folder: PathBuf, size: u64) -> Self {
-        Self { root: folder.join("latents"), folder, size }
+        Self { folder, size }
     }
 
     pub fn folder(&self) -> &Path {
@@ -49,29 +70,29 @@ impl Store {
         self.size
     }
 
-    pub fn path(&self, key: &Key) -> PathBuf {
+    pub fn path(&self, kind: Kind, key: &Key) -> PathBuf {
         let hex = key.hex();
-        self.root.join(&hex[..2]).join(format!("{}.{SUFFIX}", &hex[2..]))
+        self.folder.join(kind.name()).join(&hex[..2]).join(format!("{}.{SUFFIX}", &hex[2..]))
     }
 
-    /// The latents of `key`; marks them as used just now. What is damaged is removed.
-    pub fn read(&self, key: &Key) -> Option<Tensor> {
-        let path = self.path(key);
+    /// The tensor of `key`; marks it as used just now. What is damaged is removed.
+    pub fn read(&self, kind: Kind, key: &Key) -> Option<Tensor> {
+        let path = self.path(kind, key);
         let bytes = std::fs::read(&path).ok()?;
-        let Some(latents) = parse(&bytes, key) else {
+        let Some(tensor) = parse(&bytes, kind, key) else {
             let _ = std::fs::remove_file(path);
             return None;
         };
         // Only the order in which they go depends on it.
         let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(latents)
+        Some(tensor)
     }
 
     /// Returns how many bytes were written.
-    pub fn write(&self, key: &Key, latents: &Tensor) -> Result<u64> {
-        let bytes = serialize(latents, key)?;
-        let path = self.path(key);
-        let folder = path.parent().unwrap_or(&self.root);
+    pub fn write(&self, kind: Kind, key: &Key, tensor: &Tensor) -> Result<u64> {
+        let bytes = serialize(tensor, kind, key)?;
+        let path = self.path(kind, key);
+        let folder = path.parent().unwrap_or(&self.folder);
         let failed = |source| Error::Io { path: path.clone(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let suffix = format!(".{PARTIAL}");
@@ -84,17 +105,10 @@ impl Store {
     /// All entries. Files that somebody began to write and never finished are removed on the way.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for folder in children(&self.root)? {
-            for path in children(&folder)? {
-                // Another process may have removed it meanwhile.
-                let Ok(metadata) = path.metadata() else { continue };
-                let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                match path.extension().and_then(|extension| extension.to_str()) {
-                    Some(SUFFIX) => entries.push(Entry { path, bytes: metadata.len(), used }),
-                    Some(PARTIAL) if used.elapsed().is_ok_and(|age| age > ABANDONED) => {
-                        let _ = std::fs::remove_file(path);
-                    }
-                    _ => {}
+        for kind in Kind::ALL {
+            for folder in children(&self.folder.join(kind.name()))? {
+                for path in children(&folder)? {
+                    entries.extend(entry(kind, path));
                 }
             }
         }
@@ -121,6 +135,21 @@ impl Store {
     }
 }
 
+/// The one at `path`, if it is one, whole.
+fn entry(kind: Kind, path: PathBuf) -> Option<Entry> {
+    // Another process may have removed it meanwhile.
+    let metadata = path.metadata().ok()?;
+    let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    match path.extension()?.to_str()? {
+        SUFFIX => return Some(Entry { kind, path, bytes: metadata.len(), used }),
+        PARTIAL if used.elapsed().is_ok_and(|age| age > ABANDONED) => {
+            let _ = std::fs::remove_file(path);
+        }
+        _ => {}
+    }
+    None
+}
+
 /// What is in `folder`; nothing if it is not there.
 fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |source| Error::Io { path: folder.into(), source };
@@ -137,22 +166,22 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn serialize(latents: &Tensor, key: &Key) -> Result<Vec<u8>> {
-    let numbers = latents.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+fn serialize(tensor: &Tensor, kind: Kind, key: &Key) -> Result<Vec<u8>> {
+    let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-    let metadata = HashMap::from([(DIGEST.to_owned(), digest(key, &data))]);
-    let view = TensorView::new(safetensors::Dtype::F32, latents.dims().to_vec(), &data);
-    view.and_then(|view| safetensors::serialize([("latents", view)], Some(metadata)))
+    let metadata = HashMap::from([(DIGEST.to_owned(), digest(kind, key, &data))]);
+    let view = TensorView::new(safetensors::Dtype::F32, tensor.dims().to_vec(), &data);
+    view.and_then(|view| safetensors::serialize([(kind.name(), view)], Some(metadata)))
         .map_err(|e| candle_core::Error::wrap(e).into())
 }
 
 /// `None` unless it is what [`serialize`] made for `key`, whole.
-fn parse(bytes: &[u8], key: &Key) -> Option<Tensor> {
+fn parse(bytes: &[u8], kind: Kind, key: &Key) -> Option<Tensor> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
     let expected = metadata.metadata().as_ref()?.get(DIGEST)?.clone();
     let tensors = SafeTensors::deserialize(bytes).ok()?;
-    let view = tensors.tensor("latents").ok()?;
-    if view.dtype() != safetensors::Dtype::F32 || digest(key, view.data()) != expected {
+    let view = tensors.tensor(kind.name()).ok()?;
+    if view.dtype() != safetensors::Dtype::F32 || digest(kind, key, view.data()) != expected {
         return None;
     }
     let numbers: Vec<f32> = view
@@ -163,6 +192,6 @@ fn parse(bytes: &[u8], key: &Key) -> Option<Tensor> {
     Tensor::from_vec(numbers, view.shape(), &Device::Cpu).ok()
 }
 
-fn digest(key: &Key, data: &[u8]) -> String {
-    Key::new("latents").with("key", key.hex().as_bytes()).with("data", data).hex()
+fn digest(kind: Kind, key: &Key, data: &[u8]) -> String {
+    Key::new(kind.name()).with("key", key.hex().as_bytes()).with("data", data).hex()
 }

@@ -1,4 +1,5 @@
-//! Weights in a GGUF file (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), each expanded when it is asked for.
+//! Weights in a GGUF file (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), each expanded when it is asked for,
+//! or left in its blocks.
 //!
 //! The header is read here: candle takes tensors of four sides at most, and checkpoints of video models have some of five.
 
@@ -6,9 +7,12 @@ use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::quantized::GgmlDType;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::TensorInfo;
-use candle_core::{Device, Result, Shape, Tensor, bail};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Result, Tensor, bail};
+
+use super::weights::Stored;
 
 /// What a GGUF file is read from.
 pub trait Reader: Read + Seek + Send {}
@@ -80,18 +84,64 @@ impl Gguf {
         Ok(())
     }
 
-    /// Its tensors with their shapes. Of one with more than four sides some writers keep all sides and some put them
-    /// together.
-    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Shape)> {
-        self.tensors.iter().map(|(name, info)| (name.as_str(), &info.shape))
+    /// Its tensors. Of one with more than four sides some writers keep all sides and some put them together.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Stored)> {
+        self.tensors.iter().map(|(name, info)| {
+            let shape = info.shape.dims().to_vec();
+            let bytes = bytes(info.shape.elem_count(), info.ggml_dtype);
+            (name.clone(), Stored { shape, bytes: bytes as u64, quantised: in_blocks(info) })
+        })
     }
 
     /// One of them, f32.
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
-        let Some(info) = self.tensors.get(name) else { bail!("there is no {name}") };
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        info.read(&mut *reader, self.data, device)?.dequantize(device)
+        self.read(self.info(name)?, device)?.dequantize(device)
     }
+
+    /// One of them as it is; `None` if it is of plain numbers.
+    pub fn quantised(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        let info = self.info(name)?;
+        in_blocks(info).then(|| self.read(info, device)).transpose()
+    }
+
+    /// Rows of a matrix of `rows` × `width`, f32 `[places, width]`.
+    pub fn rows(&self, name: &str, (rows, width): (usize, usize), places: &[u32]) -> Result<Tensor> {
+        let info = self.info(name)?;
+        if info.shape.dims() != [rows, width] || !width.is_multiple_of(info.ggml_dtype.block_size()) {
+            bail!("{name} is of {:?}, not of [{rows}, {width}]", info.shape);
+        }
+        let row = bytes(width, info.ggml_dtype);
+        let mut blocks = vec![0; row * places.len()];
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        for (blocks, &place) in blocks.chunks_exact_mut(row).zip(places) {
+            reader.seek(SeekFrom::Start(self.data + info.offset + u64::from(place) * row as u64))?;
+            reader.read_exact(blocks)?;
+        }
+        qtensor_from_ggml(info.ggml_dtype, &blocks, vec![places.len(), width], &Device::Cpu)?
+            .dequantize(&Device::Cpu)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        match self.tensors.get(name) {
+            Some(info) => Ok(info),
+            None => bail!("there is no {name}"),
+        }
+    }
+
+    fn read(&self, info: &TensorInfo, device: &Device) -> Result<QTensor> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        info.read(&mut *reader, self.data, device)
+    }
+}
+
+/// Whether it is quantised.
+fn in_blocks(info: &TensorInfo) -> bool {
+    !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
+}
+
+/// What so many numbers take.
+fn bytes(count: usize, dtype: GgmlDType) -> usize {
+    count / dtype.block_size() * dtype.type_size()
 }
 
 // Kinds of values.

@@ -9,6 +9,7 @@ mod names;
 mod pickle;
 mod shapes;
 mod source;
+mod tensors;
 mod weights;
 
 pub use assembly::{Assembly, Parts};
@@ -17,3 +18,5 @@ pub use lora::Lora;
 pub(crate) use names::SECOND_TRANSFORMER;
 pub use pickle::{Names, convert};
 pub use source::Source;
+pub use tensors::Tensors;
+pub(crate) use weights::Stored;

@@ -15,7 +15,8 @@ use super::assembly::{self, Assembly, Parts};
 use super::builtin;
 use super::hub::{self, Hub, HubName};
 use super::names::Part;
-use super::weights::Weights;
+use super::tensors::Tensors;
+use super::weights::{Stored, Weights};
 use crate::cache::Key;
 use crate::error::plain;
 use crate::{Error, Result};
@@ -174,18 +175,40 @@ impl Source {
         dtype: DType,
         device: &Device,
     ) -> Result<VarBuilder<'static>> {
+        Ok(VarBuilder::from_backend(Box::new(self.changed(folder, stem)?), dtype, device.clone()))
+    }
+
+    /// The same for layers that may be left in the blocks of a GGUF file, as they are if `blocks` says so.
+    pub fn tensors(
+        &self,
+        folder: &str,
+        stem: &str,
+        dtype: DType,
+        device: &Device,
+        blocks: bool,
+    ) -> Result<Tensors> {
+        Ok(Tensors::new(self.changed(folder, stem)?, dtype, device, blocks))
+    }
+
+    /// The weights with what is added to them.
+    fn changed(&self, folder: &str, stem: &str) -> Result<Weights> {
         let (path, weights) = self.open(folder, stem)?;
         let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
         if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
             weights.change(Part::Transformer, &assembly.loras)?;
         }
-        Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
+        Ok(weights)
     }
 
     /// The shapes of the tensors in `folder`, by the engine's names; nothing is loaded.
     pub fn shapes(&self, folder: &str, stem: &str) -> Result<HashMap<String, Vec<usize>>> {
+        Ok(self.stored(folder, stem)?.into_iter().map(|(name, stored)| (name, stored.shape)).collect())
+    }
+
+    /// What the file says of the tensors in `folder`, by the engine's names; nothing is loaded.
+    pub(crate) fn stored(&self, folder: &str, stem: &str) -> Result<HashMap<String, Stored>> {
         let (path, weights) = self.open(folder, stem)?;
-        weights.map(|weights| weights.shapes()).map_err(|e| self.invalid(&path, plain(&e)))
+        weights.map(|weights| weights.stored()).map_err(|e| self.invalid(&path, plain(&e)))
     }
 
     /// The weights, and the path that they are at.
@@ -242,20 +265,25 @@ impl Source {
             .collect()
     }
 
-    /// The digest of the whole model. Weights in a folder count by their file's size and time, everything else
-    /// by its content: they are too large to be read for this.
-    pub(crate) fn digest(&self) -> std::io::Result<Key> {
+    /// The digest of the model, or of these of its folders alone. Weights in a folder count by their file's size and
+    /// time, everything else by its content: they are too large to be read for this.
+    pub(crate) fn digest(&self, folders: &[&str]) -> std::io::Result<Key> {
+        let counts =
+            |name: &str| folders.is_empty() || folders.contains(&name.split('/').next().unwrap_or(name));
         let mut key = Key::new("model");
         let of_folder = |mut key: Key, root: &Path| -> std::io::Result<Key> {
-            // The folder may be moved.
             for path in files(root, 2)? {
-                key = of_file(key, &path.strip_prefix(root).unwrap_or(&path).to_string_lossy(), &path)?;
+                // The folder may be moved.
+                let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
+                if counts(&name) {
+                    key = of_file(key, &name, &path)?;
+                }
             }
             Ok(key)
         };
         match self {
             Self::Builtin => {
-                for (name, bytes) in builtin::FILES {
+                for (name, bytes) in builtin::FILES.iter().filter(|(name, _)| counts(name)) {
                     key = key.with(name, bytes);
                 }
             }
@@ -264,16 +292,16 @@ impl Source {
                 if let Some(base) = &assembly.base {
                     key = of_folder(key, base)?;
                 }
-                for (name, text) in &assembly.texts {
+                for (name, text) in assembly.texts.iter().filter(|(name, _)| counts(name)) {
                     key = key.with(name, text);
                 }
-                for lora in &assembly.loras {
+                for lora in assembly.loras.iter().filter(|_| counts("transformer")) {
                     key = of_file(key, "lora", &lora.path)?.with("scale", &lora.scale.to_le_bytes());
                 }
-                for (name, file) in &assembly.files {
+                for (name, file) in assembly.files.iter().filter(|(name, _)| counts(name)) {
                     key = of_file(key, name, file)?;
                 }
-                for (name, paths) in &assembly.weights {
+                for (name, paths) in assembly.weights.iter().filter(|(name, _)| counts(name)) {
                     for path in paths {
                         key = of_file(key, name, path)?;
                     }

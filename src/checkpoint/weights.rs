@@ -4,11 +4,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use candle_core::quantized::QTensor;
 use candle_core::safetensors::{Load, MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Error, Result, Shape, Tensor, bail};
 use candle_nn::Init;
 use candle_nn::var_builder::SimpleBackend;
+use safetensors::tensor::TensorView;
 
 use super::gguf::Gguf;
 use super::lora::{self, Changes, Lora};
@@ -17,13 +20,23 @@ use super::names::{self, Part};
 /// What a scaled fp8 weight is multiplied with stands beside it: ComfyUI's name, and that of others.
 const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 
-/// Opened files of weights.
+/// Opened files of weights. Clones share them.
+#[derive(Clone)]
 pub struct Weights {
-    files: Files,
+    files: Arc<Files>,
     /// From the engine's names to those in the files.
-    names: HashMap<String, String>,
+    names: Arc<HashMap<String, String>>,
     /// What is added to them.
-    changes: Vec<Changes>,
+    changes: Arc<[Changes]>,
+}
+
+/// A tensor as its file has it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub shape: Vec<usize>,
+    pub bytes: u64,
+    /// Whether it is in blocks of a GGUF file, which can be computed with.
+    pub quantised: bool,
 }
 
 enum Files {
@@ -55,12 +68,12 @@ impl Weights {
     }
 
     fn new(part: Option<Part>, files: Files) -> Self {
-        let all = files.shapes();
+        let all = files.stored();
         let names = match part {
             Some(part) => names::by_engine_names(part, all.iter().map(|(name, _)| name.as_str())),
             None => all.into_iter().map(|(name, _)| (name.clone(), name)).collect(),
         };
-        Self { files, names, changes: Vec::new() }
+        Self { files: Arc::new(files), names: Arc::new(names), changes: Arc::new([]) }
     }
 
     /// Adds what the files of `loras` have for them.
@@ -68,20 +81,59 @@ impl Weights {
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid) for one with something that none of the tensors here can be.
     pub fn change(&mut self, part: Part, loras: &[Lora]) -> crate::Result<()> {
-        for lora in loras {
-            let changes = Changes::open(lora, part, &self.names).map_err(|e| lora::about(&lora.path, &e))?;
-            self.changes.push(changes);
-        }
+        let open = |lora| Changes::open(lora, part, &self.names).map_err(|e| lora::about(&lora.path, &e));
+        self.changes = loras.iter().map(open).collect::<crate::Result<_>>()?;
         Ok(())
     }
 
-    /// The tensors' shapes by the engine's names; nothing is loaded.
-    pub fn shapes(&self) -> HashMap<String, Vec<usize>> {
-        let in_file: HashMap<_, _> = self.files.shapes().into_iter().collect();
+    /// The tensors by the engine's names; nothing is loaded.
+    pub fn stored(&self) -> HashMap<String, Stored> {
+        let in_file: HashMap<_, _> = self.files.stored().into_iter().collect();
         self.names
             .iter()
             .filter_map(|(name, theirs)| Some((name.clone(), in_file.get(theirs)?.clone())))
             .collect()
+    }
+
+    /// Their shapes alone.
+    pub fn shapes(&self) -> HashMap<String, Vec<usize>> {
+        self.stored().into_iter().map(|(name, stored)| (name, stored.shape)).collect()
+    }
+
+    /// The tensor `name` in the blocks that the file has of it; `None` if it has numbers, or something is added to them.
+    pub fn quantised(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+        match (&*self.files, self.names.get(name)) {
+            (Files::Gguf(file), Some(in_file)) if self.changes.is_empty() => file.quantised(in_file, device),
+            _ => Ok(None),
+        }
+    }
+
+    /// Some rows of the matrix `name`, which is of `shape`: f32 `[places, width]`, on the CPU. Nothing else of it is read.
+    pub fn rows(&self, name: &str, shape: (usize, usize), places: &[u32]) -> Result<Tensor> {
+        let (rows, width) = shape;
+        let in_file = self.names.get(name).ok_or_else(|| Error::CannotFindTensor { path: name.into() })?;
+        if let Some(place) = places.iter().find(|&&place| place as usize >= rows) {
+            bail!("{in_file} has no row {place}");
+        }
+        let view = match &*self.files {
+            Files::Mapped(files) => files.get(in_file)?,
+            Files::Compiled(file) => file.get(in_file)?,
+            Files::Gguf(file) => return file.rows(in_file, shape, places),
+        };
+        if view.shape() != [rows, width] {
+            bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
+        }
+        let row = view.data().len() / rows;
+        let chosen: Vec<u8> =
+            places.iter().flat_map(|&place| &view.data()[place as usize * row..][..row]).copied().collect();
+        let chosen =
+            TensorView::new(view.dtype(), vec![places.len(), width], &chosen).map_err(Error::wrap)?;
+        let chosen = chosen.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+        match self.scale(name, &Device::Cpu)? {
+            None => Ok(chosen),
+            Some(scale) if scale.rank() == 0 => chosen.broadcast_mul(&scale),
+            Some(scale) => chosen.broadcast_mul(&scale.index_select(&Tensor::new(places, &Device::Cpu)?, 0)?),
+        }
     }
 
     fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -99,7 +151,7 @@ impl Weights {
         }
         if !self.changes.is_empty() {
             tensor = tensor.to_dtype(DType::F32)?;
-            for changes in &self.changes {
+            for changes in self.changes.iter() {
                 tensor = changes.apply(name, tensor, device)?;
             }
         }
@@ -121,17 +173,15 @@ impl Weights {
 }
 
 impl Files {
-    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+    fn stored(&self) -> Vec<(String, Stored)> {
+        let plain = |(name, view): (String, TensorView)| {
+            let (shape, bytes) = (view.shape().to_vec(), view.data().len() as u64);
+            (name, Stored { shape, bytes, quantised: false })
+        };
         match self {
-            Self::Mapped(files) => {
-                files.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec())).collect()
-            }
-            Self::Compiled(file) => {
-                file.tensors().into_iter().map(|(name, view)| (name, view.shape().to_vec())).collect()
-            }
-            Self::Gguf(file) => {
-                file.tensors().map(|(name, shape)| (name.to_string(), shape.dims().to_vec())).collect()
-            }
+            Self::Mapped(files) => files.tensors().into_iter().map(plain).collect(),
+            Self::Compiled(file) => file.tensors().into_iter().map(plain).collect(),
+            Self::Gguf(file) => file.tensors().collect(),
         }
     }
 
@@ -150,7 +200,7 @@ impl SimpleBackend for Weights {
         if tensor.shape() == &shape {
             return Ok(tensor);
         }
-        if matches!(self.files, Files::Gguf(_)) && tensor.elem_count() == shape.elem_count() {
+        if matches!(*self.files, Files::Gguf(_)) && tensor.elem_count() == shape.elem_count() {
             return tensor.reshape(shape);
         }
         Err(Error::UnexpectedShape {

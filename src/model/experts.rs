@@ -28,6 +28,7 @@ pub(crate) enum Expert {
 pub(crate) struct Experts {
     source: Source,
     precision: Precision,
+    offload: bool,
     device: Device,
     /// The lowest timestep of [`Expert::High`], if there are two.
     boundary: Option<f64>,
@@ -41,6 +42,7 @@ impl Experts {
         source: &Source,
         boundary: Option<f64>,
         precision: Precision,
+        offload: bool,
         device: &Device,
     ) -> Result<Self> {
         if boundary.is_some() {
@@ -56,10 +58,11 @@ impl Experts {
                 ));
             }
         }
-        let first = WanTransformer::open(source, FIRST, precision, device)?;
+        let first = WanTransformer::open(source, FIRST, precision, offload, device)?;
         Ok(Self {
             source: source.clone(),
             precision,
+            offload,
             device: device.clone(),
             boundary,
             resident: Mutex::new(Some((Expert::High, Arc::new(first)))),
@@ -83,7 +86,8 @@ impl Experts {
         // First the one goes, then the other comes.
         *resident = None;
         let folder = if expert == Expert::Low { SECOND } else { FIRST };
-        let transformer = Arc::new(WanTransformer::open(&self.source, folder, self.precision, &self.device)?);
+        let Self { source, precision, offload, device, .. } = self;
+        let transformer = Arc::new(WanTransformer::open(source, folder, *precision, *offload, device)?);
         *resident = Some((expert, transformer.clone()));
         Ok(transformer)
     }
@@ -97,7 +101,7 @@ mod tests {
     fn one_is_in_memory_at_a_time() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/experts/t2v");
         let source = Source::Folder(folder.into());
-        let experts = Experts::open(&source, Some(875.0), Precision::F32, &Device::Cpu).unwrap();
+        let experts = Experts::open(&source, Some(875.0), Precision::F32, false, &Device::Cpu).unwrap();
         assert_eq!([1000.0, 875.0, 874.9, 0.0].map(|t| experts.at(t)), {
             [Expert::High, Expert::High, Expert::Low, Expert::Low]
         });

@@ -1,10 +1,14 @@
 //! What a model will need, before anything of it is loaded.
 
+use std::collections::HashMap;
+
 use candle_core::Device;
 
 use super::Precision;
-use super::experts::SECOND;
-use crate::checkpoint::{Parts, Source};
+use super::experts::{FIRST, SECOND};
+use crate::checkpoint::{Parts, Source, Stored};
+use crate::device::Form;
+use crate::transformer::WanTransformer;
 use crate::{Error, Result};
 
 /// A part of a model as its file's header has it.
@@ -14,16 +18,93 @@ pub struct PartSize {
     pub part: &'static str,
     /// How many numbers there are.
     pub parameters: u64,
-    /// How many of them are in memory at once: of a text encoder that runs layer by layer, its table of words and its
-    /// largest layer; of the second of two transformers, which takes the first's place, what it has more.
-    pub resident: u64,
+    /// Whether one layer at a time is in memory however the model is opened, as of UMT5.
+    pub by_layer: bool,
+    /// What is in no layer, and is in memory.
+    rest: Amount,
+    /// All layers.
+    layers: Amount,
+    /// The largest of them.
+    largest: Amount,
 }
 
-const PARTS: [(&str, &str); 3] = [
-    ("transformer", "diffusion_pytorch_model"),
-    ("vae", "diffusion_pytorch_model"),
-    ("text_encoder", "model"),
-];
+/// So many numbers, and how a file has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Amount {
+    numbers: u64,
+    /// How many of them are in blocks of a GGUF file.
+    quantised: u64,
+    /// What these blocks take there.
+    bytes: u64,
+}
+
+const TEXT_ENCODER: &str = "text_encoder";
+const STEMS: [(&str, &str); 3] =
+    [(FIRST, "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), (TEXT_ENCODER, "model")];
+
+/// UMT5's table of words, which stays in its file but for the rows of a prompt.
+const WORDS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
+
+impl Amount {
+    fn add(&mut self, stored: &Stored) {
+        let count = count(&stored.shape);
+        self.numbers = self.numbers.saturating_add(count);
+        if stored.quantised {
+            self.quantised = self.quantised.saturating_add(count);
+            self.bytes = self.bytes.saturating_add(stored.bytes);
+        }
+    }
+
+    /// Bytes of these as numbers of `width` bytes, or, `as_stored`, of what is in blocks as these on `device`.
+    fn bytes(self, width: u64, as_stored: bool, device: &Device) -> u64 {
+        if !as_stored {
+            return self.numbers.saturating_mul(width);
+        }
+        // For a CPU candle keeps a copy of the blocks in another order: of Q6_K, the largest, 10 bits a number beside the
+        // 6.6 in the file.
+        let blocks = if device.is_cpu() { self.bytes.saturating_mul(5) / 2 } else { self.bytes };
+        (self.numbers - self.quantised).saturating_mul(width).saturating_add(blocks)
+    }
+}
+
+fn count(shape: &[usize]) -> u64 {
+    shape.iter().fold(1, |n, &side| n.saturating_mul(side as u64))
+}
+
+impl PartSize {
+    /// Bytes of memory that its weights take on `device` when the model is opened so. `precision` is not
+    /// [`Precision::Auto`], which stands for one of the others.
+    pub(crate) fn bytes(&self, precision: Precision, offload: bool, device: &Device) -> u64 {
+        let width = precision.dtype(device).size_in_bytes() as u64;
+        let plain = |amount: Amount| amount.bytes(width, false, device);
+        match self.part {
+            "vae" => plain(self.rest),
+            // MiniLM is f32 on every device; UMT5 is computed with as a GGUF has it.
+            TEXT_ENCODER if !self.by_layer => self.rest.numbers.saturating_mul(4),
+            TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.bytes(width, true, device)),
+            _ => {
+                let layers = if offload { self.largest } else { self.layers };
+                let (rest, layers) = match precision {
+                    Precision::Int8 => (plain(self.rest), layers.numbers),
+                    Precision::Gguf => {
+                        (self.rest.bytes(width, true, device), layers.bytes(width, true, device))
+                    }
+                    _ => (plain(self.rest), plain(layers)),
+                };
+                rest.saturating_add(layers)
+            }
+        }
+    }
+}
+
+/// Bytes of memory that the weights of `sizes` take on `device` when the model is opened so; `precision` is not
+/// [`Precision::Auto`]. Of two transformers one is in memory at a time.
+pub fn weights_bytes(sizes: &[PartSize], precision: Precision, offload: bool, device: &Device) -> u64 {
+    let bytes = |size: &PartSize| size.bytes(precision, offload, device);
+    let is_transformer = |size: &&PartSize| size.part == FIRST || size.part == SECOND;
+    let transformer = sizes.iter().filter(is_transformer).map(bytes).max().unwrap_or(0);
+    sizes.iter().filter(|size| !is_transformer(size)).map(bytes).fold(transformer, u64::saturating_add)
+}
 
 /// The parts of `source` with `parts` in the place of its own. Reads headers, no weights.
 ///
@@ -33,55 +114,74 @@ pub fn part_sizes(source: &str, parts: &Parts) -> Result<Vec<PartSize>> {
     of(&Source::parse(source, parts)?)
 }
 
-pub(super) fn of(source: &Source) -> Result<Vec<PartSize>> {
+fn of(source: &Source) -> Result<Vec<PartSize>> {
     let mut sizes =
-        PARTS.into_iter().map(|(part, stem)| size(source, part, stem)).collect::<Result<Vec<_>>>()?;
+        STEMS.into_iter().map(|(part, stem)| size(source, part, stem)).collect::<Result<Vec<_>>>()?;
     if source.exists(&format!("{SECOND}/config.json")) {
-        // One of the two is in memory at a time: what the second has more than the first.
-        let mut second = size(source, SECOND, "diffusion_pytorch_model")?;
-        second.resident = second.resident.saturating_sub(sizes[0].resident);
-        sizes.push(second);
+        sizes.push(size(source, SECOND, "diffusion_pytorch_model")?);
     }
     Ok(sizes)
 }
 
 fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
-    let mut layers = std::collections::HashMap::<String, u64>::new();
-    for (name, shape) in source.shapes(part, stem)? {
-        let count = shape.iter().fold(1_u64, |n, &side| n.saturating_mul(side as u64));
-        // `encoder.block.7.layer…` is of the layer `encoder.block.7`.
-        let layer = name.split_inclusive('.').take(3).collect();
-        let sum = layers.entry(layer).or_default();
-        *sum = sum.saturating_add(count);
+    let (mut rest, mut layers) = (Amount::default(), HashMap::<&str, Amount>::new());
+    let stored = source.stored(part, stem)?;
+    for (name, stored) in &stored {
+        match layer(name) {
+            Some(layer) => layers.entry(layer).or_default().add(stored),
+            None if WORDS.contains(&name.as_str()) => {}
+            None => rest.add(stored),
+        }
     }
-    let parameters = layers.values().fold(0_u64, |sum, n| sum.saturating_add(*n));
-    let by_layer = layers.keys().any(|layer| layer.starts_with("encoder.block."));
-    let resident = if by_layer { layers.values().max().copied().unwrap_or(0) } else { parameters };
-    Ok(PartSize { part, parameters, resident })
+    let parameters = stored.values().fold(0_u64, |sum, stored| sum.saturating_add(count(&stored.shape)));
+    let largest = layers.values().copied().max_by_key(|layer| layer.numbers).unwrap_or_default();
+    let layers = layers.values().fold(Amount::default(), |sum, layer| Amount {
+        numbers: sum.numbers.saturating_add(layer.numbers),
+        quantised: sum.quantised.saturating_add(layer.quantised),
+        bytes: sum.bytes.saturating_add(layer.bytes),
+    });
+    let by_layer = part == TEXT_ENCODER && layers.numbers > 0;
+    Ok(PartSize { part, parameters, by_layer, rest, layers, largest })
+}
+
+/// `blocks.7` of the transformer's `blocks.7.attn1…`, `encoder.block.7` of UMT5's.
+fn layer(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("encoder.block.").or_else(|| name.strip_prefix("blocks."))?;
+    let number = rest.split('.').next()?;
+    Some(&name[..name.len() - rest.len() + number.len()])
+}
+
+/// What of the transformer decides in which numbers it computes best. What is wrong with it is said when it is loaded.
+pub(super) fn form(source: &Source) -> Form {
+    let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
+    let blocks = !source.has_loras()
+        && size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
+    Form { width, blocks }
 }
 
 /// Refuses what does not fit into the memory that is free.
 ///
 /// # Errors
 /// [`Error::Memory`], with what to change.
-pub(super) fn check(source: &Source, precision: Precision, device: &Device) -> Result<()> {
+pub(super) fn check(source: &Source, precision: Precision, offload: bool, device: &Device) -> Result<()> {
     // What a GPU has free, its driver says when it is too late only.
     let Some(free) = device.is_cpu().then(available).flatten() else { return Ok(()) };
-    let width = |part: &str| match precision {
-        Precision::Int8 if part.starts_with("transformer") => 1,
-        _ => precision.dtype().size_in_bytes() as u64,
-    };
-    let needed = of(source)?
-        .iter()
-        .fold(0_u64, |sum, size| sum.saturating_add(size.resident.saturating_mul(width(size.part))));
+    let sizes = of(source)?;
+    let bytes = |precision, offload| weights_bytes(&sizes, precision, offload, device);
+    let needed = bytes(precision, offload);
     if needed <= free {
         return Ok(());
     }
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-    let less = match precision {
-        Precision::Int8 => "",
-        _ => "precision=int8 (a quarter for the transformer), ",
-    };
+    let mut less = String::new();
+    for (how, precision, offload) in
+        [("precision=int8", Precision::Int8, offload), ("offload", precision, true)]
+    {
+        let other = bytes(precision, offload);
+        if other < needed {
+            less += &format!("{how} ({:.1} GB), ", gigabytes(other));
+        }
+    }
     Err(Error::Memory(format!(
         "the weights need {:.1} GB of memory and {:.1} GB are free; take {less}a smaller model, or end other programs",
         gigabytes(needed),
@@ -89,10 +189,25 @@ pub(super) fn check(source: &Source, precision: Precision, device: &Device) -> R
     )))
 }
 
+/// Bytes of this machine's memory that its weights leave; `None` for a GPU, and where the system does not say.
+pub(super) fn room(
+    source: &Source,
+    precision: Precision,
+    offload: bool,
+    device: &Device,
+) -> Result<Option<u64>> {
+    let Some(all) = device.is_cpu().then(|| meminfo("MemTotal:")).flatten() else { return Ok(None) };
+    Ok(Some(all.saturating_sub(weights_bytes(&of(source)?, precision, offload, device))))
+}
+
 /// Bytes that may be taken without swapping; `None` where the system does not say.
 fn available() -> Option<u64> {
+    meminfo("MemAvailable:")
+}
+
+fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -106,7 +221,15 @@ mod tests {
         let [transformer, vae, text] = sizes.as_slice() else { panic!("{sizes:?}") };
         assert!((9_000_000..10_000_000).contains(&transformer.parameters), "{transformer:?}");
         assert!((4_000_000..6_000_000).contains(&vae.parameters), "{vae:?}");
-        assert!(text.parameters == text.resident && text.parameters > 20_000_000, "{text:?}");
+        assert!(!text.by_layer && text.parameters > 20_000_000, "{text:?}");
+        let bytes = |precision, offload| weights_bytes(&sizes, precision, offload, &Device::Cpu);
+        let all = transformer.parameters + vae.parameters + text.parameters;
+        assert_eq!(bytes(Precision::F32, false), 4 * all);
+        // All of eight blocks but one.
+        let away = 4 * all - bytes(Precision::F32, true);
+        assert!((3 * transformer.parameters..4 * transformer.parameters).contains(&away), "{away}");
+        let rounded = 4 * all - bytes(Precision::Int8, false);
+        assert!((2 * transformer.parameters..3 * transformer.parameters).contains(&rounded), "{rounded}");
     }
 
     #[test]
@@ -131,8 +254,10 @@ mod tests {
             .unwrap();
         let parts = Parts { transformer: Some(path), ..Parts::default() };
         let source = Source::parse(original, &parts);
-        let refused =
-            source.and_then(|source| check(&source, Precision::F32, &Device::Cpu)).unwrap_err().to_string();
+        let refused = source
+            .and_then(|source| check(&source, Precision::F32, false, &Device::Cpu))
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("2199.0 GB") && refused.contains("int8"), "{refused}");
     }
 }

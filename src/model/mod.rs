@@ -14,7 +14,7 @@ use once_cell::sync::{Lazy, OnceCell};
 pub(crate) use experts::{Expert, Experts};
 pub use info::{ModelInfo, Sizes};
 pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
-pub use memory::{PartSize, part_sizes};
+pub use memory::{PartSize, part_sizes, weights_bytes};
 
 use crate::autoencoder::{Autoencoder, Decoder};
 use crate::cache::Key;
@@ -28,7 +28,8 @@ use layout::Layout;
 /// The number format of the weights and of the arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Precision {
-    /// What is best on the device: f32 on a CPU, bf16 on a GPU.
+    /// What is best on the device: on a CPU f32, or 8 bits for wide transformers where it is quick at them; on a GPU
+    /// bf16; of a GGUF file on a GPU, or on a CPU that is not so quick, what the file has.
     #[default]
     Auto,
     /// 32-bit.
@@ -40,15 +41,19 @@ pub enum Precision {
     /// f32, but the transformer's linear layers multiply numbers of 8 bits, which take a quarter of the memory: for
     /// a CPU.
     Int8,
+    /// The transformer's linear layers stay in the blocks of a GGUF file and are multiplied so; the rest is f32 on a CPU,
+    /// bf16 on a GPU.
+    Gguf,
 }
 
 impl Precision {
-    /// What tensors are made of.
-    pub(crate) fn dtype(self) -> DType {
+    /// What tensors are made of on `device`.
+    pub(crate) fn dtype(self, device: &Device) -> DType {
         match self {
             Self::Bf16 => DType::BF16,
             Self::F16 => DType::F16,
-            Self::F32 | Self::Int8 | Self::Auto => DType::F32,
+            Self::Gguf if !device.is_cpu() => DType::BF16,
+            Self::F32 | Self::Int8 | Self::Gguf | Self::Auto => DType::F32,
         }
     }
 }
@@ -62,6 +67,9 @@ pub struct OpenOptions {
     pub precision: Precision,
     /// Which decoder makes the frames.
     pub decoder: Decoder,
+    /// Whether the transformer's blocks stay in their files, each brought to the device when it is its turn: slower, in
+    /// little more memory than one of them takes. The frames are the same.
+    pub offload: bool,
     /// Files in the place of the model's own parts.
     pub parts: Parts,
 }
@@ -72,6 +80,7 @@ impl Default for OpenOptions {
             device: "auto".into(),
             precision: Precision::Auto,
             decoder: Decoder::Auto,
+            offload: false,
             parts: Parts::default(),
         }
     }
@@ -85,6 +94,9 @@ pub struct Model {
     pub(crate) text: TextEncoder,
     pub(crate) autoencoder: Autoencoder,
     pub(crate) sampling: Sampling,
+    /// Bytes of this machine's memory that are left beside its weights, where that is known. Not those that happen to be
+    /// free: what is made must not depend on them.
+    pub(crate) room: Option<u64>,
     source: Source,
     digest: OnceCell<Option<Key>>,
 }
@@ -97,8 +109,8 @@ pub(crate) enum Sampling {
     Causal(Box<Causal>, Arc<WanTransformer>),
 }
 
-/// What makes two opened models the same: where from, which device, which format, which decoder.
-type Identity = (Source, candle_core::DeviceLocation, Precision, Decoder);
+/// What makes two opened models the same: where from, which device, which format, which decoder, where its blocks are.
+type Identity = (Source, candle_core::DeviceLocation, Precision, Decoder, bool);
 
 /// A model that is, or was, open; locked while it is being opened.
 type Slot = Arc<Mutex<Weak<Model>>>;
@@ -118,31 +130,31 @@ impl Model {
     pub fn open(source: &str, options: &OpenOptions) -> Result<Arc<Self>> {
         let source = Source::parse(source, &options.parts)?;
         let device = device::parse(&options.device)?;
-        // What is wrong with a config is said when the model is loaded.
-        let width = || WanTransformer::config_of(&source, experts::FIRST).map_or(0, |c| c.inner_dim());
-        let precision = device::resolve(options.precision, &device, width)?;
+        let precision = device::resolve(options.precision, &device, || memory::form(&source))?;
 
         let slot = {
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
             open.retain(|_, slot| {
                 Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
             });
-            open.entry((source.clone(), device.location(), precision, options.decoder)).or_default().clone()
+            let OpenOptions { decoder, offload, .. } = *options;
+            open.entry((source.clone(), device.location(), precision, decoder, offload)).or_default().clone()
         };
         let mut model = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(model) = model.upgrade() {
             return Ok(model);
         }
-        let opened = Arc::new(Self::load(&source, device, precision, options.decoder)?);
+        let opened = Arc::new(Self::load(&source, device, precision, options)?);
         *model = Arc::downgrade(&opened);
         Ok(opened)
     }
 
-    fn load(source: &Source, device: Device, precision: Precision, decoder: Decoder) -> Result<Self> {
-        let dtype = precision.dtype();
+    fn load(source: &Source, device: Device, precision: Precision, options: &OpenOptions) -> Result<Self> {
+        let OpenOptions { decoder, offload, .. } = *options;
+        let dtype = precision.dtype(&device);
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
-        memory::check(source, precision, &device)?;
+        memory::check(source, precision, offload, &device)?;
         let (max_tokens, streaming) = match &layout {
             Layout::Wan(_) => (text::MAX_TOKENS, false),
             Layout::Causal(model) => (model.max_text_tokens, true),
@@ -154,15 +166,17 @@ impl Model {
                 Layout::Wan(index) => {
                     let scheduler = SchedulerConfig::read(source)?;
                     let boundary = index.boundary(&scheduler);
-                    let experts = Experts::open(source, boundary, precision, &device)?;
+                    let experts = Experts::open(source, boundary, precision, offload, &device)?;
                     Sampling::Whole(scheduler, Arc::new(experts))
                 }
                 Layout::Causal(model) => {
-                    let transformer = WanTransformer::open(source, experts::FIRST, precision, &device)?;
+                    let transformer =
+                        WanTransformer::open(source, experts::FIRST, precision, offload, &device)?;
                     Sampling::Causal(Box::new(model.causal), Arc::new(transformer))
                 }
             },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
+            room: memory::room(source, precision, offload, &device)?,
             source: source.clone(),
             digest: OnceCell::new(),
             device,
@@ -174,13 +188,11 @@ impl Model {
     /// files cannot be read any more.
     pub(crate) fn key(&self) -> Option<Key> {
         *self.digest.get_or_init(|| {
-            let model = self.source.digest().ok()?;
+            let model = self.source.digest(&[]).ok()?;
             let (device, precision) =
                 (format!("{:?}", self.device.location()), format!("{:?}", self.precision));
-            let engine = Key::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
-                .with("on", std::env::consts::ARCH.as_bytes());
             Some(
-                engine
+                Key::engine()
                     .with("model", model.hex().as_bytes())
                     .with("device", device.as_bytes())
                     .with("precision", precision.as_bytes()),
@@ -190,7 +202,7 @@ impl Model {
 
     /// What its tensors are made of.
     pub(crate) fn dtype(&self) -> DType {
-        self.precision.dtype()
+        self.precision.dtype(&self.device)
     }
 
     /// What it is and what it can make.

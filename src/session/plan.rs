@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use image::RgbImage;
 
 use super::schedule::Schedule;
-use crate::cache::{Cache, Key};
+use crate::cache::{Cache, Key, Kind};
 use crate::model::{Expert, Sampling};
 use crate::noise;
 use crate::picture::{self, Fit};
@@ -321,20 +321,20 @@ impl Plan {
 
     /// `count` latent frames that were made before.
     pub fn recall(&self, key: Option<Key>, count: usize) -> Option<Tensor> {
-        let latents = self.cache.as_ref()?.get(&key?, &self.model.device)?;
+        let latents = self.cache.as_ref()?.get(Kind::Latents, &key?, &self.model.device)?;
         (latents.dims() == self.latent_shape(count)).then_some(latents)
     }
 
     /// Keeps `latents` for whoever asks for them again.
     pub fn store(&self, key: Option<Key>, latents: &Tensor) {
         if let (Some(cache), Some(key)) = (&self.cache, key) {
-            cache.put(&key, latents);
+            cache.put(Kind::Latents, &key, latents);
         }
     }
 
     /// The embedding of `prompt`, f32.
     pub fn embeds(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
-        Ok(self.model.text.encode(prompt, cancel)?.to_dtype(DType::F32)?)
+        Ok(self.model.text.encode(prompt, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
     }
 
     /// Of a prompt's embedding and of what not to show.
@@ -347,9 +347,8 @@ impl Plan {
     ) -> Result<Conditions> {
         let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
         // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
-        let negative = (self.guidance_scale > 1.0)
-            .then(|| context(&self.model.text.encode(negative, cancel)?))
-            .transpose()?;
+        let negative =
+            (self.guidance_scale > 1.0).then(|| context(&self.embeds(negative, cancel)?)).transpose()?;
         Ok(Conditions { prompt: context(prompt)?, negative })
     }
 

@@ -10,11 +10,11 @@ use candle_core::Tensor;
 use super::causal::start_with;
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
-use crate::autoencoder::DecoderState;
+use crate::autoencoder::{DecoderState, Tiling};
 use crate::model::{Expert, Experts};
 use crate::scheduler::{Scheduler, SchedulerConfig};
 use crate::transformer::WanTransformer;
-use crate::{Cancel, Result};
+use crate::{Cancel, Model, Result};
 
 pub struct Whole {
     experts: Arc<Experts>,
@@ -23,6 +23,8 @@ pub struct Whole {
     /// Whether they were made before.
     recalled: bool,
     decoder: DecoderState,
+    /// Where they are decoded in tiles, `[T, 3, H, W]` of them all.
+    frames: Option<Tensor>,
     decoded: usize,
 }
 
@@ -34,6 +36,7 @@ impl Whole {
             latents: None,
             recalled: false,
             decoder: plan.model.autoencoder.decoder_state(),
+            frames: None,
             decoded: 0,
         })
     }
@@ -49,9 +52,22 @@ impl Whole {
         };
         report.recalled = self.recalled;
         report.at(Phase::Decode, plan.steps);
-        let next = latents.narrow(2, self.decoded, 1)?.to_dtype(plan.model.dtype())?;
+        let Model { autoencoder, room, .. } = &*plan.model;
+        let first = self.decoded;
         self.decoded += 1;
-        plan.model.autoencoder.decode(&next, &mut self.decoder, cancel)
+        if !autoencoder.in_tiles(plan.size, *room) {
+            let next = latents.narrow(2, first, 1)?.to_dtype(plan.model.dtype())?;
+            return autoencoder.decode(&next, &mut self.decoder, cancel);
+        }
+        let frames = match &self.frames {
+            Some(frames) => frames,
+            None => {
+                let latents = latents.to_dtype(plan.model.dtype())?;
+                self.frames.insert(autoencoder.decode_tiled(&latents, &Tiling::default(), cancel)?)
+            }
+        };
+        let before = if first > 0 { plan.frames_of(0, first) } else { 0 };
+        Ok(frames.narrow(0, before as usize, plan.frames_of(first, 1) as usize)?)
     }
 
     fn sample(&mut self, plan: &Plan, cancel: &Cancel, report: &mut Report) -> Result<Tensor> {

@@ -12,9 +12,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
+use once_cell::sync::OnceCell;
 use serde::Deserialize;
 use tokenizers::{Tokenizer, TruncationParams};
 
+use crate::cache::{self, Cache, Key};
 use crate::checkpoint::Source;
 use crate::{Cancel, Error, Result};
 
@@ -34,7 +36,16 @@ enum Kind {
     /// Small enough to be kept.
     MiniLm(Box<MiniLm>),
     /// Larger than the rest of the model together: opened for a prompt and let go.
-    Umt5 { source: Source, dtype: DType, device: Device },
+    Umt5(Box<Absent>),
+}
+
+/// An encoder that is not in memory.
+struct Absent {
+    source: Source,
+    dtype: DType,
+    device: Device,
+    /// Of its files.
+    digest: OnceCell<Option<Key>>,
 }
 
 impl TextEncoder {
@@ -64,7 +75,8 @@ impl TextEncoder {
 
     /// UMT5. Its weights are read when a prompt is.
     pub fn umt5(source: &Source, dtype: DType, device: &Device) -> Self {
-        Self::new(Kind::Umt5 { source: source.clone(), dtype, device: device.clone() })
+        let (source, device) = (source.clone(), device.clone());
+        Self::new(Kind::Umt5(Box::new(Absent { source, dtype, device, digest: OnceCell::new() })))
     }
 
     fn new(kind: Kind) -> Self {
@@ -72,7 +84,9 @@ impl TextEncoder {
     }
 
     /// `[1, tokens, dim]`, zero after the prompt's last token.
-    pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+    ///
+    /// What UMT5 reads is kept in `cache`, if there is one: of a prompt that is there it is not loaded.
+    pub fn encode(&self, prompt: &str, cache: Option<&Cache>, cancel: &Cancel) -> Result<Tensor> {
         // Whoever wants another prompt meanwhile waits: two UMT5s at once would not fit.
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, embeds)) = made.iter().find(|(text, _)| text == prompt) {
@@ -80,15 +94,41 @@ impl TextEncoder {
         }
         let embeds = match &self.kind {
             Kind::MiniLm(encoder) => encoder.encode(prompt)?,
-            Kind::Umt5 { source, dtype, device } => {
-                Umt5::open(source, *dtype, device)?.encode(prompt, cancel)?
-            }
+            Kind::Umt5(encoder) => encoder.encode(prompt, cache, cancel)?,
         };
         if made.len() == REMEMBERED {
             made.pop_front();
         }
         made.push_back((prompt.to_string(), embeds.clone()));
         Ok(embeds)
+    }
+}
+
+impl Absent {
+    fn encode(&self, prompt: &str, cache: Option<&Cache>, cancel: &Cancel) -> Result<Tensor> {
+        let kept = cache.and_then(|cache| Some((cache, self.key(prompt)?)));
+        if let Some((cache, key)) = &kept
+            && let Some(hidden) = cache.get(cache::Kind::Prompt, key, &self.device)
+        {
+            return Umt5::pad(&hidden);
+        }
+        let hidden = Umt5::open(&self.source, self.dtype, &self.device)?.read(prompt, cancel)?;
+        if let Some((cache, key)) = &kept {
+            cache.put(cache::Kind::Prompt, key, &hidden);
+        }
+        Umt5::pad(&hidden)
+    }
+
+    /// Stands for what it makes of `prompt`; `None` if its files cannot be read.
+    fn key(&self, prompt: &str) -> Option<Key> {
+        let files = self.digest.get_or_init(|| self.source.digest(&["text_encoder", "tokenizer"]).ok());
+        let (device, dtype) = (format!("{:?}", self.device.location()), self.dtype.as_str());
+        let key = Key::engine().with("text encoder", (*files)?.hex().as_bytes());
+        Some(
+            key.with("device", device.as_bytes())
+                .with("precision", dtype.as_bytes())
+                .with("prompt", prompt.as_bytes()),
+        )
     }
 }
 
@@ -113,13 +153,19 @@ fn tokenizer(source: &Source, max_tokens: usize) -> Result<Tokenizer> {
 /// [`Error::Request`] for tokens that an encoder of `vocabulary` entries does not know, and for none at all:
 /// CUDA faults on either.
 fn token_ids(tokens: &[u32], vocabulary: usize, device: &Device) -> Result<Tensor> {
+    check_tokens(tokens, vocabulary)?;
+    Ok(Tensor::new(tokens, device)?)
+}
+
+/// The same, without making any of them.
+fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= vocabulary) {
         return Err(Error::Request(
             "the tokenizer gives tokens that the text encoder does not know, or none; they are not of one model"
                 .into(),
         ));
     }
-    Ok(Tensor::new(tokens, device)?)
+    Ok(())
 }
 
 #[cfg(test)]

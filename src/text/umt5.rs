@@ -3,14 +3,14 @@
 //! A T5 encoder in which every layer has a relative position bias of its own.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Linear, VarBuilder};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::{TOKENIZER, clean, token_ids, tokenizer};
-use crate::checkpoint::Source;
+use super::{TOKENIZER, check_tokens, clean, tokenizer};
+use crate::checkpoint::{Source, Tensors};
 use crate::kernels::gelu;
-use crate::ops::{index_select, linear, matmul};
+use crate::layer::Layer;
+use crate::ops::{index_select, matmul};
 use crate::{Cancel, Error, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
@@ -135,7 +135,7 @@ impl Umt5 {
 
         let config: Umt5Config = source.json(CONFIG)?;
         config.check().map_err(|e| source.invalid(CONFIG, e))?;
-        let weights = source.weights("text_encoder", "model", dtype, device)?;
+        let weights = source.tensors("text_encoder", "model", dtype, device, true)?;
         Ok(Self { tokenizer, encoder: Umt5Encoder::load(weights, &config)?, source: source.clone() })
     }
 
@@ -154,26 +154,36 @@ impl Umt5 {
     /// [`Error::Cancelled`] within a layer of a cancel; [`Error::Invalid`] if the weights are not those of the
     /// configuration.
     pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+        Self::pad(&self.read(prompt, cancel)?)
+    }
+
+    /// The last hidden state of the prompt's tokens alone, `[1, tokens, d_model]`.
+    pub(super) fn read(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
         let hidden = self.encoder.forward(&self.tokens(prompt)?, cancel);
-        let hidden = hidden.map_err(|e| self.source.unfit("text_encoder", e))?;
+        hidden.map_err(|e| self.source.unfit("text_encoder", e))
+    }
+
+    /// With zeros after it, as Wan's transformer is given it.
+    pub(super) fn pad(hidden: &Tensor) -> Result<Tensor> {
         Ok(hidden.pad_with_zeros(1, 0, MAX_TOKENS.saturating_sub(hidden.dim(1)?))?)
     }
 }
 
 /// The encoder alone. It is larger than the rest of a model together and runs once a prompt, so that its layers are
-/// taken from their file one after the other, and no two are in memory at once.
+/// taken from their file one after the other, and no two are in memory at once; of its table of words the prompt's alone
+/// are. Layers that a GGUF file has in blocks are computed with as they are.
 ///
 /// What flows from layer to layer is f32 whatever the weights are, since in f16 it would overflow.
 pub struct Umt5Encoder {
     config: Umt5Config,
-    weights: VarBuilder<'static>,
+    weights: Tensors,
 }
 
 impl Umt5Encoder {
-    /// Takes the weights that `config` calls for from `vb`, in its number format, when they are needed.
-    pub fn load(vb: VarBuilder<'static>, config: &Umt5Config) -> Result<Self> {
+    /// Takes the weights that `config` calls for, in their number format, when they are needed.
+    pub fn load(weights: impl Into<Tensors>, config: &Umt5Config) -> Result<Self> {
         config.check()?;
-        Ok(Self { config: config.clone(), weights: vb })
+        Ok(Self { config: config.clone(), weights: weights.into() })
     }
 
     /// Loads every layer once and lets it go.
@@ -181,22 +191,29 @@ impl Umt5Encoder {
     /// # Errors
     /// [`Error::Compute`] if weights are missing or of another shape.
     pub fn check(&self) -> Result<()> {
-        drop((self.shared()?, self.final_layer_norm()?));
+        drop(self.table().get((self.config.vocab_size, self.config.d_model), "weight")?);
+        drop(self.final_layer_norm()?);
         (0..self.config.num_layers).try_for_each(|i| self.block(i).map(drop))
     }
 
-    fn shared(&self) -> Result<Tensor> {
-        let vb = &self.weights;
-        let name = if vb.contains_tensor("shared.weight") { "shared" } else { "encoder.embed_tokens" };
-        Ok(vb.pp(name).get((self.config.vocab_size, self.config.d_model), "weight")?)
+    /// Where the table of words is.
+    fn table(&self) -> Tensors {
+        let name =
+            if self.weights.contains_tensor("shared.weight") { "shared" } else { "encoder.embed_tokens" };
+        self.weights.pp(name)
+    }
+
+    /// f32 `[tokens, d_model]`.
+    fn words(&self, tokens: &[u32]) -> Result<Tensor> {
+        Ok(self.table().rows(self.config.vocab_size, self.config.d_model, tokens)?)
     }
 
     fn block(&self, i: usize) -> Result<Block> {
-        Block::load(self.weights.pp("encoder.block").pp(i), &self.config)
+        Block::load(&self.weights.pp("encoder.block").pp(i), &self.config)
     }
 
     fn final_layer_norm(&self) -> Result<Norm> {
-        Norm::load(self.weights.pp("encoder.final_layer_norm"), &self.config)
+        Norm::load(&self.weights.pp("encoder.final_layer_norm"), &self.config)
     }
 
     /// `[1, tokens, d_model]`, in the weights' number format.
@@ -206,7 +223,7 @@ impl Umt5Encoder {
     /// missing or of another shape.
     pub fn forward(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
         let (device, dtype) = (self.weights.device(), self.weights.dtype());
-        let ids = token_ids(tokens, self.config.vocab_size, device)?;
+        check_tokens(tokens, self.config.vocab_size)?;
         let length = tokens.len();
         let positions = 0..length as i64;
         let buckets: Vec<u32> = positions
@@ -216,7 +233,7 @@ impl Umt5Encoder {
             .collect();
         let buckets = Tensor::from_vec(buckets, length * length, device)?;
 
-        let mut x = index_select(&self.shared()?, &ids, 0)?.unsqueeze(0)?.to_dtype(DType::F32)?;
+        let mut x = self.words(tokens)?.unsqueeze(0)?;
         for i in 0..self.config.num_layers {
             cancel.check()?;
             x = self.block(i)?.forward(&x, &buckets, dtype)?;
@@ -226,41 +243,41 @@ impl Umt5Encoder {
 }
 
 struct Block {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
+    q: Layer,
+    k: Layer,
+    v: Layer,
+    o: Layer,
     /// f32 `[buckets, heads]`.
     relative_attention_bias: Tensor,
     attention_norm: Norm,
-    wi_0: Linear,
-    wi_1: Linear,
-    wo: Linear,
+    wi_0: Layer,
+    wi_1: Layer,
+    wo: Layer,
     feed_forward_norm: Norm,
     heads: usize,
 }
 
 impl Block {
-    fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
+    fn load(tensors: &Tensors, config: &Umt5Config) -> Result<Self> {
         let (dim, inner) = (config.d_model, config.num_heads * config.d_kv);
-        let (attention, feed_forward) = (vb.pp("layer.0"), vb.pp("layer.1"));
+        let (attention, feed_forward) = (tensors.pp("layer.0"), tensors.pp("layer.1"));
         let (layer, dense) = (attention.pp("SelfAttention"), feed_forward.pp("DenseReluDense"));
         let table = (config.relative_attention_num_buckets, config.num_heads);
         // The products in here are beyond f16.
-        let wide = if vb.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
+        let wide = if tensors.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
         Ok(Self {
-            q: candle_nn::linear_no_bias(dim, inner, layer.pp("q"))?,
-            k: candle_nn::linear_no_bias(dim, inner, layer.pp("k"))?,
-            v: candle_nn::linear_no_bias(dim, inner, layer.pp("v"))?,
-            o: candle_nn::linear_no_bias(inner, dim, layer.pp("o"))?,
+            q: layer.linear_no_bias(dim, inner, "q")?,
+            k: layer.linear_no_bias(dim, inner, "k")?,
+            v: layer.linear_no_bias(dim, inner, "v")?,
+            o: layer.linear_no_bias(inner, dim, "o")?,
             relative_attention_bias: layer
                 .to_dtype(DType::F32)
                 .get(table, "relative_attention_bias.weight")?,
-            attention_norm: Norm::load(attention.pp("layer_norm"), config)?,
-            wi_0: candle_nn::linear_no_bias(dim, config.d_ff, dense.pp("wi_0"))?,
-            wi_1: candle_nn::linear_no_bias(dim, config.d_ff, dense.pp("wi_1"))?,
-            wo: candle_nn::linear_no_bias(config.d_ff, dim, wide.pp("wo"))?,
-            feed_forward_norm: Norm::load(feed_forward.pp("layer_norm"), config)?,
+            attention_norm: Norm::load(&attention.pp("layer_norm"), config)?,
+            wi_0: dense.linear_no_bias(dim, config.d_ff, "wi_0")?,
+            wi_1: dense.linear_no_bias(dim, config.d_ff, "wi_1")?,
+            wo: wide.linear_no_bias(config.d_ff, dim, "wo")?,
+            feed_forward_norm: Norm::load(&feed_forward.pp("layer_norm"), config)?,
             heads: config.num_heads,
         })
     }
@@ -270,9 +287,9 @@ impl Block {
         let x = (x + attended.to_dtype(DType::F32)?)?;
 
         let normed = self.feed_forward_norm.forward(&x)?.to_dtype(dtype)?;
-        let wide = self.wo.weight().dtype();
-        let gate = gelu(&linear(&self.wi_0, &normed)?.to_dtype(wide)?)?;
-        let fed = linear(&self.wo, &(gate * linear(&self.wi_1, &normed)?.to_dtype(wide)?)?)?;
+        let wide = self.wo.dtype();
+        let gate = gelu(&self.wi_0.forward(&normed)?.to_dtype(wide)?)?;
+        let fed = self.wo.forward(&(gate * self.wi_1.forward(&normed)?.to_dtype(wide)?)?)?;
         Ok((x + fed.to_dtype(DType::F32)?)?)
     }
 
@@ -280,16 +297,16 @@ impl Block {
     fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
         let (_, tokens, _) = x.dims3()?;
         let split = |x: Tensor| x.reshape((1, tokens, self.heads, ()))?.transpose(1, 2);
-        let query = split(linear(&self.q, x)?)?.contiguous()?;
-        let key = split(linear(&self.k, x)?)?.transpose(2, 3)?.contiguous()?;
-        let value = split(linear(&self.v, x)?)?.contiguous()?;
+        let query = split(self.q.forward(x)?)?.contiguous()?;
+        let key = split(self.k.forward(x)?)?.transpose(2, 3)?.contiguous()?;
+        let value = split(self.v.forward(x)?)?.contiguous()?;
 
         let bias = index_select(&self.relative_attention_bias, buckets, 0)?;
         let bias = bias.t()?.contiguous()?.reshape((1, self.heads, tokens, tokens))?;
         let scores = (matmul(&query, &key)?.to_dtype(DType::F32)? + bias)?;
         let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(x.dtype())?;
         let found = matmul(&weights, &value)?.transpose(1, 2)?.contiguous()?.reshape((1, tokens, ()))?;
-        Ok(linear(&self.o, &found)?)
+        Ok(self.o.forward(&found)?)
     }
 }
 
@@ -300,8 +317,8 @@ struct Norm {
 }
 
 impl Norm {
-    fn load(vb: VarBuilder, config: &Umt5Config) -> Result<Self> {
-        let weight = vb.to_dtype(DType::F32).get(config.d_model, "weight")?;
+    fn load(tensors: &Tensors, config: &Umt5Config) -> Result<Self> {
+        let weight = tensors.to_dtype(DType::F32).get(config.d_model, "weight")?;
         Ok(Self { weight, eps: config.layer_norm_epsilon as f32 })
     }
 

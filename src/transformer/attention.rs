@@ -1,12 +1,13 @@
 //! Attention with normalised queries and keys: diffusers' `WanAttention`.
 
 use candle_core::{D, DType, Tensor};
-use candle_nn::{Linear, VarBuilder};
 
 use super::Config;
 use super::rope::Rotation;
 use crate::Result;
-use crate::ops::{linear, matmul};
+use crate::checkpoint::Tensors;
+use crate::layer::Layer;
+use crate::ops::matmul;
 
 /// Queries are taken in portions so that no tensor of scores has more elements than this. CUDA kernels
 /// index with 32 bits, and the scores of a long clip would not fit in memory either.
@@ -44,10 +45,10 @@ impl KeyValue {
 /// The projections of one attention layer.
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
+    to_q: Layer,
+    to_k: Layer,
+    to_v: Layer,
+    to_out: Layer,
     /// f32 `[inner_dim]`: the norm is over all heads together.
     norm_q: Tensor,
     norm_k: Tensor,
@@ -56,14 +57,14 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    pub(super) fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    pub(super) fn load(tensors: &Tensors, config: &Config) -> Result<Self> {
         let dim = config.inner_dim();
-        let full = vb.to_dtype(DType::F32);
+        let full = tensors.to_dtype(DType::F32);
         Ok(Self {
-            to_q: candle_nn::linear(dim, dim, vb.pp("to_q"))?,
-            to_k: candle_nn::linear(dim, dim, vb.pp("to_k"))?,
-            to_v: candle_nn::linear(dim, dim, vb.pp("to_v"))?,
-            to_out: candle_nn::linear(dim, dim, vb.pp("to_out.0"))?,
+            to_q: tensors.linear(dim, dim, "to_q")?,
+            to_k: tensors.linear(dim, dim, "to_k")?,
+            to_v: tensors.linear(dim, dim, "to_v")?,
+            to_out: tensors.linear(dim, dim, "to_out.0")?,
             norm_q: full.get(dim, "norm_q.weight")?,
             norm_k: full.get(dim, "norm_k.weight")?,
             heads: config.num_attention_heads,
@@ -73,8 +74,8 @@ impl Attention {
 
     /// Keys and values of `x` `[.., inner_dim]`.
     pub(super) fn key_value(&self, x: &Tensor) -> Result<KeyValue> {
-        let key = self.normalise(&linear(&self.to_k, x)?, &self.norm_k)?;
-        Ok(KeyValue { key: self.split(&key)?, value: self.split(&linear(&self.to_v, x)?)? })
+        let key = self.normalise(&self.to_k.forward(x)?, &self.norm_k)?;
+        Ok(KeyValue { key: self.split(&key)?, value: self.split(&self.to_v.forward(x)?)? })
     }
 
     /// What the tokens `x` `[.., inner_dim]` find in `at`, in the shape of `x`. With `rotations` (of the
@@ -85,7 +86,7 @@ impl Attention {
         at: &KeyValue,
         rotations: Option<(&Rotation, &Rotation)>,
     ) -> Result<Tensor> {
-        let query = self.split(&self.normalise(&linear(&self.to_q, x)?, &self.norm_q)?)?;
+        let query = self.split(&self.normalise(&self.to_q.forward(x)?, &self.norm_q)?)?;
         let found = match rotations {
             None => attend(&query, &at.key, &at.value, MAX_SCORES)?,
             Some((queries, keys)) => {
@@ -93,7 +94,7 @@ impl Attention {
             }
         };
         let joined = found.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
-        Ok(linear(&self.to_out, &joined)?)
+        Ok(self.to_out.forward(&joined)?)
     }
 
     fn normalise(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {

@@ -1,14 +1,15 @@
 //! One layer of the transformer: diffusers' `WanTransformerBlock`.
 
 use candle_core::{DType, Tensor};
-use candle_nn::{LayerNorm, Linear, Module, VarBuilder};
+use candle_nn::{LayerNorm, Module};
 
 use super::Config;
 use super::attention::{Attention, KeyValue};
 use super::rope::Rotation;
 use crate::Result;
+use crate::checkpoint::Tensors;
 use crate::kernels::gelu;
-use crate::ops::linear;
+use crate::layer::Layer;
 
 /// What a block needs besides the tokens.
 pub(super) struct Surroundings<'a> {
@@ -31,24 +32,26 @@ pub(super) struct Block {
     /// Its weights are f32.
     norm2: Option<LayerNorm>,
     attn2: Attention,
-    ffn_in: Linear,
-    ffn_out: Linear,
+    ffn_in: Layer,
+    ffn_out: Layer,
     /// f32 `[1, 6, inner_dim]`.
     scale_shift_table: Tensor,
 }
 
 impl Block {
-    pub(super) fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    pub(super) fn load(tensors: &Tensors, config: &Config) -> Result<Self> {
         let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
-        let full = vb.to_dtype(DType::F32);
-        let norm2 = config.cross_attn_norm.then(|| candle_nn::layer_norm(dim, config.eps, full.pp("norm2")));
+        let full = tensors.to_dtype(DType::F32);
+        let norm2 = config
+            .cross_attn_norm
+            .then(|| candle_nn::layer_norm(dim, config.eps, (*full.pp("norm2")).clone()));
         Ok(Self {
-            norm: Norm::new(config, vb.device())?,
-            attn1: Attention::load(vb.pp("attn1"), config)?,
+            norm: Norm::new(config, tensors.device())?,
+            attn1: Attention::load(&tensors.pp("attn1"), config)?,
             norm2: norm2.transpose()?,
-            attn2: Attention::load(vb.pp("attn2"), config)?,
-            ffn_in: candle_nn::linear(dim, ffn_dim, vb.pp("ffn.net.0.proj"))?,
-            ffn_out: candle_nn::linear(ffn_dim, dim, vb.pp("ffn.net.2"))?,
+            attn2: Attention::load(&tensors.pp("attn2"), config)?,
+            ffn_in: tensors.linear(dim, ffn_dim, "ffn.net.0.proj")?,
+            ffn_out: tensors.linear(ffn_dim, dim, "ffn.net.2")?,
             scale_shift_table: full.get((1, 6, dim), "scale_shift_table")?,
         })
     }
@@ -84,7 +87,7 @@ impl Block {
         let x = (&x + self.attn2.forward(&normed, around.text, None)?)?;
 
         let normed = self.norm.modulated(&x, &modulation, 3)?;
-        let fed = linear(&self.ffn_out, &gelu(&linear(&self.ffn_in, &normed)?)?)?;
+        let fed = self.ffn_out.forward(&gelu(&self.ffn_in.forward(&normed)?)?)?;
         Ok((gated(&x, &fed, &modulation, 5)?, own))
     }
 }

@@ -1,33 +1,35 @@
 //! What tells the transformer the timestep and the prompt: diffusers' `WanTimeTextImageEmbedding`.
 
-use candle_core::{DType, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_core::{DType, Device, Tensor};
 
 use super::Config;
 use crate::Result;
-use crate::ops::linear;
+use crate::checkpoint::Tensors;
+use crate::layer::Layer;
 
 #[derive(Clone, Debug)]
 pub(super) struct ConditionEmbedder {
-    time_in: Linear,
-    time_out: Linear,
-    time_proj: Linear,
-    text_in: Linear,
-    text_out: Linear,
+    time_in: Layer,
+    time_out: Layer,
+    time_proj: Layer,
+    text_in: Layer,
+    text_out: Layer,
     freq_dim: usize,
+    device: Device,
 }
 
 impl ConditionEmbedder {
-    pub(super) fn load(vb: VarBuilder, config: &Config) -> Result<Self> {
+    pub(super) fn load(tensors: &Tensors, config: &Config) -> Result<Self> {
         let dim = config.inner_dim();
-        let full = vb.to_dtype(DType::F32);
+        let full = tensors.to_dtype(DType::F32);
         Ok(Self {
-            time_in: candle_nn::linear(config.freq_dim, dim, full.pp("time_embedder.linear_1"))?,
-            time_out: candle_nn::linear(dim, dim, full.pp("time_embedder.linear_2"))?,
-            time_proj: candle_nn::linear(dim, 6 * dim, full.pp("time_proj"))?,
-            text_in: candle_nn::linear(config.text_dim, dim, vb.pp("text_embedder.linear_1"))?,
-            text_out: candle_nn::linear(dim, dim, vb.pp("text_embedder.linear_2"))?,
+            time_in: full.linear(config.freq_dim, dim, "time_embedder.linear_1")?,
+            time_out: full.linear(dim, dim, "time_embedder.linear_2")?,
+            time_proj: full.linear(dim, 6 * dim, "time_proj")?,
+            text_in: tensors.linear(config.text_dim, dim, "text_embedder.linear_1")?,
+            text_out: tensors.linear(dim, dim, "text_embedder.linear_2")?,
             freq_dim: config.freq_dim,
+            device: tensors.device().clone(),
         })
     }
 
@@ -40,15 +42,14 @@ impl ConditionEmbedder {
         let angles = |t: f64| (0..half).map(move |i| t as f32 * frequency(i));
         let sinusoids: Vec<f32> =
             timesteps.iter().flat_map(|&t| angles(t).map(f32::cos).chain(angles(t).map(f32::sin))).collect();
-        let device = self.time_in.weight().device();
-        let sinusoids = Tensor::from_vec(sinusoids, (timesteps.len(), self.freq_dim), device)?;
-        let embedding = linear(&self.time_out, &linear(&self.time_in, &sinusoids)?.silu()?)?;
-        let projected = linear(&self.time_proj, &embedding.silu()?)?;
+        let sinusoids = Tensor::from_vec(sinusoids, (timesteps.len(), self.freq_dim), &self.device)?;
+        let embedding = self.time_out.forward(&self.time_in.forward(&sinusoids)?.silu()?)?;
+        let projected = self.time_proj.forward(&embedding.silu()?)?;
         Ok((embedding, projected.reshape((timesteps.len(), 6, ()))?))
     }
 
     /// `[1, length, text_dim]` to `[1, length, inner_dim]`.
     pub(super) fn text(&self, embeds: &Tensor) -> Result<Tensor> {
-        Ok(linear(&self.text_out, &linear(&self.text_in, &embeds.contiguous()?)?.gelu()?)?)
+        Ok(self.text_out.forward(&self.text_in.forward(&embeds.contiguous()?)?.gelu()?)?)
     }
 }

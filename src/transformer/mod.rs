@@ -11,14 +11,15 @@ mod config;
 mod embedding;
 mod packed;
 mod rope;
+mod shelf;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Linear, VarBuilder};
-use rayon::prelude::*;
+use candle_nn::Linear;
 
-use crate::checkpoint::Source;
+use crate::checkpoint::{Source, Tensors};
 use crate::kernels::linear::Numbers;
 use crate::kernels::{self, attention::Memory};
+use crate::layer::Layer;
 use crate::ops::linear;
 use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
@@ -26,8 +27,9 @@ use block::{Block, Norm, Surroundings};
 pub use cache::{CausalConfig, KvCache, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
-use packed::PackedBlock;
+use packed::{Form, PackedBlock, PackedBlocks};
 use rope::Rope;
+use shelf::Shelf;
 
 /// A loaded transformer. Clones share the weights.
 #[derive(Clone, Debug)]
@@ -41,16 +43,16 @@ pub struct WanTransformer {
     norm_out: Norm,
     /// f32 `[1, 2, inner_dim]`.
     scale_shift_table: Tensor,
-    proj_out: Linear,
+    proj_out: Layer,
     dtype: DType,
     device: Device,
 }
 
 #[derive(Clone, Debug)]
 enum Blocks {
-    Plain(Vec<Block>),
+    Plain(Shelf<Block>),
     /// Made for this CPU.
-    Packed(Vec<PackedBlock>),
+    Packed(PackedBlocks),
 }
 
 /// A prompt as every block sees it; computed once a prompt.
@@ -75,14 +77,27 @@ struct Tokens {
 }
 
 impl WanTransformer {
-    /// Opens `folder` of `source`, `transformer` as a rule.
+    /// Opens `folder` of `source`, `transformer` as a rule. With `offload` its blocks stay in their file, and each is
+    /// brought to the device when it is its turn.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind.
-    pub fn open(source: &Source, folder: &str, precision: Precision, device: &Device) -> Result<Self> {
+    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind; the blocks
+    /// that stay in the file are looked at when they are brought.
+    pub fn open(
+        source: &Source,
+        folder: &str,
+        precision: Precision,
+        offload: bool,
+        device: &Device,
+    ) -> Result<Self> {
         let config = Self::config_of(source, folder)?;
-        let weights = source.weights(folder, "diffusion_pytorch_model", precision.dtype(), device)?;
-        Self::load(weights, &config, precision).map_err(|e| source.unfit(folder, e))
+        let (dtype, blocks) = (precision.dtype(device), precision == Precision::Gguf);
+        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, blocks)?;
+        let about = {
+            let (source, folder) = (source.clone(), folder.to_string());
+            move |e| source.unfit(&folder, e)
+        };
+        Self::build(weights, &config, precision, offload, about.clone()).map_err(about)
     }
 
     /// The sizes of the one in `folder` of `source`.
@@ -96,38 +111,36 @@ impl WanTransformer {
         Ok(config)
     }
 
-    /// Takes the weights that `config` calls for from `vb`, in its number format; norms, tables and the
-    /// embedding of time are f32 always. With [`Precision::Int8`] the blocks' linear layers are rounded.
-    pub fn load(vb: VarBuilder, config: &Config, precision: Precision) -> Result<Self> {
+    /// Takes the weights that `config` calls for, in their number format; norms, tables and the embedding of time are f32
+    /// always. With [`Precision::Int8`] the blocks' linear layers are rounded.
+    pub fn load(weights: impl Into<Tensors>, config: &Config, precision: Precision) -> Result<Self> {
+        Self::build(weights.into(), config, precision, false, |e| e)
+    }
+
+    /// `about` tells of errors in blocks that stay in their file.
+    fn build(
+        weights: Tensors,
+        config: &Config,
+        precision: Precision,
+        offload: bool,
+        about: impl Fn(Error) -> Error + Send + Sync + 'static,
+    ) -> Result<Self> {
         config.check()?;
-        let numbers = if precision == Precision::Int8 { Numbers::Int8 } else { Numbers::F32 };
         let dim = config.inner_dim();
         let [frames, rows, columns] = config.patch_size;
-        let patch = vb.pp("patch_embedding");
+        let patch = weights.pp("patch_embedding");
         let weight = patch.get((dim, config.in_channels, frames, rows, columns), "weight")?;
-        let blocks = vb.pp("blocks");
+        let device = weights.device();
         Ok(Self {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
-            condition_embedder: ConditionEmbedder::load(vb.pp("condition_embedder"), config)?,
-            blocks: match kernels::arch(vb.dtype(), vb.device()) {
-                None => Blocks::Plain(
-                    (0..config.num_layers)
-                        .map(|i| Block::load(blocks.pp(i), config))
-                        .collect::<Result<_>>()?,
-                ),
-                Some(arch) => Blocks::Packed(
-                    (0..config.num_layers)
-                        .into_par_iter()
-                        .map(|i| PackedBlock::load(arch, numbers, blocks.pp(i), config))
-                        .collect::<Result<_>>()?,
-                ),
-            },
-            norm_out: Norm::new(config, vb.device())?,
-            scale_shift_table: vb.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
-            proj_out: candle_nn::linear(dim, config.out_channels() * config.patch_area(), vb.pp("proj_out"))?,
-            dtype: vb.dtype(),
-            device: vb.device().clone(),
+            condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
+            blocks: Blocks::load(weights.pp("blocks"), config, precision, offload, about)?,
+            norm_out: Norm::new(config, device)?,
+            scale_shift_table: weights.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
+            proj_out: weights.linear(dim, config.out_channels() * config.patch_area(), "proj_out")?,
+            dtype: weights.dtype(),
+            device: device.clone(),
             config: config.clone(),
         })
     }
@@ -151,12 +164,8 @@ impl WanTransformer {
         let prompt =
             self.condition_embedder.text(&text_embeds.to_device(&self.device)?.to_dtype(self.dtype)?)?;
         Ok(Context(match &self.blocks {
-            Blocks::Plain(blocks) => {
-                Texts::Plain(blocks.iter().map(|block| block.text(&prompt)).collect::<Result<_>>()?)
-            }
-            Blocks::Packed(blocks) => {
-                Texts::Packed(blocks.iter().map(|block| block.text(&prompt)).collect::<Result<_>>()?)
-            }
+            Blocks::Plain(blocks) => Texts::Plain(blocks.map(|block| block.text(&prompt))?),
+            Blocks::Packed(blocks) => Texts::Packed(blocks.text(&prompt)?),
         }))
     }
 
@@ -220,7 +229,7 @@ impl WanTransformer {
         let (grid, time) = (tokens.grid, tokens.time.clone());
         let (x, _) = self.run(tokens, context, cache, Purpose::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;
-        let patches = linear(&self.proj_out, &self.norm_out.modulated(&x, &modulation, 0)?)?;
+        let patches = self.proj_out.forward(&self.norm_out.modulated(&x, &modulation, 0)?)?;
         self.unpatchify(&patches.to_dtype(DType::F32)?, grid)
     }
 
@@ -245,7 +254,7 @@ impl WanTransformer {
         let keys = self.rope.rotation(&times, rows, columns, &self.device)?;
         let (blocks, texts) = match (&self.blocks, &context.0) {
             (Blocks::Packed(blocks), Texts::Packed(texts)) => {
-                return packed::run(blocks, tokens, texts, cache, &keys, purpose, cancel);
+                return blocks.run(tokens, texts, cache, &keys, purpose, cancel);
             }
             (Blocks::Plain(blocks), Texts::Plain(texts)) => (blocks, texts),
             _ => {
@@ -258,8 +267,9 @@ impl WanTransformer {
 
         let mut x = tokens.x;
         let mut collected = Vec::new();
-        for (i, (block, text)) in blocks.iter().zip(texts).enumerate() {
+        for (i, text) in texts.iter().enumerate() {
             cancel.check()?;
+            let block = blocks.get(i)?;
             if purpose == Purpose::Cache && i + 1 == blocks.len() {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
                 break;
@@ -322,6 +332,32 @@ impl WanTransformer {
             .permute((5, 0, 1, 3, 2, 4))?
             .contiguous()?
             .reshape((1, channels, frames, rows * patch_rows, columns * patch_columns))?)
+    }
+}
+
+impl Blocks {
+    fn load(
+        weights: Tensors,
+        config: &Config,
+        precision: Precision,
+        offload: bool,
+        about: impl Fn(Error) -> Error + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let (count, own) = (config.num_layers, config.clone());
+        // What stays in blocks of a file is for candle's operations.
+        let packed =
+            kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
+        Ok(match packed {
+            None => Self::Plain(Shelf::new(count, offload, move |i| {
+                Block::load(&weights.pp(i), &own).map_err(&about)
+            })?),
+            Some(arch) => {
+                let numbers = if precision == Precision::Int8 { Numbers::Int8 } else { Numbers::F32 };
+                let form = Form::new(arch, numbers, config);
+                let bring = move |i| PackedBlock::load(form, &weights.pp(i), &own).map_err(&about);
+                Self::Packed(PackedBlocks::new(form, count, offload, bring)?)
+            }
+        })
     }
 }
 

@@ -5,26 +5,48 @@
 //! other once a block, for the keys and values of all tokens.
 
 use candle_core::{Device, Tensor};
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use super::attention::KeyValue;
 use super::cache::KvCache;
 use super::rope::Rotation;
+use super::shelf::Shelf;
 use super::{Config, Purpose, Tokens};
+use crate::checkpoint::Tensors;
 use crate::kernels::attention::{Memory, attend};
 use crate::kernels::linear::{Linear, Numbers, Then};
 use crate::kernels::norm::{layer_norm, rms_norm, rotate};
 use crate::kernels::{self, Arch};
 use crate::{Cancel, Result};
 
-/// A block with its weights packed: [`Block`](super::block::Block).
-#[derive(Clone, Debug)]
-pub(super) struct PackedBlock {
+/// What all blocks have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form {
     arch: Arch,
     numbers: Numbers,
     heads: usize,
     head_dim: usize,
+}
+
+impl Form {
+    pub(super) fn new(arch: Arch, numbers: Numbers, config: &Config) -> Self {
+        Self { arch, numbers, heads: config.num_attention_heads, head_dim: config.attention_head_dim }
+    }
+
+    fn dim(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Keys and values `[tokens, dim]`, packed.
+    fn memory(self, keys: &[f32], values: &[f32]) -> Memory {
+        Memory::new(self.arch, self.numbers, (self.heads, self.head_dim), keys, values)
+    }
+}
+
+/// A block with its weights packed: [`Block`](super::block::Block).
+#[derive(Clone, Debug)]
+pub(super) struct PackedBlock {
+    form: Form,
     eps: f32,
     /// `[6, dim]`.
     table: Vec<f32>,
@@ -62,63 +84,69 @@ struct Projected {
 }
 
 impl PackedBlock {
-    pub(super) fn load(arch: Arch, numbers: Numbers, vb: VarBuilder, config: &Config) -> Result<Self> {
+    pub(super) fn load(form: Form, weights: &Tensors, config: &Config) -> Result<Self> {
         let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
-        let vector = |name: &str, n: usize| Ok::<_, crate::Error>(kernels::numbers(&vb.get(n, name)?)?);
-        let linear = |names: &[&str], n_in: usize, n_out: usize| -> Result<Linear> {
+        let vector = |name: &str, n: usize| Ok::<_, crate::Error>(kernels::numbers(&weights.get(n, name)?)?);
+        let linear = |(names, n_in, n_out): (&[&str], usize, usize)| -> Result<Linear> {
             let (mut weight, mut bias) = (Vec::new(), Vec::new());
             for name in names {
-                weight.extend(kernels::numbers(&vb.get((n_out, n_in), &format!("{name}.weight"))?)?);
+                weight.extend(kernels::numbers(&weights.get((n_out, n_in), &format!("{name}.weight"))?)?);
                 bias.extend(vector(&format!("{name}.bias"), n_out)?);
             }
-            Ok(Linear::new(arch, numbers, (n_in, names.len() * n_out), &weight, Some(&bias)))
+            Ok(Linear::new(form.arch, form.numbers, (n_in, names.len() * n_out), &weight, Some(&bias)))
         };
+        let layers: [(&[&str], usize, usize); 8] = [
+            (&["attn1.to_q", "attn1.to_k", "attn1.to_v"], dim, dim),
+            (&["attn1.to_out.0"], dim, dim),
+            (&["attn2.to_q"], dim, dim),
+            (&["attn2.to_k"], dim, dim),
+            (&["attn2.to_v"], dim, dim),
+            (&["attn2.to_out.0"], dim, dim),
+            (&["ffn.net.0.proj"], dim, ffn_dim),
+            (&["ffn.net.2"], ffn_dim, dim),
+        ];
+        // Together: of blocks that are brought one by one, all threads wait for each.
+        let layers = layers.into_par_iter().map(linear).collect::<Result<Vec<_>>>()?;
+        let [to_qkv, to_out, to_q, to_k, to_v, cross_out, ffn_in, ffn_out] =
+            <[Linear; 8]>::try_from(layers).unwrap_or_else(|_| unreachable!("one for each"));
         let norm2 = || Ok::<_, crate::Error>((vector("norm2.weight", dim)?, vector("norm2.bias", dim)?));
         Ok(Self {
-            arch,
-            numbers,
-            heads: config.num_attention_heads,
-            head_dim: config.attention_head_dim,
+            form,
             eps: config.eps as f32,
-            table: kernels::numbers(&vb.get((1, 6, dim), "scale_shift_table")?)?,
-            to_qkv: linear(&["attn1.to_q", "attn1.to_k", "attn1.to_v"], dim, dim)?,
+            table: kernels::numbers(&weights.get((1, 6, dim), "scale_shift_table")?)?,
+            to_qkv,
             norm_q: vector("attn1.norm_q.weight", dim)?,
             norm_k: vector("attn1.norm_k.weight", dim)?,
-            to_out: linear(&["attn1.to_out.0"], dim, dim)?,
+            to_out,
             norm2: config.cross_attn_norm.then(norm2).transpose()?,
             cross: Cross {
-                to_q: linear(&["attn2.to_q"], dim, dim)?,
+                to_q,
                 norm_q: vector("attn2.norm_q.weight", dim)?,
-                to_k: linear(&["attn2.to_k"], dim, dim)?,
+                to_k,
                 norm_k: vector("attn2.norm_k.weight", dim)?,
-                to_v: linear(&["attn2.to_v"], dim, dim)?,
-                to_out: linear(&["attn2.to_out.0"], dim, dim)?,
+                to_v,
+                to_out: cross_out,
             },
-            ffn_in: linear(&["ffn.net.0.proj"], dim, ffn_dim)?,
-            ffn_out: linear(&["ffn.net.2"], ffn_dim, dim)?,
+            ffn_in,
+            ffn_out,
             ffn_dim,
         })
     }
 
-    /// Of `[tokens, dim]` each.
-    fn memory(&self, keys: &[f32], values: &[f32]) -> Memory {
-        Memory::new(self.arch, self.numbers, (self.heads, self.head_dim), keys, values)
-    }
-
     fn dim(&self) -> usize {
-        self.heads * self.head_dim
+        self.form.dim()
     }
 
     /// The prompt `[1, length, dim]` as this block sees it.
-    pub(super) fn text(&self, prompt: &Tensor) -> Result<Memory> {
+    fn text(&self, prompt: &Tensor) -> Result<Memory> {
         let prompt = kernels::numbers(prompt)?;
         let (mut key, mut value) = (vec![0.0; prompt.len()], vec![0.0; prompt.len()]);
         self.cross.to_k.run(&prompt, &mut key, Then::Store);
         self.cross.to_v.run(&prompt, &mut value, Then::Store);
         for row in key.chunks_exact_mut(self.dim()) {
-            rms_norm(self.arch, row, self.eps, &self.cross.norm_k);
+            rms_norm(self.form.arch, row, self.eps, &self.cross.norm_k);
         }
-        Ok(self.memory(&key, &value))
+        Ok(self.form.memory(&key, &value))
     }
 
     fn project(&self, x: &[f32], angles: &Angles, modulation: &Modulation, portion: usize) -> Projected {
@@ -141,11 +169,11 @@ impl PackedBlock {
                 let (cos, sin) = angles.query(i * portion + r);
                 let query = &mut query[place.clone()];
                 query.copy_from_slice(&row[..dim]);
-                rms_norm(self.arch, query, self.eps, &self.norm_q);
+                rms_norm(self.form.arch, query, self.eps, &self.norm_q);
                 rotate(query, cos, sin);
                 let key = &mut key[place.clone()];
                 key.copy_from_slice(&row[dim..2 * dim]);
-                rms_norm(self.arch, key, self.eps, &self.norm_k);
+                rms_norm(self.form.arch, key, self.eps, &self.norm_k);
                 let rotated = &mut rotated[place.clone()];
                 rotated.copy_from_slice(key);
                 rotate(rotated, cos, sin);
@@ -178,12 +206,12 @@ impl PackedBlock {
             let mut normed = vec![0.0; x.len()];
             match &self.norm2 {
                 None => normed.copy_from_slice(x),
-                Some((weight, bias)) => layer_norm(self.arch, x, self.eps, weight, bias, &mut normed),
+                Some((weight, bias)) => layer_norm(self.form.arch, x, self.eps, weight, bias, &mut normed),
             }
             let mut query = change;
             self.cross.to_q.run(&normed, &mut query, Then::Store);
             for row in query.chunks_exact_mut(dim) {
-                rms_norm(self.arch, row, self.eps, &self.cross.norm_q);
+                rms_norm(self.form.arch, row, self.eps, &self.cross.norm_q);
             }
             attend(&query, &[text], &mut found);
             self.cross.to_out.run(&found, x, Then::Add);
@@ -203,7 +231,7 @@ impl PackedBlock {
         let mut out = vec![0.0; x.len()];
         for (i, (x, out)) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
             let at = |n| modulation.at(first + i, n);
-            layer_norm(self.arch, x, self.eps, at(shift + 1), at(shift), out);
+            layer_norm(self.form.arch, x, self.eps, at(shift + 1), at(shift), out);
         }
         out
     }
@@ -273,63 +301,88 @@ impl Angles {
     }
 }
 
-/// Goes through the blocks, as [`WanTransformer::run`](super::WanTransformer).
-pub(super) fn run(
-    blocks: &[PackedBlock],
-    tokens: Tokens,
-    texts: &[Memory],
-    cache: Option<&KvCache>,
-    keys: &Rotation,
-    purpose: Purpose,
-    cancel: &Cancel,
-) -> Result<(Tensor, Vec<KeyValue>)> {
-    let (groups, each, dim) = tokens.x.dims3()?;
-    let count = groups * each;
-    let (cos, sin) = keys.numbers()?;
-    let pairs = cos.len() / keys.tokens()?;
-    let angles = Angles { past: cos.len() / pairs - count, cos, sin, pairs };
-    let past = match cache {
-        Some(cache) if cache.frames() > 0 => Some(past(blocks, cache, &angles)?),
-        _ => None,
-    };
-    let timesteps = kernels::numbers(&tokens.modulation)?;
-    let portion = portion(count);
+/// All of them.
+#[derive(Clone, Debug)]
+pub(super) struct PackedBlocks {
+    form: Form,
+    shelf: Shelf<PackedBlock>,
+}
 
-    let mut x = kernels::numbers(&tokens.x)?;
-    let mut collected = Vec::new();
-    for (i, (block, text)) in blocks.iter().zip(texts).enumerate() {
-        cancel.check()?;
-        let modulation = Modulation::new(&timesteps, &block.table, count);
-        let own = block.project(&x, &angles, &modulation, portion);
-        let last = purpose == Purpose::Cache && i + 1 == blocks.len();
-        if !last {
-            let now = block.memory(&own.rotated, &own.value);
-            let seen: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&now]).collect();
-            block.finish(&mut x, &own.query, &seen, text, &modulation, portion);
-        }
-        if purpose == Purpose::Cache {
-            // As one head of all numbers: this is how they lie.
-            let tensor = |x| Tensor::from_vec(x, (1, 1, count, dim), &Device::Cpu);
-            collected.push(KeyValue { key: tensor(own.key)?, value: tensor(own.value)? });
-        }
+impl PackedBlocks {
+    /// Those that `bring` makes; see [`Shelf::new`].
+    pub(super) fn new(
+        form: Form,
+        count: usize,
+        away: bool,
+        bring: impl Fn(usize) -> Result<PackedBlock> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Ok(Self { form, shelf: Shelf::new(count, away, bring)? })
     }
-    cancel.check()?;
-    Ok((Tensor::from_vec(x, (groups, each, dim), &Device::Cpu)?, collected))
+
+    /// The prompt `[1, length, dim]` as each sees it.
+    pub(super) fn text(&self, prompt: &Tensor) -> Result<Vec<Memory>> {
+        self.shelf.map(|block| block.text(prompt))
+    }
+
+    /// Goes through the blocks, as [`WanTransformer::run`](super::WanTransformer).
+    pub(super) fn run(
+        &self,
+        tokens: Tokens,
+        texts: &[Memory],
+        cache: Option<&KvCache>,
+        keys: &Rotation,
+        purpose: Purpose,
+        cancel: &Cancel,
+    ) -> Result<(Tensor, Vec<KeyValue>)> {
+        let (groups, each, dim) = tokens.x.dims3()?;
+        let count = groups * each;
+        let (cos, sin) = keys.numbers()?;
+        let pairs = cos.len() / keys.tokens()?;
+        let angles = Angles { past: cos.len() / pairs - count, cos, sin, pairs };
+        let past = match cache {
+            Some(cache) if cache.frames() > 0 => Some(past(self.form, cache, &angles)?),
+            _ => None,
+        };
+        let timesteps = kernels::numbers(&tokens.modulation)?;
+        let portion = portion(count);
+
+        let mut x = kernels::numbers(&tokens.x)?;
+        let mut collected = Vec::new();
+        for (i, text) in texts.iter().enumerate() {
+            cancel.check()?;
+            let block = self.shelf.get(i)?;
+            let modulation = Modulation::new(&timesteps, &block.table, count);
+            let own = block.project(&x, &angles, &modulation, portion);
+            let last = purpose == Purpose::Cache && i + 1 == texts.len();
+            if !last {
+                let now = self.form.memory(&own.rotated, &own.value);
+                let seen: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&now]).collect();
+                block.finish(&mut x, &own.query, &seen, text, &modulation, portion);
+            }
+            if purpose == Purpose::Cache {
+                // As one head of all numbers: this is how they lie.
+                let tensor = |x| Tensor::from_vec(x, (1, 1, count, dim), &Device::Cpu);
+                collected.push(KeyValue { key: tensor(own.key)?, value: tensor(own.value)? });
+            }
+        }
+        cancel.check()?;
+        Ok((Tensor::from_vec(x, (groups, each, dim), &Device::Cpu)?, collected))
+    }
 }
 
 /// What `cache` remembers, with the keys turned; packed once for all steps of a chunk.
-fn past<'a>(blocks: &[PackedBlock], cache: &'a KvCache, angles: &Angles) -> Result<&'a [Memory]> {
+fn past<'a>(form: Form, cache: &'a KvCache, angles: &Angles) -> Result<&'a [Memory]> {
     if let Some(packed) = cache.packed.get() {
         return Ok(packed);
     }
-    let pack = |(block, kept): (&PackedBlock, &KeyValue)| {
+    let pack = |kept: &KeyValue| {
         let (mut keys, values) = (kernels::numbers(&kept.key)?, kernels::numbers(&kept.value)?);
-        for (token, key) in keys.chunks_exact_mut(block.dim()).enumerate() {
+        for (token, key) in keys.chunks_exact_mut(form.dim()).enumerate() {
             let (cos, sin) = angles.at(token);
             rotate(key, cos, sin);
         }
-        Ok(block.memory(&keys, &values))
+        Ok(form.memory(&keys, &values))
     };
-    let packed = blocks.iter().zip(&cache.blocks).map(pack).collect::<Result<Vec<_>>>()?;
+    let packed = cache.blocks.iter().map(pack).collect::<Result<Vec<_>>>()?;
     Ok(cache.packed.get_or_init(|| packed))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use soragen::checkpoint::{Hub, HubName, Parts};
 use soragen::{Cancel, Error, ModelInfo};
 use soragen_tests::fixtures;
-use soragen_tests::hub::{Asked, COMMIT, Reply, Server};
+use soragen_tests::hub::{self, Asked, COMMIT, Reply, Server};
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
 
@@ -96,8 +96,8 @@ fn a_model_is_laid_out_as_the_python_package_does_it() {
     let reference = stage.hub.cache.join("models--some--model/refs/main");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT);
     let link = std::fs::read_link(snapshot.join(WEIGHTS)).unwrap();
-    let etag = blake3::hash(&std::fs::read(fixture().join(WEIGHTS)).unwrap()).to_hex();
-    assert_eq!(link, Path::new("../../../blobs").join(etag.as_str()));
+    let etag = hub::etag(WEIGHTS, &std::fs::read(fixture().join(WEIGHTS)).unwrap());
+    assert_eq!(link, Path::new("../../../blobs").join(etag));
     // What the engine does not read is not downloaded.
     assert!(!snapshot.join("tokenizer/tokenizer_config.json").exists());
     let asked = stage.server.asked();
@@ -281,6 +281,32 @@ fn a_file_of_another_length_is_not_taken() {
         let refused = stage.refused();
         assert!(refused.contains(words), "{size}: {refused}");
         assert!(stage.hub.find(&model()).is_err());
+    }
+}
+
+#[test]
+fn a_file_of_another_content_is_not_taken() {
+    for (at, path) in
+        [("/large/some/model/transformer", WEIGHTS), ("/moved/some/model/vae/config.json", "vae/config.json")]
+    {
+        let mut stage = stage(move |asked, reply| {
+            if asked.path.starts_with(at)
+                && let Some(last) = reply.body.last_mut()
+            {
+                *last ^= 1;
+            }
+        });
+        let refused = stage.refused();
+        assert!(refused.contains(path) && refused.contains("digest"), "{refused}");
+        assert!(stage.hub.find(&model()).is_err());
+        assert_eq!(stage.part(), None, "it is removed");
+        let blob = hub::etag(path, &std::fs::read(fixture().join(path)).unwrap());
+        assert!(!stage.hub.cache.join("models--some--model/blobs").join(blob).exists());
+        // And is downloaded whole from a server that has it.
+        let sound = Server::start(&fixture(), |_, _| {});
+        stage.hub.endpoint.clone_from(&sound.endpoint);
+        assert_whole(&stage.pull().unwrap());
+        assert!(sound.asked().iter().all(|asked| asked.from == 0));
     }
 }
 

@@ -2,10 +2,10 @@
 //! tensors (`make_pipelines.py`, `make_taehv.py`).
 
 use candle_core::{DType, Device, Tensor};
-use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, WanConfig};
+use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, Tiling, WanConfig};
 use soragen::checkpoint::Source;
-use soragen::{Cancel, Decoder};
-use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors};
+use soragen::{Cancel, Decoder, Size};
+use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors, values};
 use soragen_tests::recording::assert_loads;
 
 use crate::shapes::model;
@@ -102,6 +102,63 @@ fn how_latents_are_cut_into_chunks_makes_no_difference() {
             assert_close(&format!("{name}, {chunks:?}"), &cut, &at_once, 1e-6);
         }
     }
+}
+
+#[test]
+fn a_picture_in_tiles_is_the_whole_or_near_it() {
+    // Of tiles of 8 latents with half of them in common, and random weights, which see further than trained ones.
+    for (name, least) in [("t2v-unipc", 33.0), ("ti2v-22", 30.0)] {
+        let autoencoder = open(&Pipeline::open(name).source);
+        let (channels, factor) =
+            (autoencoder.config().latent_channels(), autoencoder.config().spatial_factor());
+        let (rows, columns) = (12, 18);
+        // Smooth, as pictures are, and different from place to place.
+        let latents = (0..channels * 2 * rows * columns).map(|i| {
+            let (row, column) = ((i / columns % rows) as f32, (i % columns) as f32);
+            (0.4 * row + 0.3 * column + (i / (rows * columns)) as f32).sin()
+        });
+        let latents = Tensor::from_iter(latents, &Device::Cpu).unwrap();
+        let latents = latents.reshape((1, channels, 2, rows, columns)).unwrap();
+        let whole = decode(&autoencoder, &latents, &[2]);
+        let tiled = |side: usize, stride: usize| {
+            let tiling = Tiling {
+                tile_sample_min_height: side * factor,
+                tile_sample_min_width: side * factor,
+                tile_sample_stride_height: stride * factor,
+                tile_sample_stride_width: stride * factor,
+            };
+            let frames = autoencoder.decode_tiled(&latents, &tiling, &Cancel::new()).unwrap();
+            frames.permute((0, 2, 3, 1)).unwrap()
+        };
+        assert_close(&format!("{name}, in one tile"), &tiled(18, 12), &whole, 0.0);
+        let psnr = |made: &Tensor| {
+            assert_eq!(made.dims(), whole.dims());
+            let (made, whole) = (values(made), values(&whole));
+            let square: f64 = made.iter().zip(&whole).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            -10.0 * (square / made.len() as f64).log10()
+        };
+        let (narrow, wide) = (psnr(&tiled(8, 7)), psnr(&tiled(8, 4)));
+        println!("{name}: {narrow:.1} dB with little overlap, {wide:.1} dB with half");
+        assert!(wide > least && wide > narrow, "{name}: {wide:.1} dB, {narrow:.1} dB");
+    }
+}
+
+#[test]
+fn tiles_are_for_pictures_that_memory_would_not_hold() {
+    let source = Pipeline::open("t2v-unipc").source;
+    let open = |decoder, streaming| {
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+    };
+    let size = Size { width: 512, height: 512 };
+    let auto = open(Decoder::Auto, false).unwrap();
+    assert!(auto.in_tiles(size, Some(1 << 20)) && !auto.in_tiles(size, Some(1 << 40)));
+    assert!(!auto.in_tiles(size, None), "it is not known what memory there is");
+    let small = Size { width: 16, height: 16 };
+    assert!(!auto.in_tiles(small, Some(1 << 20)));
+    assert!(!open(Decoder::Full, false).unwrap().in_tiles(size, Some(0)));
+    assert!(open(Decoder::Tiled, false).unwrap().in_tiles(small, None));
+    let refused = open(Decoder::Tiled, true).unwrap_err();
+    assert!(refused.contains("chunk by chunk") && refused.contains("tiny"), "{refused}");
 }
 
 #[test]

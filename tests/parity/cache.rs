@@ -1,8 +1,12 @@
 //! What was made before is not made again, and is the same.
 
-use soragen::{Cache, Cancel, Effort, Length, Model, OpenOptions, Request, Session, Shot, Size, Transition};
-use soragen_tests::fixtures::path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use soragen::{
+    Cache, Cancel, Effort, Error, Length, Model, OpenOptions, Request, Session, Shot, Size, Transition,
+};
+use soragen_tests::fixtures::{copy, path};
 
 const SIZE: u64 = 1 << 20;
 
@@ -71,13 +75,7 @@ fn it_goes_on_from_where_it_was_left() {
     assert!(on.effort().recalled > 0 && on.effort().forwards > 0, "{:?}", on.effort());
 
     // Nor does it matter which are missing.
-    let entries = |folder: &std::path::Path| -> Vec<_> {
-        let folders = std::fs::read_dir(folder.join("latents")).unwrap().map(|entry| entry.unwrap().path());
-        folders
-            .flat_map(|folder| std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()))
-            .collect()
-    };
-    let kept = entries(folder.path());
+    let kept = files(&folder.path().join("latents"));
     assert!(kept.len() >= 3);
     for entry in kept {
         std::fs::remove_file(entry).unwrap();
@@ -150,4 +148,85 @@ fn everything_that_decides_the_frames_counts() {
         let mut again = start("miniature", asked, Some(&cache));
         assert!(all(&mut again) == plain && again.effort().forwards == 0, "request {i} again");
     }
+}
+
+/// A model whose text encoder has the size of a large one to whoever looks at the file alone, which then counts by its size
+/// and time.
+fn with_a_large_text_encoder(folder: &Path) -> (String, PathBuf) {
+    copy(&path("pipelines/t2v-unipc"), folder);
+    let file = folder.join("text_encoder/model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header = [header, &[b' '; 1 << 20]].concat();
+    std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], &header, data].concat()).unwrap();
+    (folder.to_string_lossy().into_owned(), file)
+}
+
+#[test]
+fn a_prompt_is_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, text_encoder) = with_a_large_text_encoder(&folder.path().join("model"));
+    let cache = || Cache::new(folder.path().join("cache"), SIZE);
+    let frames = |seed: u64, cache: Option<Cache>| {
+        let request = Request {
+            prompt: "a red fox".into(),
+            length: Length::Frames(1),
+            size: Some(Size { width: 48, height: 32 }),
+            steps: Some(1),
+            seed,
+            ..Default::default()
+        };
+        let model = Model::open(&model, &OpenOptions::default())?;
+        let mut session = match cache {
+            Some(cache) => Session::with_cache(model, request, cache)?,
+            None => Session::new(model, request)?,
+        };
+        Ok::<_, Error>(session.next_chunk(&Cancel::new(), &mut |_| {})?.unwrap().data)
+    };
+    let expected = [0, 1, 2].map(|seed| frames(seed, None).unwrap());
+    assert!(frames(0, Some(cache())).unwrap() == expected[0]);
+    // With guidance, what not to show is one too.
+    assert_eq!(cache().usage().unwrap().prompts, 2);
+
+    // As another process would find it, which cannot read a prompt.
+    let whole = std::fs::read(&text_encoder).unwrap();
+    let time = text_encoder.metadata().unwrap().modified().unwrap();
+    let write = |bytes: &[u8]| {
+        std::fs::write(&text_encoder, bytes).unwrap();
+        std::fs::File::options().write(true).open(&text_encoder).unwrap().set_modified(time).unwrap();
+    };
+    let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let mut damaged = whole.clone();
+    damaged[8 + header..].fill(0xff);
+    write(&damaged);
+    assert!(frames(1, None).is_err(), "the text encoder is of no use");
+    assert!(frames(1, Some(cache())).unwrap() == expected[1]);
+
+    // What is damaged is dropped, and read anew.
+    write(&whole);
+    let entries = files(&folder.path().join("cache/prompts"));
+    for entry in &entries {
+        let mut bytes = std::fs::read(entry).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(entry, bytes).unwrap();
+    }
+    assert!(frames(2, Some(cache())).unwrap() == expected[2]);
+    assert_eq!(files(&folder.path().join("cache/prompts")), entries);
+    write(&damaged);
+    // The latents are another matter.
+    for entry in files(&folder.path().join("cache/latents")) {
+        std::fs::remove_file(entry).unwrap();
+    }
+    assert!(frames(2, Some(cache())).unwrap() == expected[2], "it is kept again");
+}
+
+/// The files in the folders of `folder`, in order.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let inside = |folder: &Path| -> Vec<_> {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let mut files: Vec<_> = inside(folder).iter().flat_map(|folder| inside(folder)).collect();
+    files.sort();
+    files
 }

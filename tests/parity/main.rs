@@ -5,6 +5,7 @@ mod cache;
 mod damaged;
 mod experts;
 mod layouts;
+mod offload;
 mod plain;
 mod scheduler;
 mod session;

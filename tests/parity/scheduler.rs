@@ -54,7 +54,8 @@ fn schedules_and_steps_equal_the_reference() {
 fn a_pipeline_is_sampled_as_in_diffusers() {
     for name in PIPELINES {
         let Pipeline { source, expected, request } = Pipeline::open(name);
-        let transformer = WanTransformer::open(&source, "transformer", Precision::F32, &Device::Cpu).unwrap();
+        let transformer =
+            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu).unwrap();
         let context = |name| expected.get(name).map(|embeds| transformer.context(embeds).unwrap());
         let (prompt, negative) = (context("prompt_embeds").unwrap(), context("negative_prompt_embeds"));
         let guidance = request["guidance"].as_f64().unwrap();

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use soragen::checkpoint::Parts;
 use soragen::{
-    Cancel, Error, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, Sizes,
+    Cancel, Decoder, Error, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, Sizes,
 };
 use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
 
@@ -49,6 +49,15 @@ fn rest(mut session: Session) -> Tensor {
     let (width, height) = (width as usize, height as usize);
     let count = data.len() / (width * height * 3);
     Tensor::from_vec(data, (count, height, width, 3), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn frames_of_one_tile_are_those_of_none() {
+    // Several latent frames, of which the first is one frame and the others are four.
+    let name = "t2v-unipc";
+    let tiled = OpenOptions { decoder: Decoder::Tiled, ..Default::default() };
+    let tiled = Session::new(Model::open(&folder(name), &tiled).unwrap(), request(name)).unwrap();
+    assert_close(name, &rest(tiled), &frames(&folder(name), request(name)), 0.0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, 
 const TOLERANCE: f32 = 3e-5;
 
 fn open(pipeline: &Pipeline) -> WanTransformer {
-    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, &Device::Cpu).unwrap()
+    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, false, &Device::Cpu).unwrap()
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn half_precision_stays_near() {
     // diffusers' own bf16 is off by 0.026 here.
     for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::F16, 0.01)] {
         let transformer =
-            WanTransformer::open(&pipeline.source, "transformer", precision, &Device::Cpu).unwrap();
+            WanTransformer::open(&pipeline.source, "transformer", precision, false, &Device::Cpu).unwrap();
         let context = transformer.context(&expected["prompt_embeds"]).unwrap();
         let velocity =
             transformer.forward(&expected["step_input"], &[timestep], &context, &Cancel::new()).unwrap();
@@ -189,7 +189,8 @@ fn weights_that_do_not_fit_the_config_are_named() {
         std::fs::write(transformer.join("config.json"), config.to_string()).unwrap();
 
         let source = Source::Folder(folder.path().into());
-        let error = WanTransformer::open(&source, "transformer", Precision::F32, &Device::Cpu).unwrap_err();
+        let error =
+            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, Error::Invalid { .. }) && text.contains(word), "{setting}: {text}");
     }

@@ -5,6 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
 /// The commit that every revision is.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -107,7 +110,7 @@ pub fn answer(folder: &Path, asked: &Asked) -> Reply {
     };
     let Ok(body) = std::fs::read(folder.join(&file)) else { return Reply::status(404) };
     let mut reply = Reply { status: 200, ..Reply::default() };
-    let (etag, size) = (format!("\"{}\"", blake3::hash(&body).to_hex()), body.len());
+    let (etag, size) = (format!("\"{}\"", etag(&file, &body)), body.len());
     if place == "hub" && file.ends_with(".safetensors") {
         reply.status = 302;
         // Another name of this machine.
@@ -129,6 +132,17 @@ pub fn answer(folder: &Path, asked: &Asked) -> Reply {
         reply.body.drain(..(asked.from as usize).min(size));
     }
     reply
+}
+
+/// What stands for the content of `file`: of weights their SHA-256, of others what git calls them.
+pub fn etag(file: &str, body: &[u8]) -> String {
+    let digest = match file.ends_with(".safetensors") {
+        true => Sha256::digest(body).to_vec(),
+        false => {
+            Sha1::new_with_prefix(format!("blob {}\0", body.len())).chain_update(body).finalize().to_vec()
+        }
+    };
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn talk(stream: TcpStream, answer: impl FnOnce(&Asked) -> Reply) -> std::io::Result<()> {

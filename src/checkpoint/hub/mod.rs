@@ -2,6 +2,7 @@
 //! `models--owner--name/{refs/REVISION, snapshots/COMMIT/PATH → blobs/ETAG}`
 //! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
 
+mod digest;
 mod files;
 mod http;
 mod name;
@@ -88,8 +89,8 @@ impl Hub {
     /// `report` is told how far it is. Another process may download the same; one waits for the other.
     ///
     /// # Errors
-    /// [`Error::Download`] if the hub cannot be reached, does not give the model, or has something that is not one in
-    /// diffusers' layout; [`Error::Cancelled`], soon after a cancel, whatever the network does; [`Error::Io`]
+    /// [`Error::Download`] if the hub cannot be reached, does not give the model, gives another file than it says, or
+    /// has something that is not a model in diffusers' layout; [`Error::Cancelled`], soon after a cancel, whatever the network does; [`Error::Io`]
     /// for a cache that cannot be written. What was downloaded stays.
     pub fn pull(
         &self,

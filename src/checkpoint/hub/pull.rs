@@ -9,6 +9,7 @@ use std::time::Duration;
 use hf_hub::{Cache, Repo};
 use serde::Deserialize;
 
+use super::digest;
 use super::files::{self, Repository, Unlisted};
 use super::http::{Answer, Http, Piece};
 use super::name::{is_commit, is_plain};
@@ -168,6 +169,15 @@ impl Pull<'_> {
         if !blob.is_file() {
             let part = blob.with_file_name(format!("{}.incomplete", remote.etag));
             self.content(path, remote, &part, report)?;
+            if !digest::fits(&part, &remote.etag, self.cancel)? {
+                std::fs::remove_file(&part).map_err(io(&part))?;
+                return Err(failure(
+                    self.name,
+                    format!(
+                        "{path} is not the file that the hub says: its digest is another; it was removed, try again"
+                    ),
+                ));
+            }
             std::fs::rename(&part, &blob).map_err(io(&blob))?;
         }
         let link = self.snapshot.join(path);

@@ -23,7 +23,11 @@ use super::uri::Address;
 pub enum Precision {
     /// What is best on the device.
     #[default]
-    #[enum_value(name = "Auto: f32 on a CPU, bf16 on a GPU", nick = "auto")]
+    #[enum_value(
+        name = "Auto: f32 on a CPU, or int8 where the transformer is wide and the CPU quick at it; on a GPU bf16, or gguf \
+                where the file is one",
+        nick = "auto"
+    )]
     Auto,
     /// 32-bit.
     #[enum_value(name = "F32: 32-bit", nick = "f32")]
@@ -37,6 +41,9 @@ pub enum Precision {
     /// 8-bit products in the transformer, for a CPU.
     #[enum_value(name = "Int8: 8-bit products in the transformer, for a CPU", nick = "int8")]
     Int8,
+    /// The blocks of a GGUF file.
+    #[enum_value(name = "Gguf: the transformer's weights stay as a GGUF file has them", nick = "gguf")]
+    Gguf,
 }
 
 impl From<Precision> for soragen::Precision {
@@ -47,6 +54,7 @@ impl From<Precision> for soragen::Precision {
             Precision::Bf16 => Self::Bf16,
             Precision::F16 => Self::F16,
             Precision::Int8 => Self::Int8,
+            Precision::Gguf => Self::Gguf,
         }
     }
 }
@@ -70,6 +78,12 @@ pub enum Decoder {
     /// TAEHV.
     #[enum_value(name = "Tiny: TAEHV, many times faster and a little less sharp", nick = "tiny")]
     Tiny,
+    /// The model's own, a part of the picture at a time.
+    #[enum_value(
+        name = "Tiled: the model's own, a part of the picture at a time, in less memory",
+        nick = "tiled"
+    )]
+    Tiled,
 }
 
 impl From<Decoder> for soragen::Decoder {
@@ -78,6 +92,7 @@ impl From<Decoder> for soragen::Decoder {
             Decoder::Auto => Self::Auto,
             Decoder::Full => Self::Full,
             Decoder::Tiny => Self::Tiny,
+            Decoder::Tiled => Self::Tiled,
         }
     }
 }
@@ -130,6 +145,7 @@ pub struct Settings {
     pub device: String,
     pub precision: Precision,
     pub decoder: Decoder,
+    pub offload: bool,
     pub image: Option<String>,
     pub storyboard: Option<String>,
     pub blend_chunks: u32,
@@ -171,6 +187,7 @@ impl Default for Settings {
             device: "auto".into(),
             precision: Precision::default(),
             decoder: Decoder::default(),
+            offload: false,
             image: None,
             storyboard: None,
             blend_chunks: 0,
@@ -272,6 +289,12 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                         taew2_2.safetensors in the model's folder)")
                 .mutable_ready()
                 .build(),
+            glib::ParamSpecBoolean::builder("offload")
+                .nick("Offload")
+                .blurb("Leave the transformer's blocks in their files and bring each to the device when it is its turn: \
+                        slower, in little more memory than one of them takes")
+                .mutable_ready()
+                .build(),
             text("image", "Image", "A picture file to start from; it is scaled to cover the size and cropped")
                 .mutable_ready()
                 .build(),
@@ -344,8 +367,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             text(
                 "cache-dir",
                 "Cache folder",
-                "Where latents are kept, so that the same video is only decoded the next time (unset = soragen in \
-                 the user's cache folder, empty = none)",
+                "Where latents are kept, so that the same video is only decoded the next time, and what was read of prompts \
+                 (unset = soragen in the user's cache folder, empty = none)",
             )
             .mutable_ready()
             .build(),
@@ -402,6 +425,7 @@ impl Settings {
             "device" => self.device = get::<Option<String>>(value).unwrap_or_default(),
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
+            "offload" => self.offload = get(value),
             "image" => self.image = filled(value),
             "storyboard" => {
                 self.storyboard = get::<Option<String>>(value).filter(|text| !text.trim().is_empty())
@@ -440,6 +464,7 @@ impl Settings {
             "device" => self.device.to_value(),
             "precision" => self.precision.to_value(),
             "decoder" => self.decoder.to_value(),
+            "offload" => self.offload.to_value(),
             "image" => self.image.to_value(),
             "storyboard" => self.storyboard.to_value(),
             "blend-chunks" => self.blend_chunks.to_value(),
@@ -493,6 +518,7 @@ impl Settings {
             device: self.device.clone(),
             precision: self.precision.into(),
             decoder: self.decoder.into(),
+            offload: self.offload,
             parts: self.parts(),
         }
     }

@@ -1,0 +1,71 @@
+//! Blocks that stay in their file: the frames are the same, in less memory.
+
+use candle_core::Device;
+use soragen::checkpoint::Parts;
+use soragen::{
+    Cancel, Effort, Length, Model, OpenOptions, Precision, Request, Session, Size, part_sizes, weights_bytes,
+};
+use soragen_tests::fixtures::path;
+
+fn frames(model: &str, precision: Precision, offload: bool) -> (Vec<f32>, Effort) {
+    let options = OpenOptions { precision, offload, ..Default::default() };
+    let model = Model::open(&path(model).to_string_lossy(), &options).unwrap();
+    let whole = model.info().max_frames.is_some();
+    let request = Request {
+        prompt: "the red fox runs over snow".into(),
+        length: Length::Frames(9),
+        size: whole.then_some(Size { width: 64, height: 64 }),
+        guidance_scale: Some(3.0),
+        steps: Some(2),
+        ..Default::default()
+    };
+    let mut session = Session::new(model, request).unwrap();
+    let mut samples = Vec::new();
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        samples.extend(frames.data);
+    }
+    (samples, session.effort())
+}
+
+#[test]
+fn it_makes_no_difference_where_the_blocks_are() {
+    // In one piece, in shards; two transformers; chunk by chunk, with a cache.
+    for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
+        for precision in [Precision::F32, Precision::Int8] {
+            let (here, effort) = frames(model, precision, false);
+            assert!(effort.forwards > 3);
+            let (away, same) = frames(model, precision, true);
+            assert!(here == away, "{model} in {precision:?}");
+            assert_eq!(effort, same);
+        }
+    }
+}
+
+#[test]
+fn it_takes_the_memory_of_one_block() {
+    for (model, blocks) in [("pipelines/t2v-euler", 3), ("miniature", 2)] {
+        let sizes = part_sizes(&path(model).to_string_lossy(), &Parts::default()).unwrap();
+        let bytes = |offload| weights_bytes(&sizes, Precision::F32, offload, &Device::Cpu);
+        let transformer = 4 * sizes[0].parameters;
+        let spared = bytes(false) - bytes(true);
+        // All blocks but one, and not what is in none.
+        let most = transformer * (blocks - 1) / blocks;
+        assert!((most / 2..most).contains(&spared), "{model}: {spared} of {transformer}");
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_brought_is_an_error_that_names_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    soragen_tests::fixtures::copy(&path("miniature"), folder.path());
+    let file = folder.path().join("transformer/diffusion_pytorch_model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    tensors.remove("blocks.1.attn1.to_q.weight").unwrap();
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let options = OpenOptions { offload: true, ..Default::default() };
+    let model = Model::open(&folder.path().to_string_lossy(), &options).unwrap();
+    let request = Request { prompt: "fox".into(), length: Length::Frames(1), ..Default::default() };
+    let mut session = Session::new(model, request).unwrap();
+    let error = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("transformer") && error.contains("blocks.1.attn1.to_q"), "{error}");
+}

@@ -118,6 +118,17 @@ fn it_is_hardly_there() {
 }
 
 #[test]
+fn flat_dark_places_are_marked_least() {
+    let change = |level| {
+        let mut data = vec![level; WIDTH * HEIGHT];
+        Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), 0);
+        data.iter().map(|sample| u64::from(sample.abs_diff(level)).pow(2)).sum::<u64>()
+    };
+    assert_eq!(change(30), (WIDTH * HEIGHT) as u64, "one step, everywhere");
+    assert!(change(128) > change(30) * 3 / 2);
+}
+
+#[test]
 fn shots_differ_and_their_mean_shows_nothing() {
     let flat = |shot| {
         let mut data = vec![128; WIDTH * HEIGHT];

@@ -11,13 +11,17 @@ use super::{GenerationId, Key};
 
 /// The least scale at which the mark is looked for: a picture of this many times its first size.
 pub const MIN_SCALE: f64 = 0.4;
-/// The greatest.
+/// The greatest, but for large pictures, which are also looked at at a quarter of their size.
 pub const MAX_SCALE: f64 = 1.6;
+/// How many times smaller that is.
+const SMALLER: usize = 4;
+/// Pixels of a large picture. A quarter of less would hardly hold a tile.
+const LARGE: usize = 500_000;
 
 /// Strength from which on pictures are marked even if the payload cannot be read.
 ///
 /// At one shift the correlation with a key that the pictures do not have is a sum of so many chips that it is Gaussian,
-/// whatever they show; the places that are looked at are at most [`EDGE`]² shifts at a thousand scales and those near
+/// whatever they show; the places that are looked at are at most [`EDGE`]² shifts at two thousand scales and those near
 /// the [`PLACES`] best, so that the strongest of all exceeds 8 less than once in ten million times. Among 10,000 keys
 /// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
 pub const MARKED: f64 = 8.0;
@@ -54,12 +58,16 @@ pub struct Detector {
     shape: Vec<Complex32>,
     fourier: Fourier,
     seen: Residual,
+    /// The same at a quarter of the size, of large pictures.
+    smaller: Residual,
 }
 
 /// Where the tile may be.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     strength: f64,
+    /// Whether it is in the smaller pictures.
+    smaller: bool,
     /// Scale across and down.
     scale: (f64, f64),
     /// Pixels of the tile.
@@ -85,13 +93,20 @@ impl Detector {
             }
         }
         let (sync, shape) = (fourier.transform(&sync), fourier.transform(&shape));
-        Self { tile, sync, shape, fourier, seen: Residual::default() }
+        Self { tile, sync, shape, fourier, seen: Residual::default(), smaller: Residual::default() }
     }
 
     /// Looks at a picture's luma: `height` rows of `width` samples, `stride` apart. One of another size than
     /// before begins anew; one whose data is too short is not looked at.
     pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
         self.seen.push(luma, stride, width, height);
+        if width * height >= LARGE
+            && stride >= width
+            && let Some(luma) = luma.get(..stride * height)
+        {
+            let small = shrunk(luma, stride, width);
+            self.smaller.push(&small, width / SMALLER, width / SMALLER, height / SMALLER);
+        }
     }
 
     /// How many frames were looked at since the start or [`Detector::clear`].
@@ -102,6 +117,7 @@ impl Detector {
     /// Forgets what was seen.
     pub fn clear(&mut self) {
         self.seen = Residual::default();
+        self.smaller = Residual::default();
     }
 
     /// What is in the frames so far; `None` if there were none.
@@ -109,32 +125,30 @@ impl Detector {
         if self.seen.frames == 0 {
             return None;
         }
-        let seen = self.seen.even();
-        let mut places: Vec<_> =
-            self.scales().par_iter().map(|scale| self.best(&seen, (*scale, *scale)).0).collect();
+        let seen = [self.seen.even(), self.smaller.even()];
+        let scales = |smaller: bool| seen[usize::from(smaller)].scales().map(move |scale| (smaller, scale));
+        let looks: Vec<_> = scales(false).chain(scales(true)).collect();
+        let look = |(smaller, scale): &(bool, f64)| {
+            let (place, _) = self.best(&seen[usize::from(*smaller)], (*scale, *scale));
+            Place { smaller: *smaller, ..place }
+        };
+        let mut places: Vec<_> = looks.par_iter().map(look).collect();
         places.sort_by(|a, b| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
         let mut found: Option<(Place, Option<GenerationId>)> = None;
-        for place in places {
-            let (place, id) = self.read(&seen, place);
+        for rough in places {
+            let (place, id) = self.read(&seen[usize::from(rough.smaller)], rough);
             if id.is_some() || found.is_none_or(|(best, _)| best.strength < place.strength) {
-                found = Some((place, id));
+                found = Some((Place { smaller: rough.smaller, ..place }, id));
             }
             if id.is_some() {
                 break;
             }
         }
         let (place, id) = found?;
-        let scale = (place.scale.0 * place.scale.1).sqrt();
+        let times = if place.smaller { SMALLER as f64 } else { 1.0 };
+        let scale = times * (place.scale.0 * place.scale.1).sqrt();
         Some(Finding { frames: self.seen.frames, id, strength: place.strength, scale })
-    }
-
-    /// Scales so close together that no part of the picture is off by more than a pixel of the tile.
-    fn scales(&self) -> Vec<f64> {
-        let side = self.seen.width.max(self.seen.height) as f64;
-        std::iter::successors(Some(MIN_SCALE), |scale| Some(scale * (1.0 + 4.0 * scale / side)))
-            .take_while(|scale| *scale <= MAX_SCALE)
-            .collect()
     }
 
     /// The pictures folded at a scale, transformed.
@@ -159,7 +173,7 @@ impl Detector {
     fn best(&self, seen: &Even, scale: (f64, f64)) -> (Place, Vec<Complex32>) {
         let spectrum = self.spectrum(seen, scale);
         let (shift, strength) = self.strongest(&spectrum);
-        (Place { strength, scale, shift }, spectrum)
+        (Place { strength, smaller: false, scale, shift }, spectrum)
     }
 
     /// The best place among those up to two steps of scale away.
@@ -176,7 +190,7 @@ impl Detector {
     /// Finds the place more exactly and reads what is there.
     fn read(&self, seen: &Even, rough: Place) -> (Place, Option<GenerationId>) {
         // The picture may have been scaled a little more one way than the other.
-        let step = rough.scale.0 / self.seen.width.max(self.seen.height) as f64;
+        let step = rough.scale.0 / seen.side() as f64;
         let (place, _) = self.nearby(seen, rough, step);
         let (place, spectrum) = self.nearby(seen, place, step / 2.0);
         (place, decode(&self.bits(&spectrum, place.shift)))
@@ -195,6 +209,33 @@ impl Detector {
         }
         soft
     }
+}
+
+impl Even {
+    /// Scales so close together that no part of the picture is off by more than a pixel of the tile.
+    fn scales(&self) -> impl Iterator<Item = f64> + use<> {
+        let side = self.side() as f64;
+        std::iter::successors((side > 0.0).then_some(MIN_SCALE), move |scale| {
+            Some(scale * (1.0 + 4.0 * scale / side))
+        })
+        .take_while(|scale| *scale <= MAX_SCALE)
+    }
+}
+
+/// A picture at a quarter of its size: means of 4×4 pixels, whole rows of them.
+fn shrunk(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
+    let across = width / SMALLER;
+    let mut small = Vec::with_capacity(luma.len() / (SMALLER * SMALLER));
+    for rows in luma.chunks_exact(stride * SMALLER) {
+        let mut sums = vec![0u16; across];
+        for row in rows.chunks_exact(stride) {
+            for (sum, pixels) in sums.iter_mut().zip(row.chunks_exact(SMALLER)) {
+                *sum += pixels.iter().map(|pixel| u16::from(*pixel)).sum::<u16>();
+            }
+        }
+        small.extend(sums.iter().map(|sum| ((sum + 8) / 16) as u8));
+    }
+    small
 }
 
 /// A chip is strongest in its middle.

@@ -71,17 +71,23 @@ impl Residual {
         let mean = squares.iter().sum::<f32>() / squares.len().max(1) as f32;
         let floor = 0.1 * mean + f32::MIN_POSITIVE;
         let even = self.sum.iter().zip(near).map(|(out, near)| out / (near + floor).sqrt());
-        Even { width: self.width, data: even.collect() }
+        Even { width: self.width, height: self.height, data: even.collect() }
     }
 }
 
 /// What stands out, equally strong everywhere.
 pub struct Even {
     width: usize,
+    height: usize,
     data: Vec<f32>,
 }
 
 impl Even {
+    /// The longer of its sides.
+    pub fn side(&self) -> usize {
+        self.width.max(self.height)
+    }
+
     /// The tiles of a picture `scale` times its first size (across, down), all laid over each other.
     pub fn fold(&self, scale: (f64, f64)) -> Vec<f32> {
         let place = |i: usize, scale: f64| ((i as f64 + 0.5) / scale) as usize % EDGE;

@@ -78,6 +78,14 @@ fn it_is_found_at_another_size_and_cut() {
 }
 
 #[test]
+fn it_is_found_in_pictures_enlarged_to_high_definition() {
+    let pictures = (0..4).map(|t| resized(&marked(t, 0), (0, 12), 4.0, 1280, 720));
+    let finding = find(&Key::public(), pictures, 1280, 720);
+    assert_eq!(finding.id, Some(id()), "{finding:?}");
+    assert!((finding.scale - 4.0).abs() < 0.05, "{finding:?}");
+}
+
+#[test]
 fn brightness_and_contrast_do_not_matter() {
     for (contrast, brightness) in [(0.5, 60.0), (1.5, -80.0)] {
         let change = |sample: u8| (f32::from(sample) * contrast + brightness) as u8;

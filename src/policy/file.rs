@@ -83,12 +83,14 @@ fn category(table: CategoryTable) -> Result<Category, String> {
         return Err(format!("category `{name}`: `likeness` is from 0 (anything) to 1 (the same words)"));
     }
     let read = |phrases: Vec<String>| -> Result<Vec<Phrase>, String> {
-        phrases
-            .iter()
-            .map(|phrase| {
-                Phrase::new(phrase).ok_or_else(|| format!("category `{name}`: {phrase:?} has no word in it"))
-            })
-            .collect()
+        let read = phrases.iter().map(|phrase| {
+            Phrase::new(phrase).ok_or_else(|| format!("category `{name}`: {phrase:?} has no word in it"))
+        });
+        let mut read: Vec<_> = read.collect::<Result<_, _>>()?;
+        // As one word too: written together, or torn apart into letters that do not show where a word ends.
+        let together: Vec<_> = read.iter().filter_map(Phrase::as_one_word).collect();
+        read.extend(together);
+        Ok(read)
     };
     let together = together.into_iter().map(|table| {
         if table.words.len() < 2 || table.words.iter().any(Vec::is_empty) {

@@ -53,6 +53,13 @@ impl Phrase {
         (!words.is_empty()).then_some(Self(words))
     }
 
+    /// Its words written together, if there are several.
+    pub fn as_one_word(&self) -> Option<Self> {
+        let text: String = self.0.iter().map(|word| word.text.as_str()).collect();
+        let any_ending = self.0.last()?.any_ending;
+        (self.0.len() > 1).then(|| Self(vec![Word { text, any_ending }]))
+    }
+
     /// Where it begins in `words`.
     fn places<'a>(&'a self, words: &'a [String]) -> impl Iterator<Item = usize> + 'a {
         let is = |word: &Word, text: &String| match word.any_ending {

@@ -69,6 +69,8 @@ fn disguises_do_not_help() {
         "a quar\u{200d}tz mountain",
         "a quuuuartz mountain",
         "blue gr@n1te",
+        "bluegranite",
+        "b l u e  g r a n i t e",
         "m\u{332}arbles",
     ] {
         assert!(blocked(prompt), "{prompt}");

@@ -210,7 +210,8 @@ impl Session {
     /// Uses another negative prompt from the next chunk on; `None` is the model's own.
     ///
     /// # Errors
-    /// [`Error::Request`] for one that is too long, and from a model that makes its video in one piece.
+    /// [`Error::Request`] for one that is too long, and from a model that makes its video in one piece;
+    /// [`Error::Refused`] by the policy.
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
         self.check_changeable()?;
         self.plan.set_negative_prompt(prompt)?;

@@ -177,11 +177,13 @@ impl Plan {
         }
     }
 
-    /// `None` is the model's own.
+    /// `None` is the model's own. Another goes through the policy, so that the audit log has all that a model is given.
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
-        let prompt = prompt.unwrap_or(&self.model.info.negative_prompt);
-        check_length(prompt)?;
-        self.negative_prompt = prompt.into();
+        if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
+            check_length(prompt)?;
+            self.policy.admit(prompt)?;
+        }
+        self.negative_prompt = prompt.unwrap_or(&self.model.info.negative_prompt).into();
         Ok(())
     }
 
@@ -365,7 +367,7 @@ impl Plan {
     }
 }
 
-/// The gate that every prompt comes through. What is not to be shown need not: guidance only leads away from it.
+/// The gate that every prompt comes through.
 pub fn admit(prompt: &str, policy: &Policy) -> Result<()> {
     if prompt.trim().is_empty() {
         return refuse("the prompt is empty; say what to show".into());
@@ -447,6 +449,18 @@ mod tests {
         let mut session = start("a fox", "a bird").unwrap();
         assert!(matches!(session.set_prompt("a fox of qu4rtz"), Err(Error::Refused { .. })));
         assert!(session.set_prompt("a fox of stone").is_ok());
+        assert!(matches!(session.set_negative_prompt(Some("quartz")), Err(Error::Refused { .. })));
+        assert!(
+            session.set_negative_prompt(Some("rain")).is_ok() && session.set_negative_prompt(None).is_ok()
+        );
+        let policy = Some(Arc::new(Policy::parse(policy).unwrap()));
+        let request = Request {
+            prompt: "a fox".into(),
+            negative_prompt: Some("quartz".into()),
+            policy,
+            ..Default::default()
+        };
+        assert!(matches!(Session::new(model, request), Err(Error::Refused { .. })));
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! How much goes on in each part of a picture: what is busy hides more.
 
-use super::pattern::CELL;
-
-/// Standard deviation of luma around each cell (over its 3×3 neighbours), in 8-bit steps, row by row.
+/// Mean and variance of luma around each cell (over its 3×3 neighbours), in 8-bit steps, row by row.
 ///
-/// `sums` and `squares` are over the pixels of each cell, `across` cells in a row.
-pub fn deviation(sums: &[u32], squares: &[u32], across: usize) -> Vec<f32> {
+/// `sums` and `squares` are over `pixels` pixels of each cell, `across` cells in a row.
+pub fn around_cells(sums: &[u32], squares: &[u32], pixels: usize, across: usize) -> Vec<(f32, f32)> {
     let sums = around(sums, across);
     let squares = around(squares, across);
     sums.into_iter()
         .zip(squares)
         .map(|((sum, cells), (square, _))| {
-            let n = (cells as usize * CELL * CELL) as f32;
+            let n = (cells as usize * pixels) as f32;
             let mean = sum as f32 / n;
-            (square as f32 / n - mean * mean).max(0.0).sqrt()
+            (mean, (square as f32 / n - mean * mean).max(0.0))
         })
         .collect()
 }

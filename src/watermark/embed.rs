@@ -11,14 +11,21 @@ const SHAPES: [[i8; CELL * CELL]; 5] = [
     [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1],
     [1, 1, 1, 1, 1, 2, 2, 1, 1, 2, 2, 1, 1, 1, 1, 1],
     [1, 2, 2, 1, 2, 2, 2, 2, 2, 2, 2, 2, 1, 2, 2, 1],
-    [1, 2, 2, 1, 2, 4, 4, 2, 2, 4, 4, 2, 1, 2, 2, 1],
-    [2, 3, 3, 2, 3, 5, 5, 3, 3, 5, 5, 3, 2, 3, 3, 2],
+    [2, 2, 2, 2, 2, 3, 3, 2, 2, 3, 3, 2, 2, 2, 2, 2],
+    [2, 3, 3, 2, 3, 3, 3, 3, 3, 3, 3, 3, 2, 3, 3, 2],
 ];
-/// Standard deviation of luma from which on the next shape is used.
-const BUSY: [f32; SHAPES.len() - 1] = [1.0, 3.0, 8.0, 18.0];
+/// Steps of variance, a quarter of an octave each, from one strength to the next. What is busy hides more; but what
+/// is laid over it is also harder to find there, so that the mark is far from growing as the picture's own detail does.
+const STEPS: usize = 12;
+/// Steps that are told apart: all that 8 bits can have.
+const BUSIEST: usize = 64;
+/// The step from which on a place is not flat.
+const FLAT: usize = 4;
+/// Mean luma below which a flat place gets the least: grain is seen there first.
+const DARK: f32 = 48.0;
 
-/// No picture is changed by more, as the mean square over its pixels: 42.5 dB below the peak.
-const MOST: f32 = 3.6;
+/// No picture is changed by more, as the mean square over its pixels: 42.3 dB below the peak.
+const MOST: f32 = 3.85;
 
 /// A picture to mark, or its luma plane: samples of 8 bits.
 pub struct Plane<'a> {
@@ -89,9 +96,10 @@ impl Marker {
             return;
         }
         let (sums, squares) = measure::<STEP, USED>(plane, across, down);
-        let strengths = strengths(&activity::deviation(&sums, &squares, across));
+        let strengths = strengths(&activity::around_cells(&sums, &squares, CELL * CELL / 2, across));
         let changes = changes::<STEP, USED>();
         let (right, below) = phase(&self.key, self.id.get(), shot);
+        let mut added = vec![0; row_bytes];
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
             // What is added in each cell of this line of cells.
@@ -101,36 +109,48 @@ impl Marker {
                 .map(|(cx, strength)| &changes[*strength][usize::from(chips[(cx + right) % SIDE])]);
             let chosen: Vec<_> = chosen.collect();
             for (y, row) in line.chunks_mut(plane.stride).enumerate() {
-                for (cell, change) in row[..row_bytes].chunks_exact_mut(CELL * STEP).zip(&chosen) {
-                    for (sample, add) in cell.iter_mut().zip(&change[y * CELL * STEP..][..CELL * STEP]) {
-                        *sample = sample.saturating_add_signed(*add);
-                    }
+                // Put together first, it is added many bytes at a time.
+                for (cell, change) in added.chunks_exact_mut(CELL * STEP).zip(&chosen) {
+                    cell.copy_from_slice(&change[y * CELL * STEP..][..CELL * STEP]);
+                }
+                for (sample, add) in row[..row_bytes].iter_mut().zip(&added) {
+                    *sample = sample.saturating_add_signed(*add);
                 }
             }
         }
     }
 }
 
-/// Which shape each cell gets, by how busy the picture is there.
-fn strengths(deviations: &[f32]) -> Vec<usize> {
-    let mut strengths: Vec<_> =
-        deviations.iter().map(|d| BUSY.iter().filter(|limit| d >= limit).count()).collect();
-    let mut cells = [0.0; SHAPES.len()];
-    for strength in &strengths {
-        cells[*strength] += 1.0;
+/// Which shape each cell gets, by how busy the picture is there: as strong as may be in all.
+fn strengths(cells: &[(f32, f32)]) -> Vec<usize> {
+    let places: Vec<_> = cells.iter().map(|(mean, variance)| (*mean < DARK, step(*variance))).collect();
+    let mut counts = [[0.0; BUSIEST]; 2];
+    for (dark, step) in &places {
+        counts[usize::from(*dark)][*step] += 1.0;
     }
     let energy = SHAPES.map(|shape| shape.iter().map(|s| f32::from(s * s)).sum::<f32>() / shape.len() as f32);
-    // By how much all are raised and where they end: as strong as may be, but a picture in which little goes on
-    // hides little, and is raised by one only.
-    let shape = |strength: usize, (raise, most): (usize, usize)| (strength + raise).min(most);
-    let change = |choice| (0..SHAPES.len()).map(|s| cells[s] * energy[shape(s, choice)]).sum::<f32>();
-    let choices = (0..2).flat_map(|raise| (0..SHAPES.len()).map(move |most| (raise, most)));
-    let within = choices.filter(|choice| change(*choice) <= MOST * deviations.len() as f32);
-    let choice = within.max_by(|a, b| change(*a).total_cmp(&change(*b))).unwrap_or_default();
-    for strength in &mut strengths {
-        *strength = shape(*strength, choice);
-    }
-    strengths
+    let change = |quiet| -> f32 {
+        let at = |dark| {
+            (0..BUSIEST)
+                .map(move |step| counts[usize::from(dark)][step] * energy[strength(dark, step, quiet)])
+        };
+        at(false).chain(at(true)).sum()
+    };
+    let within = |quiet: &usize| change(*quiet) <= MOST * cells.len() as f32;
+    let quiet = (FLAT..BUSIEST).find(within).unwrap_or(BUSIEST);
+    places.into_iter().map(|(dark, step)| strength(dark, step, quiet)).collect()
+}
+
+/// The strength in a place, where what has a step below `quiet` gets the second.
+fn strength(dark: bool, step: usize, quiet: usize) -> usize {
+    let busy = (step + STEPS).saturating_sub(quiet) / STEPS;
+    if busy == 0 && dark { 0 } else { (1 + busy).min(SHAPES.len() - 1) }
+}
+
+/// Twice the binary logarithm of a variance, in halves: its exponent and the first two bits behind it.
+fn step(variance: f32) -> usize {
+    let quarters = |value: f32| (value.to_bits() >> (f32::MANTISSA_DIGITS - 3)) as usize;
+    (quarters(1.0 + variance) - quarters(1.0)).min(BUSIEST - 1)
 }
 
 /// Luma of a pixel, near enough to tell how busy a place is.
@@ -142,14 +162,14 @@ fn luma<const USED: usize>(pixel: &[u8]) -> u32 {
     }
 }
 
-/// Sums of luma and of its square over each cell.
+/// Sums of luma and of its square over every second row of each cell, which is enough to tell how busy it is.
 fn measure<const STEP: usize, const USED: usize>(
     plane: &Plane,
     across: usize,
     down: usize,
 ) -> (Vec<u32>, Vec<u32>) {
     let (mut sums, mut squares) = (vec![0; across * down], vec![0; across * down]);
-    for (y, row) in plane.data.chunks(plane.stride).take(down * CELL).enumerate() {
+    for (y, row) in plane.data.chunks(plane.stride).take(down * CELL).enumerate().step_by(2) {
         let at = y / CELL * across;
         let cells = row[..across * CELL * STEP].chunks_exact(CELL * STEP);
         for ((cell, sum), square) in cells.zip(&mut sums[at..]).zip(&mut squares[at..]) {

@@ -70,8 +70,8 @@ pub fn decode(soft: &[f32; CODE_BITS]) -> Option<GenerationId> {
     Some(GenerationId(data[1..6].iter().fold(0, |id, byte| id << 8 | u64::from(*byte))))
 }
 
-/// Ordered statistics decoding (Fossorier and Lin, 1995) of order 2: a codeword is fixed by the 64 surest bits
-/// that do not depend on each other; of those with at most two of them wrong, the one that fits all bits best.
+/// Ordered statistics decoding (Fossorier and Lin, 1995) of order 3: a codeword is fixed by the 64 surest bits
+/// that do not depend on each other; of those with at most three of them wrong, the one that fits all bits best.
 /// It reads a code this short where the iterative decoder cannot.
 fn likeliest(soft: &[f32; CODE_BITS]) -> u128 {
     let mut rows: Vec<u128> = (0..64).map(|i| codeword((1u64 << i).to_be_bytes())).collect();
@@ -114,8 +114,11 @@ fn likeliest(soft: &[f32; CODE_BITS]) -> u128 {
     };
     for (i, one) in rows.iter().enumerate() {
         consider(word ^ one);
-        for two in &rows[..i] {
+        for (j, two) in rows[..i].iter().enumerate() {
             consider(word ^ one ^ two);
+            for three in &rows[..j] {
+                consider(word ^ one ^ two ^ three);
+            }
         }
     }
     best.1

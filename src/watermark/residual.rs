@@ -2,15 +2,16 @@
 
 use super::spectrum::{AREA, EDGE};
 
-/// Pixels on each side that a pixel is compared with: more than a chip has at any scale that is looked for.
-const RADIUS: usize = 4;
-/// Added to the local standard deviation, in 8-bit steps: less is not told from rounding.
-const FLOOR: f32 = 2.0;
-/// What stands out more than so many standard deviations is an edge.
-const LIMIT: f32 = 2.0;
+/// Pixels on each side that a pixel is compared with.
+const RADIUS: usize = 2;
+/// Added to the local variance, in 8-bit steps squared: less is not told from rounding.
+const FLOOR: f32 = 4.0;
+/// Pixels on each side within which the sum over frames is made equally strong.
+const REACH: usize = 4;
 
-/// The sum over frames of what stands out from its surroundings, in local standard deviations. The mark is
-/// the same in all; the pictures are not.
+/// The sum over frames of what stands out from its surroundings. The mark is the same in all; the pictures are not.
+///
+/// Every pixel counts by the inverse of the variance around it, as independent measurements of one thing do.
 #[derive(Default)]
 pub struct Residual {
     pub width: usize,
@@ -57,11 +58,34 @@ impl Residual {
                 }
                 let n = (rows * ((x + RADIUS + 1).min(width) - x.saturating_sub(RADIUS))) as f32;
                 let mean = near as f32 / n;
-                let deviation = (squares as f32 / n - mean * mean).max(0.0).sqrt();
-                let out = (f32::from(*sample) - mean) / (deviation + FLOOR);
-                *sum += out.clamp(-LIMIT, LIMIT);
+                let variance = (squares as f32 / n - mean * mean).max(0.0);
+                *sum += (f32::from(*sample) - mean) / (variance + FLOOR);
             }
         }
+    }
+
+    /// The sum, with what is equally strong everywhere: what stands still in all frames would outweigh the rest.
+    pub fn even(&self) -> Even {
+        let squares: Vec<f32> = self.sum.iter().map(|out| out * out).collect();
+        let near = blurred(&squares, self.width);
+        let mean = squares.iter().sum::<f32>() / squares.len().max(1) as f32;
+        let floor = 0.1 * mean + f32::MIN_POSITIVE;
+        let even = self.sum.iter().zip(near).map(|(out, near)| out / (near + floor).sqrt());
+        Even { width: self.width, height: self.height, data: even.collect() }
+    }
+}
+
+/// What stands out, equally strong everywhere.
+pub struct Even {
+    width: usize,
+    height: usize,
+    data: Vec<f32>,
+}
+
+impl Even {
+    /// The longer of its sides.
+    pub fn side(&self) -> usize {
+        self.width.max(self.height)
     }
 
     /// The tiles of a picture `scale` times its first size (across, down), all laid over each other.
@@ -69,7 +93,7 @@ impl Residual {
         let place = |i: usize, scale: f64| ((i as f64 + 0.5) / scale) as usize % EDGE;
         let across: Vec<_> = (0..self.width).map(|x| place(x, scale.0)).collect();
         let mut tile = vec![0.0; AREA];
-        for (y, row) in self.sum.chunks_exact(self.width.max(1)).enumerate() {
+        for (y, row) in self.data.chunks_exact(self.width.max(1)).enumerate() {
             let line = &mut tile[place(y, scale.1) * EDGE..][..EDGE];
             for (x, value) in across.iter().zip(row) {
                 line[*x] += value;
@@ -77,6 +101,27 @@ impl Residual {
         }
         tile
     }
+}
+
+/// Means over the pixels near each.
+fn blurred(values: &[f32], width: usize) -> Vec<f32> {
+    let width = width.max(1);
+    let height = values.len() / width;
+    let mean = |near: &mut dyn Iterator<Item = f32>, count: usize| near.sum::<f32>() / count as f32;
+    let near = |at: usize, end: usize| at.saturating_sub(REACH)..(at + REACH + 1).min(end);
+    let mut rows = Vec::with_capacity(values.len());
+    for row in values.chunks_exact(width) {
+        rows.extend((0..width).map(|x| {
+            let near = near(x, width);
+            mean(&mut row[near.clone()].iter().copied(), near.len())
+        }));
+    }
+    let mut out = Vec::with_capacity(values.len());
+    for y in 0..height {
+        let near = near(y, height);
+        out.extend((0..width).map(|x| mean(&mut near.clone().map(|y| rows[y * width + x]), near.len())));
+    }
+    out
 }
 
 fn enter(columns: &mut [(u32, u32)], row: &[u8]) {

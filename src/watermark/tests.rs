@@ -78,6 +78,14 @@ fn it_is_found_at_another_size_and_cut() {
 }
 
 #[test]
+fn it_is_found_in_pictures_enlarged_to_high_definition() {
+    let pictures = (0..4).map(|t| resized(&marked(t, 0), (0, 12), 4.0, 1280, 720));
+    let finding = find(&Key::public(), pictures, 1280, 720);
+    assert_eq!(finding.id, Some(id()), "{finding:?}");
+    assert!((finding.scale - 4.0).abs() < 0.05, "{finding:?}");
+}
+
+#[test]
 fn brightness_and_contrast_do_not_matter() {
     for (contrast, brightness) in [(0.5, 60.0), (1.5, -80.0)] {
         let change = |sample: u8| (f32::from(sample) * contrast + brightness) as u8;
@@ -115,6 +123,17 @@ fn it_is_hardly_there() {
         let psnr = 10.0 * (255.0 * 255.0 / error).log10();
         assert!((42.0..52.0).contains(&psnr), "{psnr} dB");
     }
+}
+
+#[test]
+fn flat_dark_places_are_marked_least() {
+    let change = |level| {
+        let mut data = vec![level; WIDTH * HEIGHT];
+        Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), 0);
+        data.iter().map(|sample| u64::from(sample.abs_diff(level)).pow(2)).sum::<u64>()
+    };
+    assert_eq!(change(30), (WIDTH * HEIGHT) as u64, "one step, everywhere");
+    assert!(change(128) > change(30) * 3 / 2);
 }
 
 #[test]

@@ -150,6 +150,40 @@ fn texts_that_come_in_go_through_the_gate() {
     refuses(&error(&description), &folder);
 }
 
+#[test]
+fn what_is_not_to_be_seen_goes_through_the_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = format!("{} prompt=snow negative-prompt=\"a quartz fox\" {}", miniature(), policy(&folder));
+    refuses(&error(&source), &folder);
+
+    // While it plays.
+    let folder = tempfile::tempdir().unwrap();
+    let description = format!("{} prompt=snow duration=-1 {} ! fakesink", miniature(), policy(&folder));
+    let pipeline = crate::support::parse(&description);
+    pipeline.set_state(gst::State::Playing).unwrap();
+    pipeline.by_name("source").unwrap().set_property("negative-prompt", "quartz");
+    let bus = pipeline.bus().unwrap();
+    let said = bus.timed_pop_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error]);
+    pipeline.set_state(gst::State::Null).unwrap();
+    match said.unwrap().view() {
+        gst::MessageView::Warning(warning) => refuses(&warning.error(), &folder),
+        other => panic!("{other:?}"),
+    }
+
+    // With texts that come in.
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("film.srt");
+    std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na fox\n").unwrap();
+    let gate =
+        policy(&folder).replace("policy=", "soragen::policy=").replace("audit-log=", "soragen::audit-log=");
+    let description = format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt soragen::negative-prompt=quartz soragen::model=\"{}\" {gate}",
+        film.display(),
+        soragen_tests::fixtures::path("miniature").display()
+    );
+    refuses(&error(&description), &folder);
+}
+
 /// Plays `source` with a handler for `prompt-check` that refuses everything with `part` in it; what it was asked about,
 /// and the error at the end, if there is one.
 fn checked(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::Error>) {

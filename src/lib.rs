@@ -44,6 +44,7 @@ pub mod scheduler;
 mod session;
 pub mod storyboard;
 pub mod text;
+mod threads;
 pub mod transformer;
 pub mod watermark;
 
@@ -59,3 +60,4 @@ pub use picture::read_image;
 pub use request::{Length, Request, Shot, Size, Transition};
 pub use session::{Effort, Phase, Progress, Session, Shown};
 pub use storyboard::Storyboard;
+pub use threads::Threads;

@@ -307,6 +307,11 @@ pub struct RenderArgs {
     #[arg(long)]
     pub offload: bool,
 
+    /// How many threads compute [default: one for each core]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true,
+          value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub threads: u16,
+
     #[command(flatten)]
     pub cache: CacheArgs,
 

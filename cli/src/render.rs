@@ -11,7 +11,9 @@ use soragen::checkpoint::Parts;
 use soragen::label::Labeller;
 use soragen::policy::Policy;
 use soragen::watermark::{Key, Marker};
-use soragen::{Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard};
+use soragen::{
+    Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard, Threads,
+};
 
 use crate::args::{Label, RenderArgs};
 use crate::error::{Error, Result};
@@ -21,6 +23,10 @@ use crate::output::{self, About, Signed};
 use crate::timeline::Timeline;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
+    Threads::new(args.threads.into())?.run(|| render(args))
+}
+
+fn render(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
     let key = Key::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output, args.codec)?;

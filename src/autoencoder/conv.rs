@@ -27,11 +27,13 @@ impl Channels {
     }
 
     /// `[T, C, H, W]` to this.
-    pub fn from_first(self, x: &Tensor) -> Result<Tensor> {
+    pub fn of_first(self, x: &Tensor) -> Result<Tensor> {
         let (frames, channels, height, width) = x.dims4()?;
         match self {
             Self::First => Ok(x.clone()),
-            Self::Last => transposed(x, (channels, height * width))?.reshape((frames, height, width, channels)),
+            Self::Last => {
+                transposed(x, (channels, height * width))?.reshape((frames, height, width, channels))
+            }
         }
     }
 
@@ -173,15 +175,23 @@ impl PackedConv {
         let parts: Vec<_> = before.into_iter().chain([x]).map(Tensor::contiguous).collect::<Result<_>>()?;
         let parts: Vec<_> = parts.iter().map(borrowed).collect();
         let parts = parts.iter().map(Borrowed::numbers).collect::<Result<Vec<_>>>()?;
-        let images: Vec<_> = parts.iter().flat_map(|part| part.chunks_exact(height * width * channels)).collect();
-        let image = |frame, tap| place(frame, tap).and_then(|at| images.get(at)).map_or(&[][..], |image| image);
+        let images: Vec<_> =
+            parts.iter().flat_map(|part| part.chunks_exact(height * width * channels)).collect();
+        let image =
+            |frame, tap| place(frame, tap).and_then(|at| images.get(at)).map_or(&[][..], |image| image);
         let sources: Vec<Sources> =
             (0..frames).map(|frame| (0..self.taps).map(|tap| image(frame, tap)).collect()).collect();
         let residual = residual.map(Tensor::contiguous).transpose()?;
         let residual = residual.as_ref().map(borrowed);
         let residual = residual.as_ref().map(Borrowed::numbers).transpose()?;
         let mut out = vec![0.0; frames * shape.1 * shape.2 * n_out];
-        self.conv.run(&sources, (height, width), (rows, columns), &mut out, Epilogue { residual, relu: false });
+        self.conv.run(
+            &sources,
+            (height, width),
+            (rows, columns),
+            &mut out,
+            Epilogue { residual, relu: false },
+        );
         Tensor::from_vec(out, shape, x.device())
     }
 }
@@ -297,12 +307,7 @@ impl CausalConv3d {
     }
 
     /// The same, added to `residual`.
-    pub fn onto(
-        &self,
-        x: &Tensor,
-        stream: &mut Stream,
-        residual: Option<&Tensor>,
-    ) -> crate::Result<Tensor> {
+    pub fn onto(&self, x: &Tensor, stream: &mut Stream, residual: Option<&Tensor>) -> crate::Result<Tensor> {
         stream.cancel.check()?;
         let before = match self.past {
             0 => None,
@@ -455,7 +460,7 @@ mod tests {
             let whole = conv.forward(&x).unwrap();
             let packed = Conv2d::new(weight, Some(bias), stride, padding).unwrap();
             let channels = Channels::of(DType::F32, &Device::Cpu);
-            let packed = packed.forward(&channels.from_first(&x).unwrap()).unwrap();
+            let packed = packed.forward(&channels.of_first(&x).unwrap()).unwrap();
             let packed = channels.to_first(&packed).unwrap();
             let off = (packed - &whole).unwrap().abs().unwrap().max_all().unwrap();
             assert!(off.to_scalar::<f32>().unwrap() < 1e-5, "{kernel} {stride}, packed: {off}");

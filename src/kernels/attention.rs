@@ -209,9 +209,11 @@ impl Job<'_> {
                     let scale = 1.0 / (head_dim as f32).sqrt();
                     match PAIRED {
                         false => own.extend(query.iter().map(|x| x * scale)),
-                        true => own.extend(query.chunks(2).map(|two| {
-                            pairs::pair(two[0] * scale, two.get(1).map_or(0.0, |x| x * scale))
-                        })),
+                        true => {
+                            own.extend(query.chunks(2).map(|two| {
+                                pairs::pair(two[0] * scale, two.get(1).map_or(0.0, |x| x * scale))
+                            }))
+                        }
                     }
                 }
                 attend_head::<S, ROWS, PAIRED>(simd, &own, &blocks, place, &mut scores, out);
@@ -406,8 +408,10 @@ mod tests {
                     .enumerate()
                     .map(|(i, &n)| (random(n * dim, 2 + i as u32), random(n * dim, 20 + i as u32)))
                     .collect();
-                let memories: Vec<_> =
-                    parts.iter().map(|(k, v)| Memory::packed(arch, paired, (heads, head_dim), k, v)).collect();
+                let memories: Vec<_> = parts
+                    .iter()
+                    .map(|(k, v)| Memory::packed(arch, paired, (heads, head_dim), k, v))
+                    .collect();
                 let mut out = vec![f32::NAN; queries.len()];
                 attend(&queries, &memories.iter().collect::<Vec<_>>(), &mut out);
 

@@ -216,7 +216,8 @@ struct Rounded {
 impl Rounded {
     fn new(arch: Arch, x: &[f32], n_in: usize) -> Self {
         let (groups, rows) = (n_in.div_ceil(GROUP), x.len() / n_in);
-        let mut rounded = Self { groups, rows, data: vec![[0; GROUP]; rows * groups], scale: vec![0.0; rows] };
+        let mut rounded =
+            Self { groups, rows, data: vec![[0; GROUP]; rows * groups], scale: vec![0.0; rows] };
         arch.dispatch(Round { x, n_in, into: &mut rounded });
         rounded
     }
@@ -244,7 +245,8 @@ impl WithSimd for Round<'_> {
         let rows = x.chunks_exact(n_in).zip(into.data.chunks_exact_mut(into.groups)).zip(&mut into.scale);
         for ((x, data), scale) in rows {
             let (vectors, rest) = S::as_simd_f32s(x);
-            let most = vectors.iter().fold(simd.splat_f32s(0.0), |most, &x| simd.max_f32s(most, simd.abs_f32s(x)));
+            let most =
+                vectors.iter().fold(simd.splat_f32s(0.0), |most, &x| simd.max_f32s(most, simd.abs_f32s(x)));
             *scale = scale_of(rest.iter().fold(simd.reduce_max_f32s(most), |most, x| most.max(x.abs())));
             let inverse = 1.0 / *scale;
             for (byte, &x) in data.as_flattened_mut().iter_mut().zip(x) {
@@ -331,7 +333,8 @@ mod tests {
                         };
                         // A number in the middle between two may go either way.
                         let step =
-                            f64::from(scale_of(most(x)) * scale_of(most(&weight[column * n_in..][..n_in]))) * 127.0;
+                            f64::from(scale_of(most(x)) * scale_of(most(&weight[column * n_in..][..n_in])))
+                                * 127.0;
                         let off = (f64::from(value) - expected).abs();
                         assert!(
                             off <= 1.2 * step + 1e-4 * expected.abs() + 1e-5,

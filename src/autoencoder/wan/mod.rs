@@ -98,7 +98,7 @@ impl AutoencoderKlWan {
         let mut at = 0;
         while at < frames {
             let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
-            let chunk = self.channels.from_first(&video.narrow(0, at, count)?)?;
+            let chunk = self.channels.of_first(&video.narrow(0, at, count)?)?;
             latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut memory, cancel))?);
             memory.started = true;
             at += count;
@@ -114,7 +114,7 @@ impl AutoencoderKlWan {
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let frames = (0..latents.dim(0)?).map(|t| {
             let mut stream = Stream::new(memory, cancel);
-            let latent = self.channels.from_first(&latents.narrow(0, t, 1)?)?;
+            let latent = self.channels.of_first(&latents.narrow(0, t, 1)?)?;
             let x = self.post_quant_conv.forward(&latent, &mut stream)?;
             let frames = self.channels.to_first(&self.decoder.forward(&x, &mut stream)?)?;
             memory.started = true;
@@ -178,7 +178,7 @@ impl Encoder {
             if let Some(shortcut) = &stage.shortcut {
                 let before = self.channels.to_first(&before)?;
                 let before = average_down(&before, shortcut.channels, shortcut.factors)?;
-                x = (x + self.channels.from_first(&before)?)?;
+                x = (x + self.channels.of_first(&before)?)?;
             }
         }
         let x = self.mid_block.forward(&x, stream)?;
@@ -242,7 +242,7 @@ impl Decoder {
             if let Some(shortcut) = &stage.shortcut {
                 let before = self.channels.to_first(&before)?;
                 let before = repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?;
-                x = (x + self.channels.from_first(&before)?)?;
+                x = (x + self.channels.of_first(&before)?)?;
             }
         }
         self.conv_out.forward(&self.norm_out.silu(&x)?, stream)

@@ -13,6 +13,7 @@ use soragen::label::{Label, Labeller};
 use soragen::watermark::{GenerationId, Key, Marker, Plane};
 use soragen::{
     Cache, Cancel, Effort, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shot, Shown, Size,
+    Threads,
 };
 
 /// Bytes of frames that are kept.
@@ -31,6 +32,8 @@ pub struct Job {
     pub request: Request,
     /// Where its latents are kept.
     pub cache: Option<Cache>,
+    /// What it is all computed on.
+    pub threads: Threads,
     /// Whether its shots come while the video is made, by [`Generator::add_shot`], and none is in `request`.
     pub open: bool,
     /// What the frames are marked with, if they are.
@@ -181,7 +184,7 @@ impl Generator {
     ///
     /// # Errors
     /// The system's, if there can be no other thread.
-    pub fn start(job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
+    pub fn start(mut job: Job, report: impl FnMut(Report) + Send + 'static) -> std::io::Result<Self> {
         let state = State { coming: job.open.then(Coming::default), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         let worker = Worker {
@@ -192,7 +195,10 @@ impl Generator {
             marker: None,
             labeller: None,
         };
-        std::thread::Builder::new().name("soragen".into()).spawn(move || worker.run(job))?;
+        std::thread::Builder::new().name("soragen".into()).spawn(move || {
+            let threads = std::mem::take(&mut job.threads);
+            threads.run(|| worker.run(job));
+        })?;
         Ok(Self(shared))
     }
 

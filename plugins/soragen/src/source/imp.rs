@@ -364,6 +364,7 @@ impl SoraGen {
             options: settings.open_options(),
             request,
             cache: settings.cache(),
+            threads: soragen::Threads::new(settings.threads as usize)?,
             open: self.open.load(Ordering::Relaxed),
             watermark: settings.key()?,
             label: settings.label.into(),

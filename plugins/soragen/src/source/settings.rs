@@ -146,6 +146,7 @@ pub struct Settings {
     pub precision: Precision,
     pub decoder: Decoder,
     pub offload: bool,
+    pub threads: u32,
     pub image: Option<String>,
     pub storyboard: Option<String>,
     pub blend_chunks: u32,
@@ -188,6 +189,7 @@ impl Default for Settings {
             precision: Precision::default(),
             decoder: Decoder::default(),
             offload: false,
+            threads: 0,
             image: None,
             storyboard: None,
             blend_chunks: 0,
@@ -214,6 +216,8 @@ impl Default for Settings {
 }
 
 const ENDLESS: i64 = -1;
+/// Far above any machine's cores.
+const MOST_THREADS: u32 = 1024;
 
 /// The properties, in the order in which they are shown.
 pub fn properties() -> &'static [glib::ParamSpec] {
@@ -287,6 +291,12 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .nick("Decoder")
                 .blurb("Which decoder makes the frames: the model's own, or a tiny one (taew2_1.safetensors or \
                         taew2_2.safetensors in the model's folder)")
+                .mutable_ready()
+                .build(),
+            glib::ParamSpecUInt::builder("threads")
+                .nick("Threads")
+                .blurb("How many threads compute (0 = one for each core, shared with other elements)")
+                .maximum(MOST_THREADS)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("offload")
@@ -426,6 +436,7 @@ impl Settings {
             "precision" => self.precision = get(value),
             "decoder" => self.decoder = get(value),
             "offload" => self.offload = get(value),
+            "threads" => self.threads = get(value),
             "image" => self.image = filled(value),
             "storyboard" => {
                 self.storyboard = get::<Option<String>>(value).filter(|text| !text.trim().is_empty())
@@ -465,6 +476,7 @@ impl Settings {
             "precision" => self.precision.to_value(),
             "decoder" => self.decoder.to_value(),
             "offload" => self.offload.to_value(),
+            "threads" => self.threads.to_value(),
             "image" => self.image.to_value(),
             "storyboard" => self.storyboard.to_value(),
             "blend-chunks" => self.blend_chunks.to_value(),

@@ -3,14 +3,15 @@
 //! `SORAGEN_KERNELS=plain` takes candle's own operations in place of the kernels. Times are the best of several;
 //! processor time is given besides, since it tells more on a machine that does other work too.
 
+mod peak;
 mod processor;
 
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
+use peak::peak;
 use processor::processor_seconds;
-use pulp::{Scalar, Simd, WithSimd};
 use soragen::autoencoder::{Taehv, TaehvConfig};
 use soragen::transformer::{CausalConfig, Config, KvCache, WanTransformer};
 use soragen::{Cancel, Length, Model, OpenOptions, Precision, Request, Session};
@@ -34,49 +35,6 @@ fn main() -> Result<()> {
 
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// With the widest vectors that the CPU has.
-fn peak() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V4::try_new() {
-        return Simd::vectorize(simd, Peak);
-    } else if let Some(simd) = pulp::x86::V3::try_new() {
-        return Simd::vectorize(simd, Peak);
-    }
-    #[cfg(target_arch = "aarch64")]
-    if let Some(simd) = pulp::aarch64::Neon::try_new() {
-        return Simd::vectorize(simd, Peak);
-    }
-    Simd::vectorize(Scalar, Peak)
-}
-
-/// Multiplications and additions of registers alone, on one core, GFLOP/s.
-struct Peak;
-
-impl WithSimd for Peak {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f64 {
-        const ROUNDS: usize = 200_000;
-        let mut sums = [simd.splat_f32s(0.0); 12];
-        let mut best = 0f64;
-        for _ in 0..20 {
-            let number = |x: f32| std::hint::black_box(x);
-            let (x, y) = (simd.splat_f32s(number(1.0)), simd.splat_f32s(number(0.5)));
-            let start = Instant::now();
-            for _ in 0..ROUNDS {
-                for sum in &mut sums {
-                    *sum = simd.mul_add_e_f32s(x, y, *sum);
-                }
-            }
-            let operations = (2 * sums.len() * S::F32_LANES * ROUNDS) as f64;
-            best = best.max(operations / start.elapsed().as_secs_f64() / 1e9);
-        }
-        std::hint::black_box(sums);
-        best
-    }
 }
 
 /// Seconds of the fastest of `rounds`, which is printed.

@@ -1,6 +1,6 @@
 //! The parts of Wan 2.1 T2V 1.3B at their full size, with random weights: one step of the transformer, in `f32` or
-//! `int8`, and a clip through the decoder, Wan's own (`vae`) or the tiny one (`taehv`). `make bench-peers` runs each beside
-//! `benches/wan.py`, which does the same in torch.
+//! `int8`, a prompt through a quarter of UMT5-XXL (`umt5`), and a clip through the decoder, Wan's own (`vae`) or the tiny one
+//! (`taehv`). `make bench-peers` runs each beside `benches/wan.py`, which does the same in torch.
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 
@@ -13,6 +13,7 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use processor::processor_seconds;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
+use soragen::text::{Umt5Config, Umt5Encoder};
 use soragen::transformer::{Config, WanTransformer};
 use soragen::{Cancel, Precision};
 
@@ -49,23 +50,82 @@ fn main() -> Result<()> {
                 frames.iter().try_for_each(|x| decoder.decode(x, &mut memory, &Cancel::new()).map(|_| ()))
             })
         }
-        _ => Err(format!("{part} is none of f32, int8, vae, taehv").into()),
+        "rounded" => rounded(&what, latents),
+        "umt5" => read(&format!("soragen {part}")),
+        _ => Err(format!("{part} is none of f32, int8, rounded, umt5, vae, taehv").into()),
     }
 }
 
-fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Latents) -> Result<()> {
-    let config = Config {
+fn config() -> Config {
+    Config {
         num_attention_heads: 12,
         attention_head_dim: 128,
         ffn_dim: 8960,
         num_layers: 30,
         ..Config::default()
+    }
+}
+
+/// How far 8 bits lead away in four steps from noise, in latents and in the frames of the tiny decoder.
+fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()> {
+    const STEPS: u32 = 4;
+    let config = config();
+    let (weights, prompt) = (weights(), random(&[1, TEXT, config.text_dim])?);
+    let noise = random(&[1, channels, frames, rows, columns])?;
+    let decoder = Taehv::load(weights.clone(), &TaehvConfig::of_wan(&WanConfig::default()))?;
+    let made = |precision| -> Result<(Tensor, Tensor)> {
+        let transformer = WanTransformer::load(weights.clone(), &config, precision)?;
+        let context = transformer.context(&prompt)?;
+        let mut latents = noise.clone();
+        for step in 0..STEPS {
+            let time = 1000.0 * f64::from(STEPS - step) / f64::from(STEPS);
+            let velocity = transformer.forward(&latents, &[time], &context, &Cancel::new())?;
+            latents = (latents - (velocity / f64::from(STEPS))?)?;
+        }
+        let decoded = decoder.decode(
+            &latents.squeeze(0)?.transpose(0, 1)?.contiguous()?,
+            &mut Default::default(),
+            &Cancel::new(),
+        )?;
+        Ok((latents, decoded))
     };
+    let (exact, near) = (made(Precision::F32)?, made(Precision::Int8)?);
+    let power = |x: &Tensor| -> Result<f32> { Ok(x.sqr()?.mean_all()?.to_scalar()?) };
+    let signal = power(&exact.0)? / power(&(near.0 - &exact.0)?)?;
+    let psnr = 1.0 / power(&(near.1 - &exact.1)?)?;
+    println!(
+        "{what}: latents {:.1} dB above what rounding changes, frames {:.1} dB (PSNR)",
+        10.0 * signal.log10(),
+        10.0 * psnr.log10()
+    );
+    Ok(())
+}
+
+fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Latents) -> Result<()> {
+    let config = config();
     let transformer = WanTransformer::load(weights(), &config, precision)?;
     let context = transformer.context(&random(&[1, TEXT, config.text_dim])?)?;
     let latents = random(&[1, channels, frames, rows, columns])?;
     timed(what, || {
         transformer.forward(&latents, &[500.0], &context, &Cancel::new())?;
+        Ok(())
+    })
+}
+
+/// Six of the 24 layers of UMT5-XXL, and few words: all of it is 23 GB in f32.
+fn read(what: &str) -> Result<()> {
+    let config = Umt5Config {
+        vocab_size: 1000,
+        d_model: 4096,
+        d_ff: 10_240,
+        num_layers: 6,
+        num_heads: 64,
+        ..Umt5Config::default()
+    };
+    let encoder = Umt5Encoder::load(weights(), &config)?;
+    let tokens: Vec<u32> = (0..64).map(|i| i * 7 % 1000).collect();
+    timed(what, || {
+        encoder.forward(&tokens, &Cancel::new())?;
         Ok(())
     })
 }
@@ -88,6 +148,7 @@ fn weights() -> VarBuilder<'static> {
 }
 
 fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
+    let before = memory("VmRSS");
     for _ in 0..3 {
         let (start, busy) = (Instant::now(), processor_seconds());
         run()?;
@@ -97,7 +158,16 @@ fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
             processor_seconds() - busy
         );
     }
+    println!("{what}: {before:.0} MiB before, {:.0} MiB at the most", memory("VmHWM"));
     Ok(())
+}
+
+/// Of this process, where the system tells.
+fn memory(what: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kilobytes.unwrap_or(f64::NAN) / 1024.0
 }
 
 /// Any weights that are asked for: random, of the size that keeps numbers as large as they were.

@@ -31,7 +31,11 @@ pub mod checkpoint;
 mod device;
 mod error;
 mod frames;
+#[cfg(not(feature = "bench"))]
 mod kernels;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod kernels;
 pub mod label;
 mod layer;
 mod model;

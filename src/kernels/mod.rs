@@ -2,6 +2,8 @@
 
 mod arch;
 pub(crate) mod attention;
+#[cfg(feature = "bench")]
+pub mod bench;
 pub(crate) mod conv2d;
 mod gelu;
 pub(crate) mod layout;

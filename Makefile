@@ -14,7 +14,7 @@ help:
 	@echo "make bench-peers the parts of Wan 1.3B beside torch; PYTHON has torch, diffusers and taehv.py"
 	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
 	@echo "make build       the plugins and the command, optimised, in target/release"
-	@echo "make robustness CLIPS=...  what the invisible mark outlives, in these video files"
+	@echo "make robustness  what the invisible mark outlives, in ten clips or in the files CLIPS"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"

@@ -86,6 +86,7 @@ fn describe_manifest(manifest: &Report, found: &[(u64, Finding)]) -> Value {
         "provider": manifest.provider,
         "prompts": manifest.prompts,
         "generation-ids": manifest.marks,
+        "ingredients": manifest.ingredients,
         "matches-mark": (!manifest.marks.is_empty()).then(bound),
         "problems": manifest.problems,
     })

@@ -124,6 +124,10 @@ fn what_was_made_is_signed_in_every_layout_and_plays() {
         let text = String::from_utf8_lossy(&bytes);
         let xmp = "Iptc4xmpExt:DigitalSourceType=\"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia\"";
         assert!(text.contains(xmp), "{muxer}");
+        assert!(
+            !text.contains("red fox") && !text.contains("negative_prompt"),
+            "{muxer}: tags have the prompt"
+        );
     }
 }
 
@@ -149,7 +153,64 @@ fn prompt_and_provider_are_in_it_if_they_are_to_be() {
     let report = folder.report();
     assert_eq!(report.prompts, ["the red fox", "a blue bird"]);
     assert_eq!(report.provider.as_deref(), Some("The House"));
+    let bytes = std::fs::read(folder.out()).unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("negative_prompt"), "the request is in the comment");
     assert_eq!(report.state, State::Valid);
+}
+
+/// A picture in `folder` that says, signed, that it is one; and its manifest's name.
+fn signed_picture(folder: &Folder) -> (PathBuf, String) {
+    let bytes = |name: &str| std::fs::read(folder.path(name)).unwrap();
+    let signer =
+        c2pa::create_signer::from_keys(&bytes("certificate"), &bytes("key"), c2pa::SigningAlg::Es256, None);
+    let mut plain = std::io::Cursor::new(Vec::new());
+    let picture = image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20]));
+    picture.write_to(&mut plain, image::ImageFormat::Png).unwrap();
+    plain.set_position(0);
+    let claim = serde_json::json!({
+        "claim_generator_info": [{ "name": "a camera" }],
+        "assertions": [{
+            "label": "c2pa.actions.v2",
+            "data": { "actions": [{
+                "action": "c2pa.created",
+                "digitalSourceType": "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture",
+            }] },
+        }],
+    });
+    let mut builder = c2pa::Builder::from_context(c2pa::Context::new()).with_definition(claim).unwrap();
+    let path = folder.path("picture.png");
+    let mut out = std::io::Cursor::new(Vec::new());
+    builder.sign(signer.unwrap().as_ref(), "image/png", &mut plain, &mut out).unwrap();
+    std::fs::write(&path, out.into_inner()).unwrap();
+    let name = read(&path, None).unwrap().unwrap().manifest;
+    (path, name)
+}
+
+#[test]
+fn what_a_picture_says_of_itself_is_kept() {
+    let folder = Folder::new();
+    let (picture, name) = signed_picture(&folder);
+    let make = |source: &str| play(&format!("{source} ! x264enc ! mp4mux ! {}", folder.sink()), "").unwrap();
+    make(&format!("{} image=\"{}\"", source(), picture.display()));
+    let report = folder.report();
+    assert_eq!((report.state, &report.problems), (State::Valid, &vec![UNTRUSTED.into()]), "{report:?}");
+    assert_eq!(report.ingredients, [&*name]);
+    assert!(report.generated && report.manifest != name, "{report:?}");
+    let bytes = std::fs::read(folder.out()).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("picture.png"), "its name is nobody else's business");
+
+    // In a storyboard, beside one that says nothing.
+    let silent = image::RgbImage::from_pixel(48, 16, image::Rgb([20, 30, 200]));
+    silent.save(folder.path("silent.png")).unwrap();
+    let board = "[[shot]]\nprompt = \"a fox\"\nduration = 0.5\nimage = \"silent.png\"\n\
+                 [[shot]]\nprompt = \"a fox\"\nduration = 0.5\nimage = \"picture.png\"\ntransition = \"cut\"";
+    std::fs::write(folder.path("film.toml"), board).unwrap();
+    let model = path("miniature");
+    let film = folder.path("film.toml");
+    make(&format!("soragen model=\"{}\" storyboard=\"{}\"", model.display(), film.display()));
+    assert_eq!(folder.report().ingredients, [&*name]);
+    make(&source());
+    assert!(folder.report().ingredients.is_empty());
 }
 
 #[test]
@@ -233,6 +294,10 @@ fn a_program_may_sign() {
         assert!(error.message().contains(part), "{part} in {error}");
         assert_eq!(folder.names(), [""; 0], "{command}");
     }
+    // One that hangs does not hold the pipeline up for ever.
+    let error = play(&format!("{} sign-timeout=1", pipeline("sleep 600")), "").unwrap_err();
+    assert!(error.message().contains("sleep") && error.message().contains("sign-timeout"), "{error}");
+    assert_eq!(folder.names(), [""; 0]);
 }
 
 #[test]

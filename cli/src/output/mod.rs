@@ -33,6 +33,8 @@ pub struct Signed {
     pub model: String,
     /// What the frames' invisible mark says.
     pub mark: Option<GenerationId>,
+    /// The files of the pictures that it starts from.
+    pub images: Vec<String>,
 }
 
 /// Takes the frames in order.

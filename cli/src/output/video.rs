@@ -200,6 +200,7 @@ fn origin(signed: &Signed) -> gst::Structure {
     if let Some(mark) = signed.mark {
         origin.set("generation-id", mark.get());
     }
+    origin.set("images", gst::List::new(signed.images.clone()));
     origin
 }
 

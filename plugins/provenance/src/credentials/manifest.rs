@@ -8,7 +8,7 @@ use std::io::{Seek, SeekFrom};
 use c2pa::Builder;
 use serde_json::{Value, json};
 
-use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, xmp};
+use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, tags, xmp};
 use crate::{Error, Result};
 
 /// Signs the MP4 in `from`, which gains an XMP packet, and writes it with its manifest to `to`. `time` is when it
@@ -27,12 +27,18 @@ pub fn sign(
     if origin.models.is_empty() {
         return Err(Error::NoOrigin);
     }
+    if !with_prompts {
+        tags::without_prompts(from, &origin.prompts)?;
+    }
     xmp::embed(from, &xmp::packet(origin, time, with_prompts))?;
     let mut builder = Builder::from_context(super::context(None)?).with_definition(definition(
         origin,
         time,
         with_prompts,
     ))?;
+    for (label, ingredient) in labels(origin).iter().zip(&origin.ingredients) {
+        ingredient.add_to(&mut builder, label)?;
+    }
     let read = |e: std::io::Error| Error::NotMp4(e.to_string());
     from.rewind().map_err(read)?;
     builder.sign(signer.as_c2pa(), MP4, from, to)?;
@@ -50,18 +56,27 @@ pub fn sign(
     }
 }
 
+/// What the ingredients are called in the manifest.
+fn labels(origin: &Origin) -> Vec<String> {
+    (1..=origin.ingredients.len()).map(|number| format!("picture-{number}")).collect()
+}
+
 /// The manifest but for what the library adds: the hash of the file and the signature.
 fn definition(origin: &Origin, time: &str, with_prompts: bool) -> Value {
     let (software, version) = origin.software();
     let ids: Vec<String> = origin.marks.iter().map(ToString::to_string).collect();
     let agent = json!({ "name": software, "version": version });
-    let mut actions = vec![json!({
+    let mut created = json!({
         "action": "c2pa.created",
         "when": time,
         "digitalSourceType": TRAINED,
         "softwareAgent": agent,
         "description": format!("made by the model {}", origin.models.join(", ")),
-    })];
+    });
+    if !origin.ingredients.is_empty() {
+        created["parameters"] = json!({ "ingredientIds": labels(origin) });
+    }
+    let mut actions = vec![created];
     let mut generation = json!({ "software": software, "version": version, "models": origin.models });
     if let Some(provider) = &origin.provider {
         generation["provider"] = json!(provider);

@@ -3,14 +3,19 @@
 //! Signed provenance by the standard of the C2PA (<https://spec.c2pa.org>), known as content credentials: who says
 //! that a file was generated, by what and when, and that it is as it was then.
 
+mod boxes;
 mod certificates;
+mod command;
+mod ingredient;
 mod manifest;
 mod origin;
 mod reading;
 mod signer;
+mod tags;
 mod xmp;
 
 pub use certificates::{TestChain, test_chain};
+pub use ingredient::Ingredient;
 pub use manifest::sign;
 pub use origin::Origin;
 pub use reading::{Report, State, read};

@@ -2,7 +2,12 @@
 
 //! What made a stream, as the stream says.
 
+use std::path::Path;
+
 use soragen::watermark::GenerationId;
+
+use super::Ingredient;
+use crate::Result;
 
 /// Of a stream without end not all prompts are kept.
 const MAX_PROMPTS: usize = 256;
@@ -20,6 +25,8 @@ pub struct Origin {
     pub prompts: Vec<String>,
     /// Who runs the generator.
     pub provider: Option<String>,
+    /// The pictures that it starts from, if they say themselves where they are from.
+    pub ingredients: Vec<Ingredient>,
 }
 
 impl Origin {
@@ -27,7 +34,10 @@ impl Origin {
     pub const EVENT: &'static str = "soragen-shot";
 
     /// Adds what an [`EVENT`](Self::EVENT) says.
-    pub fn add(&mut self, shot: &gst::StructureRef) {
+    ///
+    /// # Errors
+    /// Those of [`Ingredient::open`]; all but the pictures were added.
+    pub fn add(&mut self, shot: &gst::StructureRef) -> Result<()> {
         let text = |name: &str| shot.get::<String>(name).ok().filter(|text| !text.is_empty());
         if let Some((software, version)) = text("software").zip(text("version")) {
             self.software = Some((software, version));
@@ -38,6 +48,13 @@ impl Origin {
         if self.prompts.len() < MAX_PROMPTS {
             add_new(&mut self.prompts, text("prompt"));
         }
+        let images = shot.get::<gst::List>("images").ok();
+        let paths =
+            images.iter().flat_map(|images| images.iter()).filter_map(|path| path.get::<String>().ok());
+        for path in paths {
+            add_new(&mut self.ingredients, Ingredient::open(Path::new(&path))?);
+        }
+        Ok(())
     }
 
     /// Program and version; this one's where the stream does not say.

@@ -46,6 +46,8 @@ pub struct Report {
     pub prompts: Vec<String>,
     /// The ids of the invisible marks that it is bound to.
     pub marks: Vec<String>,
+    /// The manifests of what it was made from.
+    pub ingredients: Vec<String>,
     /// The C2PA's codes of what is wrong.
     pub problems: Vec<String>,
 }
@@ -114,6 +116,11 @@ fn report(reader: &Reader) -> Option<Report> {
         provider: text(&generation["provider"]),
         prompts: texts(&generation["prompts"]),
         marks: blocks.into_iter().flatten().filter_map(|block| text(&block["value"])).collect(),
+        ingredients: manifest
+            .ingredients()
+            .iter()
+            .filter_map(|i| i.active_manifest().map(Into::into))
+            .collect(),
         problems: problems.collect(),
     })
 }

@@ -2,9 +2,8 @@
 
 //! What signs: a key in a file, or a program that has one.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use c2pa::{BoxedSigner, CallbackSigner, SigningAlg};
 use x509_parser::oid_registry::{
@@ -14,6 +13,7 @@ use x509_parser::oid_registry::{
 use x509_parser::pem::Pem;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::command;
 use crate::{Error, Result};
 
 /// Where the signature comes from.
@@ -23,7 +23,12 @@ pub enum Signing {
     Key(PathBuf),
     /// A program and its arguments: it is given on stdin what is to be signed, and gives the signature on stdout. Of
     /// an elliptic curve this may be in DER, as OpenSSL writes it, or its two numbers one after the other.
-    Command(Vec<String>),
+    Command {
+        /// The program, and its arguments.
+        words: Vec<String>,
+        /// How long it may take.
+        limit: Duration,
+    },
 }
 
 /// Something to sign with, and the certificates that say whose it is.
@@ -61,10 +66,10 @@ impl Signer {
                     ))
                 })?
             }
-            Signing::Command(command) => {
-                let command = command.clone();
+            Signing::Command { words, limit } => {
+                let (words, limit) = (words.clone(), *limit);
                 let sign = move |_: *const (), data: &[u8]| {
-                    run(&command, data).map_err(|reason| c2pa::Error::OtherError(reason.into()))
+                    command::run(&words, data, limit).map_err(|reason| c2pa::Error::OtherError(reason.into()))
                 };
                 Box::new(CallbackSigner::new(sign, algorithm, chain))
             }
@@ -94,27 +99,4 @@ fn algorithm(key: &SubjectPublicKeyInfo) -> Option<SigningAlg> {
     } else {
         None
     }
-}
-
-/// What `command` makes of `data`.
-fn run(command: &[String], data: &[u8]) -> Result<Vec<u8>, String> {
-    let (program, arguments) = command.split_first().ok_or("the signing command is empty")?;
-    let failed = |reason: &dyn std::fmt::Display| format!("the signing command {program} failed: {reason}");
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| failed(&e))?;
-    // It is a few kilobytes, which a pipe holds; one that does not read it says why by its status.
-    let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(data));
-    let output = child.wait_with_output().map_err(|e| failed(&e))?;
-    if !output.status.success() {
-        return Err(failed(&output.status));
-    }
-    if output.stdout.is_empty() {
-        return Err(failed(&"it wrote no signature to stdout"));
-    }
-    written.map_err(|e| failed(&e))?;
-    Ok(output.stdout)
 }

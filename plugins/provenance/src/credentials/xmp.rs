@@ -8,14 +8,12 @@ use std::io::{Read, Seek, SeekFrom, Write};
 
 use gst::glib::markup_escape_text;
 
-use super::{Origin, TRAINED};
+use super::{Origin, TRAINED, boxes};
 use crate::{Error, Result};
 
 /// The box for XMP in ISO base media files (XMP specification, part 3).
 const XMP_BOX: [u8; 16] =
     [0xbe, 0x7a, 0xcf, 0xcb, 0x97, 0xa9, 0x42, 0xe8, 0x9c, 0x71, 0x99, 0x94, 0x91, 0xe3, 0xaf, 0xac];
-/// Boxes at the top of a file; one of an hour in fragments of a tenth of a second has fewer.
-const MAX_BOXES: usize = 100_000;
 
 /// The packet that says of a video what made it at `time`.
 pub fn packet(origin: &Origin, time: &str, with_prompts: bool) -> String {
@@ -66,38 +64,12 @@ pub fn embed(file: &mut File, packet: &str) -> Result<()> {
 
 /// Where the boxes end, or the index of fragments begins.
 fn end_of_media(file: &mut File) -> Result<u64> {
-    let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
-    let not = |reason: &str| Err(Error::NotMp4(reason.into()));
-    let length = file.metadata().map_err(failed)?.len();
-    let (mut at, mut described) = (0, false);
-    for _ in 0..MAX_BOXES {
-        if at == length {
-            return if described { Ok(at) } else { not("there is no moov in it") };
-        }
-        let mut head = [0; 16];
-        let known = (length - at).min(16) as usize;
-        file.seek(SeekFrom::Start(at)).map_err(failed)?;
-        file.read_exact(&mut head[..known]).map_err(failed)?;
-        let [a, b, c, d, kind @ .., _, _, _, _, _, _, _, _] = head;
-        let size = match u32::from_be_bytes([a, b, c, d]) {
-            1 => u64::from_be_bytes([
-                head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
-            ]),
-            size => size.into(),
-        };
-        if at == 0 && &kind != b"ftyp" {
-            return not("it does not begin with ftyp");
-        }
-        if &kind == b"mfra" {
-            return Ok(at);
-        }
-        described |= &kind == b"moov";
-        match at.checked_add(size).filter(|end| size >= 8 && *end <= length) {
-            Some(end) => at = end,
-            None => return not("a box of it is longer than it is"),
-        }
+    let boxes = boxes::top(file)?;
+    let before: Vec<_> = boxes.iter().take_while(|(kind, _)| kind != b"mfra").collect();
+    if !before.iter().any(|(kind, _)| kind == b"moov") {
+        return Err(Error::NotMp4("there is no moov in it".into()));
     }
-    not("it has too many boxes")
+    Ok(before.last().map_or(0, |(_, place)| place.end))
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ impl Running {
         self.origin.models = settings.model.clone().into_iter().collect();
         self.origin.marks.clear();
         self.origin.prompts.clear();
+        self.origin.ingredients.clear();
         self.file.as_file().set_len(0)?;
         self.seek(0)
     }
@@ -255,8 +256,16 @@ impl BaseSinkImpl for C2paSink {
             }
             gst::EventView::CustomDownstream(custom) => {
                 let shot = custom.structure().filter(|shot| shot.name() == Origin::EVENT);
-                if let (Some(shot), Some(running)) = (shot, lock(&self.running).as_mut()) {
-                    running.origin.add(shot);
+                let added = match (shot, lock(&self.running).as_mut()) {
+                    (Some(shot), Some(running)) => running.origin.add(shot),
+                    _ => Ok(()),
+                };
+                if let Err(error) = added {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::Read,
+                        ("what the picture says of itself is not kept: {error}")
+                    );
                 }
                 Ok(())
             }

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
@@ -11,15 +12,34 @@ use gst::prelude::*;
 use crate::credentials::{Signer, Signing};
 use crate::{Error, Result};
 
-#[derive(Clone, Debug, Default)]
+/// Seconds that a signing command may take.
+const DEFAULT_TIMEOUT: u32 = 60;
+
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub location: Option<PathBuf>,
     pub certificate: Option<PathBuf>,
     pub private_key: Option<PathBuf>,
     pub sign_command: Option<String>,
+    pub sign_timeout: u32,
     pub embed_prompt: bool,
     pub provider: Option<String>,
     pub model: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            location: None,
+            certificate: None,
+            private_key: None,
+            sign_command: None,
+            sign_timeout: DEFAULT_TIMEOUT,
+            embed_prompt: false,
+            provider: None,
+            model: None,
+        }
+    }
 }
 
 /// The properties, in the order in which they are shown.
@@ -42,6 +62,13 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 "In place of private-key: a program that is given on stdin what is to be signed and writes the \
                  signature to stdout",
             ),
+            glib::ParamSpecUInt::builder("sign-timeout")
+                .nick("Signing time limit")
+                .blurb("Seconds after which a sign-command that has not ended is ended, and there is no file")
+                .minimum(1)
+                .default_value(DEFAULT_TIMEOUT)
+                .mutable_ready()
+                .build(),
             glib::ParamSpecBoolean::builder("embed-prompt")
                 .nick("Embed the prompt")
                 .blurb("Whether what is signed has the prompts in it")
@@ -69,6 +96,7 @@ impl Settings {
             "certificate" => self.certificate = path(),
             "private-key" => self.private_key = path(),
             "sign-command" => self.sign_command = text(),
+            "sign-timeout" => self.sign_timeout = value.get().unwrap_or(DEFAULT_TIMEOUT),
             "embed-prompt" => self.embed_prompt = value.get().unwrap_or_default(),
             "provider" => self.provider = text(),
             "model" => self.model = text(),
@@ -83,6 +111,7 @@ impl Settings {
             "certificate" => self.certificate.to_value(),
             "private-key" => self.private_key.to_value(),
             "sign-command" => self.sign_command.to_value(),
+            "sign-timeout" => self.sign_timeout.to_value(),
             "embed-prompt" => self.embed_prompt.to_value(),
             "provider" => self.provider.to_value(),
             "model" => self.model.to_value(),
@@ -101,7 +130,10 @@ impl Settings {
         };
         let signing = match (&self.private_key, &self.sign_command) {
             (Some(key), None) => Signing::Key(key.clone()),
-            (None, Some(command)) => Signing::Command(split(command)?),
+            (None, Some(command)) => Signing::Command {
+                words: split(command)?,
+                limit: Duration::from_secs(self.sign_timeout.into()),
+            },
             _ => return none("set one of private-key and sign-command"),
         };
         Signer::open(certificate, &signing)

@@ -48,6 +48,8 @@ struct Running {
     shot: Option<Arc<Shown>>,
     /// What is still to be said of the stream.
     tags: Option<gst::TagList>,
+    /// The files of the pictures that it starts from.
+    images: Vec<String>,
 }
 
 /// What is shown while the clock runs.
@@ -74,6 +76,8 @@ struct Due {
 /// What made a frame.
 struct Maker {
     model: String,
+    /// The files of the pictures that the video starts from.
+    images: Vec<String>,
     /// What the invisible mark says, if there is one.
     mark: Option<GenerationId>,
 }
@@ -292,6 +296,7 @@ impl SoraGen {
         let generator = self.start_generator(settings, frames, storyboard.as_ref())?;
         Ok(Running {
             tags: Some(tags::of(settings, &info)),
+            images: settings.images(storyboard.as_ref()),
             info,
             extent,
             generator,
@@ -476,6 +481,10 @@ impl SoraGen {
             .build();
         if let Some(mark) = by.mark {
             structure.set("generation-id", mark.get());
+        }
+        if !by.images.is_empty() {
+            // What they say themselves of where they are from is kept by who signs the video.
+            structure.set("images", gst::List::new(by.images.clone()));
         }
         let _ =
             element.post_message(gst::message::Element::builder(structure.clone()).src(&*element).build());
@@ -948,7 +957,11 @@ impl BaseSrcImpl for SoraGen {
                 {
                     let before = running.shot.replace(shot.clone());
                     let start = timeline::start(shot.frame + (due.frame - number), running.info.frame_rate);
-                    let by = Maker { model: running.info.name.clone(), mark: frames.mark() };
+                    let by = Maker {
+                        model: running.info.name.clone(),
+                        images: running.images.clone(),
+                        mark: frames.mark(),
+                    };
                     news = Some((shot, by, start, before.is_some()));
                 }
             }

@@ -591,6 +591,13 @@ impl Settings {
         }
     }
 
+    /// The files of the pictures that it starts from.
+    pub fn images(&self, storyboard: Option<&Storyboard>) -> Vec<String> {
+        let shots = storyboard.into_iter().flat_map(|board| &board.shots);
+        let shown = shots.filter_map(|shot| Some(shot.image.as_ref()?.to_string_lossy().into_owned()));
+        self.image.iter().cloned().chain(shown).collect()
+    }
+
     /// What the engine is asked for, `frames` of it or without end, but for the size, which is negotiated.
     pub fn request(&self, frames: Option<u64>, storyboard: Option<&Storyboard>) -> soragen::Result<Request> {
         Ok(Request {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a muxer writes into a file of the tags that `soragen` sends: its title is the prompt, its comment the whole
+//! request.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use super::boxes;
+use crate::{Error, Result};
+
+/// A description of a day of video is shorter.
+const MAX_BYTES: u64 = 1 << 28;
+/// Stands in the comment that `soragen` sends, and hardly in another.
+const REQUEST: &[u8] = b"\"negative_prompt\":";
+
+/// Takes the prompts out of an MP4's tags: where one is the text of a tag, or the request is in it, nothing is left but
+/// room. Other tags stay, and so do all places in the file.
+///
+/// # Errors
+/// [`Error::NotMp4`].
+pub fn without_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
+    let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
+    for (kind, place) in boxes::top(file)? {
+        if &kind != b"moov" {
+            continue;
+        }
+        if place.end - place.start > MAX_BYTES {
+            return Err(Error::NotMp4("its moov is too long".into()));
+        }
+        let mut moov = vec![0; (place.end - place.start) as usize];
+        file.seek(SeekFrom::Start(place.start)).map_err(failed)?;
+        file.read_exact(&mut moov).map_err(failed)?;
+        if clear(&mut moov, false, prompts) {
+            file.seek(SeekFrom::Start(place.start)).map_err(failed)?;
+            file.write_all(&moov).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether something was taken out of the boxes in `content`, which are `tags` or have some within.
+fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
+    let (mut at, mut changed) = (0, false);
+    while let Some([a, b, c, d, kind @ ..]) = content.get(at..at + 8).and_then(|head| head.first_chunk::<8>())
+    {
+        let (size, kind) = (u32::from_be_bytes([*a, *b, *c, *d]) as usize, *kind);
+        let Some(end) = at.checked_add(size).filter(|end| size >= 8 && *end <= content.len()) else { break };
+        let inner = &mut content[at + 8..end];
+        changed |= match &kind {
+            b"trak" => clear(inner, false, prompts),
+            b"udta" | b"ilst" => clear(inner, true, prompts),
+            // In MP4 a version and flags come first, in QuickTime they do not.
+            b"meta" if inner.starts_with(&[0; 4]) => clear(&mut inner[4..], false, prompts),
+            b"meta" => clear(inner, false, prompts),
+            _ if tags && is_private(inner, prompts) => {
+                inner.fill(0);
+                content[at + 4..at + 8].copy_from_slice(b"free");
+                true
+            }
+            _ => false,
+        };
+        at = end;
+    }
+    changed
+}
+
+fn is_private(text: &[u8], prompts: &[String]) -> bool {
+    prompts.iter().any(|prompt| !prompt.is_empty() && text.ends_with(prompt.as_bytes()))
+        || text.windows(REQUEST.len()).any(|part| part == REQUEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_box(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+        let content = content.concat();
+        [&(8 + content.len() as u32).to_be_bytes(), &kind[..], &content].concat()
+    }
+
+    /// A file with these tags, as MP4 has them.
+    fn tagged(tags: &[(&[u8; 4], &str)]) -> Vec<u8> {
+        let data = |text: &str| a_box(b"data", &[&[0, 0, 0, 1, 0, 0, 0, 0], text.as_bytes()]);
+        let tags: Vec<_> = tags.iter().map(|(kind, text)| a_box(kind, &[&data(text)])).collect();
+        let meta =
+            a_box(b"meta", &[&[0; 4], &a_box(b"hdlr", &[&[0; 4]]), &a_box(b"ilst", &[&tags.concat()])]);
+        let moov = a_box(b"moov", &[&a_box(b"mvhd", &[b"a red fox"]), &a_box(b"udta", &[&meta])]);
+        [a_box(b"ftyp", &[b"iso6"]), moov, a_box(b"mdat", &[b"a red fox"])].concat()
+    }
+
+    fn cleared(bytes: &[u8]) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        without_prompts(&mut file, &["a red fox".into()]).unwrap();
+        let mut out = Vec::new();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn prompts_go_and_other_tags_stay() {
+        let others = [(b"\xa9too", "soragen"), (b"\xa9nam", "The Fox")];
+        assert_eq!(cleared(&tagged(&others)), tagged(&others));
+        let request = r#"{"negative_prompt":"rain","prompt":"a red fox"}"#;
+        let all = tagged(&[others[0], (b"\xa9nam", "a red fox"), others[1], (b"\xa9cmt", request)]);
+        let out = cleared(&all);
+        assert_eq!(out.len(), all.len());
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("soragen") && text.contains("The Fox") && !text.contains("rain"), "{text}");
+        // Those that are left are no tags.
+        assert_eq!(text.matches("a red fox").count(), 2, "{text}");
+        assert_eq!(text.matches("free").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn what_is_no_box_is_left_alone() {
+        for content in [&b"abc"[..], &[0; 20], &[0xff; 20], b"\0\0\0\x0cudta\0\0\0\x09"] {
+            assert!(!clear(&mut content.to_vec(), true, &["a".into()]));
+        }
+    }
+}

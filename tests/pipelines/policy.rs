@@ -166,7 +166,11 @@ fn what_is_not_to_be_seen_goes_through_the_gate() {
     let said = bus.timed_pop_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error]);
     pipeline.set_state(gst::State::Null).unwrap();
     match said.unwrap().view() {
-        gst::MessageView::Warning(warning) => refuses(&warning.error(), &folder),
+        gst::MessageView::Warning(warning) => {
+            let text = warning.error().to_string();
+            assert!(text.contains("stones") && !text.contains("quartz"), "{text}");
+            assert_eq!(decisions(&folder).1, 1);
+        }
         other => panic!("{other:?}"),
     }
 

@@ -32,7 +32,7 @@ bench: setup
 
 bench-peers: setup
 	cargo bench --workspace --bench wan --no-run
-	for part in f32 bf16 int8 umt5 vae taehv; do \
+	for part in f32 bf16 int8 vae taehv; do \
 	  test $$part = bf16 || cargo bench --workspace --bench wan -- $$part || exit 1; \
 	  test $$part = int8 || $(PYTHON) benches/wan.py $$part || exit 1; \
 	done

@@ -1,6 +1,6 @@
 """What `benches/wan.rs` does, in torch through diffusers.
 
-    python benches/wan.py f32|bf16|umt5|vae|taehv 256x256x17
+    python benches/wan.py f32|bf16|vae|taehv 256x256x17
 
 `taehv` wants the folder of https://github.com/madebyollin/taehv in PYTHONPATH.
 """
@@ -24,13 +24,6 @@ match part:
         model = WanTransformer3DModel(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30).eval()
         text = torch.randn(1, 512, 4096)
         run = lambda: model(latents, torch.tensor([500]), text)
-    case "umt5":
-        from transformers import UMT5Config, UMT5EncoderModel
-
-        config = UMT5Config(vocab_size=1000, d_model=4096, d_kv=64, d_ff=10240, num_layers=6, num_heads=64, feed_forward_proj="gated-gelu")
-        model = UMT5EncoderModel(config).eval()
-        tokens = (torch.arange(64) * 7 % 1000)[None]
-        run = lambda: model(tokens)
     case "vae":
         from diffusers import AutoencoderKLWan
 

@@ -1,6 +1,6 @@
 //! The parts of Wan 2.1 T2V 1.3B at their full size, with random weights: one step of the transformer, in `f32` or
-//! `int8`, a prompt through a quarter of UMT5-XXL (`umt5`), and a clip through the decoder, Wan's own (`vae`) or the tiny one
-//! (`taehv`). `make bench-peers` runs each beside `benches/wan.py`, which does the same in torch.
+//! `int8`, and a clip through the decoder, Wan's own (`vae`) or the tiny one (`taehv`). `make bench-peers` runs each beside
+//! `benches/wan.py`, which does the same in torch. `rounded` compares the two of the transformer.
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 
@@ -13,7 +13,6 @@ use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 use processor::processor_seconds;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
-use soragen::text::{Umt5Config, Umt5Encoder};
 use soragen::transformer::{Config, WanTransformer};
 use soragen::{Cancel, Precision};
 
@@ -51,8 +50,7 @@ fn main() -> Result<()> {
             })
         }
         "rounded" => rounded(&what, latents),
-        "umt5" => read(&format!("soragen {part}")),
-        _ => Err(format!("{part} is none of f32, int8, rounded, umt5, vae, taehv").into()),
+        _ => Err(format!("{part} is none of f32, int8, rounded, vae, taehv").into()),
     }
 }
 
@@ -108,24 +106,6 @@ fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Lat
     let latents = random(&[1, channels, frames, rows, columns])?;
     timed(what, || {
         transformer.forward(&latents, &[500.0], &context, &Cancel::new())?;
-        Ok(())
-    })
-}
-
-/// Six of the 24 layers of UMT5-XXL, and few words: all of it is 23 GB in f32.
-fn read(what: &str) -> Result<()> {
-    let config = Umt5Config {
-        vocab_size: 1000,
-        d_model: 4096,
-        d_ff: 10_240,
-        num_layers: 6,
-        num_heads: 64,
-        ..Umt5Config::default()
-    };
-    let encoder = Umt5Encoder::load(weights(), &config)?;
-    let tokens: Vec<u32> = (0..64).map(|i| i * 7 % 1000).collect();
-    timed(what, || {
-        encoder.forward(&tokens, &Cancel::new())?;
         Ok(())
     })
 }

@@ -48,7 +48,8 @@ impl Memory {
         Self::packed(arch, paired, (heads, head_dim), keys, values)
     }
 
-    fn packed(
+    /// `paired` wherever it is, fast or not.
+    pub(super) fn packed(
         arch: Arch,
         paired: bool,
         (heads, head_dim): (usize, usize),

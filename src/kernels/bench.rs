@@ -24,7 +24,9 @@ pub fn kernels() -> Vec<Kernel> {
     }
     for (numbers, name) in [(Numbers::F32, "f32"), (Numbers::Int8, "int8")] {
         kernels.push(linear(arch, numbers, name));
-        kernels.push(attention(arch, numbers, name));
+    }
+    for (paired, name) in [(false, "f32"), (true, "bf16")] {
+        kernels.push(attention(arch, paired, name));
     }
     kernels.push(rms_norm(arch));
     kernels
@@ -64,10 +66,11 @@ fn linear(arch: Arch, kind: Numbers, name: &str) -> Kernel {
     }
 }
 
-fn attention(arch: Arch, kind: Numbers, name: &str) -> Kernel {
+fn attention(arch: Arch, paired: bool, name: &str) -> Kernel {
     let (heads, head_dim, queries, tokens) = (12, 128, 64, 1280);
     let dim = heads * head_dim;
-    let memory = Memory::new(arch, kind, (heads, head_dim), &numbers(tokens * dim), &numbers(tokens * dim));
+    let memory =
+        Memory::packed(arch, paired, (heads, head_dim), &numbers(tokens * dim), &numbers(tokens * dim));
     let (query, mut out) = (numbers(queries * dim), vec![0.0; queries * dim]);
     Kernel {
         name: format!("attention, {name}, {queries} queries, {tokens} keys, {heads} heads of {head_dim}"),

@@ -92,17 +92,20 @@ impl WithSimd for UnitRows<'_> {
                 square = simd.mul_add_e_f32s(x, x, square);
             }
             let factor = simd.splat_f32s(1.0 / simd.reduce_sum_f32s(square).sqrt().max(1e-12));
-            let finished = |x: S::f32s, weight: S::f32s| {
-                let y = simd.mul_f32s(simd.mul_f32s(x, factor), weight);
-                if self.silu { silu_f32s(simd, y) } else { y }
-            };
             for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weights) {
-                *out = finished(x, weight);
+                *out = scaled(simd, x, factor, weight, self.silu);
             }
-            let last = finished(last, simd.partial_load_f32s(weights_rest));
+            let last = scaled(simd, last, factor, simd.partial_load_f32s(weights_rest), self.silu);
             simd.partial_store_f32s(out_rest, last);
         }
     }
+}
+
+/// x × `factor` × `weight`, and perhaps `SiLU` of it. A closure would be compiled without the vectors.
+#[inline(always)]
+fn scaled<S: Simd>(simd: S, x: S::f32s, factor: S::f32s, weight: S::f32s, silu: bool) -> S::f32s {
+    let y = simd.mul_f32s(simd.mul_f32s(x, factor), weight);
+    if silu { silu_f32s(simd, y) } else { y }
 }
 
 /// x / (1 + e^−x).

@@ -5,12 +5,19 @@ use pulp::Simd;
 use super::Arch;
 use super::panels::Sums;
 
-/// Whether this CPU multiplies pairs with one instruction.
+/// Whether this CPU multiplies pairs faster than numbers of f32: AMD's has an instruction that takes no longer
+/// (<https://uops.info/html-instr/VDPBF16PS_ZMM_ZMM_ZMM.html>); with Intel's it came to 0.6 of the speed.
 pub(super) fn are_fast(arch: Arch) -> bool {
     #[cfg(target_arch = "x86_64")]
-    return matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512bf16");
+    return matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512bf16") && is_amd();
     #[cfg(not(target_arch = "x86_64"))]
     return false;
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_amd() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
 /// The nearest bf16, in the high half; the even one in the middle between two.

@@ -3,9 +3,10 @@
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
 MINUTES ?= 10
+FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 
-.PHONY: help demo test bench bench-peers endurance setup build robustness lint audit cargo-deny check-cuda clean
+.PHONY: help demo test bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
@@ -15,6 +16,7 @@ help:
 	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
 	@echo "make build       the plugins and the command, optimised, in target/release"
 	@echo "make robustness  what the invisible mark outlives, in ten clips or in the files CLIPS"
+	@echo "make fuzz        each target in fuzz/ for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
@@ -48,6 +50,14 @@ setup:
 
 robustness: build
 	scripts/robustness.sh $(CLIPS)
+
+fuzz:
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	for target in $$(cargo fuzz list); do \
+	  mkdir -p fuzz/corpus/$$target && \
+	  cargo fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 -rss_limit_mb=4096 || exit 1; \
+	done
 
 lint: setup cargo-deny
 	cargo fmt --all --check

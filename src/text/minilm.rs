@@ -5,9 +5,9 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::Tokenizer;
 
-use super::{token_ids, tokenizer};
+use super::{cut, token_ids, tokenizer};
 use crate::checkpoint::Source;
-use crate::{Error, Result};
+use crate::Result;
 
 /// MiniLM with its tokenizer.
 pub struct MiniLm {
@@ -36,11 +36,8 @@ impl MiniLm {
 
     /// The last hidden state, f32 `[1, max_tokens, 384]`, zero after the prompt's last token.
     pub fn encode(&self, prompt: &str) -> Result<Tensor> {
-        let encoding = self
-            .tokenizer
-            .encode(prompt, true)
-            .map_err(|e| Error::Request(format!("the prompt cannot be tokenized: {e}")))?;
-        let ids = token_ids(encoding.get_ids(), self.vocabulary, &self.device)?.unsqueeze(0)?;
+        let tokens = cut(&self.tokenizer, prompt)?;
+        let ids = token_ids(&tokens, self.vocabulary, &self.device)?.unsqueeze(0)?;
         let hidden = self.model.forward(&ids, &ids.zeros_like()?, None)?;
         Ok(hidden.pad_with_zeros(1, 0, self.max_tokens.saturating_sub(hidden.dim(1)?))?)
     }

@@ -9,6 +9,7 @@ pub use minilm::MiniLm;
 pub use umt5::{MAX_TOKENS, Umt5, Umt5Config, Umt5Encoder};
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
@@ -145,6 +146,17 @@ fn tokenizer(source: &Source, max_tokens: usize) -> Result<Tokenizer> {
     let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
     tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(|e| about(e.to_string()))?;
     Ok(tokenizer)
+}
+
+/// The numbers of the tokens that `prompt` is cut into.
+///
+/// # Errors
+/// [`Error::Request`], for a tokenizer that refers to tokens it does not have too: the crate finds out only here.
+fn cut(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    let refused = |reason: String| Error::Request(format!("the prompt cannot be tokenized: {reason}"));
+    let cut = std::panic::catch_unwind(AssertUnwindSafe(|| tokenizer.encode(prompt, true)));
+    let cut = cut.map_err(|_| refused(format!("{TOKENIZER} is damaged; get it again")))?;
+    Ok(cut.map_err(|e| refused(e.to_string()))?.get_ids().to_vec())
 }
 
 /// What a tokenizer made of a prompt, u32 `[tokens]`.

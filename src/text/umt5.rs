@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::{TOKENIZER, check_tokens, clean, tokenizer};
+use super::{TOKENIZER, check_tokens, clean, cut, tokenizer};
 use crate::checkpoint::{Source, Tensors};
 use crate::kernels::gelu;
 use crate::layer::Layer;
@@ -141,11 +141,7 @@ impl Umt5 {
 
     /// The prompt, cleaned, as token numbers with the end of the sentence, at most [`MAX_TOKENS`].
     pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode(clean(prompt), true)
-            .map_err(|e| Error::Request(format!("the prompt cannot be tokenized: {e}")))?;
-        Ok(encoding.get_ids().to_vec())
+        cut(&self.tokenizer, &clean(prompt))
     }
 
     /// The last hidden state `[1, 512, d_model]`, zero after the prompt's last token.

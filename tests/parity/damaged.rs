@@ -104,6 +104,19 @@ fn every_file_of_a_folder_may_be_damaged() {
     run(folder.path(), Parts::default()).unwrap();
 }
 
+/// The tokenizers' crate panics at a token that is referred to and is not there, and not before a prompt is read.
+#[test]
+fn a_tokenizer_may_refer_to_what_it_has_not() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&path("layouts/wan-2.1"), folder.path());
+    let file = folder.path().join("tokenizer/tokenizer.json");
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    tokenizer["post_processor"]["special_tokens"] = serde_json::json!({});
+    std::fs::write(&file, tokenizer.to_string()).unwrap();
+    let error = run(folder.path(), Parts::default()).unwrap_err().to_string();
+    assert!(error.contains("tokenizer/tokenizer.json is damaged"), "{error}");
+}
+
 #[test]
 fn a_gguf_may_be_damaged() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,37 @@
+#![no_main]
+//! Each of the texts that say what a model is. The first byte says which.
+
+use libfuzzer_sys::fuzz_target;
+use soragen::checkpoint::Parts;
+use soragen::{Length, Model, ModelInfo, OpenOptions, Request, Session};
+
+const FILES: [(&str, &str); 8] = [
+    ("layouts/wan-2.1", "model_index.json"),
+    ("layouts/wan-2.1", "scheduler/scheduler_config.json"),
+    ("layouts/wan-2.1", "transformer/config.json"),
+    ("layouts/wan-2.1", "vae/config.json"),
+    ("layouts/wan-2.1", "text_encoder/config.json"),
+    ("miniature", "soragen.json"),
+    ("miniature", "transformer/config.json"),
+    ("miniature", "vae/config.json"),
+];
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, text)) = data.split_first() else { return };
+    let (model, file) = FILES[usize::from(which) % FILES.len()];
+    let folder = soragen_fuzz::copied(model);
+    std::fs::write(folder.join(file), text).expect("a file");
+    run(&folder.to_string_lossy());
+    std::fs::copy(soragen_fuzz::fixture(model).join(file), folder.join(file)).expect("a copy");
+});
+
+fn run(model: &str) {
+    if soragen_fuzz::said(ModelInfo::read(model, &Parts::default())).is_none() {
+        return;
+    }
+    soragen_fuzz::said(soragen::part_sizes(model, &Parts::default()));
+    let options = OpenOptions { device: "cpu".into(), ..OpenOptions::default() };
+    let Some(model) = soragen_fuzz::said(Model::open(model, &options)) else { return };
+    let request = Request { prompt: "a cat".into(), length: Length::Frames(9), ..Request::default() };
+    soragen_fuzz::said(Session::new(model, request));
+}

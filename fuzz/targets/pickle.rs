@@ -1,0 +1,31 @@
+#![no_main]
+//! A PyTorch file, as it is converted: the archive itself, or the pickle in a sound one.
+
+use std::io::{Cursor, Write};
+
+use libfuzzer_sys::fuzz_target;
+use soragen::checkpoint::{Names, convert};
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
+
+fuzz_target!(|data: &[u8]| {
+    soragen_fuzz::heed_uncaught_panics_only();
+    let folder = soragen_fuzz::folder();
+    let (from, to) = (folder.join("model.pt"), folder.join("model.safetensors"));
+    let bytes = if data.starts_with(b"PK") { data.to_vec() } else { archive(data) };
+    std::fs::write(&from, bytes).expect("a file");
+    for names in [Names::Kept, Names::Diffusers, Names::Original] {
+        soragen_fuzz::said(convert(&from, &to, None, names));
+    }
+});
+
+/// As `torch.save` makes it, with 256 bytes of numbers.
+fn archive(pickle: &[u8]) -> Vec<u8> {
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    let plain = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in [("m/data.pkl", pickle), ("m/data/0", &[0; 256]), ("m/version", b"3\n")] {
+        archive.start_file(name, plain).expect("a file");
+        archive.write_all(bytes).expect("bytes");
+    }
+    archive.finish().expect("an archive").into_inner()
+}

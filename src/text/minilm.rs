@@ -6,8 +6,8 @@ use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::Tokenizer;
 
 use super::{cut, token_ids, tokenizer};
-use crate::checkpoint::Source;
 use crate::Result;
+use crate::checkpoint::Source;
 
 /// MiniLM with its tokenizer.
 pub struct MiniLm {

@@ -21,8 +21,8 @@ const LARGE: usize = 500_000;
 /// Strength from which on pictures are marked even if the payload cannot be read.
 ///
 /// At one shift the correlation with a key that the pictures do not have is a sum of so many chips that it is Gaussian,
-/// whatever they show; the places that are looked at are at most [`EDGE`]² shifts at two thousand scales and those near
-/// the [`PLACES`] best, so that the strongest of all exceeds 8 less than once in ten million times. Among 10,000 keys
+/// whatever they show; the places that are looked at are at most `EDGE`² shifts at two thousand scales and those near
+/// the `PLACES` best, so that the strongest of all exceeds 8 less than once in ten million times. Among 10,000 keys
 /// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
 pub const MARKED: f64 = 8.0;
 

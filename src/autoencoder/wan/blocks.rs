@@ -35,8 +35,8 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
-        let y = self.conv1.forward(&self.norm1.silu(x)?, stream)?;
-        let y = self.norm2.silu(&y)?;
+        // Nothing is kept for longer than it is needed: at the full size each is the largest there is.
+        let y = self.norm2.silu(&self.conv1.forward(&self.norm1.silu(x)?, stream)?)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x, stream)).transpose()?;
         self.conv2.onto(&y, stream, Some(shortcut.as_ref().unwrap_or(x)))
     }

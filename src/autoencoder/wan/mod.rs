@@ -168,14 +168,14 @@ impl Encoder {
     fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
         let mut x = self.conv_in.forward(x, stream)?;
         for stage in &self.stages {
-            let before = x.clone();
+            let before = stage.shortcut.map(|shortcut| (shortcut, x.clone()));
             for resnet in &stage.resnets {
                 x = resnet.forward(&x, stream)?;
             }
             if let Some(downsample) = &stage.downsample {
                 x = downsample.forward(&x, stream)?;
             }
-            if let Some(shortcut) = &stage.shortcut {
+            if let Some((shortcut, before)) = before {
                 let before = self.channels.to_first(&before)?;
                 let before = average_down(&before, shortcut.channels, shortcut.factors)?;
                 x = (x + self.channels.of_first(&before)?)?;
@@ -232,14 +232,14 @@ impl Decoder {
         let x = self.conv_in.forward(x, stream)?;
         let mut x = self.mid_block.forward(&x, stream)?;
         for stage in &self.stages {
-            let before = x.clone();
+            let before = stage.shortcut.map(|shortcut| (shortcut, x.clone()));
             for resnet in &stage.resnets {
                 x = resnet.forward(&x, stream)?;
             }
             if let Some(upsample) = &stage.upsample {
                 x = upsample.forward(&x, stream)?;
             }
-            if let Some(shortcut) = &stage.shortcut {
+            if let Some((shortcut, before)) = before {
                 let before = self.channels.to_first(&before)?;
                 let before = repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?;
                 x = (x + self.channels.of_first(&before)?)?;

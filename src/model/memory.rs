@@ -159,19 +159,27 @@ pub(super) fn form(source: &Source) -> Form {
     Form { width, blocks }
 }
 
-/// Refuses what does not fit into the memory that is free.
+/// Bytes of this machine's memory that the weights leave; `None` for a GPU, and where the system does not say. What a GPU has
+/// free, its driver says when it is too late only.
 ///
 /// # Errors
-/// [`Error::Memory`], with what to change.
-pub(super) fn check(source: &Source, precision: Precision, offload: bool, device: &Device) -> Result<()> {
-    // What a GPU has free, its driver says when it is too late only.
-    let Some(free) = device.is_cpu().then(available).flatten() else { return Ok(()) };
+/// [`Error::Memory`], with what to change, if they do not fit into the memory that is free.
+pub(super) fn room(
+    source: &Source,
+    precision: Precision,
+    offload: bool,
+    device: &Device,
+) -> Result<Option<u64>> {
+    if !device.is_cpu() {
+        return Ok(None);
+    }
     let sizes = of(source)?;
     let bytes = |precision, offload| weights_bytes(&sizes, precision, offload, device);
     let needed = bytes(precision, offload);
-    if needed <= free {
-        return Ok(());
-    }
+    // What may be taken without swapping.
+    let Some(free) = meminfo("MemAvailable:").filter(|free| needed > *free) else {
+        return Ok(meminfo("MemTotal:").map(|all| all.saturating_sub(needed)));
+    };
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let mut less = String::new();
     for (how, precision, offload) in
@@ -187,22 +195,6 @@ pub(super) fn check(source: &Source, precision: Precision, offload: bool, device
         gigabytes(needed),
         gigabytes(free)
     )))
-}
-
-/// Bytes of this machine's memory that its weights leave; `None` for a GPU, and where the system does not say.
-pub(super) fn room(
-    source: &Source,
-    precision: Precision,
-    offload: bool,
-    device: &Device,
-) -> Result<Option<u64>> {
-    let Some(all) = device.is_cpu().then(|| meminfo("MemTotal:")).flatten() else { return Ok(None) };
-    Ok(Some(all.saturating_sub(weights_bytes(&of(source)?, precision, offload, device))))
-}
-
-/// Bytes that may be taken without swapping; `None` where the system does not say.
-fn available() -> Option<u64> {
-    meminfo("MemAvailable:")
 }
 
 fn meminfo(name: &str) -> Option<u64> {
@@ -255,7 +247,7 @@ mod tests {
         let parts = Parts { transformer: Some(path), ..Parts::default() };
         let source = Source::parse(original, &parts);
         let refused = source
-            .and_then(|source| check(&source, Precision::F32, false, &Device::Cpu))
+            .and_then(|source| room(&source, Precision::F32, false, &Device::Cpu))
             .unwrap_err()
             .to_string();
         assert!(refused.contains("2199.0 GB") && refused.contains("int8"), "{refused}");

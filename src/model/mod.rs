@@ -154,7 +154,8 @@ impl Model {
         let dtype = precision.dtype(&device);
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
-        memory::check(source, precision, offload, &device)?;
+        // First what does not fit is refused.
+        let room = memory::room(source, precision, offload, &device)?;
         let (max_tokens, streaming) = match &layout {
             Layout::Wan(_) => (text::MAX_TOKENS, false),
             Layout::Causal(model) => (model.max_text_tokens, true),
@@ -176,7 +177,7 @@ impl Model {
                 }
             },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
-            room: memory::room(source, precision, offload, &device)?,
+            room,
             source: source.clone(),
             digest: OnceCell::new(),
             device,

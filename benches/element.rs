@@ -3,12 +3,15 @@
 //! With `-- MINUTES` it makes that much video and says how much memory it has at the end of every minute; with
 //! `-- MINUTES FOLDER` it also leaves a frame of every 20 seconds there.
 
+mod memory;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use memory::memory;
 use soragen::{Cancel, Length, Model, OpenOptions, Request, Session};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -143,7 +146,7 @@ fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
             std::fs::write(folder.join(format!("{:04}.png", count / RATE)), &bytes)?;
         }
         if count.is_multiple_of(60 * RATE) {
-            let now = memory()?;
+            let now = memory("VmRSS").ok_or("no VmRSS")?;
             let then = *first.get_or_insert(now);
             println!(
                 "minute {}: {:.1} MiB, {:+.2} % of the first; {:.1} frames a second so far",
@@ -159,12 +162,4 @@ fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
     }
     pipeline.set_state(gst::State::Null)?;
     Ok(())
-}
-
-/// Bytes of this process that are in memory.
-fn memory() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kibibytes * 1024)
 }

@@ -4,6 +4,7 @@
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 
+mod memory;
 mod processor;
 
 use std::time::Instant;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
+use memory::memory;
 use processor::processor_seconds;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
 use soragen::transformer::{Config, WanTransformer};
@@ -128,7 +130,8 @@ fn weights() -> VarBuilder<'static> {
 }
 
 fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
-    let before = memory("VmRSS");
+    let mebibytes = |name| memory(name).map_or(f64::NAN, |bytes| bytes as f64 / f64::from(1 << 20));
+    let before = mebibytes("VmRSS");
     for _ in 0..3 {
         let (start, busy) = (Instant::now(), processor_seconds());
         run()?;
@@ -138,16 +141,8 @@ fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
             processor_seconds() - busy
         );
     }
-    println!("{what}: {before:.0} MiB before, {:.0} MiB at the most", memory("VmHWM"));
+    println!("{what}: {before:.0} MiB before, {:.0} MiB at the most", mebibytes("VmHWM"));
     Ok(())
-}
-
-/// Of this process, where the system tells.
-fn memory(what: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kilobytes.unwrap_or(f64::NAN) / 1024.0
 }
 
 /// Any weights that are asked for: random, of the size that keeps numbers as large as they were.

@@ -43,9 +43,8 @@ fn render(args: &RenderArgs) -> Result<()> {
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
     let title = prompts.chain(args.prompt.as_deref()).next().unwrap_or_default().to_string();
     let end = storyboard.as_ref().and_then(|board| board.end);
-    let images = storyboard.iter().flat_map(|board| &board.shots).filter_map(|shot| shot.image.as_deref());
-    let images =
-        images.chain(args.image.as_deref()).map(|path| path.to_string_lossy().into_owned()).collect();
+    let images = storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref());
+    let images = images.map(|path| path.to_string_lossy().into_owned()).collect();
     let request = Request {
         prompt: args.prompt.clone().unwrap_or_default(),
         shots: storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default(),

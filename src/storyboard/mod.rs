@@ -62,6 +62,11 @@ impl std::fmt::Display for Fault {
 }
 
 impl Storyboard {
+    /// The files of the pictures that it has.
+    pub fn images(&self) -> impl Iterator<Item = &Path> {
+        self.shots.iter().filter_map(|shot| shot.image.as_deref())
+    }
+
     /// Reads a storyboard that is the text itself, if it begins with a time or has several lines, or a file's name.
     ///
     /// # Errors

@@ -7,7 +7,8 @@ use std::path::Path;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use crate::{Cancel, Error, Result};
+use super::pull::io;
+use crate::{Cancel, Result};
 
 /// Bytes read between two looks at the cancel.
 const PIECE: usize = 1 << 20;
@@ -17,7 +18,7 @@ const PIECE: usize = 1 << 20;
 /// is of a server that has its own; there is nothing to compare with.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Cancelled`].
+/// [`Error::Io`](crate::Error::Io); [`Error::Cancelled`](crate::Error::Cancelled).
 pub fn fits(path: &Path, etag: &str, cancel: &Cancel) -> Result<bool> {
     match etag.len() {
         64 => matches(path, Sha256::new(), etag, cancel),
@@ -41,11 +42,6 @@ fn matches(path: &Path, mut digest: impl Digest, etag: &str, cancel: &Cancel) ->
     }
     let hex: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(hex == etag)
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-    let path = path.to_path_buf();
-    |source| Error::Io { path, source }
 }
 
 #[cfg(test)]

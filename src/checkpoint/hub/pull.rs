@@ -329,7 +329,7 @@ fn unreachable_hub(hub: &Hub, name: &HubName, reason: &str) -> Error {
     )
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
     |source| Error::Io { path, source }
 }

@@ -593,9 +593,8 @@ impl Settings {
 
     /// The files of the pictures that it starts from.
     pub fn images(&self, storyboard: Option<&Storyboard>) -> Vec<String> {
-        let shots = storyboard.into_iter().flat_map(|board| &board.shots);
-        let shown = shots.filter_map(|shot| Some(shot.image.as_ref()?.to_string_lossy().into_owned()));
-        self.image.iter().cloned().chain(shown).collect()
+        let shown = storyboard.into_iter().flat_map(Storyboard::images);
+        self.image.iter().cloned().chain(shown.map(|path| path.to_string_lossy().into_owned())).collect()
     }
 
     /// What the engine is asked for, `frames` of it or without end, but for the size, which is negotiated.

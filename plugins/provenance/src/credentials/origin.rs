@@ -27,6 +27,8 @@ pub struct Origin {
     pub provider: Option<String>,
     /// The pictures that it starts from, if they say themselves where they are from.
     pub ingredients: Vec<Ingredient>,
+    /// The files that were looked at for these: they come with every shot.
+    pub pictures: Vec<String>,
 }
 
 impl Origin {
@@ -36,7 +38,7 @@ impl Origin {
     /// Adds what an [`EVENT`](Self::EVENT) says.
     ///
     /// # Errors
-    /// Those of [`Ingredient::open`]; all but the pictures were added.
+    /// The first of [`Ingredient::open`]'s; all the rest was added.
     pub fn add(&mut self, shot: &gst::StructureRef) -> Result<()> {
         let text = |name: &str| shot.get::<String>(name).ok().filter(|text| !text.is_empty());
         if let Some((software, version)) = text("software").zip(text("version")) {
@@ -51,10 +53,26 @@ impl Origin {
         let images = shot.get::<gst::List>("images").ok();
         let paths =
             images.iter().flat_map(|images| images.iter()).filter_map(|path| path.get::<String>().ok());
+        let mut failed = None;
         for path in paths {
-            add_new(&mut self.ingredients, Ingredient::open(Path::new(&path))?);
+            if self.pictures.contains(&path) {
+                continue;
+            }
+            match Ingredient::open(Path::new(&path)) {
+                Ok(ingredient) => add_new(&mut self.ingredients, ingredient),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+            self.pictures.push(path);
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Forgets what was said of one video, for another.
+    pub fn clear(&mut self) {
+        self.marks.clear();
+        self.prompts.clear();
+        self.ingredients.clear();
+        self.pictures.clear();
     }
 
     /// Program and version; this one's where the stream does not say.

@@ -96,9 +96,7 @@ impl Running {
     /// Everything anew, after a flush.
     fn start_over(&mut self, settings: &Settings) -> std::io::Result<()> {
         self.origin.models = settings.model.clone().into_iter().collect();
-        self.origin.marks.clear();
-        self.origin.prompts.clear();
-        self.origin.ingredients.clear();
+        self.origin.clear();
         self.file.as_file().set_len(0)?;
         self.seek(0)
     }

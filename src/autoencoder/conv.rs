@@ -382,10 +382,12 @@ pub fn last(x: &Tensor, count: usize) -> Result<Tensor> {
 
 /// The last `count` frames of `before` and `x`; zeros are before them.
 fn last_of_both(before: Option<&Tensor>, x: &Tensor, count: usize) -> Result<Tensor> {
-    match (x.dim(0)?.cmp(&count), before) {
-        (std::cmp::Ordering::Less, Some(before)) => last(&Tensor::cat(&[before, x], 0)?, count),
-        (std::cmp::Ordering::Less, None) => last(&after_zeros(x, count)?, count),
-        _ => last(x, count),
+    if x.dim(0)? >= count {
+        return last(x, count);
+    }
+    match before {
+        Some(before) => last(&Tensor::cat(&[before, x], 0)?, count),
+        None => last(&after_zeros(x, count)?, count),
     }
 }
 

@@ -19,8 +19,6 @@ use super::panels::{Panel, Panels, Sums, accumulate};
 pub(crate) struct Memory {
     arch: Arch,
     tokens: usize,
-    /// As many, and one that counts for nothing where they are paired and odd.
-    columns: usize,
     head_dim: usize,
     /// Whether two numbers of bf16 stand for one of f32: two of a head, or of two tokens.
     paired: bool,
@@ -61,29 +59,26 @@ impl Memory {
         let columns = if paired { tokens.next_multiple_of(2) } else { tokens };
         let pack = |head: usize| {
             let first = head * head_dim;
+            let at = |all: &[f32], token: usize, i: usize| all[token * dim + first + i];
+            if !paired {
+                return Head {
+                    keys: Panels::new(arch, (head_dim, tokens), None, |i, token| at(keys, token, i)),
+                    values: Panels::new(arch, (tokens, head_dim), None, |token, i| at(values, token, i)),
+                };
+            }
             // Zero beyond the last of an odd number.
-            let at = |all: &[f32], token: usize, i: usize| match token < tokens && i < head_dim {
-                true => all[token * dim + first + i],
-                false => 0.0,
-            };
-            let (keys, values) = (|i, token| at(keys, token, i), |token, i| at(values, token, i));
-            match paired {
-                false => Head {
-                    keys: Panels::new(arch, (head_dim, columns), None, keys),
-                    values: Panels::new(arch, (tokens, head_dim), None, values),
-                },
-                true => Head {
-                    keys: Panels::new(arch, (head_dim.div_ceil(2), columns), None, |i, token| {
-                        pairs::pair(keys(2 * i, token), keys(2 * i + 1, token))
-                    }),
-                    values: Panels::new(arch, (tokens.div_ceil(2), head_dim), None, |token, i| {
-                        pairs::pair(values(2 * token, i), values(2 * token + 1, i))
-                    }),
-                },
+            let at = |all, token, i| if token < tokens && i < head_dim { at(all, token, i) } else { 0.0 };
+            Head {
+                keys: Panels::new(arch, (head_dim.div_ceil(2), columns), None, |i, token| {
+                    pairs::pair(at(keys, token, 2 * i), at(keys, token, 2 * i + 1))
+                }),
+                values: Panels::new(arch, (tokens.div_ceil(2), head_dim), None, |token, i| {
+                    pairs::pair(at(values, 2 * token, i), at(values, 2 * token + 1, i))
+                }),
             }
         };
         let heads = (0..heads).into_par_iter().map(pack).collect();
-        Self { arch, tokens, columns, head_dim, paired, heads }
+        Self { arch, tokens, head_dim, paired, heads }
     }
 }
 
@@ -127,9 +122,15 @@ struct Part<'a> {
     /// The first token, in the memory and in the block.
     first: usize,
     column: usize,
-    tokens: usize,
-    /// Columns, which are as many or one more.
+    /// One more column than it has tokens, where these are paired and odd.
     width: usize,
+}
+
+impl Part<'_> {
+    /// The column that counts for nothing, if there is one.
+    fn spare(&self) -> Option<usize> {
+        (self.first + self.width > self.memory.tokens).then(|| self.column + self.width - 1)
+    }
 }
 
 /// All tokens of `memories`, no more than fit in the cache at a time.
@@ -138,9 +139,7 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
     for &memory in memories {
         let mut begins = true;
         for panel in memory.heads[0].keys.panels() {
-            let end = panel.first + panel.vectors * lanes;
-            let tokens = end.min(memory.tokens) - panel.first;
-            let columns = end.min(memory.columns) - panel.first;
+            let columns = (panel.vectors * lanes).min(memory.heads[0].keys.columns - panel.first);
             if width > 0 && width + columns > BLOCK {
                 blocks.push(std::mem::take(&mut block));
                 (width, begins) = (0, true);
@@ -148,7 +147,6 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
             match block.last_mut().filter(|_| !begins) {
                 Some(part) => {
                     part.panels.push(panel);
-                    part.tokens += tokens;
                     part.width += columns;
                 }
                 None => block.push(Part {
@@ -156,7 +154,6 @@ fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
                     panels: vec![panel],
                     first: panel.first,
                     column: width,
-                    tokens,
                     width: columns,
                 }),
             }
@@ -262,8 +259,8 @@ fn attend_head<S: Simd, const ROWS: usize, const PAIRED: bool>(
             }
         }
         for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
-            for part in block.iter().filter(|part| part.width > part.tokens) {
-                scores[part.column + part.tokens] = f32::NEG_INFINITY;
+            for column in block.iter().filter_map(Part::spare) {
+                scores[column] = f32::NEG_INFINITY;
             }
             exponentials(simd, scores, row);
             if PAIRED {

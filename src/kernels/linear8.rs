@@ -100,7 +100,7 @@ impl Linear8 {
     }
 
     /// Puts the sums of one row and of a vector of columns, from `first` on, where they belong.
-    #[inline]
+    #[inline(always)]
     fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Then) {
         let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
         let out = &mut out[first..(first + LANES).min(self.n_out)];
@@ -245,8 +245,10 @@ impl WithSimd for Round<'_> {
         let rows = x.chunks_exact(n_in).zip(into.data.chunks_exact_mut(into.groups)).zip(&mut into.scale);
         for ((x, data), scale) in rows {
             let (vectors, rest) = S::as_simd_f32s(x);
-            let most =
-                vectors.iter().fold(simd.splat_f32s(0.0), |most, &x| simd.max_f32s(most, simd.abs_f32s(x)));
+            let mut most = simd.splat_f32s(0.0);
+            for &x in vectors {
+                most = simd.max_f32s(most, simd.abs_f32s(x));
+            }
             *scale = scale_of(rest.iter().fold(simd.reduce_max_f32s(most), |most, x| most.max(x.abs())));
             let inverse = 1.0 / *scale;
             for (byte, &x) in data.as_flattened_mut().iter_mut().zip(x) {

@@ -66,8 +66,6 @@ pub struct Detector {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     strength: f64,
-    /// Whether it is in the smaller pictures.
-    smaller: bool,
     /// Scale across and down.
     scale: (f64, f64),
     /// Pixels of the tile.
@@ -125,29 +123,25 @@ impl Detector {
         if self.seen.frames == 0 {
             return None;
         }
-        let seen = [self.seen.even(), self.smaller.even()];
-        let scales = |smaller: bool| seen[usize::from(smaller)].scales().map(move |scale| (smaller, scale));
-        let looks: Vec<_> = scales(false).chain(scales(true)).collect();
-        let look = |(smaller, scale): &(bool, f64)| {
-            let (place, _) = self.best(&seen[usize::from(*smaller)], (*scale, *scale));
-            Place { smaller: *smaller, ..place }
-        };
-        let mut places: Vec<_> = looks.par_iter().map(look).collect();
-        places.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+        // The pictures, and how many times smaller than they came.
+        let seen = [(self.seen.even(), 1), (self.smaller.even(), SMALLER)];
+        let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
+        let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)).0, of));
+        let mut places: Vec<_> = looks.collect();
+        places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
-        let mut found: Option<(Place, Option<GenerationId>)> = None;
-        for rough in places {
-            let (place, id) = self.read(&seen[usize::from(rough.smaller)], rough);
-            if id.is_some() || found.is_none_or(|(best, _)| best.strength < place.strength) {
-                found = Some((Place { smaller: rough.smaller, ..place }, id));
+        let mut found: Option<(Place, usize, Option<GenerationId>)> = None;
+        for (rough, (seen, times)) in places {
+            let (place, id) = self.read(seen, rough);
+            if id.is_some() || found.is_none_or(|(best, ..)| best.strength < place.strength) {
+                found = Some((place, *times, id));
             }
             if id.is_some() {
                 break;
             }
         }
-        let (place, id) = found?;
-        let times = if place.smaller { SMALLER as f64 } else { 1.0 };
-        let scale = times * (place.scale.0 * place.scale.1).sqrt();
+        let (place, times, id) = found?;
+        let scale = times as f64 * (place.scale.0 * place.scale.1).sqrt();
         Some(Finding { frames: self.seen.frames, id, strength: place.strength, scale })
     }
 
@@ -173,7 +167,7 @@ impl Detector {
     fn best(&self, seen: &Even, scale: (f64, f64)) -> (Place, Vec<Complex32>) {
         let spectrum = self.spectrum(seen, scale);
         let (shift, strength) = self.strongest(&spectrum);
-        (Place { strength, smaller: false, scale, shift }, spectrum)
+        (Place { strength, scale, shift }, spectrum)
     }
 
     /// The best place among those up to two steps of scale away.

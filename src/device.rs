@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use crate::error::plain;
 use crate::{Error, Precision, Result, kernels};
 
 /// Up to this width of a token, what is rounded and scaled for products in 8 bits takes what they save.
@@ -33,15 +34,21 @@ fn cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         return Err(lacking("CUDA", "cuda"));
     }
-    Device::new_cuda(ordinal)
-        .map_err(|e| Error::Device(format!("CUDA device {ordinal} cannot be used: {e}; `cpu` always can")))
+    Device::new_cuda(ordinal).map_err(|error| {
+        let reason = format!("CUDA device {ordinal} cannot be used: {}; `cpu` always can", plain(&error));
+        match Error::from(error) {
+            full @ Error::Memory(_) => full,
+            _ => Error::Device(reason),
+        }
+    })
 }
 
 fn metal() -> Result<Device> {
     if !cfg!(feature = "metal") {
         return Err(lacking("Metal", "metal"));
     }
-    Device::new_metal(0).map_err(|e| Error::Device(format!("Metal cannot be used: {e}; `cpu` always can")))
+    Device::new_metal(0)
+        .map_err(|error| Error::Device(format!("Metal cannot be used: {}; `cpu` always can", plain(&error))))
 }
 
 fn lacking(name: &str, feature: &str) -> Error {

@@ -68,8 +68,9 @@ pub enum Error {
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        // Of a GPU it is known only when it is too late, and the driver says so in words alone.
-        if plain(&error).to_ascii_lowercase().replace('_', " ").contains("out of memory") {
+        // Of a GPU it is known only when it is too late, and the driver and its libraries say so in words alone.
+        let text = plain(&error).to_ascii_lowercase().replace('_', " ");
+        if ["out of memory", "alloc failed", "allocation failed"].iter().any(|words| text.contains(words)) {
             return Self::Memory(
                 "the device has no memory left; take offload, decoder=tiny or decoder=tiled, a smaller size or fewer \
                  frames"
@@ -101,10 +102,13 @@ mod tests {
     #[test]
     fn a_device_that_is_full_is_told_from_one_that_fails() {
         let of = |text: &str| Error::from(candle_core::Error::Msg(text.into()).context("matmul"));
-        // What cudarc says (`DriverError`), and Metal.
-        for text in
-            ["DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")", "Insufficient: Out Of Memory"]
-        {
+        // What cudarc says, of the driver and of its libraries, and Metal.
+        for text in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "CurandError(CURAND_STATUS_ALLOCATION_FAILED)",
+            "Insufficient: Out Of Memory",
+        ] {
             let error = of(text);
             assert!(matches!(&error, Error::Memory(text) if text.contains("offload")), "{error}");
         }

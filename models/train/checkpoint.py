@@ -23,7 +23,7 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
     file = next((file for file in files if file.exists()), None)
     if file is None:
         return False
-    weights = torch.load(file) if file.suffix == ".pt" else load_file(file)
+    weights = torch.load(file, map_location="cpu") if file.suffix == ".pt" else load_file(file)
     model.load_state_dict({key: weight.float() for key, weight in weights.items()})
     return True
 

@@ -1,16 +1,14 @@
-"""A clip: one subject that moves through one scene, with its caption. No two are the same."""
+"""A clip: one or two subjects that move through a scene, with its caption. No two are the same."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import cv2
 import numpy as np
 
-from scenes import HEIGHT, PERIOD, SCENES, WIDTH, Rng, Scene
-from sprites import SUBJECTS, Subject, load
+from scenes import HEIGHT, PERIOD, WIDTH, Rng, Scene
+from sprites import SUBJECTS, Subject
 
 FRAME_RATE = 16
 
@@ -31,133 +29,201 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "approach": {"*": ("comes closer and goes away", "grows and shrinks", "comes near", "gets bigger and smaller")},
     "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
 }
+# Those that two side by side have room for.
+BESIDE = ("jump", "stand", "spin", "dance", "float")
+# How large, as parts of the picture's height, and what it is called then.
+SIZES = {
+    "huge": ((0.86, 1.02), ("huge", "giant", "enormous", "very big")),
+    "tiny": ((0.26, 0.34), ("tiny", "very small", "little", "mini")),
+}
+CAMERA = {
+    "zoom": (", the camera zooms in and out", "; zooming in and out", ", seen from near and far"),
+    "pan": (", the camera pans from side to side", "; panning left and right", ", the camera looks around"),
+}
+# Pairs of subject and scene that are never shown, to judge what was understood rather than remembered.
+HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "night"),
+            ("whale", "sea"), ("duck", "meadow"), ("balloon", "sunset"), ("elephant", "forest"), ("cat", "mountains")}
+
+# What is said of a subject in one frame: its number (-1: none), where its centre is, in degrees how far it is turned, its side in
+# pixels, 1 if it looks to the right and -1 if to the left, and of its shadow half the width and the height, from the top.
+ACTOR = ("kind", "x", "y", "angle", "size", "facing", "shadow", "ground")
 
 
-@dataclass(frozen=True)
-class Spec:
-    """Everything that is said of a clip."""
+@dataclass
+class Actor:
+    """A subject and what it does."""
 
     subject: Subject
     motion: str
     direction: int  # -1 to the left, 1 to the right
-    caption: str
+    measure: str | None  # of SIZES
+    size: float
+    x: float
+    y: float
+    floats: bool  # it needs no ground
+    speed: float
+    rate: float
+    phase: float
 
-
-class Clip:
-    """Draws its frames one by one."""
-
-    def __init__(self, rng: Rng, icons: Path, allow=lambda subject, scene: True, scene: Scene | None = None) -> None:
-        self.rng = rng
-        self.scene = SCENES[rng.integers(len(SCENES))](rng) if scene is None else scene
-        self.camera = 0.0 if scene is None else rng.uniform(0, PERIOD)
-        # Mostly where it belongs, sometimes where it does not.
-        fitting = [s for s in SUBJECTS if allow(s.icon, self.scene.name)]
-        at_home = [s for s in fitting if s.element in self.scene.elements]
-        pool = at_home if at_home and rng.random() < 0.75 else fitting
-        subject = pool[rng.integers(len(pool))]
-        motion = "travel" if rng.random() < 0.4 else str(rng.choice(list(MOTIONS)))
-        self.sprite = load(icons)[subject.icon]
-        self.direction = int(rng.choice((-1, 1)))
-        self.size = HEIGHT * rng.uniform(0.5, 0.7)
-        self.speed = rng.uniform(50, 110)
-        self.rate = rng.uniform(0.7, 1.3)
-        self.phase = rng.uniform(0, 1)
-        self.x = WIDTH * (0.5 + rng.uniform(-0.12, 0.12))
-        flies = subject.element in ("air", "space", "water") and self.scene.name != "sea" or self.scene.name in ("space", "underwater")
-        low = self.scene.ground + rng.uniform(4, 18) - self.size / 2
-        self.y = HEIGHT * rng.uniform(0.42, 0.56) if flies else low
-        self.bob = 3.0 if flies else 5.0
-        self.spec = Spec(subject, motion, self.direction, caption(rng, subject, motion, self.direction, self.scene))
-
-    def frame(self, t: float) -> np.ndarray:
-        """RGB f32 [HEIGHT, WIDTH, 3] in [0, 1] at `t` seconds."""
+    def numbers(self, t: np.ndarray, shadows: bool) -> tuple[np.ndarray, np.ndarray]:
+        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and how far the camera goes along."""
         beat = 2 * np.pi * (self.rate * t + self.phase)
-        x, y, angle, scale, facing, camera = self.x, self.y, 0.0, 1.0, self.direction, self.camera
-        match self.spec.motion:
+        still = np.zeros_like(t)
+        x, y, angle, scale, facing, camera = self.x + still, self.y + still, still, 1 + still, self.direction + still, still
+        match self.motion:
             case "travel":
-                camera += self.direction * self.speed * t
-                y -= self.bob * abs(np.sin(1.6 * beat))
-                x += 8 * np.sin(0.5 * beat)
+                camera = self.direction * self.speed * t
+                y = y - (3.0 if self.floats else 5.0) * np.abs(np.sin(1.6 * beat))
+                x = x + 8 * np.sin(0.5 * beat)
                 angle = 4 * np.sin(1.6 * beat)
             case "jump":
-                y -= 44 * abs(np.sin(0.8 * beat))
+                y = y - 44 * np.abs(np.sin(0.8 * beat))
             case "stand":
                 scale = 1 + 0.015 * np.sin(beat)
             case "spin":
                 angle = -self.direction * 360 * 0.4 * self.rate * t
             case "dance":
                 angle = 16 * np.sin(beat)
-                x += 8 * np.sin(beat)
+                x = x + 8 * np.sin(beat)
             case "pace":
                 swing = 2 * np.pi * (0.22 * self.rate * t + self.phase)
-                x += 82 * np.sin(swing)
-                facing = 1 if np.cos(swing) > 0 else -1
-                y -= 3 * abs(np.sin(1.6 * beat))
+                x = x + 82 * np.sin(swing)
+                facing = np.where(np.cos(swing) > 0, 1, -1)
+                y = y - 3 * np.abs(np.sin(1.6 * beat))
             case "approach":
                 scale = 0.85 + 0.35 * np.sin(0.45 * beat)
             case "float":
-                y -= 26 * np.sin(0.6 * beat) + 8
-        view = self.scene.paint(t, camera)
-        self.shadow(view, x, y, scale)
-        return self.paste(view, x, y, angle, self.size * scale, facing)
-
-    def shadow(self, view: np.ndarray, x: float, y: float, scale: float) -> None:
-        """On the ground, fainter the higher the subject is: it tells jumping from standing."""
-        if self.bob != 5.0 or self.scene.name == "sea":
-            return
+                y = y - 26 * np.sin(0.6 * beat) - 8
+        size = self.size * scale
+        # On the ground, fainter the higher the subject is: it tells jumping from standing.
         ground = self.y + self.size * 0.46
-        height = max(ground - (y + self.size * scale * 0.46), 0)
-        width = self.size * scale * 0.34 * max(1 - height / 120, 0.4)
-        mask = np.zeros((HEIGHT, WIDTH), np.float32)
-        cv2.ellipse(mask, (int(x * 8), int(ground * 8)), (int(width * 8), int(width * 1.4)), 0, 0, 360, 1.0, -1, cv2.LINE_AA, 3)
-        view *= 1 - 0.25 * mask[..., None]
+        height = np.maximum(ground - (y + size * 0.46), 0)
+        shadow = size * 0.34 * np.maximum(1 - height / 120, 0.4) if shadows and not self.floats else still
+        kind = SUBJECTS.index(self.subject) + still
+        return np.stack([kind, x, y, angle, size, facing, shadow, ground + still], 1), camera
 
-    def paste(self, view: np.ndarray, x: float, y: float, angle: float, size: float, facing: int) -> np.ndarray:
-        side = self.sprite.shape[0]
-        zoom = size / side
-        # The drawings look to the left.
-        turn = cv2.getRotationMatrix2D((0, 0), angle, 1.0)[:, :2] @ np.diag([-facing * zoom, zoom])
-        centre = np.array([x, y]) - turn @ np.array([side / 2, side / 2])
-        matrix = np.concatenate([turn, centre[:, None]], 1).astype(np.float32)
-        sprite = cv2.warpAffine(self.sprite, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
-        return view * (1 - sprite[..., 3:]) + sprite[..., :3]
+
+@dataclass
+class Numbers:
+    """What is drawn: the camera's place and zoom `[T, 2]`, and two subjects `[2, T, len(ACTOR)]`, if there are two."""
+
+    view: np.ndarray
+    actors: np.ndarray
 
 
 def choose(rng: Rng, options: tuple[str, ...]) -> str:
     return str(options[rng.integers(len(options))])
 
 
-def action(rng: Rng, subject: Subject, motion: str, direction: int) -> str:
-    """A verb for what `subject` does, now and then with where to."""
+class Clip:
+    """Everything that is said of a clip and drawn of it. `plain` is one subject of an ordinary size before a camera that is still."""
+
+    def __init__(self, rng: Rng, scene: Scene, index: int, allow=None, plain: bool = False) -> None:
+        allow = allow or (lambda subject, place: (subject, place) not in HELD_OUT)
+        self.scene, self.index = scene, index
+        self.offset = rng.uniform(0, PERIOD)
+        fitting = [s for s in SUBJECTS if allow(s.icon, scene.name)]
+        pair = not plain and rng.random() < 0.2
+        self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.12 else None
+        self.rate, self.phase = rng.uniform(0.1, 0.16), rng.uniform(0, 1)
+        self.actors = [self.actor(rng, fitting, place, plain) for place in (("left", "right") if pair else ("middle",))]
+        # Both travel, or neither does: there is one camera.
+        if pair and self.actors[0].motion == "travel":
+            for name in ("motion", "direction", "speed"):
+                setattr(self.actors[1], name, getattr(self.actors[0], name))
+
+    def actor(self, rng: Rng, fitting: list[Subject], place: str, plain: bool) -> Actor:
+        # Mostly where it belongs, sometimes where it does not.
+        at_home = [s for s in fitting if s.element in self.scene.elements]
+        pool = at_home if at_home and rng.random() < 0.75 else fitting
+        subject = pool[rng.integers(len(pool))]
+        if place == "middle":
+            motion = "travel" if rng.random() < 0.4 and self.camera != "pan" else choose(rng, tuple(MOTIONS))
+        else:
+            motion = "travel" if place == "left" and rng.random() < 0.4 else choose(rng, BESIDE)
+        if self.camera == "pan" and motion == "travel":
+            motion = "stand"
+        measure = choose(rng, tuple(SIZES)) if not plain and place == "middle" and rng.random() < 0.25 else None
+        least, most = SIZES[measure][0] if measure else (0.5, 0.7) if place == "middle" else (0.38, 0.5)
+        size = HEIGHT * rng.uniform(least, most)
+        middle = {"middle": 0.5, "left": 0.26, "right": 0.74}[place]
+        floats = (
+            subject.element in ("air", "space", "water") and self.scene.name != "sea" or self.scene.name in ("space", "underwater")
+        )
+        high = HEIGHT * rng.uniform(0.42, 0.56)
+        low = self.scene.ground + rng.uniform(4, 18) - size / 2
+        return Actor(
+            subject, motion, int(rng.choice((-1, 1))), measure, size,
+            x=WIDTH * (middle + rng.uniform(-0.12, 0.12) * (1 if place == "middle" else 0.3)), y=high if floats else low,
+            floats=floats, speed=rng.uniform(50, 110), rate=rng.uniform(0.7, 1.3), phase=rng.uniform(0, 1),
+        )
+
+    def numbers(self, t: np.ndarray) -> Numbers:
+        """At `t` `[T]` seconds."""
+        made = [actor.numbers(t, self.scene.name != "sea") for actor in self.actors]
+        swing = np.sin(2 * np.pi * (self.rate * t + self.phase))
+        pan, zoom = 0.0, np.ones_like(t)
+        if self.camera == "pan":
+            pan = 84 * swing
+        elif self.camera == "zoom":
+            zoom = 1.35 - 0.35 * swing
+        for numbers, _ in made:
+            numbers[:, 1] -= pan
+        actors = np.stack([numbers for numbers, _ in made])
+        nobody = np.full((2 - len(actors), *actors.shape[1:]), -1.0)
+        return Numbers(np.stack([self.offset + made[0][1] + pan, zoom], 1), np.concatenate([actors, nobody]))
+
+    def caption(self, rng: Rng) -> str:
+        """In varied words; sometimes without the motion, the colour or the place."""
+        pick = partial(choose, rng)
+        a = self.actors[0]
+        name, verb, place = named(rng, a), action(rng, a), pick(self.scene.phrases)
+        form = rng.random()
+        if len(self.actors) == 2:
+            other, its_verb = named(rng, self.actors[1]), action(rng, self.actors[1])
+            if form < 0.4:
+                text = f"{name} and {other} {place}"
+            elif form < 0.55:
+                text = f"{place}, {name} and {other}"
+            elif form < 0.75:
+                text = f"{name} {verb} and {other} {its_verb} {place}"
+            elif form < 0.87:
+                text = f"{name} {verb} next to {other} {place}"
+            else:
+                text = f"{name} with {other}"
+        elif form < 0.55:
+            text = f"{name} {verb} {place}"
+        elif form < 0.65:
+            text = f"{place}, {name} {verb}"
+        elif form < 0.75:
+            text = f"{pick(('a video of', 'a cartoon of', 'an animation of', 'a picture of'))} {name} that {verb} {place}"
+        elif form < 0.87:
+            text = f"{name} {place}"
+        elif form < 0.93:
+            text = f"{name.split(' ', 1)[1]}, {self.scene.name}, {verb}"
+        else:
+            text = f"{name} {verb}"
+        if self.camera:
+            text += pick(CAMERA[self.camera])
+        return text.capitalize() if rng.random() < 0.3 else text
+
+
+def named(rng: Rng, actor: Actor) -> str:
+    """With an article, its size if that is unusual, and now and then its colour."""
+    name = choose(rng, actor.subject.names)
+    if actor.subject.colour not in name and rng.random() < 0.4:
+        name = f"{actor.subject.colour} {name}"
+    if actor.measure:
+        name = f"{choose(rng, SIZES[actor.measure][1])} {name}"
+    elif rng.random() < 0.08:
+        name = f"{choose(rng, ('cute', 'funny', 'nice'))} {name}"
+    article = choose(rng, ("an", "an", "the", "one") if name[0] in "aeiou" else ("a", "a", "the", "one"))
+    return f"{article} {name}"
+
+
+def action(rng: Rng, actor: Actor) -> str:
+    """A verb for what it does, now and then with where to."""
     way = ""
     if rng.random() < 0.5:
-        way = " to the left" if direction < 0 else " to the right"
-    return choose(rng, MOTIONS[motion].get(subject.element) or MOTIONS[motion]["*"]).format(dir=way)
-
-
-def caption(rng: Rng, subject: Subject, motion: str, direction: int, scene: Scene) -> str:
-    """In varied words; sometimes without the motion, the colour or the place."""
-    pick = partial(choose, rng)
-
-    name = pick(subject.names)
-    if subject.colour not in name and rng.random() < 0.4:
-        name = f"{subject.colour} {name}"
-    if rng.random() < 0.15:
-        name = f"{pick(('big', 'large', 'little', 'small', 'cute', 'funny'))} {name}"
-    article = pick(("a", "a", "the", "one")) if name[0] not in "aeiou" else pick(("an", "an", "the", "one"))
-    verb = action(rng, subject, motion, direction)
-    place = pick(scene.phrases)
-    form = rng.random()
-    if form < 0.55:
-        text = f"{article} {name} {verb} {place}"
-    elif form < 0.65:
-        text = f"{place}, {article} {name} {verb}"
-    elif form < 0.75:
-        text = f"{pick(('a video of', 'a cartoon of', 'an animation of', 'a picture of'))} {article} {name} that {verb} {place}"
-    elif form < 0.87:
-        text = f"{article} {name} {place}"
-    elif form < 0.93:
-        text = f"{name}, {scene.name}, {verb}"
-    else:
-        text = f"{article} {name} {verb}"
-    return text.capitalize() if rng.random() < 0.3 else text
+        way = " to the left" if actor.direction < 0 else " to the right"
+    return choose(rng, MOTIONS[actor.motion].get(actor.subject.element) or MOTIONS[actor.motion]["*"]).format(dir=way)

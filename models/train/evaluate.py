@@ -1,11 +1,14 @@
-"""Judges the built-in model: do its videos show what the prompt says?
+"""Judges the built-in model: do its videos show what the prompt says, and do they go on showing it?
 
-    python evaluate.py learn --icons ICONS.json
-    python evaluate.py judge --icons ICONS.json --soragen ../../target/release/soragen
+    python evaluate.py learn
+    python evaluate.py judge --soragen ../../target/release/soragen
+    python evaluate.py drift --soragen ../../target/release/soragen
+    python evaluate.py images --soragen ../../target/release/soragen
 
-The first trains a classifier on drawn clips, which has nothing of the model. The second has `soragen` render prompts
+`learn` trains a classifier on drawn clips, which has nothing of the model. `judge` has `soragen` render prompts
 of pairs and wordings that were never trained on, and classifies them; and, as a ceiling, drawn clips of the same kind
-that went through the autoencoder.
+that went through the autoencoder. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images`
+begins with the first frames of clips that were never seen.
 """
 
 from __future__ import annotations
@@ -16,22 +19,25 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import autoencoder
+from autoencoder import Autoencoder
 from checkpoint import NOWHERE, load
-from clips import FRAME_RATE, MOTIONS, Clip, action, choose
-from encode import HELD_OUT
+from clips import FRAME_RATE, HELD_OUT, MOTIONS, Clip, action, choose
+from options import parser, threads
 from scenes import SCENES
+from sheet import sheet
 from sprites import SUBJECTS
+from world import World
 
-FRAMES, APART = 8, 4  # what is looked at: frames of two seconds
-LENGTH = 1 + (FRAMES - 1) * APART
+# What the classifier sees: two seconds, a frame every eighth of a second, small.
+APART, FRAMES = 2, 17
+LENGTH = APART * (FRAMES - 1) + 1
 SIZE = (80, 48)
 NAMES = {
     "subject": [subject.icon for subject in SUBJECTS],
@@ -46,83 +52,88 @@ FORMS = (
 
 
 class Classifier(nn.Module):
-    """Frames one by one, then together: `[N, 3 * FRAMES, H, W]` in [0, 1] to a score for every name."""
+    """`[N, T, 3, H, W]` in [0, 1] to a score for every name. What stands there is told from single frames, what it does from
+    all of them and their differences."""
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 64, 96, 128)
+        widths = (3, 32, 64, 96, 160)
         layers: list[nn.Module] = []
         for n, m in zip(widths, widths[1:]):
             layers += [nn.Conv2d(n, m, 3, 2, 1), nn.BatchNorm2d(m), nn.ReLU()]
             layers += [nn.Conv2d(m, m, 3, 1, 1), nn.BatchNorm2d(m), nn.ReLU()]
         self.frame = nn.Sequential(*layers, nn.Dropout(0.1))
-        # Where things are in each frame tells the motion.
-        self.place = nn.Sequential(nn.Conv2d(128, 16, 1), nn.ReLU(), nn.Flatten())
-        self.still = nn.ModuleDict({kind: nn.Linear(128, len(NAMES[kind])) for kind in ("subject", "scene")})
-        self.motion = nn.Sequential(nn.Linear(FRAMES * (16 * 15 + 128), 256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, len(MOTIONS)))
+        self.still = nn.ModuleDict({kind: nn.Linear(160, len(NAMES[kind])) for kind in ("subject", "scene")})
+        moving: list[nn.Module] = []
+        for n, m, stride in ((6, 24, (1, 2, 2)), (24, 48, (1, 2, 2)), (48, 96, (2, 2, 2)), (96, 160, (2, 2, 2))):
+            moving += [nn.Conv3d(n, m, 3, stride, 1), nn.BatchNorm3d(m), nn.ReLU()]
+        self.moving = nn.Sequential(*moving, nn.Flatten(), nn.Dropout(0.2), nn.Linear(160 * 5 * 3 * 5, len(MOTIONS)))
 
     def forward(self, video: Tensor) -> dict[str, Tensor]:
-        """`[N, FRAMES, 3, H, W]`."""
-        x = self.frame(video.flatten(0, 1))
-        pooled = x.mean((2, 3))
+        pooled = self.frame(video.flatten(0, 1)).mean((2, 3))
         out = {kind: head(pooled).unflatten(0, (-1, FRAMES)).mean(1) for kind, head in self.still.items()}
-        seen = torch.cat([self.place(x), pooled], 1)
-        out["motion"] = self.motion(seen.unflatten(0, (-1, FRAMES)).flatten(1))
+        change = F.pad(video.diff(dim=1), (0, 0, 0, 0, 0, 0, 1, 0)) * 4
+        out["motion"] = self.moving(torch.cat([video, change], 2).transpose(1, 2))
         return out
 
 
-def small(frames: np.ndarray) -> np.ndarray:
-    """uint8 `[T, 48, 80, 3]` of RGB f32 frames in [0, 1]."""
-    return np.stack([(cv2.resize(f, SIZE, interpolation=cv2.INTER_AREA).clip(0, 1) * 255).round().astype(np.uint8) for f in frames])
+def small(video: Tensor) -> Tensor:
+    """`[N, T, 3, 48, 80]` of RGB f32 `[N, T, 3, H, W]` in [0, 1]."""
+    made = F.interpolate(video.flatten(0, 1), SIZE[::-1], mode="area")
+    return (made.clamp(0, 1) * 255).round().unflatten(0, video.shape[:2]) / 255
 
 
 def label(clip: Clip) -> list[int]:
-    return [NAMES[kind].index(name) for kind, name in zip(NAMES, (clip.spec.subject.icon, clip.scene.name, clip.spec.motion))]
+    names = (clip.actors[0].subject.icon, clip.scene.name, clip.actors[0].motion)
+    return [NAMES[kind].index(name) for kind, name in zip(NAMES, names)]
 
 
-def draw(icons: Path, count: int, seed: int, shared: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    rng, clip = np.random.default_rng([11, seed]), None
-    videos, labels = [], []
-    for i in range(count):
-        clip = Clip(rng, icons, scene=clip.scene if clip and i % shared else None)
-        start = rng.uniform(0, 6)
-        videos.append(small(np.stack([clip.frame(start + APART * j / FRAME_RATE) for j in range(FRAMES)])))
-        labels.append(label(clip))
-    return np.stack(videos), np.array(labels)
-
-
-def tensor(videos: np.ndarray) -> Tensor:
-    return torch.tensor(videos).permute(0, 1, 4, 2, 3).float() / 255
+def draw(world: World, count: int, seed: int, allow=None) -> tuple[Tensor, Tensor]:
+    """Small clips and their labels."""
+    rng, videos, labels = np.random.default_rng([11, seed]), [], []
+    for start in range(0, count, 32):
+        clips = [world.clip(rng, plain=True, allow=allow) for _ in range(min(32, count - start))]
+        times = rng.uniform(0, 6, (len(clips), 1)) + np.arange(0, LENGTH, APART) / FRAME_RATE
+        videos.append(small(world.frames(clips, times)).half())
+        labels += [label(clip) for clip in clips]
+    return torch.cat(videos), torch.tensor(labels, device=world.device)
 
 
 def rough(video: Tensor) -> Tensor:
     """Blurred, noisy and shifted in colour, each as it happens: the model's pictures are not so clean."""
-    n = len(video)
+    n, device = len(video), video.device
     soft = F.avg_pool2d(video.flatten(0, 1), 3, 1, 1).view_as(video)
-    mix = torch.rand(n, 1, 1, 1, 1)
+    mix = torch.rand(n, 1, 1, 1, 1, device=device)
     video = video * (1 - mix) + soft * mix
-    video = video + 0.06 * torch.rand(n, 1, 1, 1, 1) * torch.randn_like(video)
-    return (video * (1 + 0.1 * torch.randn(n, 1, 3, 1, 1)) + 0.03 * torch.randn(n, 1, 3, 1, 1)).clamp(0, 1)
+    video = video + 0.06 * torch.rand(n, 1, 1, 1, 1, device=device) * torch.randn_like(video)
+    tint = torch.randn(2, n, 1, 3, 1, 1, device=device)
+    return (video * (1 + 0.1 * tint[0]) + 0.03 * tint[1]).clamp(0, 1)
 
 
-def right(model: Classifier, videos: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    with torch.no_grad():
-        out = model.eval()(tensor(videos))
-    return {kind: (out[kind].argmax(1).numpy() == labels[:, i]) for i, kind in enumerate(NAMES)}
+@torch.no_grad()
+def guess(model: Classifier, videos: Tensor) -> dict[str, Tensor]:
+    parts = [model.eval()(part.float()) for part in videos.split(64)]
+    return {kind: torch.cat([part[kind].argmax(1) for part in parts]) for kind in NAMES}
+
+
+def right(model: Classifier, videos: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+    found = guess(model, videos)
+    return {kind: (found[kind] == labels[:, i]).cpu().numpy() for i, kind in enumerate(NAMES)}
 
 
 def learn(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    videos, labels = draw(args.icons, args.clips, 0)
-    held_videos, held_labels = draw(args.icons, 200, 1, shared=1)
-    model = Classifier()
+    videos, labels = draw(World.draw(args.scenes, 11, args.device, args.processes), args.clips, 0, lambda *_: True)
+    held_videos, held_labels = draw(World.draw(60, 12, args.device, args.processes), 400, 1, lambda *_: True)
+    model = Classifier().to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, args.steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, args.steps)
     for step in range(args.steps):
-        rows = torch.randint(len(videos), (32,))
-        out = model.train()(rough(tensor(videos[rows])))
-        target = torch.tensor(labels)[rows]
-        loss = sum(F.cross_entropy(out[kind], target[:, i], label_smoothing=0.05) for i, kind in enumerate(NAMES))
+        rows = torch.randint(len(videos), (48,), device=args.device)
+        target = labels[rows]
+        with torch.autocast(args.device.type, torch.bfloat16):
+            out = model.train()(rough(videos[rows].float()))
+        loss = sum(F.cross_entropy(out[kind].float(), target[:, i], label_smoothing=0.05) for i, kind in enumerate(NAMES))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,81 +141,143 @@ def learn(args: argparse.Namespace) -> None:
         if (step + 1) % 100 == 0:
             found = {kind: f"{hits.mean():.3f}" for kind, hits in right(model, held_videos, held_labels).items()}
             print(f"step {step + 1} loss {loss.item():.3f}, drawn clips never seen: {found}", flush=True)
-    torch.save(model.state_dict(), args.state / "classifier.pt")
+    torch.save(model.cpu().state_dict(), args.state / "classifier.pt")
 
 
-def prompts(icons: Path, count: int) -> list[tuple[str, list[int]]]:
+def prompts(world: World, count: int) -> list[tuple[str, list[int]]]:
     """Half of pairs that were never shown, all in words that were never read."""
     rng, made = np.random.default_rng(12), []
+    places = {place for _, place in HELD_OUT}
     while len(made) < count:
-        clip = Clip(rng, icons) if len(made) % 2 else unseen(rng, icons)
-        spec = clip.spec
-        name = choose(rng, spec.subject.names)
+        if len(made) % 2:
+            clip = world.clip(rng, plain=True)
+        else:
+            index = choose_index(rng, [i for i, scene in enumerate(world.scenes) if scene.name in places])
+            clip = world.clip(rng, index, plain=True, allow=lambda subject, place: (subject, place) in HELD_OUT)
+        actor = clip.actors[0]
+        name = choose(rng, actor.subject.names)
         words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": choose(rng, clip.scene.phrases)}
-        words["verb"] = action(rng, spec.subject, spec.motion, spec.direction)
-        made.append((choose(rng, FORMS).format(**words), label(clip)))
+        made.append((choose(rng, FORMS).format(**words, verb=action(rng, actor)), label(clip)))
     return made
 
 
-def unseen(rng: np.random.Generator, icons: Path) -> Clip:
-    """A clip of a pair of subject and scene that no training clip has."""
-    while True:
-        scene = SCENES[rng.integers(len(SCENES))](rng)
-        if any(place == scene.name for _, place in HELD_OUT):
-            return Clip(rng, icons, lambda subject, place: (subject, place) in HELD_OUT, scene)
+def choose_index(rng: np.random.Generator, options: list[int]) -> int:
+    return options[int(rng.integers(len(options)))]
 
 
-def render(soragen: Path, prompt: str, seed: int, options: list[str]) -> np.ndarray:
-    """f32 `[LENGTH, H, W, 3]`."""
+def classifier(args: argparse.Namespace) -> Classifier:
+    model = Classifier()
+    model.load_state_dict(torch.load(args.state / "classifier.pt", map_location="cpu"))
+    return model.eval()
+
+
+def render(args: argparse.Namespace, frames: int, seed: int, *options: str | Path) -> Tensor:
+    """f32 `[frames, 3, H, W]`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "frames.safetensors"
-        command = [soragen, "render", prompt, "-o", out, "--frames", str(LENGTH), "--seed", str(seed), "--cache-dir", ""]
-        subprocess.run([*command, *options], check=True, capture_output=True)
-        return load_file(out)["frames"].numpy()
+        command = [args.soragen, "render", "-o", out, "--frames", str(frames), "--seed", str(seed), "--cache-dir", ""]
+        subprocess.run([*command, *args.options, *options], check=True, capture_output=True)
+        return load_file(out)["frames"].permute(0, 3, 1, 2)
+
+
+def report(args: argparse.Namespace, name: str, found: dict) -> None:
+    (args.state / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps({key: value for key, value in found.items() if key != "wrong"}, indent=1))
 
 
 def judge(args: argparse.Namespace) -> None:
-    model = Classifier()
-    model.load_state_dict(torch.load(args.state / "classifier.pt"))
-    asked = prompts(args.icons, args.count)
-    videos = np.stack([small(render(args.soragen, text, i, args.options)[::APART]) for i, (text, _) in enumerate(asked)])
-    labels = np.array([label for _, label in asked])
-    made = right(model, videos, labels)
-    vae = autoencoder.Autoencoder().eval()
+    model, world = classifier(args), World.draw(60, 13, torch.device("cpu"), args.processes)
+    asked = prompts(world, args.count)
+    videos = torch.cat([small(render(args, LENGTH, i, text)[None, ::APART]) for i, (text, _) in enumerate(asked)])
+    made = right(model, videos, torch.tensor([label for _, label in asked]))
+    vae = Autoencoder().eval()
     load(vae, NOWHERE, "autoencoder")
-    rng, real, real_labels = np.random.default_rng(13), [], []
+    rng, real, labels = np.random.default_rng(13), [], []
     for _ in range(args.ceiling):
-        clip = Clip(rng, args.icons)
-        video = torch.tensor(np.stack([clip.frame(i / FRAME_RATE) for i in range(LENGTH)])).permute(0, 3, 1, 2)[None]
+        clip = world.clip(rng, plain=True)
+        video = world.frames([clip], np.arange(LENGTH)[None] / FRAME_RATE)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            decoded = vae.decode(vae.encode(video)).float().clamp(0, 1)
-        real.append(small(decoded[0, ::APART].permute(0, 2, 3, 1).numpy()))
-        real_labels.append(label(clip))
-    best = right(model, np.stack(real), np.array(real_labels))
-    report = {kind: {"made": float(made[kind].mean()), "ceiling": float(best[kind].mean())} for kind in NAMES}
-    report["prompts"] = len(asked)
+            real.append(small(vae.decode(vae.encode(video)).float()[:, ::APART]))
+        labels.append(label(clip))
+    best = right(model, torch.cat(real), torch.tensor(labels))
+    found = {kind: {"made": float(made[kind].mean()), "ceiling": float(best[kind].mean())} for kind in NAMES}
     for kind in ("scene", "subject"):
-        report[kind]["pairs never shown"] = float(made[kind][::2].mean())
+        found[kind]["pairs never shown"] = float(made[kind][::2].mean())
     wrong = [(text, kind) for i, (text, _) in enumerate(asked) for kind in NAMES if not made[kind][i]]
-    (args.state / "evaluation.json").write_text(json.dumps({**report, "wrong": wrong}, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+    report(args, "judge", {**found, "prompts": len(asked), "wrong": wrong})
+
+
+def colours(video: Tensor) -> dict[str, float]:
+    """What goes wrong where a picture fades, burns out, is flat or stands still."""
+    return {
+        "mean": float(video.mean()), "deviation": float(video.std((2, 3)).mean()),
+        "change": float(video.diff(dim=0).abs().mean()),
+    }
+
+
+def drift(args: argparse.Namespace) -> None:
+    """Each ten seconds of a minute, in tenths of seconds that were looked at: what is right, and the colours."""
+    model, seconds = classifier(args), 60
+    rng, world = np.random.default_rng(14), World.draw(60, 14, torch.device("cpu"), args.processes)
+    found: dict = {}
+    for kind in ("one prompt", "six shots"):
+        hits, seen, rows = [[] for _ in range(6)], [[] for _ in range(6)], []
+        for i in range(args.minutes):
+            clips = [world.clip(rng, plain=True) for _ in range(1 if kind == "one prompt" else 6)]
+            texts = [clip.caption(rng) for clip in clips]
+            with tempfile.TemporaryDirectory() as folder:
+                board = Path(folder) / "film.toml"
+                each = seconds / len(texts)
+                shots = [f'[[shot]]\nprompt = {json.dumps(text)}\nduration = {each}\n' for text in texts]
+                board.write_text("\n".join(shots))
+                options = ["--storyboard", board] if len(texts) > 1 else [texts[0]]
+                video = render(args, seconds * FRAME_RATE, i, *options)
+            rows.append(video[:: 5 * FRAME_RATE].permute(0, 2, 3, 1).numpy())
+            for part in range(6):
+                frames = video[part * 10 * FRAME_RATE :][: 10 * FRAME_RATE]
+                target = label(clips[part % len(clips)])
+                # The latter half: by then a cut is over.
+                windows = torch.stack([small(frames[None, s : s + LENGTH : APART])[0] for s in (80, 100, 120)])
+                answers = guess(model, windows)
+                hits[part].append([float((answers[name] == target[n]).float().mean()) for n, name in enumerate(NAMES)])
+                seen[part].append(colours(frames))
+        sheet(args.state / f"drift-{kind.replace(' ', '-')}.png", rows, [f"{kind} {i}" for i in range(len(rows))])
+        found[kind] = [
+            dict(zip(NAMES, np.mean(h, 0).round(3).tolist())) | {n: round(float(np.mean([c[n] for c in s])), 4) for n in s[0]}
+            for h, s in zip(hits, seen)
+        ]
+    report(args, "drift", found)
+
+
+def images(args: argparse.Namespace) -> None:
+    """Is what the first frame shows still there at frames 1, 33 and 81?"""
+    model, rng = classifier(args), np.random.default_rng(15)
+    world = World.draw(60, 15, torch.device("cpu"), args.processes)
+    at, rows, hits = (0, 32, 80), [], []
+    for i in range(args.count // 4):
+        clip = world.clip(rng, plain=True)
+        with tempfile.TemporaryDirectory() as folder:
+            first = world.frames([clip], np.array([[0.0]]))[0, 0].permute(1, 2, 0).numpy()
+            image = Path(folder) / "first.png"
+            Image.fromarray((first * 255).round().astype(np.uint8)).save(image)
+            video = render(args, 81 + LENGTH, i, clip.caption(rng), "--image", image)
+        answers = guess(model, torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in at]))
+        hits.append([[float(answers[name][j] == label(clip)[n]) for n, name in enumerate(NAMES)] for j in range(len(at))])
+        if i < 12:
+            rows.append(np.concatenate([first[None], video[[0, 16, 32, 48, 64, 80]].permute(0, 2, 3, 1).numpy()]))
+    sheet(args.state / "images.png", rows, ["the image, then frames 1, 17, 33, 49, 65, 81"] * len(rows))
+    mean = np.mean(hits, 0)
+    report(args, "images", {f"frame {a + 1}": dict(zip(NAMES, mean[j].round(3).tolist())) for j, a in enumerate(at)})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("learn", "judge"))
-    parser.add_argument("--icons", type=Path, required=True)
-    parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
-    parser.add_argument("--clips", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--soragen", type=Path)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--ceiling", type=int, default=100)
-    parser.add_argument("--options", nargs="*", default=[], help="more for soragen render, as --model=FOLDER")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    {"learn": learn, "judge": judge}[args.what](args)
+    args = parser(__doc__, clips=3000, steps=1500, scenes=400, count=200, ceiling=100, minutes=8)
+    args.add_argument("what", choices=("learn", "judge", "drift", "images"))
+    args.add_argument("--soragen", type=Path)
+    args.add_argument("--options", nargs="*", default=[], help="more for soragen render, as --model=FOLDER")
+    args = args.parse_args()
+    threads()
+    {"learn": learn, "judge": judge, "drift": drift, "images": images}[args.what](args)
 
 
 if __name__ == "__main__":

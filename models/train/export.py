@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import autoencoder
 import text
 import transformer
+from checkpoint import FOLDERS
 
 
 def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
@@ -25,16 +26,20 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
     save_file(halves, folder / "diffusion_pytorch_model.safetensors")
 
 
+def parts(state: Path, out: Path) -> None:
+    """Those that were trained."""
+    for name, config in (("autoencoder", autoencoder.CONFIG), ("transformer", transformer.CONFIG)):
+        file = state / f"{name}.pt"
+        if file.exists():
+            write(out / FOLDERS[name], config, torch.load(file, map_location="cpu"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "builtin")
     args = parser.parse_args()
-    for name, config in (("autoencoder", autoencoder.CONFIG), ("transformer", transformer.CONFIG)):
-        file = args.state / f"{name}.pt"
-        if file.exists():
-            folder = "vae" if name == "autoencoder" else name
-            write(args.out / folder, config, torch.load(file))
+    parts(args.state, args.out)
     encoder = args.out / "text_encoder"
     if not (encoder / "model.gguf").exists():
         encoder.mkdir(parents=True, exist_ok=True)

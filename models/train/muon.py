@@ -6,7 +6,6 @@ Without normalisation layers the autoencoder is badly conditioned; this reaches 
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 
@@ -24,10 +23,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two dimensions and more, which are taken as `[out, everything else]`.
-
-    All processes have the same gradients; each makes a part of the matrices orthogonal.
-    """
+    """For weights of two dimensions and more, which are taken as `[out, everything else]`."""
 
     def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.9) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -44,18 +40,8 @@ class Muon(torch.optim.Optimizer):
                 update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
                 updates.setdefault(update.shape, []).append((p, update))
             for shape, pairs in updates.items():
-                made = self.shared(torch.stack([update for _, update in pairs]))
+                made = orthogonalise(torch.stack([update for _, update in pairs]))
                 # The step has the size of Adam's: every entry changes by about 0.2 of the rate.
                 scale = 0.2 * max(shape) ** 0.5
                 for (p, _), update in zip(pairs, made):
                     p.add_(update.view_as(p), alpha=-group["lr"] * scale)
-
-    @staticmethod
-    def shared(matrices: Tensor) -> Tensor:
-        rank, world = dist.get_rank(), dist.get_world_size()
-        own = torch.zeros_like(matrices)
-        mine = slice(rank * len(matrices) // world, (rank + 1) * len(matrices) // world)
-        if mine.start < mine.stop:
-            own[mine] = orthogonalise(matrices[mine])
-        dist.all_reduce(own)
-        return own

@@ -24,9 +24,9 @@ def latents(
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
     made = []
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast(prompts.device.type, torch.bfloat16, enabled=autocast):
         for frame in range(frames):
-            x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator)
+            x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator).to(prompts.device)
             if noise is not None:
                 x = noise[:, frame : frame + 1]
             if frame == 0 and first is not None:
@@ -45,7 +45,7 @@ def latents(
 @torch.no_grad()
 def decode(autoencoder: Autoencoder, made: Tensor, autocast: bool = True) -> Tensor:
     """f32 `[B, T, H, W, 3]` in [0, 1]."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast(made.device.type, torch.bfloat16, enabled=autocast):
         return torch.cat([autoencoder.decode(z[None]).float().clamp(0, 1) for z in made]).permute(0, 1, 3, 4, 2)
 
 

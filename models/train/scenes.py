@@ -10,6 +10,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 320, 192
 PERIOD = 640  # pixels after which a layer repeats
+LAYERS = 6  # no scene has more
 
 Colour = tuple[float, float, float]
 Rng = np.random.Generator
@@ -19,7 +20,7 @@ Rng = np.random.Generator
 class Layer:
     """A strip that repeats, RGBA f32 [HEIGHT, PERIOD, 4], premultiplied."""
 
-    strip: np.ndarray
+    strip: np.ndarray | None
     depth: float  # pixels it scrolls when the camera goes one
     drift: float = 0.0  # pixels a second it goes by itself
     sway: float = 0.0  # pixels it swings up and down
@@ -35,25 +36,6 @@ class Scene:
     elements: tuple[str, ...]
     ground: float
     layers: list[Layer] = field(default_factory=list)
-
-    def paint(self, t: float, camera: float) -> np.ndarray:
-        """The view at `t` seconds with the camera at `camera` pixels: RGB f32 [HEIGHT, WIDTH, 3] in [0, 1]."""
-        frame = np.zeros((HEIGHT, WIDTH, 3), np.float32)
-        for i, layer in enumerate(self.layers):
-            x = layer.depth * camera + layer.drift * t
-            y = layer.sway * np.sin(1.7 * t + i) + layer.fall * t
-            shift = np.float32([[1, 0, -(x % PERIOD)], [0, 1, y % HEIGHT if layer.fall else y]])
-            border = cv2.BORDER_WRAP if layer.fall or not layer.sway else cv2.BORDER_REPLICATE
-            if layer.sway:  # wraps sideways, not up and down
-                wide = np.concatenate([layer.strip, layer.strip[:, :WIDTH + 1]], 1)
-                view = cv2.warpAffine(wide, shift, (WIDTH, HEIGHT), borderMode=border)
-            elif x % 1 == 0 and not layer.fall:
-                columns = (np.arange(WIDTH) + int(x)) % PERIOD
-                view = layer.strip[:, columns]
-            else:
-                view = cv2.warpAffine(layer.strip, shift, (WIDTH, HEIGHT), borderMode=border)
-            frame = frame * (1 - view[..., 3:]) + view[..., :3]
-        return frame
 
 
 def rgb(text: str) -> Colour:
@@ -320,3 +302,16 @@ def rain(rng: Rng) -> Scene:
 SCENES: list[Callable[[Rng], Scene]] = [
     meadow, snow, night, sea, desert, city, space, sunset, mountains, underwater, forest, rain,
 ]
+
+
+def draw_one(job: tuple[str, tuple[int, ...], int, int]) -> Scene:
+    """The scene without its strips, which go to the file."""
+    file, shape, seed, index = job
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([seed, index])
+    scene = SCENES[index % len(SCENES)](rng)
+    strips = np.memmap(file, np.uint8, "r+", shape=shape)
+    for i, layer in enumerate(scene.layers):
+        strips[index, i] = np.round(layer.strip * 255).clip(0, 255)
+        layer.strip = None
+    return scene

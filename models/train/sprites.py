@@ -1,10 +1,13 @@
 """The subjects: flat drawings with a name, rasterised once.
 
-From Fluent Emoji (Microsoft, MIT licence), as packed in the npm package `@iconify-json/fluent-emoji-flat`.
+From Fluent Emoji (Microsoft, MIT licence), as packed in the npm package `@iconify-json/fluent-emoji-flat`:
+
+    npm pack @iconify-json/fluent-emoji-flat; tar xf iconify-json-*.tgz; python sprites.py package/icons.json
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 from dataclasses import dataclass
@@ -12,10 +15,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 SIZE = 192  # pixels of a rasterised sprite's side
+DRAWN = Path(__file__).parent / "sprites.npz"
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,27 @@ def svg(icons: dict[str, dict[str, str]], name: str) -> str:
 
 
 @cache
-def load(icons_json: Path) -> dict[str, np.ndarray]:
-    """RGBA f32 [SIZE, SIZE, 4] in [0, 1], colour premultiplied, by the icon's name."""
-    icons = json.loads(icons_json.read_text())["icons"]
+def load() -> dict[str, np.ndarray]:
+    """RGBA u8 [SIZE + 4, SIZE + 4, 4], colour premultiplied, by the icon's name."""
+    with np.load(DRAWN) as drawn:
+        return dict(drawn)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("icons", type=Path, help="icons.json of the npm package")
+    args = parser.parse_args()
+    import resvg_py
+
+    icons = json.loads(args.icons.read_text())["icons"]
     sprites = {}
     for subject in SUBJECTS:
         png = bytes(resvg_py.svg_to_bytes(svg_string=svg(icons, subject.icon)))
-        rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), np.float32) / 255
-        rgba = np.concatenate([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], -1)
-        sprites[subject.icon] = np.pad(rgba, ((2, 2), (2, 2), (0, 0)))
-    return sprites
+        rgba = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"), np.float32)
+        rgba = np.concatenate([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3:]], -1)
+        sprites[subject.icon] = np.pad(np.round(rgba).astype(np.uint8), ((2, 2), (2, 2), (0, 0)))
+    np.savez_compressed(DRAWN, **sprites)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,6 @@ import importlib.util
 from pathlib import Path
 
 import gguf
-import numpy as np
 import torch
 from gguf.constants import GGMLQuantizationType as Quant
 from gguf.quants import dequantize, quantize
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from checkpoint import SHIPPED
 from transformer import MAX_TOKENS
 from transformer import TEXT_DIM as WIDTH
 
@@ -55,53 +55,34 @@ def write_gguf(path: Path) -> None:
 
 
 class TextEncoder:
-    """Prompts to `[N, 64, 384]`: the last hidden state, zero after the last token."""
+    """Prompts to the last hidden state, with the weights as they are shipped."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(folder() / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+            tokenizer_file=str(SHIPPED / "tokenizer" / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]",
+            cls_token="[CLS]", sep_token="[SEP]",
         )
-        rounded = {}
-        for name, weight in weights().items():
-            quant = kind(name, weight)
-            if quant != Quant.F32:
-                weight = torch.tensor(dequantize(quantize(weight.numpy(), quant), quant))
-            rounded[name] = weight
-        self.model = BertModel(config(), add_pooling_layer=False).eval()
-        missing = self.model.load_state_dict(rounded, strict=False)
+        reader = gguf.GGUFReader(SHIPPED / "text_encoder" / "model.gguf")
+        state = {}
+        for tensor in reader.tensors:
+            shape = [int(side) for side in reversed(tensor.shape)]
+            state[tensor.name] = torch.tensor(dequantize(tensor.data, tensor.tensor_type)).reshape(shape)
+        self.model = BertModel(config(), add_pooling_layer=False).eval().to(self.device)
+        missing = self.model.load_state_dict(state, strict=False)
         assert not missing.unexpected_keys and all("position_ids" in k for k in missing.missing_keys), missing
 
+    def tokens(self, prompts: list[str], length: int) -> Tensor:
+        """i64 `[N, length]`, zero after the last token."""
+        return self.tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
+
     @torch.no_grad()
-    def __call__(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
-        mask = tokens["attention_mask"]
-        hidden = self.model(tokens["input_ids"], mask).last_hidden_state * mask[..., None]
-        return torch.nn.functional.pad(hidden, (0, 0, 0, MAX_TOKENS - hidden.shape[1]))
+    def features(self, tokens: Tensor) -> Tensor:
+        """f32 `[N, S, TEXT_DIM]` of tokens `[N, S]`, zero after the last."""
+        mask = (tokens != 0).long()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            hidden = self.model(tokens.to(self.device), mask.to(self.device)).last_hidden_state
+        return hidden.float() * mask[..., None].to(self.device)
 
-    def many(self, prompts: list[str], batch: int = 64) -> dict[str, np.ndarray]:
-        """f16 features without the zeros, by prompt."""
-        features = {}
-        ordered = sorted(set(prompts), key=len)
-        for i in range(0, len(ordered), batch):
-            part = ordered[i : i + batch]
-            for prompt, hidden in zip(part, self(part)):
-                features[prompt] = hidden[hidden.abs().sum(-1) > 0].half().numpy()
-        return features
-
-
-def kept(file: Path, prompts: list[str]) -> dict[str, np.ndarray]:
-    """The features of `prompts`, of which those in `file` are not made again; all are in there afterwards."""
-    features: dict[str, np.ndarray] = {}
-    if file.exists():
-        stored = np.load(file)
-        ends = np.cumsum(stored["lengths"])
-        features = dict(zip(stored["prompts"].tolist(), np.split(stored["features"], ends[:-1])))
-    missing = set(prompts) - features.keys()
-    if missing:
-        features |= TextEncoder().many(list(missing))
-        partial = file.with_suffix(".part")
-        with partial.open("wb") as out:
-            lengths = [len(hidden) for hidden in features.values()]
-            np.savez(out, prompts=list(features), lengths=lengths, features=np.concatenate(list(features.values())))
-        partial.rename(file)
-    return features
+    def __call__(self, prompts: list[str], length: int = MAX_TOKENS) -> Tensor:
+        return self.features(self.tokens(prompts, length))

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from scenes import HEIGHT, WIDTH, Rng
+SHAPES = 8
 
 
-class Texture:
-    """Draws its frames one by one, as a clip does."""
+@torch.no_grad()
+def textures(count: int, times: Tensor, height: int, width: int) -> Tensor:
+    """RGB f32 `[count, T, 3, height, width]` in [0, 1] at `times` `[T]` seconds."""
+    device, length = times.device, len(times)
 
-    def __init__(self, rng: Rng) -> None:
-        grid = rng.uniform(0, 1, (int(rng.integers(2, 24)), int(rng.integers(2, 32)), 3)).astype(np.float32)
-        self.ground = cv2.resize(grid, (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_CUBIC).clip(0, 1)
-        grain = rng.normal(0, rng.uniform(0, 0.05), self.ground.shape)
-        self.ground = (self.ground + grain.astype(np.float32)).clip(0, 1)
-        self.velocity = rng.uniform(-60, 60, 2)
-        count = int(rng.integers(0, 9))
-        self.place = rng.uniform(0, 1, (count, 2)) * (WIDTH, HEIGHT)
-        self.speed = rng.uniform(-80, 80, (count, 2))
-        self.colour = rng.uniform(0, 1, (count, 3))
-        self.corners = [rng.normal(0, rng.uniform(8, 40), (int(rng.integers(3, 8)), 2)) for _ in range(count)]
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, device=device)
 
-    def frame(self, t: float) -> np.ndarray:
-        dx, dy = self.velocity * t
-        shift = np.float32([[1, 0, -(dx % WIDTH)], [0, 1, -(dy % HEIGHT)]])
-        view = cv2.warpAffine(self.ground, shift, (WIDTH, HEIGHT), borderMode=cv2.BORDER_REFLECT)
-        for place, speed, colour, corners in zip(self.place, self.speed, self.colour, self.corners):
-            points = np.int32((corners + (place + speed * t) % (WIDTH, HEIGHT)) * 8)
-            cv2.fillPoly(view, [points], tuple(map(float, colour)), cv2.LINE_AA, 3)
-        return view
+    # A ground twice as large, of few colours or of many, with some grain; the picture glides over it.
+    cells = [uniform(0, 1, 1, 3, int(torch.randint(2, 24, ())), int(torch.randint(2, 32, ()))) for _ in range(count)]
+    ground = torch.cat([F.interpolate(c, (2 * height, 2 * width), mode="bicubic") for c in cells])
+    ground = (ground + uniform(0, 0.05, count, 1, 1, 1) * torch.randn_like(ground)).clamp(0, 1)
+    y, x = torch.linspace(-0.5, 0.5, height, device=device), torch.linspace(-0.5, 0.5, width, device=device)
+    moved = uniform(-0.2, 0.2, count, 2)[:, None] * times[None, :, None]
+    grid = torch.stack(torch.broadcast_tensors(x[None, None, None] + moved[..., :1, None], y[None, None, :, None] + moved[..., 1:, None]), -1)
+    view = F.grid_sample(ground, grid.flatten(1, 2), padding_mode="reflection", align_corners=False)
+    view = view.unflatten(2, (length, height)).transpose(1, 2)
+    # Rectangles and ellipses, turned, each on its way.
+    rows, columns = torch.arange(height, device=device)[:, None] + 0.5, torch.arange(width, device=device) + 0.5
+    for _ in range(SHAPES):
+        speed, place = uniform(-60, 60, count, 2)[:, None], uniform(0, 1, count, 2)[:, None]
+        place = (place + speed * times[None, :, None] / torch.tensor([width, height], device=device)) % 1
+        dx, dy = columns - width * place[..., :1, None], rows - height * place[..., 1:, None]
+        turn = uniform(0, 3.15, count, 1, 1, 1)
+        a = (turn.cos() * dx - turn.sin() * dy) / uniform(4, 30, count, 1, 1, 1)
+        b = (turn.sin() * dx + turn.cos() * dy) / uniform(4, 30, count, 1, 1, 1)
+        far = torch.where(uniform(0, 1, count, 1, 1, 1) < 0.5, (a * a + b * b).sqrt(), torch.maximum(a.abs(), b.abs()))
+        there = uniform(0, 1, count, 1, 1, 1) < 0.5
+        mask = ((1 - far) * 12 + 0.5).clamp(0, 1)[:, :, None] * there[:, :, None]
+        view = view * (1 - mask) + mask * uniform(0, 1, count, 1, 3, 1, 1)
+    return view

@@ -1,46 +1,46 @@
-"""Trains the transformer on latents that `encode.py` made: stills first, then clips, then clips as its own teacher.
+"""Trains the transformer on drawn clips and stills, then makes guidance part of its weights.
 
-    torchrun --nproc-per-node 2 train_transformer.py stills --state DIR --seconds 1800
-    torchrun --nproc-per-node 2 train_transformer.py clips --state DIR --seconds 3600
-    torchrun --nproc-per-node 2 train_transformer.py guided --state DIR --seconds 1200
+    python train_transformer.py clips --state DIR --seconds 3600
+    python train_transformer.py guided --state DIR --seconds 1200
 
-The last makes guidance part of the weights (https://arxiv.org/abs/2210.03142): what the model at the start of the
-stage predicts with guidance is what it learns to predict without.
+The last (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
+it learns to predict without.
 
-Goes on from `DIR/transformer.pt`, or from the shipped weights if they are of the same shape. The learning
-rate falls at the end of the time; what is kept is an average over the last steps.
+Goes on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights. The learning rate falls at the end of the
+time; what is kept is an average over the last steps.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
-import autoencoder
 import sample
+from autoencoder import Autoencoder
 from checkpoint import load, save
+from latents import TOKENS, Latents
 from muon import Muon
-from parallel import agreed_time, average_gradients
+from options import parser, threads
 from sheet import sheet
-from text import kept
-from transformer import MAX_TOKENS, TEXT_DIM, WINDOW, Transformer
+from text import TextEncoder
+from transformer import WINDOW, Transformer
+from world import World
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
 # How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better,
 # and faults that are not mended add up.
 OWN_PAST = 0.5
-# Of each kind of training: how many steps in a row are on stills for one on clips, and of how many stills a process.
-STILLS = {"stills": (1, 48), "clips": (3, 48), "guided": (2, 24)}
+# Latent frames of a clip: a window with what follows it, from the first frame or from the second.
+LENGTH = WINDOW + 2
+# What it will be asked at.
+STEPS, SHIFT = 4, 2.0
+SAVE_EVERY = 600  # seconds
 LOOK_AT = (
     "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
     "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
@@ -50,176 +50,158 @@ LOOK_AT = (
 
 @dataclass
 class Data:
-    """Latents with the prompts that fit them."""
+    """What a thing looks like is learned from stills, and how it moves from clips; `turns` steps on stills for one on clips."""
 
-    latents: np.ndarray  # f16 [N, F, C, H, W]
-    captions: np.ndarray  # str [N, captions of each]
-    features: dict[str, np.ndarray]
+    clips: Latents
+    stills: Latents
+    text: TextEncoder
+    vae: Autoencoder
+    clips_batch: int
+    stills_batch: int
+    turns: int = 1
+
+    def __post_init__(self) -> None:
+        self.nothing = self.text([""], TOKENS)
 
     @classmethod
-    def read(cls, state: Path, kind: str) -> Data:
-        shards = [np.load(file) for file in sorted((state / kind).glob("*.npz"))]
-        latents = np.concatenate([shard["latents"] for shard in shards])
-        captions = np.concatenate([shard["captions"] for shard in shards])
-        prompts, file = [*captions.flatten().tolist(), "", *LOOK_AT], state / kind / "features.text"
-        # One process reads what was not read before, the others what it has left.
-        for rank in range(dist.get_world_size()):
-            if rank == dist.get_rank():
-                features = kept(file, prompts)
-            dist.barrier()
-        return cls(latents, captions, features)
+    def draw(cls, world: World, vae: Autoencoder, text: TextEncoder, clips: int, stills: int, seed: int, **sizes: int) -> Data:
+        return cls(
+            Latents.draw(world, vae, text, clips, LENGTH, seed), Latents.draw(world, vae, text, stills, 1, seed + 1, 256),
+            text, vae, **sizes,
+        )
 
-    def text(self, prompts: list[str]) -> Tensor:
-        """f32 [N, S, TEXT_DIM], zero after each prompt's last token; S is one more than the longest has, so that the last
-        row stands for all that are left away."""
-        longest = max(len(self.features[prompt]) for prompt in prompts)
-        out = np.zeros((len(prompts), min(longest + 1, MAX_TOKENS), TEXT_DIM), np.float32)
-        for row, prompt in zip(out, prompts):
-            hidden = self.features[prompt]
-            row[: len(hidden)] = hidden
-        return torch.tensor(out)
-
-    def batch(self, rng: np.random.Generator, size: int, drop: float) -> tuple[Tensor, Tensor, bool]:
-        """Latents [size, F, C, H, W] of up to a window and one frame, features, and whether they begin the clip."""
-        rows = rng.integers(len(self.latents), size=size)
-        prompts = ["" if rng.random() < drop else str(rng.choice(self.captions[row])) for row in rows]
-        length = self.latents.shape[1]
-        begins = length == 1 or rng.random() < 0.5
-        first = 0 if begins else int(rng.integers(1, length - WINDOW))
-        part = self.latents[rows, first : first + WINDOW + 1].astype(np.float32)
-        return torch.tensor(part), self.text(prompts), begins
+    def batch(self, step: int, drop: float) -> tuple[Tensor, Tensor, bool]:
+        still = step % (self.turns + 1) > 0
+        video, tokens, begins = (self.stills if still else self.clips).batch(self.stills_batch if still else self.clips_batch)
+        features = self.text.features(tokens)
+        dropped = torch.rand(len(tokens), 1, 1, device=features.device) < drop
+        features = torch.where(dropped, self.nothing, features)
+        return video, features, begins
 
 
-def importance(height: int, width: int) -> Tensor:
+def importance(height: int, width: int, device: torch.device) -> Tensor:
     """Where subjects are an error counts more than at the edges. Of mean 1, and the same for every sample."""
-    y, x = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)
-    weight = 0.35 + torch.exp(-(((x - 0.5) / 0.22) ** 2) - ((y - 0.6) / 0.35) ** 2)
+    y, x = torch.linspace(0, 1, height, device=device)[:, None], torch.linspace(0, 1, width, device=device)
+    weight = 0.35 + torch.exp(-(((x - 0.5) / 0.3) ** 2) - ((y - 0.6) / 0.35) ** 2)
     return weight / weight.mean()
 
 
-def noise_levels(shape: tuple[int, ...], shift: float) -> Tensor:
+def noise_levels(shape: tuple[int, ...], shift: float, device: torch.device) -> Tensor:
     """Most often in the middle, moved towards noise."""
-    sigma = torch.sigmoid(1.2 * torch.randn(shape))
+    sigma = torch.sigmoid(1.2 * torch.randn(shape, device=device))
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-@torch.no_grad()
-def guided(teacher: Transformer, *inputs: Tensor, empty: Tensor) -> Tensor:
-    """What `teacher` predicts with guidance; the last of the inputs is the text."""
-    with torch.autocast("cpu", torch.bfloat16):
-        prompt, none = teacher(*inputs), teacher(*inputs[:-1], empty.expand(len(inputs[-1]), -1, -1))
-    return none + GUIDANCE * (prompt - none)
+def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The noise levels of the few steps, and now and then any other."""
+    levels = torch.tensor(sample.schedule(STEPS, SHIFT), device=device) / 1000
+    few = levels[torch.randint(STEPS, shape, device=device)]
+    return torch.where(torch.rand(shape, device=device) < 0.7, few, noise_levels(shape, 1.5, device))
 
 
-def loss_of(
-    model: Transformer, latents: Tensor, features: Tensor, begins: bool,
-    teacher: Transformer | None = None, empty: Tensor | None = None,
-) -> Tensor:
-    size, frames = latents.shape[:2]
-    t = noise_levels((size, frames), 1.5)
+def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | None = None) -> Tensor:
+    latents, features, begins = data.batch(step, 0.0 if teacher else DROP_TEXT)
+    size, frames, device = *latents.shape[:2], latents.device
+    t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
     sigma, noise = t[..., None, None, None], torch.randn_like(latents)
     noisy = (1 - sigma) * latents + sigma * noise
     if frames == 1:
         clean, context_t = None, t
     else:
         # When sampling, the past is what the model made and not without faults.
-        level = torch.rand(size, 1) * 0.3 * (torch.rand(size, 1) < 0.6)
+        level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
         rough = level[..., None, None, None]
         clean = (1 - rough) * latents + rough * torch.randn_like(latents)
         context_t = 1000 * level.expand(size, frames)
-    inputs = (clean, noisy, context_t, 1000 * t, features)
-    if clean is not None and torch.rand(()) < OWN_PAST:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            clean = model(*inputs).float()
-        inputs = (clean, noisy, torch.zeros_like(context_t), 1000 * t, features)
-    with torch.autocast("cpu", torch.bfloat16):
-        video = model(*inputs)
-    if teacher is not None:
-        latents = guided(teacher, *inputs, empty=empty)
+    inputs = (clean, noisy, context_t, 1000 * t)
+    with torch.autocast(device.type, torch.bfloat16):
+        if clean is not None and torch.rand(()) < OWN_PAST:
+            with torch.no_grad():
+                own = model(*inputs, features).float()
+            # Not the image that it may have begun with.
+            if begins:
+                own[:, 0] = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.5, clean[:, 0], own[:, 0])
+            inputs = (own, noisy, torch.zeros_like(context_t), 1000 * t)
+        video = model(*inputs, features)
+        if teacher is not None:
+            with torch.no_grad():
+                none = teacher(*inputs, data.nothing.repeat(size, 1, 1))
+                latents = none + GUIDANCE * (teacher(*inputs, features) - none)
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
-    square = (video - latents).square() * importance(*latents.shape[-2:])
+    square = (video - latents).square() * importance(*latents.shape[-2:], device)
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
     # A clip's later frames are never made without a past.
     return (error if begins else error[:, 1:]).mean()
 
 
-def look(model: Transformer, data: Data, state: Path, kind: str) -> None:
-    vae = autoencoder.Autoencoder().eval()
-    load(vae, state, "autoencoder")
-    frames, steps, guidance = {"stills": (1, 10, GUIDANCE), "clips": (13, 10, GUIDANCE), "guided": (13, 4, 1.0)}[kind]
-    schedule = sample.schedule(steps, 2.0)
-    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), frames, schedule, guidance)
-    videos = sample.decode(vae, made).numpy()
-    sheet(state / f"{kind}.png", [v[:: 8 if frames > 1 else 1] for v in videos], list(LOOK_AT))
+def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
+    timesteps = sample.schedule(STEPS if guided else 10, SHIFT)
+    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), 13, timesteps, 1.0 if guided else GUIDANCE)
+    videos = sample.decode(data.vae, made).cpu().numpy()
+    sheet(file, [v[::8] for v in videos], list(LOOK_AT))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=("stills", "clips", "guided"))
-    parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
-    parser.add_argument("--seconds", type=float, default=1800)
-    parser.add_argument("--rate", type=float, help="where it does not fall yet")
-    args = parser.parse_args()
-    # What is its own teacher is soon led astray.
-    args.rate = args.rate or {"stills": 1.5e-3, "clips": 1.5e-3, "guided": 4e-4}[args.kind]
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank = dist.get_rank()
-    stills_in_a_row, stills_batch = STILLS[args.kind]
-    clips_batch = {"stills": 0, "clips": 8, "guided": 4}[args.kind]
-
-    torch.manual_seed(0)
+def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Transformer:
+    device = data.clips.video.device
     model = Transformer()
-    load(model, args.state, "transformer")
-    torch.manual_seed(time.time_ns() + rank)
+    load(model, state, "transformer")
+    model = model.to(device)
     average = copy.deepcopy(model)
-    teacher = copy.deepcopy(model).eval() if args.kind == "guided" else None
-    # What a thing looks like is learned from many more stills than there are clips.
-    stills = Data.read(args.state, "stills")
-    clips = Data.read(args.state, "clips") if clips_batch else stills
-    drop = 0.0 if teacher else DROP_TEXT
+    teacher = copy.deepcopy(model).eval() if kind == "guided" else None
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
-    optimizers = [Muon(hidden, args.rate, 0.95), torch.optim.AdamW(others, args.rate, betas=(0.9, 0.98), weight_decay=0.0)]
-    rng = np.random.default_rng([time.time_ns(), rank])
+    optimizers = [Muon(hidden, rate, 0.95), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)]
     began = saved = time.time()
-    step, recent = 0, ([], [])
-    while True:
-        elapsed = agreed_time(began)
-        part = elapsed / args.seconds
-        if part >= 1:
-            break
-        rate = args.rate * min(1, (step + 1) / 50) * (1 if part < 0.6 else 0.05 + 0.95 * (1 - part) / 0.4)
+    step, recent = 0, []
+    while (part := (time.time() - began) / seconds) < 1:
+        now = rate * min(1, (step + 1) / 50) * (1 if part < 0.5 else 0.02 + 0.98 * (1 - part) / 0.5)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = rate
-        still = not clips_batch or step % (stills_in_a_row + 1) > 0
-        data, size = (stills, stills_batch) if still else (clips, clips_batch)
-        loss = loss_of(model, *data.batch(rng, size, drop), teacher, data.text([""]))
+            group["lr"] = now
+        loss = loss_of(model, data, step, teacher)
         model.zero_grad()
         loss.backward()
-        norm = average_gradients(model, most=1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         step += 1
-        keep = min(0.995, 1 - 1 / (step + 1))
+        keep = min(0.998, 1 - 4 / (step + 4))
         with torch.no_grad():
-            for a, p in zip(average.parameters(), model.parameters()):
-                a.lerp_(p, 1 - keep)
-        recent[still].append(loss.item())
-        if rank == 0 and step % 50 == 0:
-            clip_loss, still_loss = (np.mean(losses[-50:]) if losses else float("nan") for losses in recent)
-            print(
-                f"{elapsed:.0f}s step {step} loss of clips {clip_loss:.4f}, of stills {still_loss:.4f}, "
-                f"rate {rate:.1e} norm {norm:.2f}", flush=True,
-            )
-        if rank == 0 and time.time() - saved > 600:
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+        recent.append(loss.detach())
+        if step % 50 == 0:
+            losses = torch.stack(recent[-50 * (data.turns + 1) :]).cpu()
+            kinds = [step - len(losses) + i for i in range(len(losses))]
+            clips = losses[[k % (data.turns + 1) == 0 for k in kinds]].mean()
+            stills = losses[[k % (data.turns + 1) > 0 for k in kinds]].mean()
+            print(f"{time.time() - began:.0f}s step {step} loss of clips {clips:.4f}, of stills {stills:.4f}, rate {now:.1e}", flush=True)
+        if time.time() - saved > SAVE_EVERY:
             saved = time.time()
-            save(average.state_dict(), args.state, "transformer")
-            look(average, clips, args.state, args.kind)
-    if rank == 0:
-        save(average.state_dict(), args.state, "transformer")
-        look(average, clips, args.state, args.kind)
-    dist.destroy_process_group()
+            save(average.state_dict(), state, "transformer")
+            look(average, data, state / f"{kind}.png", kind == "guided")
+    save(average.state_dict(), state, "transformer")
+    look(average, data, state / f"{kind}.png", kind == "guided")
+    return average
+
+
+# What is its own teacher is soon led astray.
+RATES = {"clips": 1.5e-3, "guided": 4e-4}
+
+
+def main() -> None:
+    args = parser(__doc__, seconds=1800, scenes=240, clips=700, stills=4000, batch=8)
+    args.add_argument("kind", choices=RATES)
+    args.add_argument("--rate", type=float, help="where it does not fall yet")
+    args = args.parse_args()
+    threads()
+    torch.manual_seed(args.seed)
+    vae = Autoencoder()
+    load(vae, args.state, "autoencoder")
+    vae = vae.eval().to(args.device, memory_format=torch.channels_last)
+    world = World.draw(args.scenes, args.seed, args.device, args.processes)
+    text = TextEncoder(args.device)
+    sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
+    data = Data.draw(world, vae, text, args.clips, args.stills, args.seed, **sizes)
+    train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
 
 
 if __name__ == "__main__":

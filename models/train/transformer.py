@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fused import fused
 
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
@@ -41,7 +44,8 @@ CONFIG = {
 }
 
 
-def rotary(frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+@cache
+def rotary(frames: tuple[int, ...], height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin `[len(frames) * height * width, HEAD_DIM / 2]` for latent frames at these times."""
     side = 2 * (HEAD_DIM // 6)
     dims = (HEAD_DIM - 2 * side, side, side)
@@ -50,11 +54,11 @@ def rotary(frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         frequencies = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
         return positions.double()[:, None] * frequencies
 
-    t, y, x = (angles(p, d) for p, d in zip((frames, torch.arange(height), torch.arange(width)), dims))
+    t, y, x = (angles(p, d) for p, d in zip((torch.tensor(frames), torch.arange(height), torch.arange(width)), dims))
     shape = (len(frames), height, width, -1)
     grid = torch.cat([t[:, None, None].expand(shape), y[None, :, None].expand(shape), x[None, None].expand(shape)], -1)
     grid = grid.flatten(0, 2)
-    return grid.cos().float(), grid.sin().float()
+    return grid.cos().float().to(device), grid.sin().float().to(device)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -85,27 +89,33 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Written out: on so few keys torch's own takes four times as long to train."""
+    if q.is_cuda and bias is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    # Written out: on so few keys torch's own takes four times as long to train on a CPU.
     scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
     return torch.softmax(scores if bias is None else scores + bias, -1) @ v
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
     """Over `frames` finished and as many noisy ones: none sees what comes later, the noisy ones see the finished past."""
-    q, k, v = (x.chunk(2 * frames, 2) for x in (q, k, v))
+    each = q.shape[2] // (2 * frames)
     seen = []
     for i in range(2 * frames):
         at = i % frames
-        near = [*range(max(0, at - WINDOW), at), i]
-        seen.append(attend(q[i], torch.cat([k[j] for j in near], 2), torch.cat([v[j] for j in near], 2)))
+        own, past = slice(i * each, (i + 1) * each), slice(max(0, at - WINDOW) * each, at * each)
+        if i < frames:
+            near = slice(past.start, own.stop)
+            keys, values = k[:, :, near], v[:, :, near]
+        else:
+            keys, values = (torch.cat([x[:, :, past], x[:, :, own]], 2) for x in (k, v))
+        seen.append(attend(q[:, :, own], keys, values))
     return torch.cat(seen, 2)
 
 
 def padding(features: Tensor) -> Tensor:
     """What the last row of features `[B, S, TEXT_DIM]` weighs in attention: it stands for all rows up to `MAX_TOKENS`."""
-    bias = torch.zeros(features.shape[1])
-    bias[-1] = math.log(1 + MAX_TOKENS - features.shape[1])
-    return bias
+    weight = math.log(1 + MAX_TOKENS - features.shape[1])
+    return F.pad(torch.zeros(features.shape[1] - 1, device=features.device), (0, 1), value=weight)
 
 
 class FeedForward(nn.Module):
@@ -167,6 +177,10 @@ class Block(nn.Module):
         return x + y.float() * gate2
 
 
+# One for all blocks, in training.
+block_without_cache = fused(Block.forward)
+
+
 class TwoLayers(nn.Module):
     def __init__(self, n_in: int, act: nn.Module) -> None:
         super().__init__()
@@ -211,9 +225,9 @@ class Transformer(nn.Module):
 
     def time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, F]` to `[B, F, DIM]` and `[B, F, 6, DIM]`."""
-        frequencies = torch.exp(-math.log(10000) * torch.arange(FREQ_DIM // 2) / (FREQ_DIM // 2))
+        frequencies = torch.exp(-math.log(10000) * torch.arange(FREQ_DIM // 2, device=timesteps.device) / (FREQ_DIM // 2))
         angles = timesteps.float()[..., None] * frequencies
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(timesteps.device.type, enabled=False):
             c = self.condition_embedder
             time = c.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
             return time, c.time_proj(F.silu(time)).unflatten(-1, (6, DIM))
@@ -235,24 +249,24 @@ class Transformer(nn.Module):
         """
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
         if clean is None:
-            latents, times, turn = noisy, t, rotary(torch.zeros(frames), height, width)
+            latents, times, turn = noisy, t, rotary((0,) * frames, height, width, noisy.device)
         else:
             latents, times = torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1)
-            turn = rotary(torch.arange(frames).repeat(2), height, width)
+            turn = rotary((*range(frames),) * 2, height, width, noisy.device)
         x = self.embed(latents).float()
         time, time6 = self.time(times)
         text = self.text(features)
         for block in self.blocks:
-            x = block(x, time6, text, turn)
+            x = block_without_cache(block, x, time6, text, turn)
         return self.head(x[:, -frames:], time[:, -frames:], height, width).float()
 
     def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
         """One latent frame `[B, 1, C, H, W]` after those in the caches."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH, latents.shape[4] // PATCH
         x = self.embed(latents).float()
-        time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
-        turn = rotary(torch.tensor([past]), height, width)
-        past_turn = rotary(torch.arange(past + 1), height, width)
+        time, time6 = self.time(torch.full((len(latents), 1), float(timestep), device=latents.device))
+        turn = rotary((past,), height, width, latents.device)
+        past_turn = rotary((*range(past + 1),), height, width, latents.device)
         for block, cache in zip(self.blocks, caches):
             x = block(x, time6, text, turn, cache, past_turn, write)
         return self.head(x, time, height, width).float()

@@ -4,6 +4,8 @@ mod autoencoder;
 mod cache;
 mod damaged;
 mod experts;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod layouts;
 mod offload;
 mod plain;

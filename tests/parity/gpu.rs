@@ -1,0 +1,132 @@
+//! What a GPU makes is what the CPU makes. Where there is one:
+//!
+//!     cargo test -p soragen-tests --features cuda --test parity gpu
+
+use candle_core::{DType, Device, Tensor};
+use soragen::{Cancel, Decoder, Error, Length, Model, OpenOptions, Precision, Request, Session, Size};
+use soragen_tests::fixtures::{PIPELINES, path};
+
+const GPU: &str = "cuda:0";
+
+/// Every way in which a model here runs: in one piece, with an image, with two transformers, chunk by chunk with a cache.
+fn models() -> impl Iterator<Item = String> {
+    let pipelines = PIPELINES.iter().map(|name| format!("pipelines/{name}"));
+    pipelines.chain(["experts/t2v".into(), "miniature".into()])
+}
+
+fn options(device: &str, precision: Precision) -> OpenOptions {
+    OpenOptions { device: device.into(), precision, ..Default::default() }
+}
+
+fn request(model: &str) -> Request {
+    let whole = model != "miniature";
+    Request {
+        prompt: "the red fox runs over snow".into(),
+        length: Length::Frames(9),
+        size: whole.then_some(Size { width: 64, height: 64 }),
+        image: model.contains("i2v").then(|| image::open(path("miniature/image.png")).unwrap().into_rgb8()),
+        guidance_scale: Some(3.0),
+        steps: Some(3),
+        ..Default::default()
+    }
+}
+
+fn frames(model: &str, options: &OpenOptions) -> Result<Vec<f32>, Error> {
+    rendered(&path(model).to_string_lossy(), options, request(model))
+}
+
+fn rendered(model: &str, options: &OpenOptions, request: Request) -> Result<Vec<f32>, Error> {
+    let mut session = Session::new(Model::open(model, options)?, request)?;
+    let mut samples = Vec::new();
+    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {})? {
+        samples.extend(frames.data);
+    }
+    Ok(samples)
+}
+
+fn psnr(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let square = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / a.len() as f64;
+    (-10.0 * square.log10()) as f32
+}
+
+#[track_caller]
+fn assert_near(what: &str, made: &[f32], expected: &[f32], least: f32) {
+    let psnr = psnr(made, expected);
+    println!("{what}: {psnr:.1} dB");
+    assert!(psnr >= least, "{what}: {psnr:.1} dB, {least} wanted");
+}
+
+#[test]
+fn frames_are_those_of_the_cpu() {
+    for model in models() {
+        let expected = frames(&model, &options("cpu", Precision::F32)).unwrap();
+        for (precision, least) in [(Precision::F32, 70.0), (Precision::Bf16, 30.0), (Precision::F16, 40.0)] {
+            let made = frames(&model, &options(GPU, precision)).unwrap();
+            assert_near(&format!("{model} in {precision:?}"), &made, &expected, least);
+        }
+    }
+}
+
+#[test]
+fn auto_is_the_gpu_in_bf16() {
+    let auto = frames("miniature", &OpenOptions::default()).unwrap();
+    let expected = frames("miniature", &options(GPU, Precision::Bf16)).unwrap();
+    assert!(auto == expected);
+}
+
+#[test]
+fn the_default_model_draws_the_same() {
+    let folder = path("../../models/builtin");
+    let request = || Request { prompt: "a red fox runs over the snow".into(), length: Length::Frames(33), ..Default::default() };
+    let make = |options: &OpenOptions| rendered(&folder.to_string_lossy(), options, request()).unwrap();
+    let expected = make(&options("cpu", Precision::F32));
+    assert_near("f32", &make(&options(GPU, Precision::F32)), &expected, 45.0);
+    assert_near("bf16", &make(&options(GPU, Precision::Bf16)), &expected, 25.0);
+}
+
+#[test]
+fn a_seed_gives_the_same_frames_again() {
+    for model in ["pipelines/t2v-unipc", "miniature"] {
+        let make = || frames(model, &options(GPU, Precision::Bf16)).unwrap();
+        assert!(make() == make(), "{model}");
+    }
+}
+
+#[test]
+fn it_makes_no_difference_where_the_blocks_are() {
+    for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
+        let offload = OpenOptions { offload: true, ..options(GPU, Precision::Bf16) };
+        assert!(frames(model, &offload).unwrap() == frames(model, &options(GPU, Precision::Bf16)).unwrap(), "{model}");
+    }
+}
+
+#[test]
+fn tiles_are_put_together() {
+    let tiled = OpenOptions { decoder: Decoder::Tiled, ..options(GPU, Precision::F32) };
+    let whole = frames("pipelines/t2v-unipc", &options(GPU, Precision::F32)).unwrap();
+    assert_near("one tile", &frames("pipelines/t2v-unipc", &tiled).unwrap(), &whole, 90.0);
+}
+
+#[test]
+fn eight_bits_are_for_the_cpu() {
+    let error = frames("miniature", &options(GPU, Precision::Int8)).unwrap_err();
+    assert!(matches!(&error, Error::Device(text) if text.contains("bf16")), "{error}");
+}
+
+#[test]
+fn a_full_gpu_is_an_error_and_then_forgotten() {
+    let expected = frames("miniature", &options(GPU, Precision::F32)).unwrap();
+    let device = Device::new_cuda(0).unwrap();
+    let mut taken: Vec<Tensor> = Vec::new();
+    for bytes in [1_usize << 32, 1 << 28, 1 << 24, 1 << 20, 1 << 16, 1 << 12] {
+        // SAFETY: nothing reads it.
+        while let Ok(part) = unsafe { Tensor::empty(bytes, DType::U8, &device) } {
+            taken.push(part);
+        }
+    }
+    let error = frames("miniature", &options(GPU, Precision::F32)).unwrap_err();
+    assert!(matches!(error, Error::Memory(_)), "{error:?}");
+    drop(taken);
+    assert!(frames("miniature", &options(GPU, Precision::F32)).unwrap() == expected);
+}

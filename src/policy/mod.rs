@@ -46,8 +46,10 @@
 //! ```
 //!
 //! The policy that ships has words alone. It is a first line: another wording, another language than the policy's, a
-//! harmless text that makes a harmful picture, and what an image shows all pass it. Nor does it look at negative prompts:
-//! guidance leads away from them.
+//! harmless text that makes a harmful picture, and what an image shows all pass it.
+//!
+//! A negative prompt says what guidance leads away from, and at no strength towards: people name in it what they do not want to
+//! be shown. So what is found in one only warns; a hook and an application decide about it as about any other.
 
 mod audit;
 mod file;
@@ -152,18 +154,28 @@ impl Policy {
 
     /// What it says to `prompt`. Nothing is written down.
     pub fn check(&self, prompt: &str) -> Verdict {
+        self.asked(prompt, self.found(prompt))
+    }
+
+    /// What its own categories say, the strictest.
+    fn found(&self, prompt: &str) -> Verdict {
         let mut warning = None;
-        for reading in reading::readings(prompt) {
-            match matching::verdict(&self.categories, reading) {
+        let words =
+            reading::readings(prompt).into_iter().map(|text| matching::verdict(&self.categories, text));
+        for verdict in words.chain(std::iter::once_with(|| self.by_meaning(prompt))) {
+            match verdict {
                 Verdict::Pass => {}
                 Verdict::Warn(category) => warning = warning.or(Some(category)),
                 block @ Verdict::Block(_) => return block,
             }
         }
-        match self.by_meaning(prompt) {
-            Verdict::Pass => {}
-            Verdict::Warn(category) => warning = warning.or(Some(category)),
-            block @ Verdict::Block(_) => return block,
+        warning.map_or(Verdict::Pass, Verdict::Warn)
+    }
+
+    /// `found`, or what the hook and the application say where that lets the prompt pass.
+    fn asked(&self, prompt: &str, found: Verdict) -> Verdict {
+        if matches!(found, Verdict::Block(_)) {
+            return found;
         }
         if let Some(block @ Verdict::Block(_)) = self.hook.as_ref().map(|hook| hook.ask(prompt)) {
             return block;
@@ -171,7 +183,7 @@ impl Policy {
         if self.guard.as_ref().is_some_and(|guard| !guard(prompt)) {
             return Verdict::Block("refused by the application".into());
         }
-        warning.map_or(Verdict::Pass, Verdict::Warn)
+        found
     }
 
     /// What the categories that are like something say.
@@ -202,7 +214,22 @@ impl Policy {
     /// [`Error::Refused`], which does not repeat the prompt; and the audit log's: what cannot be written down
     /// does not pass.
     pub fn admit(&self, prompt: &str) -> Result<()> {
-        let verdict = self.check(prompt);
+        self.decide(prompt, self.check(prompt))
+    }
+
+    /// The gate for a negative prompt, which its own categories do not keep from passing.
+    ///
+    /// # Errors
+    /// Those of [`Policy::admit`].
+    pub fn admit_negative(&self, prompt: &str) -> Result<()> {
+        let found = match self.found(prompt) {
+            Verdict::Block(category) => Verdict::Warn(category),
+            passes => passes,
+        };
+        self.decide(prompt, self.asked(prompt, found))
+    }
+
+    fn decide(&self, prompt: &str, verdict: Verdict) -> Result<()> {
         if let Some(audit) = &self.audit {
             audit.write(&self.name, prompt, &verdict)?;
         }

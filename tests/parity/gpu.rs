@@ -78,7 +78,11 @@ fn auto_is_the_gpu_in_bf16() {
 #[test]
 fn the_default_model_draws_the_same() {
     let folder = path("../../models/builtin");
-    let request = || Request { prompt: "a red fox runs over the snow".into(), length: Length::Frames(33), ..Default::default() };
+    let request = || Request {
+        prompt: "a red fox runs over the snow".into(),
+        length: Length::Frames(33),
+        ..Default::default()
+    };
     let make = |options: &OpenOptions| rendered(&folder.to_string_lossy(), options, request()).unwrap();
     let expected = make(&options("cpu", Precision::F32));
     assert_near("f32", &make(&options(GPU, Precision::F32)), &expected, 45.0);
@@ -97,7 +101,10 @@ fn a_seed_gives_the_same_frames_again() {
 fn it_makes_no_difference_where_the_blocks_are() {
     for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
         let offload = OpenOptions { offload: true, ..options(GPU, Precision::Bf16) };
-        assert!(frames(model, &offload).unwrap() == frames(model, &options(GPU, Precision::Bf16)).unwrap(), "{model}");
+        assert!(
+            frames(model, &offload).unwrap() == frames(model, &options(GPU, Precision::Bf16)).unwrap(),
+            "{model}"
+        );
     }
 }
 

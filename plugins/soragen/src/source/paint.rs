@@ -89,9 +89,37 @@ impl Matrix {
     }
 }
 
-fn dot(weights: [f32; 3], [r, g, b]: [f32; 3], offset: f32) -> u8 {
-    // `as` saturates.
-    (weights[0] * r + weights[1] * g + weights[2] * b + offset + 0.5) as u8
+/// `weights` times the three colours and `offset`, for every pixel.
+fn dot<'a>(
+    weights: [f32; 3],
+    [red, green, blue]: [&[f32]; 3],
+    offset: f32,
+    out: impl Iterator<Item = &'a mut u8>,
+) {
+    for (((r, g), b), out) in red.iter().zip(green).zip(blue).zip(out) {
+        // `as` saturates.
+        *out = (weights[0] * r + weights[1] * g + weights[2] * b + offset + 0.5) as u8;
+    }
+}
+
+/// A row's colours, each in a row of its own, so that a loop over one is made of vectors.
+struct Row([Vec<f32>; 3]);
+
+impl Row {
+    fn new(width: usize) -> Self {
+        Self(std::array::from_fn(|_| vec![0.0; width]))
+    }
+
+    fn read(&mut self, rgb: &[u8]) {
+        let [red, green, blue] = &mut self.0;
+        for (((pixel, r), g), b) in rgb.chunks_exact(3).zip(red).zip(green).zip(blue) {
+            (*r, *g, *b) = (pixel[0].into(), pixel[1].into(), pixel[2].into());
+        }
+    }
+
+    fn colours(&self) -> [&[f32]; 3] {
+        self.0.each_ref().map(Vec::as_slice)
+    }
 }
 
 /// 4:2:0 whose chroma samples lie on the left column and between the two rows ("mpeg2").
@@ -103,33 +131,34 @@ fn subsampled(
     let matrix = Matrix::of(frame)?;
     let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
 
-    let data = frame.plane_data_mut(luma.plane)?;
-    for (row, line) in rgb.chunks_exact(3 * width).zip(data.chunks_mut(luma.stride)) {
-        for (pixel, out) in row.chunks_exact(3).zip(line) {
-            *out = dot(matrix.luma, [pixel[0], pixel[1], pixel[2]].map(f32::from), matrix.black);
-        }
-    }
-
-    // Colour is a sum, so it is averaged before it is converted: 1-2-1 across, 1-1 down.
-    let mut across = vec![[0f32; 3]; width.div_ceil(2)];
+    let mut rows = [Row::new(width), Row::new(width)];
+    // Both rows together, with a pixel more at either end; and what chroma is made of.
+    let (mut sum, mut across) = (vec![0f32; width + 2], Row::new(width.div_ceil(2)));
     for y in 0..height.div_ceil(2) {
-        across.fill([0.0; 3]);
-        for row in [2 * y, (2 * y + 1).min(height - 1)] {
-            let row = &rgb[row * 3 * width..][..3 * width];
-            for (x, sum) in across.iter_mut().enumerate() {
-                let (before, here, after) = ((2 * x).saturating_sub(1), 2 * x, (2 * x + 1).min(width - 1));
-                for (c, sum) in sum.iter_mut().enumerate() {
-                    let sample = |x: usize| f32::from(row[3 * x + c]);
-                    *sum += (sample(before) + 2.0 * sample(here) + sample(after)) / 8.0;
-                }
+        for (i, row) in rows.iter_mut().enumerate() {
+            // The last of an odd height counts twice.
+            let line = (2 * y + i).min(height - 1);
+            row.read(&rgb[line * 3 * width..][..3 * width]);
+            let out = &mut frame.plane_data_mut(luma.plane)?[line * luma.stride..][..width];
+            dot(matrix.luma, row.colours(), matrix.black, out.iter_mut());
+        }
+
+        // Colour is a sum, so it is averaged before it is converted: 1-2-1 across, 1-1 down.
+        let [above, below] = rows.each_ref().map(Row::colours);
+        for ((above, below), across) in above.iter().zip(below).zip(&mut across.0) {
+            for ((a, b), sum) in above.iter().zip(below).zip(&mut sum[1..]) {
+                *sum = a + b;
+            }
+            (sum[0], sum[width + 1]) = (sum[1], sum[width]);
+            let pairs = sum.chunks_exact(2).zip(sum[2..].iter().step_by(2));
+            for ((pair, after), across) in pairs.zip(across) {
+                *across = (pair[0] + 2.0 * pair[1] + after) / 8.0;
             }
         }
         for (component, weights) in [(&blue, matrix.blue), (&red, matrix.red)] {
             let line = &mut frame.plane_data_mut(component.plane)?[y * component.stride..];
             let line = line[component.offset..].iter_mut().step_by(component.step);
-            for (colour, out) in across.iter().zip(line) {
-                *out = dot(weights, *colour, 128.0);
-            }
+            dot(weights, across.colours(), 128.0, line);
         }
     }
     Ok(())

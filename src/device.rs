@@ -93,7 +93,7 @@ pub fn resolve(precision: Precision, device: &Device, form: impl FnOnce() -> For
             Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
         (Precision::Gguf, _) if !form().blocks => Err(Error::Request(
-            "precision=gguf is for a transformer in a quantised GGUF file, without a LoRA; use the precision auto"
+            "precision=gguf is for a transformer in a quantised GGUF file; use the precision auto"
                 .into(),
         )),
         (precision, _) => Ok(precision),

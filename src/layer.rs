@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Result, Tensor};
 use candle_nn::Linear;
 
+use crate::checkpoint::Blocks;
 use crate::ops;
 
 /// A linear layer.
@@ -21,23 +22,29 @@ pub(crate) enum Layer {
         bias: Option<Tensor>,
         /// `n_in` and `n_out`.
         sides: (usize, usize),
+        /// Of a LoRA: one layer after the other, and what comes out is added.
+        added: Vec<(Linear, Linear)>,
     },
 }
 
 impl Layer {
-    /// `weight` is a matrix.
-    pub fn quantised(weight: QTensor) -> Self {
+    /// Without a bias.
+    pub fn quantised(Blocks { weight, added }: Blocks) -> Self {
         let sides = match *weight.shape().dims() {
             [n_out, n_in] => (n_in, n_out),
             _ => (0, 0),
         };
-        Self::Quantised { weight: QMatMul::QTensor(Arc::new(weight)), bias: None, sides }
+        let layer = |weight| Linear::new(weight, None);
+        let added = added.into_iter().map(|(down, up)| (layer(down), layer(up))).collect();
+        Self::Quantised { weight: QMatMul::QTensor(Arc::new(weight)), bias: None, sides, added }
     }
 
     /// With `bias`, f32 `[n_out]`, in a layer of blocks.
     pub fn with_bias(self, bias: Tensor) -> Result<Self> {
         Ok(match self {
-            Self::Quantised { weight, sides, .. } => Self::Quantised { weight, bias: Some(bias), sides },
+            Self::Quantised { weight, sides, added, .. } => {
+                Self::Quantised { weight, bias: Some(bias), sides, added }
+            }
             Self::Plain(layer) => Self::Plain(Linear::new(layer.weight().clone(), Some(bias))),
         })
     }
@@ -54,11 +61,15 @@ impl Layer {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(layer) => ops::linear(layer, x),
-            Self::Quantised { weight, bias, sides: (n_in, n_out) } => {
+            Self::Quantised { weight, bias, sides: (n_in, n_out), added } => {
                 debug_assert!(x.is_contiguous(), "strided operand {:?}", x.layout());
                 debug_assert!(x.elem_count() > 0, "empty operand");
                 ops::check_count(x.elem_count() / (*n_in).max(1), *n_out)?;
-                let product = weight.forward(&x.to_dtype(DType::F32)?)?;
+                let numbers = x.to_dtype(DType::F32)?;
+                let mut product = weight.forward(&numbers)?;
+                for (down, up) in added {
+                    product = (product + ops::linear(up, &ops::linear(down, &numbers)?)?)?;
+                }
                 match bias {
                     Some(bias) => product.broadcast_add(bias)?,
                     None => product,

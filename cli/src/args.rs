@@ -92,7 +92,8 @@ pub struct PartsArgs {
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,
 
-    /// A LoRA for the transformer, and how much of it is added; may be given several times
+    /// A LoRA for the transformer, and how much of it is added; high: or low: before it is for one of two transformers; may
+    /// be given several times
     #[arg(long, value_name = "PATH[:SCALE]")]
     pub lora: Vec<String>,
 }

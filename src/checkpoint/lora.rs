@@ -1,5 +1,6 @@
 //! Changes to a transformer's weights that come in a file of their own (<https://arxiv.org/abs/2106.09685>): products of two
-//! narrow matrices, or differences as such. They are added when a tensor is loaded.
+//! narrow matrices, or differences as such. They are added when a tensor is loaded; to weights that stay in blocks, where they
+//! are multiplied.
 //!
 //! The same thing is written in many ways: PEFT's and diffusers' `lora_A` and `lora_B`, ComfyUI's and lightx2v's `lora_down`
 //! and `lora_up` with `alpha`, `diff` and `diff_b`, kohya's names with underscores; over diffusers' or Wan's own names.
@@ -13,6 +14,15 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::names::{self, Part};
 
+/// Which of two transformers: that of the steps with much noise, or that of those with little (Wan 2.2 A14B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Noise {
+    /// Much.
+    High,
+    /// Little.
+    Low,
+}
+
 /// A file of changes, and how much of them is added.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
@@ -20,15 +30,21 @@ pub struct Lora {
     pub path: PathBuf,
     /// 1 is what it was made for.
     pub scale: f32,
+    /// Of two transformers the one that it is for; `None` is for all there are.
+    pub noise: Option<Noise>,
 }
 
 impl Lora {
-    /// `PATH` or `PATH:SCALE`.
+    /// `PATH` or `PATH:SCALE`, and before it `high:` or `low:` for one of two transformers.
     pub fn parse(text: &str) -> Self {
-        match text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.trim().parse().ok()?))) {
-            Some((path, scale)) => Self { path: path.into(), scale },
-            None => Self { path: text.into(), scale: 1.0 },
-        }
+        let (noise, text) = match text.split_once(':') {
+            Some(("high", rest)) => (Some(Noise::High), rest),
+            Some(("low", rest)) => (Some(Noise::Low), rest),
+            _ => (None, text),
+        };
+        let scaled = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.trim().parse().ok()?)));
+        let (path, scale) = scaled.unwrap_or((text, 1.0));
+        Self { path: path.into(), scale, noise }
     }
 }
 
@@ -39,6 +55,7 @@ impl Hash for Lora {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.path.hash(state);
         self.scale.to_bits().hash(state);
+        self.noise.hash(state);
     }
 }
 
@@ -136,24 +153,52 @@ impl Changes {
     /// `tensor`, f32, with what is added to it, if anything is.
     pub fn apply(&self, name: &str, tensor: Tensor, device: &Device) -> Result<Tensor> {
         let Some(change) = self.of.get(name) else { return Ok(tensor) };
-        let load = |name: &String| self.file.get(name)?.load(device)?.to_dtype(DType::F32);
         let mut changed = tensor;
-        if let (Some(down), Some(up)) = (&change.down, &change.up) {
-            let (down, up) = (load(down)?, load(up)?);
-            let rank = down.dim(0)?;
-            let alpha = match &change.alpha {
-                Some(alpha) => {
-                    f64::from(load(alpha)?.flatten_all()?.to_vec1::<f32>()?.first().copied().unwrap_or(1.0))
-                }
-                None => rank as f64,
-            };
-            let product = up.flatten_from(1)?.matmul(&down.flatten_from(1)?)?;
-            changed = self.add(name, changed, &(product * (alpha / rank.max(1) as f64))?)?;
+        if let Some((down, up)) = self.matrices(change, device)? {
+            changed = self.add(name, changed, &up.matmul(&down)?)?;
         }
         if let Some(difference) = &change.difference {
-            changed = self.add(name, changed, &load(difference)?)?;
+            changed = self.add(name, changed, &self.load(difference, device)?)?;
         }
         Ok(changed)
+    }
+
+    /// Whether `name` is changed in another way than by two narrow matrices.
+    pub fn is_wide(&self, name: &str) -> bool {
+        self.of.get(name).is_some_and(|change| change.difference.is_some())
+    }
+
+    /// The two matrices whose product is added to `name`, `[n_out, n_in]`, if there are any: `[rank, n_in]` and
+    /// `[n_out, rank]`, f32.
+    pub fn narrow(&self, name: &str, sides: &[usize], device: &Device) -> Result<Option<(Tensor, Tensor)>> {
+        let change = self.of.get(name);
+        let Some((down, up)) = change.map(|change| self.matrices(change, device)).transpose()?.flatten()
+        else {
+            return Ok(None);
+        };
+        if [up.dim(0)?, down.dim(1)?] != sides {
+            bail!("a LoRA changes {name} by [{}, {}], which is of {sides:?}", up.dim(0)?, down.dim(1)?);
+        }
+        Ok(Some((down, (up * self.scale)?)))
+    }
+
+    /// Both matrices, as they are multiplied; not scaled yet.
+    fn matrices(&self, change: &Change, device: &Device) -> Result<Option<(Tensor, Tensor)>> {
+        let (Some(down), Some(up)) = (&change.down, &change.up) else { return Ok(None) };
+        let (down, up) = (self.load(down, device)?.flatten_from(1)?, self.load(up, device)?.flatten_from(1)?);
+        let rank = down.dim(0)?;
+        let alpha = match &change.alpha {
+            Some(alpha) => {
+                let alpha = self.load(alpha, device)?.flatten_all()?.to_vec1::<f32>()?;
+                f64::from(alpha.first().copied().unwrap_or(1.0))
+            }
+            None => rank as f64,
+        };
+        Ok(Some((down, (up * (alpha / rank.max(1) as f64))?)))
+    }
+
+    fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
+        self.file.get(name)?.load(device)?.to_dtype(DType::F32)
     }
 
     fn add(&self, name: &str, tensor: Tensor, change: &Tensor) -> Result<Tensor> {
@@ -200,13 +245,16 @@ mod tests {
 
     #[test]
     fn a_scale_may_follow_the_path() {
-        for (text, path, scale) in [
-            ("a.safetensors", "a.safetensors", 1.0),
-            ("a.safetensors:0.5", "a.safetensors", 0.5),
-            ("c:/x.safetensors", "c:/x.safetensors", 1.0),
-            ("a:b: -2", "a:b", -2.0),
+        for (text, path, scale, noise) in [
+            ("a.safetensors", "a.safetensors", 1.0, None),
+            ("a.safetensors:0.5", "a.safetensors", 0.5, None),
+            ("c:/x.safetensors", "c:/x.safetensors", 1.0, None),
+            ("a:b: -2", "a:b", -2.0, None),
+            ("high:a.safetensors:0.5", "a.safetensors", 0.5, Some(Noise::High)),
+            ("low:c:/x.safetensors", "c:/x.safetensors", 1.0, Some(Noise::Low)),
+            ("highest:1", "highest", 1.0, None),
         ] {
-            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale }, "{text}");
+            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale, noise }, "{text}");
         }
     }
 }

@@ -14,9 +14,9 @@ mod weights;
 
 pub use assembly::{Assembly, Parts};
 pub use hub::{Download, Hub, HubName};
-pub use lora::Lora;
+pub use lora::{Lora, Noise};
 pub(crate) use names::SECOND_TRANSFORMER;
 pub use pickle::{Names, convert};
 pub use source::Source;
 pub use tensors::Tensors;
-pub(crate) use weights::Stored;
+pub(crate) use weights::{Blocks, Stored};

@@ -14,7 +14,8 @@ use serde::de::DeserializeOwned;
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
 use super::hub::{self, Hub, HubName};
-use super::names::Part;
+use super::lora::{Lora, Noise};
+use super::names::{Part, SECOND_TRANSFORMER};
 use super::tensors::Tensors;
 use super::weights::{Stored, Weights};
 use crate::cache::Key;
@@ -195,7 +196,10 @@ impl Source {
         let (path, weights) = self.open(folder, stem)?;
         let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
         if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
-            weights.change(Part::Transformer, &assembly.loras)?;
+            let other = if folder == SECOND_TRANSFORMER { Noise::High } else { Noise::Low };
+            let loras: Vec<_> =
+                assembly.loras.iter().filter(|lora| lora.noise != Some(other)).cloned().collect();
+            weights.change(Part::Transformer, &loras)?;
         }
         Ok(weights)
     }
@@ -244,9 +248,12 @@ impl Source {
         Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
     }
 
-    /// Whether something is to be added to the transformer's weights.
-    pub(crate) fn has_loras(&self) -> bool {
-        matches!(self, Self::Assembled(assembly) if !assembly.loras.is_empty())
+    /// What is to be added to the transformer's weights.
+    pub(crate) fn loras(&self) -> &[Lora] {
+        match self {
+            Self::Assembled(assembly) => &assembly.loras,
+            _ => &[],
+        }
     }
 
     /// The files that the index names; each must be a plain name in the index's own folder.
@@ -296,7 +303,9 @@ impl Source {
                     key = key.with(name, text);
                 }
                 for lora in assembly.loras.iter().filter(|_| counts("transformer")) {
+                    let noise = format!("{:?}", lora.noise);
                     key = of_file(key, "lora", &lora.path)?.with("scale", &lora.scale.to_le_bytes());
+                    key = key.with("noise", noise.as_bytes());
                 }
                 for (name, file) in assembly.files.iter().filter(|(name, _)| counts(name)) {
                     key = of_file(key, name, file)?;

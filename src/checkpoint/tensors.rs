@@ -58,11 +58,11 @@ impl Tensors {
     fn quantised(&self, n_in: usize, n_out: usize) -> Result<Option<Layer>> {
         let Some(weights) = self.weights.as_ref().filter(|_| self.blocks) else { return Ok(None) };
         let name = format!("{}.weight", self.builder.prefix());
-        let Some(weight) = weights.quantised(&name, self.device())? else { return Ok(None) };
-        if weight.shape().dims() != [n_out, n_in] {
-            bail!("{name} is of {:?}, not of [{n_out}, {n_in}]", weight.shape());
+        let Some(blocks) = weights.quantised(&name, self.device())? else { return Ok(None) };
+        if blocks.weight.shape().dims() != [n_out, n_in] {
+            bail!("{name} is of {:?}, not of [{n_out}, {n_in}]", blocks.weight.shape());
         }
-        Ok(Some(Layer::quantised(weight)))
+        Ok(Some(Layer::quantised(blocks)))
     }
 
     /// The rows `places` of `weight`, which has `rows` rows of `width`: f32 `[places, width]`. The others are not read.

@@ -39,6 +39,13 @@ pub struct Stored {
     pub quantised: bool,
 }
 
+/// A matrix that stays in blocks.
+pub struct Blocks {
+    pub weight: QTensor,
+    /// Pairs of matrices, `[rank, n_in]` and `[n_out, rank]`, whose products are added to it.
+    pub added: Vec<(Tensor, Tensor)>,
+}
+
 enum Files {
     Mapped(MmapedSafetensors),
     Compiled(SliceSafetensors<'static>),
@@ -100,12 +107,19 @@ impl Weights {
         self.stored().into_iter().map(|(name, stored)| (name, stored.shape)).collect()
     }
 
-    /// The tensor `name` in the blocks that the file has of it; `None` if it has numbers, or something is added to them.
-    pub fn quantised(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
-        match (&*self.files, self.names.get(name)) {
-            (Files::Gguf(file), Some(in_file)) if self.changes.is_empty() => file.quantised(in_file, device),
-            _ => Ok(None),
+    /// The matrix `name` in the blocks that the file has of it, and what is added to it; `None` if it has numbers, or whole
+    /// matrices are added to them.
+    pub fn quantised(&self, name: &str, device: &Device) -> Result<Option<Blocks>> {
+        let (Files::Gguf(file), Some(in_file)) = (&*self.files, self.names.get(name)) else {
+            return Ok(None);
+        };
+        if self.changes.iter().any(|changes| changes.is_wide(name)) {
+            return Ok(None);
         }
+        let Some(weight) = file.quantised(in_file, device)? else { return Ok(None) };
+        let narrow = |changes: &Changes| changes.narrow(name, weight.shape().dims(), device).transpose();
+        let added = self.changes.iter().filter_map(narrow).collect::<Result<_>>()?;
+        Ok(Some(Blocks { weight, added }))
     }
 
     /// Some rows of the matrix `name`, which is of `shape`: f32 `[places, width]`, on the CPU. Nothing else of it is read.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Device;
 
 use super::Precision;
+use crate::Result;
 use crate::checkpoint::Source;
 use crate::transformer::WanTransformer;
-use crate::{Error, Result};
 
 /// The folder of the transformer, or of the one for much noise.
 pub(super) const FIRST: &str = "transformer";
@@ -52,11 +52,6 @@ impl Experts {
                 return Err(source.invalid(SECOND, "the two transformers are not of one form"));
             }
             source.shapes(SECOND, "diffusion_pytorch_model")?;
-            if source.has_loras() {
-                return Err(Error::Request(
-                    "a LoRA cannot be added to a model of two transformers; leave `lora` out".into(),
-                ));
-            }
         }
         let first = WanTransformer::open(source, FIRST, precision, offload, device)?;
         Ok(Self {

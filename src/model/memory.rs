@@ -154,8 +154,8 @@ fn layer(name: &str) -> Option<&str> {
 /// What of the transformer decides in which numbers it computes best. What is wrong with it is said when it is loaded.
 pub(super) fn form(source: &Source) -> Form {
     let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
-    let blocks = !source.has_loras()
-        && size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
+    let blocks =
+        size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
     Form { width, blocks }
 }
 

@@ -22,7 +22,7 @@ use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
-use crate::{Result, device};
+use crate::{Error, Result, device};
 use layout::Layout;
 
 /// The number format of the weights and of the arithmetic.
@@ -154,6 +154,12 @@ impl Model {
         let dtype = precision.dtype(&device);
         let layout = Layout::read(source)?;
         let info = ModelInfo::of(source, &layout)?;
+        let two = matches!(&layout, Layout::Wan(index) if index.two());
+        if !two && source.loras().iter().any(|lora| lora.noise.is_some()) {
+            return Err(Error::Request(
+                "`high:` and `low:` before a LoRA are for a model of two transformers".into(),
+            ));
+        }
         // First what does not fit is refused.
         let room = memory::room(source, precision, offload, &device)?;
         let (max_tokens, streaming) = match &layout {

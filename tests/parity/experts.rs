@@ -1,7 +1,7 @@
 //! Models of two transformers make what diffusers makes of them (`make_experts.py`).
 
 use candle_core::{Device, Tensor};
-use soragen::checkpoint::Parts;
+use soragen::checkpoint::{Lora, Parts};
 use soragen::{
     Cancel, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, part_sizes,
     weights_bytes,
@@ -31,7 +31,14 @@ fn request(name: &str) -> Request {
 }
 
 fn frames(model: &str, request: Request) -> Tensor {
-    let mut session = Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap();
+    changed(model, request, &[])
+}
+
+/// With these LoRAs.
+fn changed(model: &str, request: Request, loras: &[String]) -> Tensor {
+    let loras = loras.iter().map(|text| Lora::parse(text)).collect();
+    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
+    let mut session = Session::new(Model::open(model, &options).unwrap(), request).unwrap();
     let Size { width, height } = session.size();
     let mut data = Vec::new();
     while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
@@ -62,6 +69,38 @@ fn one_guidance_scale_is_for_both() {
     let made = values(&frames(&folder("t2v"), asked(None)));
     assert!(made == values(&frames(&folder("t2v"), asked(Some(4.0)))));
     assert!(made != values(&frames(&folder("t2v"), asked(Some(3.0)))));
+}
+
+#[test]
+fn a_lora_may_be_for_one_of_them() {
+    let folder_of_lora = tempfile::tempdir().unwrap();
+    let file = folder_of_lora.path().join("lora.safetensors");
+    let dim = {
+        let config = json("experts/t2v/transformer/config.json");
+        let number = |key: &str| config[key].as_u64().unwrap() as usize;
+        number("num_attention_heads") * number("attention_head_dim")
+    };
+    let row = |length| Tensor::arange(0_f32, length as f32, &Device::Cpu).unwrap().sin().unwrap();
+    let tensors = [
+        ("transformer.blocks.0.attn1.to_q.lora_A.weight", row(dim).reshape((1, dim)).unwrap()),
+        ("transformer.blocks.0.attn1.to_q.lora_B.weight", row(dim).reshape((dim, 1)).unwrap()),
+    ];
+    candle_core::safetensors::save(&std::collections::HashMap::from(tensors), &file).unwrap();
+    let with = |loras: &[&str]| {
+        let loras: Vec<_> = loras.iter().map(|before| format!("{before}{}", file.display())).collect();
+        values(&changed(&folder("t2v"), request("t2v"), &loras))
+    };
+    let (none, both, high, low) = (with(&[]), with(&[""]), with(&["high:"]), with(&["low:"]));
+    assert!(both == with(&["low:", "high:"]));
+    let videos = [none, both, high, low];
+    for (i, video) in videos.iter().enumerate() {
+        assert!(videos[..i].iter().all(|other| other != video), "number {i} is as one before");
+    }
+    let loras = vec![Lora::parse(&format!("low:{}", file.display()))];
+    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
+    let error =
+        Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &options).unwrap_err().to_string();
+    assert!(error.contains("two transformers"), "{error}");
 }
 
 #[test]

@@ -364,16 +364,32 @@ fn quantised_weights_are_computed_with_as_they_are() {
         let bytes = |precision| weights_bytes(&sizes[..1], precision, false, &Device::Cpu);
         assert!(bytes(Precision::Gguf) < bytes(Precision::F32) * 3 / 4, "{dtype:?}");
     }
-    let error = |precision, lora: Option<&Path>| {
-        let mut options = open(&text_encoder, precision, false);
-        options.parts.loras.extend(lora.map(|path| Lora { path: path.into(), scale: 1.0 }));
-        let model = if lora.is_some() { &model } else { &plain };
-        Model::open(&model.to_string_lossy(), &options).unwrap_err().to_string()
+    // A LoRA is added where blocks are multiplied; whole matrices and biases, to numbers.
+    let lora = case.at("lora.safetensors");
+    let names = [
+        "0.self_attn.q.lora_down.weight",
+        "0.self_attn.q.lora_up.weight",
+        "1.cross_attn.o.diff",
+        "1.self_attn.v.diff_b",
+    ];
+    let changes =
+        [random(&[4, 128], 1.0), random(&[128, 4], 2.0), random(&[128, 128], 3.0), random(&[128], 4.0)];
+    let stored = names.map(|name| format!("diffusion_model.blocks.{name}")).into_iter().zip(changes);
+    save(&stored.collect(), &lora);
+    let with = |model: &Path, text_encoder: &Path, precision| {
+        let mut options = open(text_encoder, precision, false);
+        options.parts.loras.push(Lora { path: lora.clone(), scale: 2.0, noise: None });
+        frames_with(model, &options)
     };
-    for lora in [None, Some(plain.as_path())] {
-        let said = error(Precision::Gguf, lora);
-        assert!(said.contains("precision=gguf is for"), "{said}");
-    }
+    let made = with(&model, &text_encoder, Precision::Gguf);
+    let least = psnr(&made, &with(&plain, &plain_text, Precision::F32));
+    assert!(least > 44.0, "with a LoRA: {least:.1} dB");
+    let without = psnr(&made, &frames_with(&model, &open(&text_encoder, Precision::Gguf, false)));
+    assert!(without < 35.0, "it changes nothing: {without:.1} dB");
+
+    let error =
+        Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false)).unwrap_err();
+    assert!(error.to_string().contains("precision=gguf is for"), "{error}");
 }
 
 #[test]
@@ -439,7 +455,8 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
         frames(&base, Parts { transformer: Some(file), ..Default::default() })
     };
     let with = |loras: &[(&Path, f32)]| {
-        let loras = loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale }).collect();
+        let loras =
+            loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale, noise: None }).collect();
         frames(&base, Parts { loras, ..Default::default() })
     };
     let whole = merged(1.0, &|_| {});
@@ -495,7 +512,7 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
     });
     assert_close("differences", &with(&[(&file, 1.0)]), &expected, 1e-5);
 
-    let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0 }];
+    let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, noise: None }];
     for (name, reason) in [
         ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
         ("text_encoder.layer.lora_A.weight", "belong to nothing"),

@@ -274,7 +274,8 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             text(
                 "lora",
                 "LoRA",
-                "Files with changes to the transformer's weights, each PATH or PATH:SCALE, with ; between them",
+                "Files with changes to the transformer's weights, each PATH or PATH:SCALE, with ; between them; high: or low: \
+                 before one of two transformers'",
             )
             .mutable_ready()
             .build(),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compiles the plugin for CUDA, as far as `cargo check` does: candle's kernels with nvcc, Rust without
+# Compiles the plugin and the tests for CUDA, as far as `cargo check` does: candle's kernels with nvcc, Rust without
 # linking. Needs no GPU, and no toolkit: where there is none, the compiler's part of it is fetched as Python
 # wheels, once, into target/. Features other than `cuda` may be given: `scripts/check-cuda.sh cuda,cudnn`.
 set -eu
@@ -49,4 +49,5 @@ fi
 export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
 # Apart from ordinary builds, which would be done again after each of these.
 export CARGO_TARGET_DIR="target/cuda"
+cargo check -p soragen-tests --tests --features cuda
 exec cargo check -p gst-plugin-soragen --features "$features"

@@ -62,7 +62,7 @@ fn lacking(name: &str, feature: &str) -> Error {
 pub struct Form {
     /// Numbers of a token.
     pub width: usize,
-    /// Whether its file has blocks that can be computed with: GGUF, to which nothing is added.
+    /// Whether its file has blocks that can be computed with: GGUF.
     pub blocks: bool,
 }
 

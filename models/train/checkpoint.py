@@ -30,6 +30,7 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
 
 def save(weights: dict[str, torch.Tensor], state: Path, name: str) -> None:
     """Whole or not at all."""
+    state.mkdir(parents=True, exist_ok=True)
     partial = state / f"{name}.part"
     torch.save(weights, partial)
     partial.rename(state / f"{name}.pt")

@@ -18,7 +18,7 @@ import autoencoder
 import sample
 import transformer
 from checkpoint import NOWHERE, SHIPPED, load
-from text import MAX_TOKENS, TextEncoder
+from text import TextEncoder
 from train_transformer import LOOK_AT
 
 LATENTS = 5
@@ -32,18 +32,14 @@ def main() -> None:
     model, vae = transformer.Transformer().eval(), autoencoder.Autoencoder().eval()
     load(model, NOWHERE, "transformer")
     load(vae, NOWHERE, "autoencoder")
-    features = TextEncoder().many([*LOOK_AT, ""])
-
-    def text(prompt: str) -> torch.Tensor:
-        hidden = torch.tensor(features[prompt]).float()
-        return torch.nn.functional.pad(hidden, (0, 0, 0, MAX_TOKENS - len(hidden)))[None]
+    text = TextEncoder()
 
     with tempfile.TemporaryDirectory() as folder:
         for seed, prompt in enumerate(LOOK_AT[:3]):
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(1, LATENTS, transformer.CHANNELS, sample.HEIGHT, sample.WIDTH, generator=generator)
             made = sample.latents(
-                model, text(prompt), text(""), LATENTS, settings["causal"]["timesteps"], settings["guidance_scale"],
+                model, text([prompt]), text([""]), LATENTS, settings["causal"]["timesteps"], settings["guidance_scale"],
                 settings["causal"]["context_noise"], noise=noise, autocast=False,
             )
             expected = sample.decode(vae, made, autocast=False)[0]

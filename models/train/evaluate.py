@@ -216,7 +216,7 @@ def colours(video: Tensor) -> dict[str, float]:
 
 
 def drift(args: argparse.Namespace) -> None:
-    """Each ten seconds of a minute, in tenths of seconds that were looked at: what is right, and the colours."""
+    """Of each ten seconds of a minute: what is right in their second half, and the colours."""
     model, seconds = classifier(args), 60
     rng, world = np.random.default_rng(14), World.draw(60, 14, torch.device("cpu"), args.processes)
     found: dict = {}
@@ -232,7 +232,7 @@ def drift(args: argparse.Namespace) -> None:
                 board.write_text("\n".join(shots))
                 options = ["--storyboard", board] if len(texts) > 1 else [texts[0]]
                 video = render(args, seconds * FRAME_RATE, i, *options)
-            rows.append(video[:: 5 * FRAME_RATE].permute(0, 2, 3, 1).numpy())
+            rows.append(video[:: 5 * FRAME_RATE].clone().permute(0, 2, 3, 1).numpy())
             for part in range(6):
                 frames = video[part * 10 * FRAME_RATE :][: 10 * FRAME_RATE]
                 target = label(clips[part % len(clips)])
@@ -274,9 +274,10 @@ def main() -> None:
     args = parser(__doc__, clips=3000, steps=1500, scenes=400, count=200, ceiling=100, minutes=8)
     args.add_argument("what", choices=("learn", "judge", "drift", "images"))
     args.add_argument("--soragen", type=Path)
-    args.add_argument("--options", nargs="*", default=[], help="more for soragen render, as --model=FOLDER")
+    args.add_argument("--options", action="append", default=[], help="more for soragen render, as --options=--precision=int8")
     args = args.parse_args()
     threads()
+    args.state.mkdir(parents=True, exist_ok=True)
     {"learn": learn, "judge": judge, "drift": drift, "images": images}[args.what](args)
 
 

@@ -28,9 +28,12 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
 
 def parts(state: Path, out: Path) -> None:
     """Those that were trained."""
-    for name, config in (("autoencoder", autoencoder.CONFIG), ("transformer", transformer.CONFIG)):
-        file = state / f"{name}.pt"
-        if file.exists():
+    for name, stages, config in (
+        ("autoencoder", ("autoencoder",), autoencoder.CONFIG),
+        ("transformer", ("guided", "transformer"), transformer.CONFIG),
+    ):
+        file = next((file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()), None)
+        if file is not None:
             write(out / FOLDERS[name], config, torch.load(file, map_location="cpu"))
 
 

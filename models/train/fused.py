@@ -8,5 +8,5 @@ import torch
 
 
 def fused(function: Callable) -> Callable:
-    """Compiled at its first call, and again for another shape: for what is called very often."""
+    """Compiled at its first call, and again where a shape is another: for what is called very often, in few shapes."""
     return torch.compile(function)

@@ -16,7 +16,7 @@ from world import World
 
 CAPTIONS = 6
 # No caption is longer; the last place stands for all those behind it.
-TOKENS = 32
+TOKENS = 40
 
 
 @dataclass
@@ -29,9 +29,11 @@ class Latents:
     @classmethod
     @torch.no_grad()
     def draw(
-        cls, world: World, vae: Autoencoder, text: TextEncoder, count: int, length: int, seed: int, at_once: int = 32
+        cls, world: World, vae: Autoencoder, text: TextEncoder, count: int, length: int, seed: int
     ) -> Latents:
         """`count` clips of `length` latent frames."""
+        # A CPU has its caches for few.
+        at_once = (256 if length == 1 else 32) if world.device.type == "cuda" else 4
         rng = np.random.default_rng([7, seed])
         steps = np.arange(1 + TIME_FACTOR * (length - 1)) / FRAME_RATE
         video, captions = [], []

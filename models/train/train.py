@@ -8,8 +8,6 @@ where `--within` would be exceeded. What a part has trained is written out as it
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import train_autoencoder
 import train_transformer
 from autoencoder import Autoencoder
 from checkpoint import load
-from options import parser, threads
+from options import leave, parser, threads
 from text import TextEncoder
 from train_transformer import RATES, Data
 from world import World
@@ -58,14 +56,12 @@ def main() -> None:
     done("latents")
     if args.clips:
         train_transformer.train("clips", data, args.state, args.clips, args.rate)
-        shutil.copy(args.state / "transformer.pt", args.state / "before-guided.pt")
         done("clips")
     left = args.within - (time.time() - began) - 12
     if min(args.guided, left) > 0:
         train_transformer.train("guided", data, args.state, min(args.guided, left), RATES["guided"])
         done("guided")
-    # The compiler's own processes were seen to keep an ordinary exit waiting for ever.
-    os._exit(0)
+    leave()
 
 
 if __name__ == "__main__":

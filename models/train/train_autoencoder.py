@@ -20,7 +20,7 @@ from autoencoder import Autoencoder
 from checkpoint import load, save
 from clips import FRAME_RATE
 from muon import Muon
-from options import parser, threads
+from options import leave, parser, threads
 from scenes import HEIGHT, WIDTH
 from sheet import sheet
 from textures import textures
@@ -133,6 +133,7 @@ def main() -> None:
     threads()
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     train(world, args.state, args.seconds, args.batch, args.rate, args.seed, decoder=args.decoder)
+    leave()
 
 
 if __name__ == "__main__":

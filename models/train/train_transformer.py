@@ -6,8 +6,8 @@
 The last (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
 it learns to predict without.
 
-Goes on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights. The learning rate falls at the end of the
-time; what is kept is an average over the last steps.
+Both go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights; the last leaves `DIR/guided.pt`, which is
+what is shipped. The learning rate falls at the end of the time; what is kept is an average over the last steps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from autoencoder import Autoencoder
 from checkpoint import load, save
 from latents import TOKENS, Latents
 from muon import Muon
-from options import parser, threads
+from options import leave, parser, threads
 from sheet import sheet
 from text import TextEncoder
 from transformer import WINDOW, Transformer
@@ -66,7 +66,7 @@ class Data:
     @classmethod
     def draw(cls, world: World, vae: Autoencoder, text: TextEncoder, clips: int, stills: int, seed: int, **sizes: int) -> Data:
         return cls(
-            Latents.draw(world, vae, text, clips, LENGTH, seed), Latents.draw(world, vae, text, stills, 1, seed + 1, 256),
+            Latents.draw(world, vae, text, clips, LENGTH, seed), Latents.draw(world, vae, text, stills, 1, seed + 1),
             text, vae, **sizes,
         )
 
@@ -147,6 +147,8 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     load(model, state, "transformer")
     model = model.to(device)
     average = copy.deepcopy(model)
+    # The next stage of clips does not begin with what was guided, nor does guidance come twice.
+    name = "guided" if kind == "guided" else "transformer"
     teacher = copy.deepcopy(model).eval() if kind == "guided" else None
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
@@ -176,9 +178,9 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
             print(f"{time.time() - began:.0f}s step {step} loss of clips {clips:.4f}, of stills {stills:.4f}, rate {now:.1e}", flush=True)
         if time.time() - saved > SAVE_EVERY:
             saved = time.time()
-            save(average.state_dict(), state, "transformer")
+            save(average.state_dict(), state, name)
             look(average, data, state / f"{kind}.png", kind == "guided")
-    save(average.state_dict(), state, "transformer")
+    save(average.state_dict(), state, name)
     look(average, data, state / f"{kind}.png", kind == "guided")
     return average
 
@@ -202,6 +204,7 @@ def main() -> None:
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
     data = Data.draw(world, vae, text, args.clips, args.stills, args.seed, **sizes)
     train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
+    leave()
 
 
 if __name__ == "__main__":

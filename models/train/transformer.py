@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ CONFIG = {
 }
 
 
-@cache
+@lru_cache(maxsize=None)
 def rotary(frames: tuple[int, ...], height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin `[len(frames) * height * width, HEAD_DIM / 2]` for latent frames at these times."""
     side = 2 * (HEAD_DIM // 6)
@@ -245,11 +245,12 @@ class Transformer(nn.Module):
     def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
         """What every noisy frame would be without noise, given the finished ones before it, all `[B, F, C, H, W]`.
 
-        Without `clean` each frame stands alone.
+        Without `clean` there is one frame, the first.
         """
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
         if clean is None:
-            latents, times, turn = noisy, t, rotary((0,) * frames, height, width, noisy.device)
+            assert frames == 1, "of several frames the finished ones are wanted"
+            latents, times, turn = noisy, t, rotary((0,), height, width, noisy.device)
         else:
             latents, times = torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1)
             turn = rotary((*range(frames),) * 2, height, width, noisy.device)

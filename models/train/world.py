@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -17,8 +18,8 @@ from fused import fused
 from scenes import HEIGHT, LAYERS, PERIOD, WIDTH, Scene, draw_one
 from sprites import SUBJECTS, load
 
-# Frames that are drawn at a time: what is in between takes about 8 MB each.
-AT_ONCE = 1152
+# Frames that are drawn at a time, on a GPU and on a CPU: what is in between takes about 8 MB each.
+AT_ONCE, FEW = 1152, 32
 
 
 @dataclass
@@ -49,9 +50,11 @@ class World:
 
     @classmethod
     def draw(cls, count: int, seed: int, device: torch.device, processes: int = 1) -> World:
-        with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
-            shape = (count, LAYERS, HEIGHT, PERIOD, 4)
-            file.truncate(int(np.prod(shape)))
+        shape = (count, LAYERS, HEIGHT, PERIOD, 4)
+        size, memory = int(np.prod(shape)), Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > size
+        with tempfile.NamedTemporaryFile(dir=memory if roomy else None) as file:
+            file.truncate(size)
             jobs = [(file.name, shape, seed, i) for i in range(count)]
             if processes == 1:
                 scenes = [draw_one(job) for job in jobs]
@@ -76,12 +79,9 @@ class World:
         actors = np.concatenate([n.actors for n in numbers], 1).astype(np.float32)
         scene = torch.tensor([clip.index for clip in clips], device=self.device).repeat_interleave(length)
         corner = self.tensor([(w.y, w.x) for w in windows]).repeat_interleave(length, 0)
-        time = self.tensor(times.flatten())
-        parts = [
-            self.paint(scene[i : i + AT_ONCE], time[i : i + AT_ONCE], view[i : i + AT_ONCE], actors[:, i : i + AT_ONCE],
-                       corner[i : i + AT_ONCE], size)
-            for i in range(0, count * length, AT_ONCE)
-        ]
+        time, at_once = self.tensor(times.flatten()), AT_ONCE if self.device.type == "cuda" else FEW
+        spans = [slice(i, i + at_once) for i in range(0, count * length, at_once)]
+        parts = [self.paint(scene[s], time[s], view[s], actors[:, s], corner[s], size) for s in spans]
         return torch.cat(parts).unflatten(0, (count, length))
 
     def tensor(self, numbers) -> Tensor:

@@ -168,6 +168,13 @@ impl Changes {
         self.of.get(name).is_some_and(|change| change.difference.is_some())
     }
 
+    /// Bytes of the two matrices for `name`, in f32, if there are any.
+    pub fn narrow_bytes(&self, name: &str) -> u64 {
+        let change = self.of.get(name);
+        let names = change.into_iter().flat_map(|change| [&change.down, &change.up]).flatten();
+        names.filter_map(|name| self.file.get(name).ok()).map(|view| 4 * count(view.shape())).sum()
+    }
+
     /// The two matrices whose product is added to `name`, `[n_out, n_in]`, if there are any: `[rank, n_in]` and
     /// `[n_out, rank]`, f32.
     pub fn narrow(&self, name: &str, sides: &[usize], device: &Device) -> Result<Option<(Tensor, Tensor)>> {
@@ -187,6 +194,13 @@ impl Changes {
         let (Some(down), Some(up)) = (&change.down, &change.up) else { return Ok(None) };
         let (down, up) = (self.load(down, device)?.flatten_from(1)?, self.load(up, device)?.flatten_from(1)?);
         let rank = down.dim(0)?;
+        if rank == 0 || up.dim(1)? != rank {
+            bail!(
+                "its two matrices are of {:?} and {:?}, which do not fit together",
+                down.shape(),
+                up.shape()
+            );
+        }
         let alpha = match &change.alpha {
             Some(alpha) => {
                 let alpha = self.load(alpha, device)?.flatten_all()?.to_vec1::<f32>()?;
@@ -194,7 +208,7 @@ impl Changes {
             }
             None => rank as f64,
         };
-        Ok(Some((down, (up * (alpha / rank.max(1) as f64))?)))
+        Ok(Some((down, (up * (alpha / rank as f64))?)))
     }
 
     fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
@@ -207,6 +221,11 @@ impl Changes {
         }
         &tensor + (change.reshape(tensor.shape())? * self.scale)?
     }
+}
+
+/// Numbers in a tensor.
+fn count(shape: &[usize]) -> u64 {
+    shape.iter().map(|&side| side as u64).product()
 }
 
 /// The engine's names of the layers, without the last part.

@@ -211,8 +211,7 @@ impl Source {
 
     /// What the file says of the tensors in `folder`, by the engine's names; nothing is loaded.
     pub(crate) fn stored(&self, folder: &str, stem: &str) -> Result<HashMap<String, Stored>> {
-        let (path, weights) = self.open(folder, stem)?;
-        weights.map(|weights| weights.stored()).map_err(|e| self.invalid(&path, plain(&e)))
+        Ok(self.changed(folder, stem)?.stored())
     }
 
     /// The weights, and the path that they are at.

@@ -93,13 +93,19 @@ impl Weights {
         Ok(())
     }
 
-    /// The tensors by the engine's names; nothing is loaded.
+    /// The tensors by the engine's names; nothing is loaded. What has to be added to blocks counts with them, and blocks
+    /// that something else is added to do not stay any.
     pub fn stored(&self) -> HashMap<String, Stored> {
         let in_file: HashMap<_, _> = self.files.stored().into_iter().collect();
-        self.names
-            .iter()
-            .filter_map(|(name, theirs)| Some((name.clone(), in_file.get(theirs)?.clone())))
-            .collect()
+        let stored = |(name, theirs): (&String, &String)| {
+            let mut stored = in_file.get(theirs)?.clone();
+            if stored.quantised {
+                stored.quantised = !self.changes.iter().any(|changes| changes.is_wide(name));
+                stored.bytes += self.changes.iter().map(|changes| changes.narrow_bytes(name)).sum::<u64>();
+            }
+            Some((name.clone(), stored))
+        };
+        self.names.iter().filter_map(stored).collect()
     }
 
     /// Their shapes alone.

@@ -192,7 +192,7 @@ impl Policy {
         if categories.peek().is_none() {
             return Verdict::Pass;
         }
-        // What cannot be read does not pass.
+        // What cannot be read is no harmless text.
         let Ok(parts) = meaning::embeddings(prompt) else {
             return Verdict::Block("what cannot be read".into());
         };

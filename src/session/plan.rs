@@ -363,6 +363,10 @@ impl Plan {
             Expert::High => self.guidance_scale,
             Expert::Low => self.guidance_scale_2,
         };
+        // Below 1 it would lead towards what is not to be shown, which the policy lets pass for that it never does.
+        if scale <= 1.0 {
+            return Ok(prompt);
+        }
         Ok((&negative + ((prompt - &negative)? * scale)?)?)
     }
 }
@@ -460,6 +464,28 @@ mod tests {
             ..Default::default()
         };
         assert!(matches!(Session::new(model, request), Err(Error::Refused { .. })));
+    }
+
+    #[test]
+    fn nothing_leads_towards_a_negative_prompt() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/experts/t2v");
+        let model = Model::open(folder, &OpenOptions::default()).unwrap();
+        let at = |number: f32| Tensor::new(&[number], &candle_core::Device::Cpu).unwrap();
+        for (scale, made) in [(3.0, 3.0), (1.0, 1.0), (0.5, 1.0), (0.0, 1.0)] {
+            let request = Request {
+                prompt: "a fox".into(),
+                guidance_scale: Some(5.0),
+                guidance_scale_2: Some(scale),
+                ..Default::default()
+            };
+            let plan = Plan::new(model.clone(), request).unwrap().0;
+            let guided = plan.guide(Expert::Low, at(1.0), Some(at(0.0))).unwrap();
+            assert_eq!(guided.to_vec1::<f32>().unwrap(), [made], "{scale}");
+            assert_eq!(
+                plan.guide(Expert::High, at(1.0), Some(at(0.0))).unwrap().to_vec1::<f32>().unwrap(),
+                [5.0]
+            );
+        }
     }
 
     #[test]

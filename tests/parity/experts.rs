@@ -92,6 +92,26 @@ fn a_lora_may_be_for_one_of_them() {
     };
     let (none, both, high, low) = (with(&[]), with(&[""]), with(&["high:"]), with(&["low:"]));
     assert!(both == with(&["low:", "high:"]));
+    // It is the one for much noise that has it: the same with the product in its file.
+    let merged = tempfile::tempdir().unwrap();
+    copy(&path("experts/t2v"), merged.path());
+    let weights = merged.path().join("transformer/diffusion_pytorch_model.safetensors");
+    let mut stored = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+    let query = stored.get_mut("blocks.0.attn1.to_q.weight").unwrap();
+    let product = row(dim).reshape((dim, 1)).unwrap().matmul(&row(dim).reshape((1, dim)).unwrap()).unwrap();
+    *query = (&query.to_dtype(product.dtype()).unwrap() + product).unwrap();
+    candle_core::safetensors::save(&stored, &weights).unwrap();
+    let expected = values(&frames(&merged.path().to_string_lossy(), request("t2v")));
+    assert!(high.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "another has it");
+    // What is wrong with the one that is loaded late is said early.
+    let other = folder_of_lora.path().join("other.safetensors");
+    let stray = [("blocks.9.attn1.to_q.lora_A.weight", row(dim).reshape((1, dim)).unwrap())];
+    candle_core::safetensors::save(&std::collections::HashMap::from(stray), &other).unwrap();
+    let loras = vec![Lora::parse(&format!("low:{}", other.display()))];
+    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
+    let error = Model::open(&folder("t2v"), &options).unwrap_err().to_string();
+    assert!(error.contains("belong to nothing"), "{error}");
+
     let videos = [none, both, high, low];
     for (i, video) in videos.iter().enumerate() {
         assert!(videos[..i].iter().all(|other| other != video), "number {i} is as one before");

@@ -2,11 +2,20 @@
 //!
 //!     cargo test -p soragen-tests --features cuda --test parity gpu
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
 use soragen::{Cancel, Decoder, Error, Length, Model, OpenOptions, Precision, Request, Session, Size};
 use soragen_tests::fixtures::{PIPELINES, path};
 
 const GPU: &str = "cuda:0";
+
+/// One of them takes all of the GPU's memory.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Every way in which a model here runs: in one piece, with an image, with two transformers, chunk by chunk with a cache.
 fn models() -> impl Iterator<Item = String> {
@@ -59,6 +68,7 @@ fn assert_near(what: &str, made: &[f32], expected: &[f32], least: f32) {
 
 #[test]
 fn frames_are_those_of_the_cpu() {
+    let _alone = alone();
     for model in models() {
         let expected = frames(&model, &options("cpu", Precision::F32)).unwrap();
         for (precision, least) in [(Precision::F32, 70.0), (Precision::Bf16, 30.0), (Precision::F16, 40.0)] {
@@ -70,6 +80,7 @@ fn frames_are_those_of_the_cpu() {
 
 #[test]
 fn auto_is_the_gpu_in_bf16() {
+    let _alone = alone();
     let auto = frames("miniature", &OpenOptions::default()).unwrap();
     let expected = frames("miniature", &options(GPU, Precision::Bf16)).unwrap();
     assert!(auto == expected);
@@ -77,6 +88,7 @@ fn auto_is_the_gpu_in_bf16() {
 
 #[test]
 fn the_default_model_draws_the_same() {
+    let _alone = alone();
     let folder = path("../../models/builtin");
     let request = || Request {
         prompt: "a red fox runs over the snow".into(),
@@ -91,6 +103,7 @@ fn the_default_model_draws_the_same() {
 
 #[test]
 fn a_seed_gives_the_same_frames_again() {
+    let _alone = alone();
     for model in ["pipelines/t2v-unipc", "miniature"] {
         let make = || frames(model, &options(GPU, Precision::Bf16)).unwrap();
         assert!(make() == make(), "{model}");
@@ -99,6 +112,7 @@ fn a_seed_gives_the_same_frames_again() {
 
 #[test]
 fn it_makes_no_difference_where_the_blocks_are() {
+    let _alone = alone();
     for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
         let offload = OpenOptions { offload: true, ..options(GPU, Precision::Bf16) };
         assert!(
@@ -109,7 +123,8 @@ fn it_makes_no_difference_where_the_blocks_are() {
 }
 
 #[test]
-fn tiles_are_put_together() {
+fn one_tile_is_the_whole_picture() {
+    let _alone = alone();
     let tiled = OpenOptions { decoder: Decoder::Tiled, ..options(GPU, Precision::F32) };
     let whole = frames("pipelines/t2v-unipc", &options(GPU, Precision::F32)).unwrap();
     assert_near("one tile", &frames("pipelines/t2v-unipc", &tiled).unwrap(), &whole, 90.0);
@@ -117,12 +132,14 @@ fn tiles_are_put_together() {
 
 #[test]
 fn eight_bits_are_for_the_cpu() {
+    let _alone = alone();
     let error = frames("miniature", &options(GPU, Precision::Int8)).unwrap_err();
     assert!(matches!(&error, Error::Device(text) if text.contains("bf16")), "{error}");
 }
 
 #[test]
 fn a_full_gpu_is_an_error_and_then_forgotten() {
+    let _alone = alone();
     let expected = frames("miniature", &options(GPU, Precision::F32)).unwrap();
     let device = Device::new_cuda(0).unwrap();
     let mut taken: Vec<Tensor> = Vec::new();

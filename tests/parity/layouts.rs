@@ -522,6 +522,14 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
         let said = error(&base, Parts { loras: loras(&file), ..Default::default() });
         assert!(said.contains(reason) && said.contains("lora.safetensors"), "{said}");
     }
+    for ranks in [(0, 0), (4, 3)] {
+        let ends = [(ranks.0, 128), (128, ranks.1)]
+            .map(|shape| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
+        let names = ["lora_A", "lora_B"].map(|end| format!("transformer.blocks.0.attn1.to_q.{end}.weight"));
+        save(&names.into_iter().zip(ends).collect(), &file);
+        let said = error(&base, Parts { loras: loras(&file), ..Default::default() });
+        assert!(said.contains("fit together"), "{ranks:?}: {said}");
+    }
     let said = error(&base, Parts { loras: loras(&case.at("none.safetensors")), ..Default::default() });
     assert!(said.contains("PATH:SCALE"), "{said}");
 }

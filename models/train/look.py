@@ -21,8 +21,7 @@ SECONDS = 6
 # Those that training shows, and some that it does not.
 PROMPTS = (
     *LOOK_AT, "a hot air balloon over the mountains", "a robot dances in the rain", "a fish swims under water",
-    "a red car drives at sunset", "a dog and a balloon in a green meadow", "a huge penguin dances in the snow",
-    "a tiny car drives through the city", "a horse in the mountains, the camera zooms in and out",
+    "a red car drives at sunset",
 )
 
 

@@ -161,6 +161,12 @@ def prompts(world: World, count: int) -> list[tuple[str, list[int]]]:
     return made
 
 
+def plain(rng: np.random.Generator, clip: Clip) -> str:
+    """Says all of what the classifier tells."""
+    actor = clip.actors[0]
+    return f"a {choose(rng, actor.subject.names)} {action(rng, actor)} {choose(rng, clip.scene.phrases)}"
+
+
 def choose_index(rng: np.random.Generator, options: list[int]) -> int:
     return options[int(rng.integers(len(options)))]
 
@@ -224,11 +230,11 @@ def drift(args: argparse.Namespace) -> None:
         hits, seen, rows = [[] for _ in range(6)], [[] for _ in range(6)], []
         for i in range(args.minutes):
             clips = [world.clip(rng, plain=True) for _ in range(1 if kind == "one prompt" else 6)]
-            texts = [clip.caption(rng) for clip in clips]
+            texts = [plain(rng, clip) for clip in clips]
             with tempfile.TemporaryDirectory() as folder:
                 board = Path(folder) / "film.toml"
                 each = seconds / len(texts)
-                shots = [f'[[shot]]\nprompt = {json.dumps(text)}\nduration = {each}\n' for text in texts]
+                shots = [f'[[shot]]\nprompt = {json.dumps(text)}\nduration = {each}\ntransition = "cut"\n' for text in texts]
                 board.write_text("\n".join(shots))
                 options = ["--storyboard", board] if len(texts) > 1 else [texts[0]]
                 video = render(args, seconds * FRAME_RATE, i, *options)
@@ -260,7 +266,7 @@ def images(args: argparse.Namespace) -> None:
             first = world.frames([clip], np.array([[0.0]]))[0, 0].permute(1, 2, 0).numpy()
             image = Path(folder) / "first.png"
             Image.fromarray((first * 255).round().astype(np.uint8)).save(image)
-            video = render(args, 81 + LENGTH, i, clip.caption(rng), "--image", image)
+            video = render(args, 81 + LENGTH, i, plain(rng, clip), "--image", image)
         answers = guess(model, torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in at]))
         hits.append([[float(answers[name][j] == label(clip)[n]) for n, name in enumerate(NAMES)] for j in range(len(at))])
         if i < 12:

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from autoencoder import Autoencoder
-from checkpoint import NOWHERE, load
+from checkpoint import MILESTONES, NOWHERE, load
 from clips import FRAME_RATE, HELD_OUT, MOTIONS, Clip, action, choose
 from options import parser, threads
 from scenes import SCENES
@@ -172,8 +172,10 @@ def choose_index(rng: np.random.Generator, options: list[int]) -> int:
 
 
 def classifier(args: argparse.Namespace) -> Classifier:
-    model = Classifier()
-    model.load_state_dict(torch.load(args.state / "classifier.pt", map_location="cpu"))
+    """That which was learned here, or else the one that is kept."""
+    model, own = Classifier(), args.state / "classifier.pt"
+    weights = torch.load(own, map_location="cpu") if own.exists() else load_file(MILESTONES / "classifier.safetensors")
+    model.load_state_dict(weights)
     return model.eval()
 
 

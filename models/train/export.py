@@ -32,9 +32,11 @@ def parts(state: Path, out: Path) -> None:
         ("autoencoder", ("autoencoder",), autoencoder.CONFIG),
         ("transformer", ("guided", "transformer"), transformer.CONFIG),
     ):
-        file = next((file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()), None)
-        if file is not None:
-            write(out / FOLDERS[name], config, torch.load(file, map_location="cpu"))
+        files = [file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()]
+        if files:
+            # What was guided is of no use any more when there is a later transformer.
+            last = max(files, key=lambda file: file.stat().st_mtime)
+            write(out / FOLDERS[name], config, torch.load(last, map_location="cpu"))
 
 
 def main() -> None:

@@ -16,10 +16,7 @@ import torch
 import export
 import train_autoencoder
 import train_transformer
-from autoencoder import Autoencoder
-from checkpoint import load
 from options import leave, parser, threads
-from text import TextEncoder
 from train_transformer import RATES, Data
 from world import World
 
@@ -33,7 +30,6 @@ def main() -> None:
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)
-    args.state.mkdir(parents=True, exist_ok=True)
     began = time.time()
 
     def done(what: str) -> None:
@@ -47,11 +43,8 @@ def main() -> None:
             world, args.state, args.autoencoder, args.autoencoder_batch, args.autoencoder_rate, args.seed, short=0.5
         )
         done("autoencoder")
-    vae = Autoencoder()
-    load(vae, args.state, "autoencoder")
-    vae = vae.eval().to(args.device, memory_format=torch.channels_last)
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 1}
-    data = Data.draw(world, vae, TextEncoder(args.device), args.clips_drawn, args.stills_drawn, args.seed, **sizes)
+    data = Data.draw(world, args.state, args.clips_drawn, args.stills_drawn, args.seed, **sizes)
     del world
     done("latents")
     if args.clips:

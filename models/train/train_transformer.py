@@ -64,7 +64,11 @@ class Data:
         self.nothing = self.text([""], TOKENS)
 
     @classmethod
-    def draw(cls, world: World, vae: Autoencoder, text: TextEncoder, clips: int, stills: int, seed: int, **sizes: int) -> Data:
+    def draw(cls, world: World, state: Path, clips: int, stills: int, seed: int, **sizes: int) -> Data:
+        """As the autoencoder in `state` has them."""
+        vae, text = Autoencoder(), TextEncoder(world.device)
+        load(vae, state, "autoencoder")
+        vae = vae.eval().to(world.device, memory_format=torch.channels_last)
         return cls(
             Latents.draw(world, vae, text, clips, LENGTH, seed), Latents.draw(world, vae, text, stills, 1, seed + 1),
             text, vae, **sizes,
@@ -196,13 +200,9 @@ def main() -> None:
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)
-    vae = Autoencoder()
-    load(vae, args.state, "autoencoder")
-    vae = vae.eval().to(args.device, memory_format=torch.channels_last)
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
-    text = TextEncoder(args.device)
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
-    data = Data.draw(world, vae, text, args.clips, args.stills, args.seed, **sizes)
+    data = Data.draw(world, args.state, args.clips, args.stills, args.seed, **sizes)
     train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
     leave()
 

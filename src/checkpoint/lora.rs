@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Result, Tensor, bail};
+use safetensors::tensor::TensorView;
 
 use super::names::{self, Part};
 
@@ -172,7 +173,8 @@ impl Changes {
     pub fn narrow_bytes(&self, name: &str) -> u64 {
         let change = self.of.get(name);
         let names = change.into_iter().flat_map(|change| [&change.down, &change.up]).flatten();
-        names.filter_map(|name| self.file.get(name).ok()).map(|view| 4 * count(view.shape())).sum()
+        let numbers = |view: TensorView| view.shape().iter().product::<usize>() as u64;
+        names.filter_map(|name| self.file.get(name).ok()).map(|view| 4 * numbers(view)).sum()
     }
 
     /// The two matrices whose product is added to `name`, `[n_out, n_in]`, if there are any: `[rank, n_in]` and
@@ -221,11 +223,6 @@ impl Changes {
         }
         &tensor + (change.reshape(tensor.shape())? * self.scale)?
     }
-}
-
-/// Numbers in a tensor.
-fn count(shape: &[usize]) -> u64 {
-    shape.iter().map(|&side| side as u64).product()
 }
 
 /// The engine's names of the layers, without the last part.

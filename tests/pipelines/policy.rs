@@ -160,9 +160,22 @@ fn what_is_not_to_be_seen_may_be_named_and_is_written_down() {
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     assert!(log.lines().nth(1).unwrap().contains("\"warn\",\"category\":\"stones\""), "{log}");
 
-    // An application may refuse it all the same.
-    let (_, refused) = checked(&source, "quartz");
-    assert!(refused.unwrap().matches(gst::ResourceError::NotAuthorized));
+    // An application may refuse it all the same, with texts that come in too.
+    let film = folder.path().join("film.srt");
+    std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na fox\n").unwrap();
+    let texts = format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt name=source soragen::negative-prompt=quartz soragen::model=\"{}\"",
+        film.display(),
+        soragen_tests::fixtures::path("miniature").display()
+    );
+    for source in [&source, &texts] {
+        let refused = checked(source, "quartz").1.unwrap();
+        assert!(refused.matches(gst::ResourceError::NotAuthorized), "{refused:?}");
+        assert!(
+            refused.message().contains("application") && !refused.message().contains("quartz"),
+            "{refused}"
+        );
+    }
 
     // While it plays, too.
     let folder = tempfile::tempdir().unwrap();

@@ -34,3 +34,10 @@ impl Frames {
         self.data.chunks_exact(self.frame_len())
     }
 }
+
+/// A sample of a picture as 8 bits, to the nearest; what is beyond black and white is black and white.
+#[inline]
+pub fn to_u8(sample: f32) -> u8 {
+    // `round` would be a call for each sample where the CPU need not have it, and `as` saturates.
+    (sample * 255.0 + 0.5) as u8
+}

@@ -56,7 +56,7 @@ pub use autoencoder::Decoder;
 pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
 pub use error::{Error, Result};
-pub use frames::Frames;
+pub use frames::{Frames, to_u8};
 /// A picture that a video can start from.
 pub use image::RgbImage;
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Precision, Sizes, part_sizes, weights_bytes};

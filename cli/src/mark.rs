@@ -6,8 +6,6 @@ use soragen::Size;
 use soragen::label::Labeller;
 use soragen::watermark::{Marker, Plane};
 
-use crate::output::to_u8;
-
 /// The invisible mark and the visible label, if there are any.
 pub struct Marks {
     pub watermark: Option<Marker>,
@@ -21,7 +19,7 @@ impl Marks {
         if self.watermark.is_none() && self.label.is_none() {
             return frame.into();
         }
-        let mut data: Vec<u8> = frame.iter().map(|&sample| to_u8(sample)).collect();
+        let mut data: Vec<u8> = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
         if let Some(label) = &self.label {
             label.draw(&mut data, number);
         }

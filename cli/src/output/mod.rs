@@ -164,8 +164,3 @@ impl Drop for PartialFile {
         }
     }
 }
-
-/// A sample as 8 bits.
-pub fn to_u8(sample: f32) -> u8 {
-    (sample * 255.0 + 0.5) as u8
-}

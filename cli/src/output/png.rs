@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use soragen::Size;
 
-use super::{About, PartialFile, to_u8};
+use super::{About, PartialFile};
 use crate::error::{Error, Result};
 
 pub struct Writer {
@@ -60,7 +60,7 @@ impl Writer {
 impl super::Writer for Writer {
     fn write(&mut self, frame: &[f32]) -> Result<()> {
         let path = self.pattern.path(self.written);
-        let bytes = frame.iter().map(|&sample| to_u8(sample)).collect();
+        let bytes = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
         let image = RgbImage::from_raw(self.size.width, self.size.height, bytes)
             .ok_or_else(|| Error::file(&path, "the frame has another size than asked for"))?;
         let file = PartialFile::new(&path);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gst::prelude::*;
 
-use super::{About, PartialFile, Signed, to_u8};
+use super::{About, PartialFile, Signed};
 use crate::error::{Error, Result};
 
 /// What the frames are put into.
@@ -211,7 +211,7 @@ impl super::Writer for Writer {
         let mut bytes = vec![0; self.info.size()];
         for (to, from) in bytes.chunks_exact_mut(stride).zip(frame.chunks_exact(row)) {
             for (to, from) in to.iter_mut().zip(from) {
-                *to = to_u8(*from);
+                *to = soragen::to_u8(*from);
             }
         }
         let mut buffer = gst::Buffer::from_mut_slice(bytes);

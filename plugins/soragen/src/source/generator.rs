@@ -557,8 +557,7 @@ impl<R: FnMut(Report)> Worker<R> {
         let pictures: Vec<Picture> = (frames.first..)
             .zip(frames.iter())
             .map(|(number, frame)| {
-                // To the nearest; `round` is a call for each sample where the CPU need not have it, and `as` saturates.
-                let mut picture: Vec<u8> = frame.iter().map(|sample| (sample * 255.0 + 0.5) as u8).collect();
+                let mut picture: Vec<u8> = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
                 if let Some(labeller) = &self.labeller {
                     labeller.draw(&mut picture, number);
                 }

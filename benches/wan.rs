@@ -3,10 +3,15 @@
 //! `benches/wan.py`, which does the same in torch. `rounded` compares the two of the transformer.
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
+//!
+//! `umt5` is a prompt through four of the 24 layers of the text encoder, which takes each from a file as it needs it.
+//!
+//!     cargo bench --bench wan -- umt5 24
 
 mod memory;
 mod processor;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Shape, Tensor};
@@ -15,6 +20,8 @@ use candle_nn::var_builder::SimpleBackend;
 use memory::memory;
 use processor::processor_seconds;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
+use soragen::checkpoint::{Parts, Source};
+use soragen::text::{Umt5Config, Umt5Encoder};
 use soragen::transformer::{Config, WanTransformer};
 use soragen::{Cancel, Precision};
 
@@ -28,6 +35,9 @@ type Latents = [usize; 4];
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let part = arguments.first().map_or("f32", String::as_str);
+    if part == "umt5" {
+        return umt5(arguments.get(1).map_or(Ok(24), |tokens| tokens.parse())?);
+    }
     let size = arguments.get(1).map_or("256x256x17", String::as_str);
     let sizes = size.split('x').map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
     let [width, height, frames] = sizes[..] else { return Err("the size is WIDTHxHEIGHTxFRAMES".into()) };
@@ -52,7 +62,7 @@ fn main() -> Result<()> {
             })
         }
         "rounded" => rounded(&what, latents),
-        _ => Err(format!("{part} is none of f32, int8, rounded, vae, taehv").into()),
+        _ => Err(format!("{part} is none of f32, int8, rounded, vae, taehv, umt5").into()),
     }
 }
 
@@ -110,6 +120,59 @@ fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Lat
         transformer.forward(&latents, &[500.0], &context, &Cancel::new())?;
         Ok(())
     })
+}
+
+fn umt5(tokens: u32) -> Result<()> {
+    let config = Umt5Config {
+        vocab_size: 1024,
+        d_model: 4096,
+        d_ff: 10240,
+        num_layers: 4,
+        num_heads: 64,
+        ..Umt5Config::default()
+    };
+    let folder = tempfile::tempdir()?;
+    std::fs::create_dir(folder.path().join("text_encoder"))?;
+    std::fs::write(folder.path().join("model_index.json"), "{}")?;
+    let file = folder.path().join("text_encoder/model.safetensors");
+    candle_core::safetensors::save(&umt5_weights(&config)?, file)?;
+    let source = Source::parse(&folder.path().to_string_lossy(), &Parts::default())?;
+    let weights = source.tensors("text_encoder", "model", DType::F32, &Device::Cpu, true)?;
+    let encoder = Umt5Encoder::load(weights, &config)?;
+    let prompt: Vec<u32> = (1..=tokens).collect();
+    timed(&format!("soragen umt5 {tokens}"), || Ok(encoder.forward(&prompt, &Cancel::new()).map(drop)?))
+}
+
+/// In bf16, as people have them.
+fn umt5_weights(config: &Umt5Config) -> Result<HashMap<String, Tensor>> {
+    let (dim, inner, fed) = (config.d_model, config.num_heads * config.d_kv, config.d_ff);
+    let mut shapes = vec![("shared".to_string(), vec![config.vocab_size, dim])];
+    shapes.push(("encoder.final_layer_norm".into(), vec![dim]));
+    for i in 0..config.num_layers {
+        let mut add = |name: &str, shape: &[usize]| {
+            shapes.push((format!("encoder.block.{i}.layer.{name}"), shape.to_vec()));
+        };
+        for name in ["q", "k", "v"] {
+            add(&format!("0.SelfAttention.{name}"), &[inner, dim]);
+        }
+        add("0.SelfAttention.o", &[dim, inner]);
+        add(
+            "0.SelfAttention.relative_attention_bias",
+            &[config.relative_attention_num_buckets, config.num_heads],
+        );
+        add("0.layer_norm", &[dim]);
+        add("1.DenseReluDense.wi_0", &[fed, dim]);
+        add("1.DenseReluDense.wi_1", &[fed, dim]);
+        add("1.DenseReluDense.wo", &[dim, fed]);
+        add("1.layer_norm", &[dim]);
+    }
+    let random = Weights::new();
+    let tensor = |(name, shape): (String, Vec<usize>)| {
+        let name = format!("{name}.weight");
+        let tensor = random.get(shape.into(), &name, Default::default(), DType::BF16, &Device::Cpu)?;
+        Ok((name, tensor))
+    };
+    shapes.into_iter().map(tensor).collect()
 }
 
 fn decode(

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::quantized::QMatMul;
-use candle_core::{DType, Module, Result, Tensor};
+use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::Linear;
 
-use crate::checkpoint::Blocks;
+use crate::checkpoint::{Blocks, Mapped};
 use crate::ops;
 
 /// A linear layer.
@@ -25,6 +25,8 @@ pub(crate) enum Layer {
         /// Of a LoRA: one layer after the other, and what comes out is added.
         added: Vec<(Linear, Linear)>,
     },
+    /// They stay in their file, and some become f32 at a time. For layers that are used once in a while, on the CPU.
+    Mapped(Mapped),
 }
 
 impl Layer {
@@ -46,6 +48,7 @@ impl Layer {
                 Self::Quantised { weight, bias: Some(bias), sides, added }
             }
             Self::Plain(layer) => Self::Plain(Linear::new(layer.weight().clone(), Some(bias))),
+            Self::Mapped(_) => bail!("a layer that stays in its file has no bias"),
         })
     }
 
@@ -53,7 +56,7 @@ impl Layer {
     pub fn dtype(&self) -> DType {
         match self {
             Self::Plain(layer) => layer.weight().dtype(),
-            Self::Quantised { .. } => DType::F32,
+            Self::Quantised { .. } | Self::Mapped(_) => DType::F32,
         }
     }
 
@@ -76,6 +79,7 @@ impl Layer {
                 }
                 .to_dtype(x.dtype())
             }
+            Self::Mapped(weight) => weight.multiply(x),
         }
     }
 }

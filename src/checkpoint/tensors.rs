@@ -54,10 +54,26 @@ impl Tensors {
         }
     }
 
+    /// The same for a layer that is used once and let go, which a CPU need not have in memory.
+    pub(crate) fn passing_linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Layer> {
+        let at = self.pp(name);
+        let weights = self.weights.as_ref().filter(|_| self.device().is_cpu() && self.dtype() == DType::F32);
+        let mapped = weights.map(|weights| weights.mapped(&at.weight(), [n_out, n_in])).transpose()?;
+        match mapped.flatten() {
+            Some(weight) => Ok(Layer::Mapped(weight)),
+            None => self.linear_no_bias(n_in, n_out, name),
+        }
+    }
+
+    /// The name of the `weight` here.
+    fn weight(&self) -> String {
+        format!("{}.weight", self.builder.prefix())
+    }
+
     /// The layer whose `weight` is here, if the file has it in blocks and it is to stay so.
     fn quantised(&self, n_in: usize, n_out: usize) -> Result<Option<Layer>> {
         let Some(weights) = self.weights.as_ref().filter(|_| self.blocks) else { return Ok(None) };
-        let name = format!("{}.weight", self.builder.prefix());
+        let name = self.weight();
         let Some(blocks) = weights.quantised(&name, self.device())? else { return Ok(None) };
         if blocks.weight.shape().dims() != [n_out, n_in] {
             bail!("{name} is of {:?}, not of [{n_out}, {n_in}]", blocks.weight.shape());
@@ -68,10 +84,7 @@ impl Tensors {
     /// The rows `places` of `weight`, which has `rows` rows of `width`: f32 `[places, width]`. The others are not read.
     pub(crate) fn rows(&self, rows: usize, width: usize, places: &[u32]) -> Result<Tensor> {
         match &self.weights {
-            Some(weights) => {
-                let name = format!("{}.weight", self.builder.prefix());
-                weights.rows(&name, (rows, width), places)?.to_device(self.device())
-            }
+            Some(weights) => weights.rows(&self.weight(), (rows, width), places)?.to_device(self.device()),
             None => {
                 let places = Tensor::new(places, self.device())?;
                 index_select(&self.get((rows, width), "weight")?, &places, 0)?.to_dtype(DType::F32)
@@ -141,6 +154,53 @@ mod tests {
                 assert!((made - plain).abs() < 2e-2, "{dtype:?}: {made}, not {plain}");
             }
             assert!(tensors.linear(6, 64, "layer").is_err(), "of another shape");
+        }
+    }
+
+    #[test]
+    fn a_passing_layer_stays_in_its_file() {
+        use DType::{BF16, F8E4M3, F16, F32};
+
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("part")).unwrap();
+        let sines = |shape: (usize, usize), step: f32| {
+            let numbers = (0..shape.0 * shape.1).map(|i| (i as f32 * step).sin()).collect();
+            Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+        };
+        let (weight, x) = (sines((7, 1100), 0.7), sines((5, 1100), 0.3));
+        let scales = Tensor::arange(1_f32, 8.0, &Device::Cpu).unwrap();
+        for (dtype, scale, stays) in [
+            (BF16, None, true),
+            (F16, None, true),
+            (F8E4M3, None, true),
+            (F8E4M3, Some(scales.get(2).unwrap()), true),
+            (F8E4M3, Some(scales), true),
+            // It would be no smaller.
+            (F32, None, false),
+        ] {
+            let stored = weight.to_dtype(dtype).unwrap();
+            let mut all = std::collections::HashMap::from([("layer.weight", stored.clone())]);
+            let mut numbers_of = stored.to_dtype(F32).unwrap();
+            if let Some(scale) = scale {
+                let rows = if scale.rank() == 0 { scale.reshape((1, 1)) } else { scale.reshape((7, 1)) };
+                numbers_of = numbers_of.broadcast_mul(&rows.unwrap()).unwrap();
+                all.insert("layer.scale_weight", scale);
+            }
+            candle_core::safetensors::save(&all, folder.path().join("part/model.safetensors")).unwrap();
+            let source = Source::Folder(folder.path().into());
+            let tensors = source.tensors("part", "model", F32, &Device::Cpu, true).unwrap();
+            let layer = tensors.passing_linear(1100, 7, "layer").unwrap();
+            assert_eq!(matches!(layer, Layer::Mapped(_)), stays, "{dtype:?}");
+            let made = layer.forward(&x.reshape((1, 5, 1100)).unwrap()).unwrap();
+            assert_eq!(made.dims(), [1, 5, 7]);
+            let plain = numbers(&x.matmul(&numbers_of.t().unwrap()).unwrap());
+            for (made, plain) in numbers(&made).iter().zip(&plain) {
+                assert!((made - plain).abs() < 1e-3, "{dtype:?}: {made}, not {plain}");
+            }
+            assert!(tensors.passing_linear(7, 1100, "layer").is_err(), "of another shape");
+            // Asked for in another number format, it is as ever.
+            let narrow = tensors.to_dtype(BF16).passing_linear(1100, 7, "layer").unwrap();
+            assert!(matches!(narrow, Layer::Plain(_)));
         }
     }
 

@@ -15,6 +15,7 @@ use safetensors::tensor::TensorView;
 
 use super::gguf::Gguf;
 use super::lora::{self, Changes, Lora};
+use super::mapped::{Mapped, Numbers};
 use super::names::{self, Part};
 
 /// What a scaled fp8 weight is multiplied with stands beside it: ComfyUI's name, and that of others.
@@ -46,7 +47,7 @@ pub struct Blocks {
     pub added: Vec<(Tensor, Tensor)>,
 }
 
-enum Files {
+pub(super) enum Files {
     Mapped(MmapedSafetensors),
     Compiled(SliceSafetensors<'static>),
     Gguf(Gguf),
@@ -128,6 +129,26 @@ impl Weights {
         Ok(Some(Blocks { weight, added }))
     }
 
+    /// The matrix `name` where the file has it; `None` if it is in blocks or in numbers of another kind there, or something
+    /// is added to it.
+    pub fn mapped(&self, name: &str, shape: [usize; 2]) -> Result<Option<Mapped>> {
+        let Some(in_file) = self.names.get(name).filter(|_| self.changes.is_empty()) else { return Ok(None) };
+        let Some(view) = self.files.view(in_file)? else { return Ok(None) };
+        if view.shape() != shape || shape.contains(&0) {
+            bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
+        }
+        let Some(numbers) = Numbers::of(view.dtype()) else { return Ok(None) };
+        let scale = match numbers {
+            Numbers::F8(_) => self.scale(name, &Device::Cpu)?,
+            _ => None,
+        };
+        let scale = scale.map(|scale| scale.flatten_all()?.to_vec1()).transpose()?;
+        if scale.as_ref().is_some_and(|scale| ![1, shape[0]].contains(&scale.len())) {
+            bail!("the scales of {in_file} are neither one nor one a row");
+        }
+        Ok(Some(Mapped { files: self.files.clone(), name: in_file.clone(), shape, numbers, scale }))
+    }
+
     /// Some rows of the matrix `name`, which is of `shape`: f32 `[places, width]`, on the CPU. Nothing else of it is read.
     pub fn rows(&self, name: &str, shape: (usize, usize), places: &[u32]) -> Result<Tensor> {
         let (rows, width) = shape;
@@ -136,9 +157,9 @@ impl Weights {
             bail!("{in_file} has no row {place}");
         }
         let view = match &*self.files {
+            Files::Gguf(file) => return file.rows(in_file, shape, places),
             Files::Mapped(files) => files.get(in_file)?,
             Files::Compiled(file) => file.get(in_file)?,
-            Files::Gguf(file) => return file.rows(in_file, shape, places),
         };
         if view.shape() != [rows, width] {
             bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
@@ -193,6 +214,15 @@ impl Weights {
 }
 
 impl Files {
+    /// The tensor `name` where it is; `None` of a GGUF.
+    pub(super) fn view(&self, name: &str) -> Result<Option<TensorView<'_>>> {
+        match self {
+            Self::Mapped(files) => files.get(name).map(Some),
+            Self::Compiled(file) => file.get(name).map(Some),
+            Self::Gguf(_) => Ok(None),
+        }
+    }
+
     fn stored(&self) -> Vec<(String, Stored)> {
         let plain = |(name, view): (String, TensorView)| {
             let (shape, bytes) = (view.shape().to_vec(), view.data().len() as u64);

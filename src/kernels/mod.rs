@@ -5,6 +5,7 @@ pub(crate) mod attention;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub(crate) mod conv2d;
+pub(crate) mod expanded;
 mod gelu;
 pub(crate) mod layout;
 pub(crate) mod linear;

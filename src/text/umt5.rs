@@ -167,7 +167,8 @@ impl Umt5 {
 
 /// The encoder alone. It is larger than the rest of a model together and runs once a prompt, so that its layers are
 /// taken from their file one after the other, and no two are in memory at once; of its table of words the prompt's alone
-/// are. Layers that a GGUF file has in blocks are computed with as they are.
+/// are. Layers that a GGUF file has in blocks are computed with as they are, and a CPU takes those of 16 or 8 bits from the file
+/// as it multiplies.
 ///
 /// What flows from layer to layer is f32 whatever the weights are, since in f16 it would overflow.
 pub struct Umt5Encoder {
@@ -262,17 +263,17 @@ impl Block {
         // The products in here are beyond f16.
         let wide = if tensors.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
         Ok(Self {
-            q: layer.linear_no_bias(dim, inner, "q")?,
-            k: layer.linear_no_bias(dim, inner, "k")?,
-            v: layer.linear_no_bias(dim, inner, "v")?,
-            o: layer.linear_no_bias(inner, dim, "o")?,
+            q: layer.passing_linear(dim, inner, "q")?,
+            k: layer.passing_linear(dim, inner, "k")?,
+            v: layer.passing_linear(dim, inner, "v")?,
+            o: layer.passing_linear(inner, dim, "o")?,
             relative_attention_bias: layer
                 .to_dtype(DType::F32)
                 .get(table, "relative_attention_bias.weight")?,
             attention_norm: Norm::load(&attention.pp("layer_norm"), config)?,
-            wi_0: dense.linear_no_bias(dim, config.d_ff, "wi_0")?,
-            wi_1: dense.linear_no_bias(dim, config.d_ff, "wi_1")?,
-            wo: wide.linear_no_bias(config.d_ff, dim, "wo")?,
+            wi_0: dense.passing_linear(dim, config.d_ff, "wi_0")?,
+            wi_1: dense.passing_linear(dim, config.d_ff, "wi_1")?,
+            wo: wide.passing_linear(config.d_ff, dim, "wo")?,
             feed_forward_norm: Norm::load(&feed_forward.pp("layer_norm"), config)?,
             heads: config.num_heads,
         })

@@ -21,7 +21,8 @@ from checkpoint import NOWHERE, SHIPPED, load
 from text import TextEncoder
 from train_transformer import LOOK_AT
 
-LATENTS = 5
+# More than are remembered.
+LATENTS = 9
 
 
 def main() -> None:

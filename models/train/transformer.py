@@ -24,6 +24,7 @@ HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 16, 4
 WINDOW = 5  # past latent frames that are attended to
+SINK = 1  # first latent frames that are attended to besides, where a video is sampled
 MAX_TOKENS = 64  # of a prompt; those that are not there are zeros, and attended to
 
 CONFIG = {
@@ -142,6 +143,10 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
 
 
+def remembered(frames: list[Tensor]) -> list[Tensor]:
+    return frames[:SINK] + frames[SINK:][-WINDOW:]
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +172,7 @@ class Block(nn.Module):
             keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)
             y = attend(rotate(q, *turn), rotate(keys, *past_turn), values)
             if write:
-                cache.keys, cache.values = [*cache.keys, k][-WINDOW:], [*cache.values, v][-WINDOW:]
+                cache.keys, cache.values = remembered([*cache.keys, k]), remembered([*cache.values, v])
         y = self.attn1.out(y)
         x = x + y.unflatten(1, x.shape[1:3]).float() * gate1
         h = self.norm2(x.float()).flatten(1, 2)

@@ -64,6 +64,9 @@ pub struct Causal {
     pub window: usize,
     /// First latent frames of the video that are always attended to.
     pub sink: usize,
+    /// Latent frames after another prompt of the same shot at which the sink is taken anew, until when there is none: what
+    /// keeps a video to its beginning would keep it from what it is now to show. `None`: it stays.
+    pub renew_sink: Option<usize>,
     /// Timestep at which finished latents are read back into the cache.
     pub context_noise: f64,
     /// Whether the past is read again with the new prompt when the prompt changes within a shot, as in LongLive 1
@@ -216,6 +219,10 @@ impl CausalModel {
             (
                 shots.is_none() || !self.causal.recache,
                 "`shots` and `recache` are two ways to go on; a model has one",
+            ),
+            (
+                self.causal.renew_sink.is_none() || shots.is_none() && !self.causal.recache,
+                "`renew_sink` goes with neither `shots` nor `recache`",
             ),
             (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
             (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),

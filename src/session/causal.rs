@@ -238,6 +238,10 @@ impl Causal {
                 report.forwards += 1;
             }
         }
+        if let (Some(after), true) = (self.config.renew_sink, self.text.changes && first > 0) {
+            self.caches.prompt.renew_sink(after);
+            self.caches.negative.renew_sink(after);
+        }
         self.text.current = Some((embeds, conditions));
         self.text.chunks_left = left.checked_sub(1);
         self.text.changes &= self.text.chunks_left.is_some();

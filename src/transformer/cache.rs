@@ -42,6 +42,8 @@ pub struct ShotMemory {
 pub struct KvCache {
     window: usize,
     sink: usize,
+    /// Frames that are still to come before any are remembered for good.
+    renewing: usize,
     shots: ShotMemory,
     /// Which shot each frame that is remembered is of.
     frames: Vec<u64>,
@@ -58,6 +60,7 @@ impl KvCache {
         Self {
             window: config.window,
             sink: config.sink,
+            renewing: 0,
             shots: config.shots.unwrap_or(ShotMemory { sink: 0, offset: 0 }),
             frames: Vec::new(),
             shot: 0,
@@ -97,6 +100,7 @@ impl KvCache {
 
     /// Forgets everything, as at a cut.
     pub fn clear(&mut self) {
+        self.renewing = 0;
         self.frames.clear();
         self.blocks.clear();
         self.packed = OnceLock::new();
@@ -114,6 +118,11 @@ impl KvCache {
         self.frames.truncate(kept);
         self.packed = OnceLock::new();
         Ok(())
+    }
+
+    /// No frames are remembered for good any more, until `after` others have come: then the first of those that are.
+    pub fn renew_sink(&mut self, after: usize) {
+        self.renewing = after;
     }
 
     /// What `block` remembers.
@@ -138,10 +147,11 @@ impl KvCache {
         // Of the first shot nothing is remembered but by the sink of all.
         let first = all.iter().position(|&shot| shot == self.shot && shot > 0).unwrap_or(all.len());
         let shot_sink = first..first.saturating_add(self.shots.sink);
-        let mut forget = all.len().saturating_sub(self.sink + self.window);
+        let sink = if self.renewing > 0 { 0 } else { self.sink };
+        let mut forget = all.len().saturating_sub(sink + self.window);
         let kept: Vec<_> = (0..all.len())
             .filter(|&i| {
-                let forgotten = forget > 0 && i >= self.sink && !shot_sink.contains(&i);
+                let forgotten = forget > 0 && i >= sink && !shot_sink.contains(&i);
                 forget -= usize::from(forgotten);
                 !forgotten
             })
@@ -164,6 +174,7 @@ impl KvCache {
         // Only now, so that an error leaves everything as it was.
         self.frames = kept.into_iter().map(|i| all[i]).collect();
         self.blocks = blocks.unwrap_or_default();
+        self.renewing = self.renewing.saturating_sub(frames);
         self.packed = OnceLock::new();
         Ok(())
     }
@@ -206,6 +217,24 @@ mod tests {
         append(&mut cache, 10..12);
         assert_eq!(remembered(&cache), [0., 1., 8., 9., 10., 11.], "the first shot's is let go");
         assert_eq!(cache.positions(1), [0, 1, 10, 11, 20, 21, 22]);
+    }
+
+    #[test]
+    fn a_sink_is_renewed() {
+        let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 2, sink: 1, shots: None });
+        append(&mut cache, 0..2);
+        append(&mut cache, 2..5);
+        assert_eq!(remembered(&cache), [0., 3., 4.]);
+        cache.renew_sink(3);
+        let mut seen = Vec::new();
+        for frame in 5..11 {
+            append(&mut cache, frame..frame + 1);
+            seen.push(remembered(&cache));
+        }
+        assert_eq!(seen[0], [4., 5.]);
+        assert_eq!(seen[2], [6., 7.]);
+        assert_eq!(seen[3], [6., 7., 8.]);
+        assert_eq!(seen[5], [6., 9., 10.]);
     }
 
     #[test]

@@ -26,8 +26,10 @@ const LARGE: usize = 500_000;
 /// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
 pub const MARKED: f64 = 8.0;
 
-/// Places whose payload is looked at. Each lets noise pass once in 2²⁴ times, all together once in 2²⁰.
+/// Places whose payload is looked at, and how many near each: the strongest is not always the right one. Each lets noise pass
+/// once in 15 × 2²⁴ times, all together less than once in 2²⁰.
 const PLACES: usize = 16;
+const NEAR: usize = 8;
 
 /// What was found in the frames that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -126,7 +128,7 @@ impl Detector {
         // The pictures, and how many times smaller than they came.
         let seen = [(self.seen.even(), 1), (self.smaller.even(), SMALLER)];
         let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
-        let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)).0, of));
+        let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)), of));
         let mut places: Vec<_> = looks.collect();
         places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
@@ -163,31 +165,37 @@ impl Detector {
         (shift, (peak - mean) / variance.sqrt().max(f64::MIN_POSITIVE))
     }
 
-    /// The best shift at a scale, and the pictures folded at that scale, transformed.
-    fn best(&self, seen: &Even, scale: (f64, f64)) -> (Place, Vec<Complex32>) {
-        let spectrum = self.spectrum(seen, scale);
-        let (shift, strength) = self.strongest(&spectrum);
-        (Place { strength, scale, shift }, spectrum)
+    /// The best shift at a scale.
+    fn best(&self, seen: &Even, scale: (f64, f64)) -> Place {
+        let (shift, strength) = self.strongest(&self.spectrum(seen, scale));
+        Place { strength, scale, shift }
     }
 
-    /// The best place among those up to two steps of scale away.
-    fn nearby(&self, seen: &Even, place: Place, step: f64) -> (Place, Vec<Complex32>) {
+    /// The places up to two steps of scale away, the best first.
+    fn nearby(&self, seen: &Even, place: Place, step: f64) -> Vec<Place> {
         let moves: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
         let near = moves.par_iter().map(|(x, y)| {
             let moved = |scale: f64, n: i32| scale * (1.0 + f64::from(n) * step);
             self.best(seen, (moved(place.scale.0, *x), moved(place.scale.1, *y)))
         });
-        let best = near.max_by(|a, b| a.0.strength.total_cmp(&b.0.strength));
-        best.unwrap_or_else(|| self.best(seen, place.scale))
+        let mut near: Vec<_> = near.collect();
+        near.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+        near
     }
 
     /// Finds the place more exactly and reads what is there.
     fn read(&self, seen: &Even, rough: Place) -> (Place, Option<GenerationId>) {
         // The picture may have been scaled a little more one way than the other.
         let step = rough.scale.0 / seen.side() as f64;
-        let (place, _) = self.nearby(seen, rough, step);
-        let (place, spectrum) = self.nearby(seen, place, step / 2.0);
-        (place, decode(&self.bits(&spectrum, place.shift)))
+        let place = self.nearby(seen, rough, step)[0];
+        let near = self.nearby(seen, place, step / 2.0);
+        let read = |place: &Place| {
+            Some((*place, decode(&self.bits(&self.spectrum(seen, place.scale), place.shift))?))
+        };
+        match near[..NEAR].par_iter().find_map_first(read) {
+            Some((place, id)) => (place, Some(id)),
+            None => (near[0], None),
+        }
     }
 
     /// The bits of the codeword, with the tile at `shift`: positive where one is rather 1.

@@ -47,6 +47,13 @@ CASES = {
         "causal": {"recache": True, "window": 3},
         "shots": [shot(0, PROMPT), shot(13, OTHER), shot(21, THIRD)],
     },
+    # The first frame is remembered until another prompt comes, and later one with that in it.
+    "renewed": {
+        "frames": 53,
+        "causal": {"renew_sink": 3, "sink": 1, "window": 3},
+        "blend_chunks": 1,
+        "shots": [shot(0, PROMPT), shot(13, OTHER)],
+    },
     "few_step": {
         "frames": 16,
         "causal": {**FEW, "first_chunk": 1},
@@ -132,7 +139,7 @@ class History:
     def __init__(self, model, causal):
         self.model, self.causal = model, causal
         self.latents, self.times, self.contexts, self.pieces = [], [], [], []
-        self.remembered, self.shots, self.shot = [], [], 0
+        self.remembered, self.shots, self.shot, self.renewing = [], [], 0, 0
         self.memory = causal.get("shots", {"sink": 0, "offset": 0})
 
     def read(self, latents, context):
@@ -143,10 +150,12 @@ class History:
         self.shots += [self.shot] * len(own)
         self.contexts.append(context)
         ids = [*self.remembered, *own]
-        safe = ids[: self.causal["sink"]]
+        sink = 0 if self.renewing > 0 else self.causal["sink"]
+        self.renewing -= len(own)
+        safe = ids[:sink]
         if self.shot > 0:
             safe += [i for i, shot in enumerate(self.shots) if shot == self.shot][: self.memory["sink"]]
-        while len(ids) > self.causal["sink"] + self.causal["window"]:
+        while len(ids) > sink + self.causal["window"]:
             ids.remove(next(i for i in ids if i not in safe))
         self.remembered = ids
 
@@ -211,6 +220,9 @@ def take(model, embed, case, config, number, shots, count, image):
                     kept -= part.shape[2]
             for part in again:
                 history.read(part, fresh)
+        if "renew_sink" in causal and shown is not None and not torch.equal(fresh, shown):
+            for history in histories:
+                history.renewing = causal["renew_sink"]
         shown = fresh
         contexts = [shown, embed("")]
 

@@ -1,0 +1,83 @@
+"""A model of the size of Wan 2.1 T2V 1.3B, of random weights: the transformer in bf16, the full autoencoder, UMT5-XXL in Q4_K.
+
+    pip install torch diffusers gguf
+    python benches/full_size.py DIR          # 7 GB
+    /usr/bin/time -v soragen render "a fox" --model DIR --size 256x256 --frames 17 --steps 2 -o out.mp4
+
+What comes out is noise; how long it takes and how much memory, is not.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from gguf import GGMLQuantizationType, GGUFWriter
+
+FIXTURE = Path(__file__).parent.parent / "tests/fixtures/layouts/wan-2.1"
+UMT5 = {
+    "model_type": "umt5", "vocab_size": 256384, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24,
+    "num_heads": 64, "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
+    "layer_norm_epsilon": 1e-6, "feed_forward_proj": "gated-gelu",
+}
+
+
+def q4_k(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Blocks of 256 numbers, 144 bytes: two factors in f16, 12 bytes of scales, 128 of numbers."""
+    blocks = rng.integers(0, 256, (rows, columns // 256, 144), dtype=np.uint8)
+    # About 1/√columns, whatever the scales are.
+    factor = np.array([1 / (200 * columns**0.5)] * 2, dtype=np.float16)
+    blocks[..., :4] = factor.view(np.uint8)
+    return blocks.reshape(rows, -1)
+
+
+def text_encoder(file: Path) -> None:
+    """In the names that llama.cpp's converter gives it."""
+    rng, writer = np.random.default_rng(0), GGUFWriter(file, "t5encoder")
+    dim, inner, wide = UMT5["d_model"], UMT5["num_heads"] * UMT5["d_kv"], UMT5["d_ff"]
+
+    def blocks(name: str, rows: int, columns: int) -> None:
+        writer.add_tensor(f"{name}.weight", q4_k(rng, rows, columns), raw_dtype=GGMLQuantizationType.Q4_K)
+
+    def numbers(name: str, array: np.ndarray) -> None:
+        writer.add_tensor(f"{name}.weight", array.astype(np.float32))
+
+    blocks("token_embd", UMT5["vocab_size"], dim)
+    numbers("enc.output_norm", np.ones(dim))
+    for i in range(UMT5["num_layers"]):
+        at = f"enc.blk.{i}"
+        for name in "qkv":
+            blocks(f"{at}.attn_{name}", inner, dim)
+        blocks(f"{at}.attn_o", dim, inner)
+        numbers(f"{at}.attn_rel_b", rng.standard_normal((UMT5["relative_attention_num_buckets"], UMT5["num_heads"])))
+        numbers(f"{at}.attn_norm", np.ones(dim))
+        numbers(f"{at}.ffn_norm", np.ones(dim))
+        blocks(f"{at}.ffn_gate", wide, dim)
+        blocks(f"{at}.ffn_up", wide, dim)
+        blocks(f"{at}.ffn_down", dim, wide)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    for part in ("scheduler", "tokenizer"):
+        shutil.copytree(FIXTURE / part, folder / part, dirs_exist_ok=True)
+    shutil.copy(FIXTURE / "model_index.json", folder)
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30)
+    transformer.bfloat16().save_pretrained(folder / "transformer")
+    del transformer
+    AutoencoderKLWan().save_pretrained(folder / "vae")
+    (folder / "text_encoder").mkdir(exist_ok=True)
+    (folder / "text_encoder/config.json").write_text(json.dumps(UMT5))
+    text_encoder(folder / "text_encoder/model.gguf")
+
+
+if __name__ == "__main__":
+    main()

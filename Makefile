@@ -53,6 +53,7 @@ robustness: build
 
 fuzz:
 	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	mkdir -p fuzz/corpus && tar -C fuzz/corpus -xJf fuzz/corpus.tar.xz
 	for target in $$(cargo fuzz list); do \
 	  mkdir -p fuzz/corpus/$$target && \
 	  cargo fuzz run -s none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \

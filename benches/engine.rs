@@ -78,7 +78,7 @@ fn decode() -> Result<f64> {
     })
 }
 
-/// One pass over one latent frame of the built-in model's transformer, five others in its cache.
+/// One pass over one latent frame of the built-in model's transformer, six others in its cache.
 fn transformer() -> Result<f64> {
     let config = Config {
         patch_size: [1, 4, 4],
@@ -93,9 +93,9 @@ fn transformer() -> Result<f64> {
         WanTransformer::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config, Precision::F32)?;
     let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?)?;
     let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
-    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 0, shots: None });
+    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 1, shots: None });
     let cancel = Cancel::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;
     }
     timed("pass of the transformer over 4 frames (1.1 GFLOP)", 1.1e9, 50, || {

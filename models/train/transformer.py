@@ -3,7 +3,7 @@
 It predicts the video itself, not the velocity: a token is 256 numbers, as many as the transformer is wide, and
 noise cannot be carried through that (https://arxiv.org/abs/2511.13720).
 
-A latent frame attends to itself and to the finished ones up to `WINDOW` before it. In training the finished
+A latent frame attends to itself and to the finished ones up to `WINDOW` before it, and when sampling to the first. In training the finished
 frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
 rotation, so that positions count from the start of the window.
 """

@@ -89,7 +89,7 @@ impl Gguf {
         self.tensors.iter().map(|(name, info)| {
             let shape = info.shape.dims().to_vec();
             let bytes = bytes(info.shape.elem_count(), info.ggml_dtype);
-            (name.clone(), Stored { shape, bytes: bytes as u64, quantised: in_blocks(info) })
+            (name.clone(), Stored { shape, bytes: bytes as u64, quantised: in_blocks(info), mapped: false })
         })
     }
 

@@ -63,8 +63,14 @@ impl Numbers {
                 .zip(pairs())
                 .for_each(|(out, bits)| *out = f32::from_bits(u32::from(bits) << 16)),
             Self::F16 => {
-                let aligned: Vec<f16> = pairs().map(f16::from_bits).collect();
-                aligned.convert_to_f32_slice(out);
+                let mut aligned = [f16::ZERO; 64];
+                for (out, bytes) in out.chunks_mut(aligned.len()).zip(bytes.chunks(2 * aligned.len())) {
+                    let aligned = &mut aligned[..out.len()];
+                    for (number, pair) in aligned.iter_mut().zip(bytes.chunks_exact(2)) {
+                        *number = f16::from_le_bytes([pair[0], pair[1]]);
+                    }
+                    aligned.convert_to_f32_slice(out);
+                }
             }
             Self::F8(all) => {
                 out.iter_mut().zip(bytes).for_each(|(out, &byte)| *out = all[usize::from(byte)]);
@@ -77,6 +83,12 @@ impl Mapped {
     /// The layer of these weights, for the contiguous f32 `x` `[.., columns]`.
     pub(crate) fn multiply(&self, x: &Tensor) -> Result<Tensor> {
         let [rows, columns] = self.shape;
+        debug_assert!(x.is_contiguous(), "strided operand {:?}", x.layout());
+        debug_assert!(x.elem_count() > 0, "empty operand");
+        if x.dims().last() != Some(&columns) {
+            bail!("{:?} times {} of [{rows}, {columns}]", x.shape(), self.name);
+        }
+        ops::check_count(x.elem_count() / columns, rows)?;
         let Some(view) = self.files.view(&self.name)? else { bail!("{} is not mapped", self.name) };
         let numbers = InPlace { mapped: self, bytes: view.data() };
         let Some(arch) = arch(x.dtype(), x.device()) else {

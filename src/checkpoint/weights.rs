@@ -38,6 +38,8 @@ pub struct Stored {
     pub bytes: u64,
     /// Whether it is in blocks of a GGUF file, which can be computed with.
     pub quantised: bool,
+    /// Whether it is a matrix that can stay where it is: [`Mapped`].
+    pub mapped: bool,
 }
 
 /// A matrix that stays in blocks.
@@ -104,6 +106,7 @@ impl Weights {
                 stored.quantised = !self.changes.iter().any(|changes| changes.is_wide(name));
                 stored.bytes += self.changes.iter().map(|changes| changes.narrow_bytes(name)).sum::<u64>();
             }
+            stored.mapped &= self.changes.is_empty();
             Some((name.clone(), stored))
         };
         self.names.iter().filter_map(stored).collect()
@@ -134,10 +137,10 @@ impl Weights {
     pub fn mapped(&self, name: &str, shape: [usize; 2]) -> Result<Option<Mapped>> {
         let Some(in_file) = self.names.get(name).filter(|_| self.changes.is_empty()) else { return Ok(None) };
         let Some(view) = self.files.view(in_file)? else { return Ok(None) };
+        let Some(numbers) = Numbers::of(view.dtype()) else { return Ok(None) };
         if view.shape() != shape || shape.contains(&0) {
             bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
         }
-        let Some(numbers) = Numbers::of(view.dtype()) else { return Ok(None) };
         let scale = match numbers {
             Numbers::F8(_) => self.scale(name, &Device::Cpu)?,
             _ => None,
@@ -226,7 +229,8 @@ impl Files {
     fn stored(&self) -> Vec<(String, Stored)> {
         let plain = |(name, view): (String, TensorView)| {
             let (shape, bytes) = (view.shape().to_vec(), view.data().len() as u64);
-            (name, Stored { shape, bytes, quantised: false })
+            let mapped = shape.len() == 2 && Numbers::of(view.dtype()).is_some();
+            (name, Stored { shape, bytes, quantised: false, mapped })
         };
         match self {
             Self::Mapped(files) => files.tensors().into_iter().map(plain).collect(),

@@ -64,8 +64,8 @@ pub struct Causal {
     pub window: usize,
     /// First latent frames of the video that are always attended to.
     pub sink: usize,
-    /// Latent frames after another prompt of the same shot at which the sink is taken anew, until when there is none: what
-    /// keeps a video to its beginning would keep it from what it is now to show. `None`: it stays.
+    /// With another prompt of the same shot the sink is forgotten, and is taken anew after so many latent frames, from the
+    /// window: what keeps a video to its beginning would keep it from what it is now to show. `None`: it stays.
     pub renew_sink: Option<usize>,
     /// Timestep at which finished latents are read back into the cache.
     pub context_noise: f64,
@@ -188,8 +188,17 @@ impl CausalModel {
     }
 
     fn check(&self) -> Result<(), String> {
-        let Causal { chunk, window, timesteps, context_noise, first_chunk, first_timesteps, shots, .. } =
-            &self.causal;
+        let Causal {
+            chunk,
+            window,
+            timesteps,
+            context_noise,
+            first_chunk,
+            first_timesteps,
+            shots,
+            renew_sink,
+            ..
+        } = &self.causal;
         let timestep = |t: &f64| (0.0..=1000.0).contains(t);
         let falling =
             |all: &[f64]| all.iter().all(|t| timestep(t) && *t > 0.0) && all.is_sorted_by(|a, b| a > b);
@@ -221,8 +230,12 @@ impl CausalModel {
                 "`shots` and `recache` are two ways to go on; a model has one",
             ),
             (
-                self.causal.renew_sink.is_none() || shots.is_none() && !self.causal.recache,
+                renew_sink.is_none() || shots.is_none() && !self.causal.recache,
                 "`renew_sink` goes with neither `shots` nor `recache`",
+            ),
+            (
+                renew_sink.is_none_or(|after| after >= *window && self.causal.sink > 0),
+                "`renew_sink` is within the `window`, or there is no `sink`",
             ),
             (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
             (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),

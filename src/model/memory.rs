@@ -36,6 +36,8 @@ struct Amount {
     quantised: u64,
     /// What these blocks take there.
     bytes: u64,
+    /// How many of them are in matrices that can stay in the file.
+    mapped: u64,
 }
 
 const TEXT_ENCODER: &str = "text_encoder";
@@ -53,6 +55,16 @@ impl Amount {
             self.quantised = self.quantised.saturating_add(count);
             self.bytes = self.bytes.saturating_add(stored.bytes);
         }
+        if stored.mapped {
+            self.mapped = self.mapped.saturating_add(count);
+        }
+    }
+
+    /// Bytes of these as a layer that is used once and let go.
+    fn passing_bytes(self, width: u64, device: &Device) -> u64 {
+        let all = self.bytes(width, true, device);
+        // In f32 on a CPU.
+        if device.is_cpu() && width == 4 { all - self.mapped.saturating_mul(width).min(all) } else { all }
     }
 
     /// Bytes of these as numbers of `width` bytes, or, `as_stored`, of what is in blocks as these on `device`.
@@ -81,7 +93,7 @@ impl PartSize {
             "vae" => plain(self.rest),
             // MiniLM is f32 on every device; UMT5 is computed with as a GGUF has it.
             TEXT_ENCODER if !self.by_layer => self.rest.numbers.saturating_mul(4),
-            TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.bytes(width, true, device)),
+            TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.passing_bytes(width, device)),
             _ => {
                 let layers = if offload { self.largest } else { self.layers };
                 let (rest, layers) = match precision {
@@ -139,6 +151,7 @@ fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
         numbers: sum.numbers.saturating_add(layer.numbers),
         quantised: sum.quantised.saturating_add(layer.quantised),
         bytes: sum.bytes.saturating_add(layer.bytes),
+        mapped: sum.mapped.saturating_add(layer.mapped),
     });
     let by_layer = part == TEXT_ENCODER && layers.numbers > 0;
     Ok(PartSize { part, parameters, by_layer, rest, layers, largest })

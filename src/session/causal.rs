@@ -355,9 +355,10 @@ impl Text {
             self.chunks_left.get_or_insert(0);
         }
         if let Some((prompt, chunks)) = prompt {
+            // What is shown already may be asked for again.
+            self.changes |= prompt != self.prompt;
             self.prompt = prompt;
             self.chunks_left = Some(chunks);
-            self.changes = true;
         }
     }
 }

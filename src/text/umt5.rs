@@ -183,7 +183,7 @@ impl Umt5Encoder {
         Ok(Self { config: config.clone(), weights: weights.into() })
     }
 
-    /// Loads every layer once and lets it go.
+    /// Loads every layer once and lets it go; of one that stays in its file, it looks at its size.
     ///
     /// # Errors
     /// [`Error::Compute`] if weights are missing or of another shape.

@@ -33,7 +33,8 @@ pub struct ShotMemory {
     pub offset: usize,
 }
 
-/// Keys and values, in every block, of finished latent frames: the first `sink` and the last `window`.
+/// Keys and values, in every block, of finished latent frames: the first `sink`, unless they are being renewed, and the last
+/// `window`.
 ///
 /// Keys are kept before rotation. The frames that are remembered are taken to stand one after the other
 /// from position 0, and the chunk being made after them, so that positions stay within what the model has
@@ -108,7 +109,7 @@ impl KvCache {
 
     /// Forgets all but the first frames that are remembered for good.
     pub fn keep_sink(&mut self) -> Result<()> {
-        let kept = self.frames().min(self.sink);
+        let kept = self.frames().min(if self.renewing > 0 { 0 } else { self.sink });
         if kept == 0 {
             self.clear();
             return Ok(());
@@ -120,7 +121,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// No frames are remembered for good any more, until `after` others have come: then the first of those that are.
+    /// The frames that are remembered for good are forgotten with the next that comes. When `after` have come, the first of
+    /// those that are remembered then take their place.
     pub fn renew_sink(&mut self, after: usize) {
         self.renewing = after;
     }

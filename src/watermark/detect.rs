@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
 
 use super::pattern::{CELL, CHIPS, Role, SIDE, Tile};
-use super::payload::{CODE_BITS, decode};
+use super::payload::{CODE_BITS, FIT, decode};
 use super::residual::{Even, Residual};
 use super::spectrum::{AREA, EDGE, Fourier, whiten};
 use super::{GenerationId, Key};
@@ -26,10 +26,11 @@ const LARGE: usize = 500_000;
 /// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
 pub const MARKED: f64 = 8.0;
 
-/// Places whose payload is looked at, and how many near each: the strongest is not always the right one. Each lets noise pass
-/// once in 15 × 2²⁴ times, all together less than once in 2²⁰.
+/// Places whose payload is looked at for a finding. Each lets noise pass once in 2²⁴ times, all together once in 2²⁰.
 const PLACES: usize = 16;
-const NEAR: usize = 8;
+/// Others near each that are looked at besides, since the strongest is not always the right one. They have to fit, which noise
+/// does so seldom that all of them together let it pass less than once in 2²⁴ times.
+const NEIGHBOURS: usize = 7;
 
 /// What was found in the frames that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -189,11 +190,12 @@ impl Detector {
         let step = rough.scale.0 / seen.side() as f64;
         let place = self.nearby(seen, rough, step)[0];
         let near = self.nearby(seen, place, step / 2.0);
-        let read = |place: &Place| {
-            Some((*place, decode(&self.bits(&self.spectrum(seen, place.scale), place.shift))?))
+        let read = |(i, place): (usize, &Place)| {
+            let bits = self.bits(&self.spectrum(seen, place.scale), place.shift);
+            Some((place.scale, decode(&bits, if i == 0 { 0.0 } else { FIT })?))
         };
-        match near[..NEAR].par_iter().find_map_first(read) {
-            Some((place, id)) => (place, Some(id)),
+        match near[..=NEIGHBOURS].par_iter().enumerate().find_map_first(read) {
+            Some((scale, id)) => (Place { scale, ..near[0] }, Some(id)),
             None => (near[0], None),
         }
     }
@@ -281,7 +283,7 @@ mod tests {
             let spectrum = &spectra[i as usize % spectra.len()];
             let (shift, strength) = detector.strongest(spectrum);
             // Reading takes longer than finding; it is tried where the key fits best.
-            let id = (strength > 4.5).then(|| decode(&detector.bits(spectrum, shift))).flatten();
+            let id = (strength > 4.5).then(|| decode(&detector.bits(spectrum, shift), 0.0)).flatten();
             (strength, id)
         });
         let looks: Vec<_> = looks.collect();

@@ -47,12 +47,13 @@ CASES = {
         "causal": {"recache": True, "window": 3},
         "shots": [shot(0, PROMPT), shot(13, OTHER), shot(21, THIRD)],
     },
-    # The first frame is remembered until another prompt comes, and later one with that in it.
+    # The first frame is remembered until another prompt comes, and later one with that in it, whether it is asked for again
+    # or not.
     "renewed": {
         "frames": 53,
         "causal": {"renew_sink": 3, "sink": 1, "window": 3},
         "blend_chunks": 1,
-        "shots": [shot(0, PROMPT), shot(13, OTHER)],
+        "shots": [shot(0, PROMPT), shot(13, OTHER), shot(37, OTHER)],
     },
     "few_step": {
         "frames": 16,

@@ -229,7 +229,8 @@ impl Causal {
             Some((current, _)) if left > 0 => (current + ((prompt - current)? / f64::from(left + 1))?)?,
             _ => prompt,
         };
-        let conditions = plan.conditions(&self.transformer, &embeds, &self.text.negative, cancel)?;
+        let conditions =
+            plan.conditions(Expert::High, &self.transformer, &embeds, &self.text.negative, cancel)?;
         if self.config.recache && self.text.changes && first > 0 {
             let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
             cache.keep_sink()?;

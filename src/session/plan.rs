@@ -339,35 +339,39 @@ impl Plan {
         Ok(self.model.text.encode(prompt, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
     }
 
-    /// Of a prompt's embedding and of what not to show.
+    /// Of a prompt's embedding and, where it guides, of what not to show.
     pub fn conditions(
         &self,
+        expert: Expert,
         transformer: &WanTransformer,
         prompt: &Tensor,
         negative: &str,
         cancel: &Cancel,
     ) -> Result<Conditions> {
         let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
-        // At 1 the negative prompt has no weight, and below there is no guidance, as in diffusers.
-        let negative =
-            (self.guidance_scale > 1.0).then(|| context(&self.embeds(negative, cancel)?)).transpose()?;
+        let negative = self.guides(expert).then(|| context(&self.embeds(negative, cancel)?)).transpose()?;
         Ok(Conditions { prompt: context(prompt)?, negative })
+    }
+
+    /// Whether what is not to be shown guides. At 1 it has no weight, and where the first scale is not above 1 there is no
+    /// guidance at all, as in diffusers; below 1 it would lead towards it, which the policy lets pass for that it never does.
+    fn guides(&self, expert: Expert) -> bool {
+        self.guidance_scale > 1.0 && self.scale(expert) > 1.0
+    }
+
+    fn scale(&self, expert: Expert) -> f64 {
+        match expert {
+            Expert::High => self.guidance_scale,
+            Expert::Low => self.guidance_scale_2,
+        }
     }
 
     /// Classifier-free guidance (<https://arxiv.org/abs/2207.12598>).
     pub fn guide(&self, expert: Expert, prompt: Tensor, negative: Option<Tensor>) -> Result<Tensor> {
         let prompt = prompt.to_dtype(DType::F32)?;
-        let Some(negative) = negative else { return Ok(prompt) };
+        let Some(negative) = negative.filter(|_| self.guides(expert)) else { return Ok(prompt) };
         let negative = negative.to_dtype(DType::F32)?;
-        let scale = match expert {
-            Expert::High => self.guidance_scale,
-            Expert::Low => self.guidance_scale_2,
-        };
-        // Below 1 it would lead towards what is not to be shown, which the policy lets pass for that it never does.
-        if scale <= 1.0 {
-            return Ok(prompt);
-        }
-        Ok((&negative + ((prompt - &negative)? * scale)?)?)
+        Ok((&negative + ((prompt - &negative)? * self.scale(expert))?)?)
     }
 }
 

@@ -131,7 +131,7 @@ struct Denoiser {
 impl Denoiser {
     fn new(plan: &Plan, experts: &Experts, expert: Expert, prompt: &Tensor, cancel: &Cancel) -> Result<Self> {
         let transformer = experts.get(expert)?;
-        let conditions = plan.conditions(&transformer, prompt, &plan.negative_prompt, cancel)?;
+        let conditions = plan.conditions(expert, &transformer, prompt, &plan.negative_prompt, cancel)?;
         Ok(Self { expert, transformer, conditions })
     }
 

@@ -72,6 +72,21 @@ fn one_guidance_scale_is_for_both() {
 }
 
 #[test]
+fn a_transformer_that_is_not_guided_runs_once_a_step() {
+    let forwards = |scale, scale_2| {
+        let asked =
+            Request { guidance_scale: Some(scale), guidance_scale_2: Some(scale_2), ..request("t2v") };
+        let model = Model::open(&folder("t2v"), &OpenOptions::default()).unwrap();
+        let mut session = Session::new(model, asked).unwrap();
+        while session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some() {}
+        session.effort().forwards
+    };
+    let (both, first, neither) = (forwards(4.0, 3.0), forwards(4.0, 1.0), forwards(1.0, 1.0));
+    assert!(both > first && first > neither, "{both}, {first}, {neither}");
+    assert_eq!(both, 2 * neither);
+}
+
+#[test]
 fn a_lora_may_be_for_one_of_them() {
     let folder_of_lora = tempfile::tempdir().unwrap();
     let file = folder_of_lora.path().join("lora.safetensors");

@@ -87,7 +87,7 @@ pub struct PartsArgs {
     #[arg(long, value_name = "PATH")]
     pub autoencoder: Option<PathBuf>,
 
-    /// How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, longlive, or a
+    /// How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, longlive, longlive-2, or a
     /// soragen.json; if not given the one beside the transformer
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,

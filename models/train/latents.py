@@ -11,7 +11,7 @@ from torch import Tensor
 from autoencoder import TIME_FACTOR, Autoencoder
 from clips import FRAME_RATE
 from text import TextEncoder
-from transformer import WINDOW
+from transformer import SINK, WINDOW
 from world import World
 
 CAPTIONS = 6
@@ -48,11 +48,13 @@ class Latents:
         return cls(torch.cat(video), tokens.to(torch.int16).unflatten(0, (-1, CAPTIONS)).to(world.device))
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, bool]:
-        """Latents `[size, F, C, H, W]` of up to a window and one frame, tokens `[size, S]`, and whether they begin the clip."""
+        """Latents `[size, F, C, H, W]` of as many frames as are attended to, tokens `[size, S]`, and whether they begin the
+        clip; where they do not, the clip's first stands before them all the same."""
         device = self.video.device
         rows = torch.randint(len(self.video), (size,), device=device)
         tokens = self.tokens[rows, torch.randint(CAPTIONS, (size,), device=device)].long()
         length = self.video.shape[1]
         begins = length == 1 or bool(torch.rand(()) < 0.5)
-        first = 0 if begins else int(torch.randint(1, length - WINDOW, ()))
-        return self.video[rows, first : first + WINDOW + 1].float(), tokens, begins
+        first = SINK if begins else int(torch.randint(SINK + 1, length - WINDOW, ()))
+        frames = [*range(min(SINK, length)), *range(first, min(first + WINDOW + 1, length))]
+        return self.video[rows][:, frames].float(), tokens, begins

@@ -28,7 +28,7 @@ from muon import Muon
 from options import leave, parser, threads
 from sheet import sheet
 from text import TextEncoder
-from transformer import WINDOW, Transformer
+from transformer import SINK, WINDOW, Transformer
 from world import World
 
 DROP_TEXT = 0.1
@@ -36,8 +36,8 @@ GUIDANCE = 3.0
 # How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better,
 # and faults that are not mended add up.
 OWN_PAST = 0.5
-# Latent frames of a clip: a window with what follows it, from the first frame or from the second.
-LENGTH = WINDOW + 2
+# Latent frames of a clip: its first, and later a window with what follows it.
+LENGTH = WINDOW + 6
 # What it will be asked at.
 STEPS, SHIFT = 4, 2.0
 SAVE_EVERY = 600  # seconds
@@ -134,8 +134,8 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
     square = (video - latents).square() * importance(*latents.shape[-2:], device)
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
-    # A clip's later frames are never made without a past.
-    return (error if begins else error[:, 1:]).mean()
+    # A clip's later frames are never made without a past, nor after its first alone.
+    return (error if begins else error[:, SINK + 1 :]).mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:

@@ -3,7 +3,7 @@
 It predicts the video itself, not the velocity: a token is 256 numbers, as many as the transformer is wide, and
 noise cannot be carried through that (https://arxiv.org/abs/2511.13720).
 
-A latent frame attends to itself and to the finished ones up to `WINDOW` before it, and when sampling to the first. In training the finished
+A latent frame attends to itself, to the finished ones up to `WINDOW` before it and to the first. In training the finished
 frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
 rotation, so that positions count from the start of the window.
 """
@@ -24,7 +24,7 @@ HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 16, 4
 WINDOW = 5  # past latent frames that are attended to
-SINK = 1  # first latent frames that are attended to besides, where a video is sampled
+SINK = 1  # the first latent frame, which is attended to besides
 MAX_TOKENS = 64  # of a prompt; those that are not there are zeros, and attended to
 
 CONFIG = {
@@ -98,12 +98,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
-    """Over `frames` finished and as many noisy ones: none sees what comes later, the noisy ones see the finished past."""
+    """Over `frames` finished and as many noisy ones, no more than are attended to: none sees what comes later, the noisy ones
+    see the finished past."""
+    assert frames <= SINK + WINDOW + 1
     each = q.shape[2] // (2 * frames)
     seen = []
     for i in range(2 * frames):
         at = i % frames
-        own, past = slice(i * each, (i + 1) * each), slice(max(0, at - WINDOW) * each, at * each)
+        own, past = slice(i * each, (i + 1) * each), slice(max(0, at - WINDOW - SINK) * each, at * each)
         if i < frames:
             near = slice(past.start, own.stop)
             keys, values = k[:, :, near], v[:, :, near]

@@ -51,11 +51,12 @@ pub struct Assembly {
 
 /// The causal students of Wan that are known by name: <https://github.com/guandeh17/Self-Forcing>,
 /// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>.
-const RECIPES: [(&str, &str); 4] = [
+const RECIPES: [(&str, &str); 5] = [
     ("self-forcing", include_str!("recipes/self-forcing.json")),
     ("causal-forcing", include_str!("recipes/causal-forcing.json")),
     ("causal-forcing-framewise", include_str!("recipes/causal-forcing-framewise.json")),
     ("longlive", include_str!("recipes/longlive.json")),
+    ("longlive-2", include_str!("recipes/longlive-2.json")),
 ];
 
 /// How a causal model makes its video.

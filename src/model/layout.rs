@@ -116,6 +116,8 @@ pub enum Sampler {
     /// Every step guesses the video and adds fresh noise to it, less each time, as in Self-Forcing
     /// (<https://arxiv.org/abs/2506.08009>, `pipeline/causal_inference.py`).
     FewStep,
+    /// UniPC within each chunk, as LongLive 2 (`pipeline/causal_diffusion_inference.py`); the transformer is told whole timesteps.
+    UniPc,
 }
 
 /// How the image that a shot starts from becomes its first latent frame.

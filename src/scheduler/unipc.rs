@@ -71,14 +71,21 @@ impl UniPc {
         for sigma in &mut sigmas {
             *sigma = shifted(*sigma, shift);
         }
+        Self::at(sigmas, train, options)
+    }
+
+    /// At these noise levels, of which there is one a step, from at most 1 downwards to above 0. The transformer is told whole
+    /// timesteps, of which `train` are 1.
+    pub fn at(mut sigmas: Vec<f64>, train: f64, options: Options) -> Self {
         // λ is infinite where σ is 1.
         const EPSILON: f64 = 1e-6;
-        if (sigmas[0] - 1.0).abs() < EPSILON {
-            sigmas[0] -= EPSILON;
+        if let Some(first) = sigmas.first_mut().filter(|first| (**first - 1.0).abs() < EPSILON) {
+            *first -= EPSILON;
         }
         let timesteps = sigmas.iter().map(|sigma| (sigma * train).trunc()).collect();
         let mut sigmas: Vec<f64> = sigmas.into_iter().map(rounded).collect();
-        sigmas.push(if options.final_zero { 0.0 } else { sigmas[steps - 1] });
+        let last = sigmas.last().copied().unwrap_or_default();
+        sigmas.push(if options.final_zero { 0.0 } else { last });
         Self { options, timesteps, sigmas, guesses: VecDeque::new(), last: None }
     }
 

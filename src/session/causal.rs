@@ -15,6 +15,7 @@ use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
 use crate::cache::Key;
 use crate::model::{self, Expert, FirstFrame, Prediction, Sampler};
+use crate::scheduler::{UniPc, UniPcOptions};
 use crate::transformer::{CausalConfig, KvCache, WanTransformer};
 use crate::{Cancel, Result};
 
@@ -282,11 +283,14 @@ impl Causal {
         let timesteps = if first == 0 { &self.first_timesteps } else { &self.timesteps };
         report.steps = timesteps.len() as u32 - 1;
         let mut latents = start_with(image, plan.noise(first, count)?)?;
+        let sigmas = timesteps[..timesteps.len() - 1].iter().map(|t| t / 1000.0).collect();
+        let mut unipc = UniPc::at(sigmas, 1000.0, UniPcOptions::default());
         for (step, pair) in timesteps.windows(2).enumerate() {
             cancel.check()?;
             report.at(Phase::Denoise, step as u32);
             let (t, next) = (pair[0], pair[1]);
-            let mut each = vec![t; count];
+            let told = if self.config.sampler == Sampler::UniPc { unipc.timesteps()[step] } else { t };
+            let mut each = vec![told; count];
             if image.is_some() {
                 each[0] = 0.0;
             }
@@ -302,15 +306,14 @@ impl Causal {
             report.forwards += conditions.count();
             let predicted = plan.guide(Expert::High, prompt, negative)?;
             let (sigma, next) = (t / 1000.0, next / 1000.0);
+            let velocity = |predicted| match self.config.prediction {
+                Prediction::Flow => Ok(predicted),
+                Prediction::Sample => (&latents - predicted)? / sigma,
+            };
             let moved = match self.config.sampler {
-                Sampler::Euler => {
-                    let velocity = match self.config.prediction {
-                        Prediction::Flow => predicted,
-                        Prediction::Sample => ((&latents - predicted)? / sigma)?,
-                    };
-                    // Along the velocity, from one noise level to the next.
-                    (latents + (velocity * (next - sigma))?)?
-                }
+                // Along the velocity, from one noise level to the next.
+                Sampler::Euler => (&latents + (velocity(predicted)? * (next - sigma))?)?,
+                Sampler::UniPc => unipc.step(step, &velocity(predicted)?, &latents)?,
                 Sampler::FewStep => {
                     let clean = match self.config.prediction {
                         Prediction::Flow => (&latents - (predicted * sigma)?)?,

@@ -32,6 +32,33 @@ struct Case {
 }
 
 impl Case {
+    /// The student makes chunks of so many frames in the place of the base's transformer.
+    fn assert_student(&self, student: &Path, recipe: &str, chunks: [usize; 2]) {
+        let base = self.original();
+        let parts = |recipe: &str| Parts {
+            transformer: Some(student.into()),
+            recipe: Some(recipe.into()),
+            ..Default::default()
+        };
+        let info = ModelInfo::read(&base.to_string_lossy(), &parts(recipe)).unwrap();
+        assert!(info.causal && info.steps <= 4 && info.guidance_scale == 1.0, "{recipe}");
+        // The same, for a picture that takes no time.
+        let file = path(&format!("../../src/checkpoint/recipes/{recipe}.json"));
+        let mut small: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        small["sizes"] = serde_json::json!([[64, 64]]);
+        let file = self.at(&format!("{recipe}.json"));
+        std::fs::write(&file, small.to_string()).unwrap();
+        let options = OpenOptions { parts: parts(file.to_str().unwrap()), ..Default::default() };
+        let model = Model::open(&base.to_string_lossy(), &options).unwrap();
+        let request = Request { prompt: "a cat".into(), length: Length::Frames(80), ..Default::default() };
+        let mut session = Session::new(model, request).unwrap();
+        for expected in chunks {
+            let frames = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+            assert_eq!(frames.len(), expected, "{recipe}");
+            assert!(frames.data.iter().all(|x| x.is_finite()));
+        }
+    }
+
     fn new(name: &'static str) -> Self {
         Self { name, folder: tempfile::tempdir().unwrap() }
     }
@@ -207,6 +234,15 @@ fn a_transformer_in_one_file_takes_its_companions_from_elsewhere() {
     }
 }
 
+/// Of Wan 2.2 TI2V-5B, as LongLive 2.
+#[test]
+fn a_causal_student_may_be_of_another_base() {
+    let case = Case::new("wan-2.2");
+    let student = case.at("model_bf16.safetensors");
+    save(&prefixed(case.tensors("transformer", Some("transformer")), "generator.model."), &student);
+    case.assert_student(&student, "longlive-2", [29, 32]);
+}
+
 #[test]
 fn a_causal_student_takes_the_place_of_its_bases_transformer() {
     let case = Case::new("wan-2.1");
@@ -225,23 +261,7 @@ fn a_causal_student_takes_the_place_of_its_bases_transformer() {
     for (recipe, first, next) in
         [("self-forcing", 9, 12), ("causal-forcing-framewise", 1, 4), ("longlive", 9, 12)]
     {
-        let info = ModelInfo::read(&base.to_string_lossy(), &parts(Some(recipe))).unwrap();
-        assert!(info.causal && info.steps <= 4 && info.guidance_scale == 1.0, "{recipe}");
-        // The same, for a picture that takes no time.
-        let file = path(&format!("../../src/checkpoint/recipes/{recipe}.json"));
-        let mut small: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        small["sizes"] = serde_json::json!([[64, 64]]);
-        let file = case.at(&format!("{recipe}.json"));
-        std::fs::write(&file, small.to_string()).unwrap();
-        let options = OpenOptions { parts: parts(file.to_str()), ..Default::default() };
-        let model = Model::open(&base.to_string_lossy(), &options).unwrap();
-        let request = Request { prompt: "a cat".into(), length: Length::Frames(25), ..Default::default() };
-        let mut session = Session::new(model, request).unwrap();
-        for expected in [first, next] {
-            let frames = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
-            assert_eq!(frames.len(), expected, "{recipe}");
-            assert!(frames.data.iter().all(|x| x.is_finite()));
-        }
+        case.assert_student(&student, recipe, [first, next]);
     }
     // One of one's own, beside it.
     let mut own = json("miniature/soragen.json");

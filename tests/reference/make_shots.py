@@ -11,9 +11,10 @@ another prompt is there twice.
 import json
 import sys
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import WanTransformer3DModel
+from diffusers import UniPCMultistepScheduler, WanTransformer3DModel
 from make_causal import rotate
 from make_session import CONFIG, GRID, MAX_TOKENS, OTHER, PROMPT, WIDTH, HEIGHT, Prompts
 from make_taehv import FIXTURE, build, encode
@@ -77,6 +78,21 @@ CASES = {
             shot(0, PROMPT), shot(12, OTHER, "cut", seed=9), shot(23, THIRD), shot(36, PROMPT, "cut"),
             shot(45, OTHER, "cut", image=True), shot(52, THIRD, "cut"),
         ],
+    },
+    # As LongLive 2 has it.
+    "uni_pc": {
+        "frames": 23,
+        "causal": {
+            "sampler": "uni_pc", "timesteps": [999.7998, 937.2654, 833.0554, 624.6873], "image": "within", "context_noise": 0.0,
+            "window": 4,
+        },
+        "guidance_scale": 1.0,
+        "shots": [shot(0, PROMPT, image=True), shot(10, OTHER, "cut", seed=9)],
+    },
+    "uni_pc_sample": {
+        "frames": 9,
+        "causal": {"sampler": "uni_pc", "prediction": "sample", "timesteps": [1000.0, 750.0, 400.0]},
+        "shots": [shot(0, PROMPT)],
     },
     "image_within": {
         "frames": 18,
@@ -234,8 +250,10 @@ def take(model, embed, case, config, number, shots, count, image):
             x = noise(seed, number, done, 0, size)
             own = causal["timesteps"]
             times = [*(causal.get("first_timesteps", own) if done == 0 else own), 0.0]
+            unipc = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
+            unipc.set_timesteps(len(times) - 1, sigmas=np.array(times[:-1]) / 1000)
             for step, (t, after) in enumerate(zip(times, times[1:])):
-                each = [t] * size
+                each = [float(unipc.timesteps[step]) if causal["sampler"] == "uni_pc" else t] * size
                 if pinned is not None:
                     x, each[0] = torch.cat([pinned, x[:, :, 1:]], 2), 0.0
                 out = histories[0].predict(x, each, contexts[0])
@@ -243,7 +261,10 @@ def take(model, embed, case, config, number, shots, count, image):
                     away = histories[1].predict(x, each, contexts[1])
                     out = away + guidance * (out - away)
                 clean = out if causal.get("prediction") == "sample" else x - out * t / 1000
-                if causal["sampler"] == "euler":
+                if causal["sampler"] == "uni_pc":
+                    velocity = (x - out) / (t / 1000) if causal.get("prediction") == "sample" else out
+                    x = unipc.step(velocity, unipc.timesteps[step], x, return_dict=False)[0]
+                elif causal["sampler"] == "euler":
                     x = clean + (x - clean) * after / t
                 elif after > 0:
                     x = clean * (1 - after / 1000) + noise(seed, number, done, step + 1, size) * after / 1000

@@ -267,7 +267,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 "recipe",
                 "Recipe",
                 "How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, \
-                 longlive, or a soragen.json (unset = the one beside the transformer, if there is one)",
+                 longlive, longlive-2, or a soragen.json (unset = the one beside the transformer, if there is one)",
             )
             .mutable_ready()
             .build(),

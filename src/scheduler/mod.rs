@@ -17,7 +17,7 @@ pub use config::SchedulerConfig;
 pub use euler::FlowMatchEuler;
 pub use few_step::FewStep;
 pub use spacing::Spacing;
-pub use unipc::{Options as UniPcOptions, UniPc};
+pub use unipc::{Options as UniPcOptions, SolverType, UniPc};
 
 /// One of the schedulers, set up for a number of steps; spent after the last of them.
 #[derive(Clone, Debug)]

@@ -26,12 +26,11 @@ pub struct Mapped {
 }
 
 /// What the file has of it.
-#[derive(Clone)]
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Numbers {
     BF16,
     F16,
-    /// With what each byte stands for.
-    F8(Arc<[f32]>),
+    F8,
 }
 
 impl Numbers {
@@ -39,22 +38,28 @@ impl Numbers {
         match dtype {
             Dtype::BF16 => Some(Self::BF16),
             Dtype::F16 => Some(Self::F16),
-            Dtype::F8_E4M3 => {
-                let bytes: Vec<u8> = (0..=u8::MAX).collect();
-                let all = Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &[bytes.len()], &Device::Cpu);
-                Some(Self::F8(all.ok()?.to_dtype(DType::F32).ok()?.to_vec1().ok()?.into()))
-            }
+            Dtype::F8_E4M3 => Some(Self::F8),
             _ => None,
         }
     }
 
-    fn bytes(&self) -> usize {
-        if matches!(self, Self::F8(_)) { 1 } else { 2 }
+    fn bytes(self) -> usize {
+        if self == Self::F8 { 1 } else { 2 }
+    }
+
+    /// What each byte stands for, where a number is a byte.
+    fn table(self) -> Result<Vec<f32>> {
+        if self != Self::F8 {
+            return Ok(Vec::new());
+        }
+        let bytes: Vec<u8> = (0..=u8::MAX).collect();
+        let all = Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &[bytes.len()], &Device::Cpu)?;
+        all.to_dtype(DType::F32)?.to_vec1()
     }
 
     /// `bytes` of the file to `out`.
     #[inline(always)]
-    fn expand(&self, bytes: &[u8], out: &mut [f32]) {
+    fn expand(self, table: &[f32], bytes: &[u8], out: &mut [f32]) {
         // What is mapped is not aligned.
         let pairs = || bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
         match self {
@@ -72,8 +77,8 @@ impl Numbers {
                     aligned.convert_to_f32_slice(out);
                 }
             }
-            Self::F8(all) => {
-                out.iter_mut().zip(bytes).for_each(|(out, &byte)| *out = all[usize::from(byte)]);
+            Self::F8 => {
+                out.iter_mut().zip(bytes).for_each(|(out, &byte)| *out = table[usize::from(byte)]);
             }
         }
     }
@@ -90,7 +95,7 @@ impl Mapped {
         }
         ops::check_count(x.elem_count() / columns, rows)?;
         let Some(view) = self.files.view(&self.name)? else { bail!("{} is not mapped", self.name) };
-        let numbers = InPlace { mapped: self, bytes: view.data() };
+        let numbers = InPlace { mapped: self, bytes: view.data(), table: self.numbers.table()? };
         let Some(arch) = arch(x.dtype(), x.device()) else {
             let mut all = vec![0.0; rows * columns];
             all.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| numbers.expand(row, 0, out));
@@ -109,6 +114,7 @@ impl Mapped {
 struct InPlace<'a> {
     mapped: &'a Mapped,
     bytes: &'a [u8],
+    table: Vec<f32>,
 }
 
 impl Rows for InPlace<'_> {
@@ -120,7 +126,7 @@ impl Rows for InPlace<'_> {
     fn expand(&self, row: usize, from: usize, out: &mut [f32]) {
         let Mapped { shape: [_, columns], numbers, scale, .. } = self.mapped;
         let place = (row * columns + from) * numbers.bytes();
-        numbers.expand(&self.bytes[place..place + out.len() * numbers.bytes()], out);
+        numbers.expand(&self.table, &self.bytes[place..place + out.len() * numbers.bytes()], out);
         if let Some(scale) = scale {
             let scale = scale.get(row).unwrap_or(&scale[0]);
             out.iter_mut().for_each(|x| *x *= scale);

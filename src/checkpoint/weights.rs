@@ -141,10 +141,7 @@ impl Weights {
         if view.shape() != shape || shape.contains(&0) {
             bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
         }
-        let scale = match numbers {
-            Numbers::F8(_) => self.scale(name, &Device::Cpu)?,
-            _ => None,
-        };
+        let scale = if numbers == Numbers::F8 { self.scale(name, &Device::Cpu)? } else { None };
         let scale = scale.map(|scale| scale.flatten_all()?.to_vec1()).transpose()?;
         if scale.as_ref().is_some_and(|scale| ![1, shape[0]].contains(&scale.len())) {
             bail!("the scales of {in_file} are neither one nor one a row");

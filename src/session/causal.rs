@@ -232,7 +232,8 @@ impl Causal {
         };
         let conditions =
             plan.conditions(Expert::High, &self.transformer, &embeds, &self.text.negative, cancel)?;
-        if self.config.recache && self.text.changes && first > 0 {
+        let another = self.text.changes && first > 0;
+        if self.config.recache && another {
             let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
             cache.keep_sink()?;
             for latents in &self.past {
@@ -240,7 +241,9 @@ impl Causal {
                 report.forwards += 1;
             }
         }
-        if let (Some(after), true) = (self.config.renew_sink, self.text.changes && first > 0) {
+        if let Some(after) = self.config.renew_sink
+            && another
+        {
             self.caches.prompt.renew_sink(after);
             self.caches.negative.renew_sink(after);
         }

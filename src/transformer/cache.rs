@@ -109,7 +109,7 @@ impl KvCache {
 
     /// Forgets all but the first frames that are remembered for good.
     pub fn keep_sink(&mut self) -> Result<()> {
-        let kept = self.frames().min(if self.renewing > 0 { 0 } else { self.sink });
+        let kept = self.frames().min(self.sink());
         if kept == 0 {
             self.clear();
             return Ok(());
@@ -125,6 +125,11 @@ impl KvCache {
     /// those that are remembered then take their place.
     pub fn renew_sink(&mut self, after: usize) {
         self.renewing = after;
+    }
+
+    /// How many of the first frames are not forgotten now.
+    fn sink(&self) -> usize {
+        if self.renewing > 0 { 0 } else { self.sink }
     }
 
     /// What `block` remembers.
@@ -149,7 +154,7 @@ impl KvCache {
         // Of the first shot nothing is remembered but by the sink of all.
         let first = all.iter().position(|&shot| shot == self.shot && shot > 0).unwrap_or(all.len());
         let shot_sink = first..first.saturating_add(self.shots.sink);
-        let sink = if self.renewing > 0 { 0 } else { self.sink };
+        let sink = self.sink();
         let mut forget = all.len().saturating_sub(sink + self.window);
         let kept: Vec<_> = (0..all.len())
             .filter(|&i| {

@@ -66,7 +66,7 @@ pub const FIT: f32 = 0.725;
 /// codeword alone; and where that has to fit as well as [`FIT`], as the cosine between it and the bits, more seldom still.
 pub fn decode(soft: &[f32; CODE_BITS], least_fit: f32) -> Option<GenerationId> {
     let word = likeliest(soft);
-    if least_fit > 0.0 && fit(soft, word) < least_fit {
+    if fit(soft, word) < least_fit {
         return None;
     }
     let data = word.reverse_bits().to_be_bytes();

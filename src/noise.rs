@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Where a tensor of noise is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,16 @@ impl Key {
     pub fn normal(self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
         let mut rng = ChaCha8Rng::from_seed(self.bytes());
-        let noise: Vec<f32> = StandardNormal.sample_iter(&mut rng).take(shape.elem_count()).collect();
+        let count = shape.elem_count();
+        let mut noise: Vec<f32> = Vec::new();
+        // It is as large as a request says, and what cannot be had any other way would end the process.
+        noise.try_reserve_exact(count).map_err(|_| {
+            Error::Memory(format!(
+                "there is no memory for the noise {shape:?}; take a smaller size or fewer frames"
+            ))
+        })?;
+        let normal = Distribution::<f32>::sample_iter(StandardNormal, &mut rng);
+        noise.extend(normal.take(count));
         Ok(Tensor::from_vec(noise, shape, device)?)
     }
 

@@ -123,8 +123,8 @@ class Clip:
         self.scene, self.index = scene, index
         self.offset = rng.uniform(0, PERIOD)
         fitting = [s for s in SUBJECTS if allow(s.icon, scene.name)]
-        pair = not plain and rng.random() < 0.2
-        self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.12 else None
+        pair = not plain and rng.random() < 0.12
+        self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.08 else None
         self.rate, self.phase = rng.uniform(0.1, 0.16), rng.uniform(0, 1)
         self.actors = [self.actor(rng, fitting, place, plain) for place in (("left", "right") if pair else ("middle",))]
         # Both travel, or neither does: there is one camera.
@@ -138,12 +138,14 @@ class Clip:
         pool = at_home if at_home and rng.random() < 0.75 else fitting
         subject = pool[rng.integers(len(pool))]
         if place == "middle":
-            motion = "travel" if rng.random() < 0.4 and self.camera != "pan" else choose(rng, tuple(MOTIONS))
+            # To travel is easier to learn than the rest.
+            travels = rng.random() < (0.4 if plain else 0.2) and self.camera != "pan"
+            motion = "travel" if travels else choose(rng, tuple(MOTIONS))
         else:
             motion = "travel" if place == "left" and rng.random() < 0.4 else choose(rng, BESIDE)
         if self.camera == "pan" and motion == "travel":
             motion = "stand"
-        measure = choose(rng, tuple(SIZES)) if not plain and place == "middle" and rng.random() < 0.25 else None
+        measure = choose(rng, tuple(SIZES)) if not plain and place == "middle" and rng.random() < 0.15 else None
         least, most = SIZES[measure][0] if measure else (0.5, 0.7) if place == "middle" else (0.38, 0.5)
         size = HEIGHT * rng.uniform(least, most)
         middle = {"middle": 0.5, "left": 0.26, "right": 0.74}[place]

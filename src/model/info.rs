@@ -10,7 +10,7 @@ use crate::{Result, Size, autoencoder, transformer};
 const TRANSFORMER: &str = "transformer/config.json";
 
 /// The longest side that is offered; more is a matter of memory, not of the model.
-const MAX_SIDE: u32 = 4096;
+pub(super) const MAX_SIDE: u32 = 4096;
 
 /// What Wan is told not to show; quality falls without it (`wan/configs/shared_config.py`).
 const WAN_NEGATIVE: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，\

@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::info::MAX_SIDE;
 use crate::checkpoint::Source;
 use crate::scheduler::SchedulerConfig;
 use crate::transformer::ShotMemory;
 use crate::{Result, Size};
+
+/// Latent frames that are made or remembered at once: hundreds of times as many as of any model that there is.
+const MAX_LATENTS: usize = 4096;
+/// Latent frames of a video where nobody says how many: months.
+const MAX_NATURAL_LATENTS: u64 = 1 << 24;
 
 const INDEX: &str = "model_index.json";
 const SORAGEN: &str = "soragen.json";
@@ -212,8 +218,16 @@ impl CausalModel {
                 !self.sizes.is_empty() && self.sizes().all(|s| s.width > 0 && s.height > 0),
                 "`sizes` names none",
             ),
-            (self.natural_latents > 0, "`natural_latents` is 0"),
-            (*chunk > 0 && *window > 0 && *first_chunk != Some(0), "`chunk`, `first_chunk` or `window` is 0"),
+            (self.sizes().all(|s| s.width.max(s.height) <= MAX_SIDE), "`sizes` names one that is too large"),
+            (
+                (1..=MAX_NATURAL_LATENTS).contains(&self.natural_latents),
+                "`natural_latents` is 0 or too large",
+            ),
+            (
+                [*chunk, *window, first_chunk.unwrap_or(1)].iter().all(|n| (1..=MAX_LATENTS).contains(n)),
+                "`chunk`, `first_chunk` or `window` is 0 or too large",
+            ),
+            (self.causal.sink <= MAX_LATENTS, "`sink` is too large"),
             (
                 !timesteps.is_empty() && !first_timesteps.is_empty(),
                 "`timesteps` or `first_timesteps` is empty",

@@ -4,6 +4,8 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_security::skeleton;
 
+use crate::text::clean;
+
 /// Letters in a word that may be a piece of one that was torn apart: `n u d e`, `nu de`.
 const PIECE: usize = 2;
 /// Pieces in a word at most.
@@ -19,7 +21,6 @@ pub struct Reading {
 
 /// The ways in which a prompt can be read. What is found in one of them is in the prompt.
 pub fn readings(prompt: &str) -> Vec<Reading> {
-    let text = plain(prompt);
     let mut readings: Vec<Reading> = Vec::new();
     let mut add = |words: Vec<String>| {
         let reading = Reading { words };
@@ -27,11 +28,16 @@ pub fn readings(prompt: &str) -> Vec<Reading> {
             readings.push(reading);
         }
     };
-    for one in [None, Some('i'), Some('l')] {
-        let text = one.map_or_else(|| text.clone(), |one| letters_for_digits(&text, one));
-        let words = split(&text);
-        add(words.iter().map(|word| shortened(word)).collect());
-        add(joined(&words).iter().map(|word| shortened(word)).collect());
+    // The second is what a model of Wan is given: entities are the characters that they stand for.
+    let mut texts = vec![plain(prompt), plain(&clean(prompt))];
+    texts.dedup();
+    for text in texts {
+        for one in [None, Some('i'), Some('l')] {
+            let text = one.map_or_else(|| text.clone(), |one| letters_for_digits(&text, one));
+            let words = split(&text);
+            add(words.iter().map(|word| shortened(word)).collect());
+            add(joined(&words).iter().map(|word| shortened(word)).collect());
+        }
     }
     readings
 }
@@ -56,9 +62,13 @@ fn plain(text: &str) -> String {
     out.to_lowercase()
 }
 
-/// Characters that take no place.
+/// Characters that take no place, and those that text encoders leave out: of control, of format, of nobody's alphabet.
 fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+    c.is_control() && !c.is_whitespace()
+        || matches!(c, '\u{b}' | '\u{c}' | '\u{85}' | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}'
+        | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffd}' | '\u{110bd}' | '\u{110cd}'
+        | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{f0000}'..='\u{10ffff}'
+        | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
         | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
         | '\u{e0000}'..='\u{e0fff}')
@@ -161,6 +171,12 @@ mod tests {
             "q-u-a-r-t-z",
             "qu ar tz",
             "quaaaaartz",
+            "qua\u{1}rtz",
+            "qua\u{85}rtz",
+            "qu\u{e123}artz",
+            "qu\u{fffd}artz",
+            "qu&#97;rtz",
+            "qua\u{1b}[0mrtz",
             "q\u{336}u\u{336}a\u{336}r\u{336}t\u{336}z",
         ] {
             assert!(reads(disguise, "quartz"), "{disguise}: {:?}", readings(disguise));

@@ -180,7 +180,7 @@ impl Plan {
     /// `None` is the model's own. Another goes through the policy, so that the audit log has all that a model is given.
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
         if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
-            check_length(prompt)?;
+            check_text(prompt)?;
             self.policy.admit_negative(prompt)?;
         }
         self.negative_prompt = prompt.unwrap_or(&self.model.info.negative_prompt).into();
@@ -380,13 +380,17 @@ pub fn admit(prompt: &str, policy: &Policy) -> Result<()> {
     if prompt.trim().is_empty() {
         return refuse("the prompt is empty; say what to show".into());
     }
-    check_length(prompt)?;
+    check_text(prompt)?;
     policy.admit(prompt)
 }
 
-fn check_length(prompt: &str) -> Result<()> {
+fn check_text(prompt: &str) -> Result<()> {
     if prompt.len() > MAX_PROMPT_BYTES {
         return refuse(format!("a prompt of {} bytes is too long", prompt.len()));
+    }
+    // Whoever is asked by way of C would see what is before it, and the model all.
+    if prompt.contains('\0') {
+        return refuse("there is a NUL in the prompt; leave it out".into());
     }
     Ok(())
 }

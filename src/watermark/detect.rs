@@ -13,6 +13,8 @@ use super::{GenerationId, Key};
 pub const MIN_SCALE: f64 = 0.4;
 /// The greatest, but for large pictures, which are also looked at at a quarter of their size.
 pub const MAX_SCALE: f64 = 1.6;
+/// How strong a chip is along its side.
+const PROFILE: [f32; CELL] = [0.43, 0.78, 0.97, 0.97, 0.78, 0.43];
 /// How many times smaller that is.
 const SMALLER: usize = 4;
 /// Pixels of a large picture. A quarter of less would hardly hold a tile.
@@ -26,8 +28,12 @@ const LARGE: usize = 500_000;
 /// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
 pub const MARKED: f64 = 8.0;
 
-/// Places whose payload is looked at for a finding. Each lets noise pass once in 2²⁴ times, all together once in 2²⁰.
-const PLACES: usize = 16;
+/// Frames at the beginning that are also looked at alone. What comes first is encoded whole; later an encoder moves the mark along
+/// with what moves in the picture.
+const OPENING: u64 = 4;
+/// Places whose payload is looked at in all frames, and again in the first. Each lets noise pass once in 2²⁴ times, all
+/// together once in 2²⁰.
+const PLACES: usize = 8;
 /// Others near each that are looked at besides, since the strongest is not always the right one. They have to fit, which noise
 /// does so seldom that all of them together let it pass less than once in 2²⁴ times.
 const NEIGHBOURS: usize = 7;
@@ -63,6 +69,8 @@ pub struct Detector {
     seen: Residual,
     /// The same at a quarter of the size, of large pictures.
     smaller: Residual,
+    /// That of the first frames alone.
+    opening: Residual,
 }
 
 /// Where the tile may be.
@@ -73,6 +81,14 @@ struct Place {
     scale: (f64, f64),
     /// Pixels of the tile.
     shift: usize,
+}
+
+/// What is at a place.
+#[derive(Clone, Copy)]
+struct Found {
+    id: Option<GenerationId>,
+    strength: f64,
+    scale: f64,
 }
 
 impl Detector {
@@ -94,13 +110,20 @@ impl Detector {
             }
         }
         let (sync, shape) = (fourier.transform(&sync), fourier.transform(&shape));
-        Self { tile, sync, shape, fourier, seen: Residual::default(), smaller: Residual::default() }
+        let [seen, smaller, opening] = Default::default();
+        Self { tile, sync, shape, fourier, seen, smaller, opening }
     }
 
     /// Looks at a picture's luma: `height` rows of `width` samples, `stride` apart. One of another size than
     /// before begins anew; one whose data is too short is not looked at.
     pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
+        if (width, height) != (self.seen.width, self.seen.height) {
+            self.clear();
+        }
         self.seen.push(luma, stride, width, height);
+        if self.seen.frames <= OPENING {
+            self.opening.push(luma, stride, width, height);
+        }
         if width * height >= LARGE
             && stride >= width
             && let Some(luma) = luma.get(..stride * height)
@@ -117,8 +140,7 @@ impl Detector {
 
     /// Forgets what was seen.
     pub fn clear(&mut self) {
-        self.seen = Residual::default();
-        self.smaller = Residual::default();
+        [self.seen, self.smaller, self.opening] = Default::default();
     }
 
     /// What is in the frames so far; `None` if there were none.
@@ -126,26 +148,43 @@ impl Detector {
         if self.seen.frames == 0 {
             return None;
         }
+        let mut found: Option<Found> = None;
         // The pictures, and how many times smaller than they came.
-        let seen = [(self.seen.even(), 1), (self.smaller.even(), SMALLER)];
+        let whole = || vec![(self.seen.even(), 1), (self.smaller.even(), SMALLER)];
+        let opening = || vec![(self.opening.even(), 1)];
+        for seen in [&whole as &dyn Fn() -> Vec<(Even, usize)>, &opening] {
+            let best = self.look(&seen());
+            let better =
+                |best: &Found| best.id.is_some() || found.is_none_or(|other| other.strength < best.strength);
+            found = best.filter(better).or(found);
+            if self.seen.frames <= OPENING || found.is_some_and(|found| found.id.is_some()) {
+                break;
+            }
+        }
+        let Found { id, strength, scale } = found?;
+        Some(Finding { frames: self.seen.frames, id, strength, scale })
+    }
+
+    /// The best that is in any of these pictures, which are so many times smaller than they came.
+    fn look(&self, seen: &[(Even, usize)]) -> Option<Found> {
         let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
         let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)), of));
         let mut places: Vec<_> = looks.collect();
         places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
-        let mut found: Option<(Place, usize, Option<GenerationId>)> = None;
+        let mut found: Option<Found> = None;
         for (rough, (seen, times)) in places {
             let (place, id) = self.read(seen, rough);
-            if id.is_some() || found.is_none_or(|(best, ..)| best.strength < place.strength) {
-                found = Some((place, *times, id));
-            }
+            let scale = *times as f64 * (place.scale.0 * place.scale.1).sqrt();
+            let here = Found { id, strength: place.strength, scale };
             if id.is_some() {
-                break;
+                return Some(here);
+            }
+            if found.is_none_or(|best| best.strength < here.strength) {
+                found = Some(here);
             }
         }
-        let (place, times, id) = found?;
-        let scale = times as f64 * (place.scale.0 * place.scale.1).sqrt();
-        Some(Finding { frames: self.seen.frames, id, strength: place.strength, scale })
+        found
     }
 
     /// The pictures folded at a scale, transformed.
@@ -244,8 +283,7 @@ fn shrunk(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
 
 /// A chip is strongest in its middle.
 fn weight(pixel: usize) -> f32 {
-    let along = |i: usize| if (1..=2).contains(&(i % CELL)) { 1.2 } else { 0.8 };
-    along(pixel % EDGE) * along(pixel / EDGE)
+    PROFILE[pixel % EDGE % CELL] * PROFILE[pixel / EDGE % CELL]
 }
 
 #[cfg(test)]

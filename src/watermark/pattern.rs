@@ -6,10 +6,10 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::Key;
 use super::payload::CODE_BITS;
 
-/// Pixels on a side of a chip.
-pub const CELL: usize = 4;
+/// Pixels on a side of a chip. What encoders take away is fine; in larger ones there is more of what pictures have of their own.
+pub const CELL: usize = 6;
 /// Chips on a side of the tile.
-pub const SIDE: usize = 32;
+pub const SIDE: usize = 24;
 /// Chips in the tile.
 pub const CHIPS: usize = SIDE * SIDE;
 /// Chips by which the tile is found. With fewer it is found less often than its payload could be read.

@@ -5,8 +5,8 @@ use labrador_ldpc::LDPCCode;
 /// Bits in the pictures.
 pub const CODE_BITS: usize = 128;
 
-/// The kind of payload: soragen's, first form.
-const SCHEME: u8 = 0x51;
+/// The kind of payload: soragen's, second form.
+const SCHEME: u8 = 0x52;
 
 /// Which generation a video comes from: 40 bits, written as ten hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -4,14 +4,15 @@ use super::spectrum::{AREA, EDGE};
 
 /// Pixels on each side that a pixel is compared with.
 const RADIUS: usize = 2;
-/// Added to the local variance, in 8-bit steps squared: less is not told from rounding.
-const FLOOR: f32 = 4.0;
+/// Added to the local variance, in 8-bit steps squared: less is not told from what an encoder leaves of nothing.
+const FLOOR: f32 = 12.0;
 /// Pixels on each side within which the sum over frames is made equally strong.
 const REACH: usize = 4;
 
 /// The sum over frames of what stands out from its surroundings. The mark is the same in all; the pictures are not.
 ///
-/// Every pixel counts by the inverse of the variance around it, as independent measurements of one thing do.
+/// Every pixel counts the less the busier it is around it. Measurements of one thing count by the inverse of their variance;
+/// the mark is a little stronger where it is busy, and encoders leave more of it there, so that it is variance to the power of ¾.
 #[derive(Default)]
 pub struct Residual {
     pub width: usize,
@@ -59,7 +60,9 @@ impl Residual {
                 let n = (rows * ((x + RADIUS + 1).min(width) - x.saturating_sub(RADIUS))) as f32;
                 let mean = near as f32 / n;
                 let variance = (squares as f32 / n - mean * mean).max(0.0);
-                *sum += (f32::from(*sample) - mean) / (variance + FLOOR);
+                // Two roots are much cheaper than a power.
+                let deviation = (variance + FLOOR).sqrt();
+                *sum += (f32::from(*sample) - mean) / (deviation * deviation.sqrt());
             }
         }
     }

@@ -107,6 +107,29 @@ fn nothing_is_found_where_nothing_is_or_with_another_key() {
 }
 
 #[test]
+fn what_was_seen_at_another_size_is_forgotten() {
+    let large = resized(&marked(0, 0), (0, 12), 4.0, 1280, 720);
+    let mut detector = Detector::new(&Key::public());
+    detector.push(&large, 1280, 1280, 720);
+    assert_eq!(detector.finding().unwrap().id, Some(id()));
+    for time in 0..8 {
+        detector.push(&picture(time), WIDTH, WIDTH, HEIGHT);
+    }
+    let none = detector.finding().unwrap();
+    assert!(!none.is_marked() && none.frames == 8, "{none:?}");
+}
+
+#[test]
+fn the_first_pictures_are_enough_where_the_mark_is_lost_in_the_others() {
+    // The whole sum is mostly of pictures without a mark, of busy ones at that.
+    let grain = |i: usize| blake3::hash(&i.to_le_bytes()).as_bytes()[0] / 2;
+    let busy = |time: usize| (0..WIDTH * HEIGHT).map(|i| 64 + grain(i + time % 3 * WIDTH * HEIGHT)).collect();
+    let pictures = (0..4).map(|t| marked(t, 0)).chain((0..60).map(busy));
+    let finding = find(&Key::public(), pictures, WIDTH, HEIGHT);
+    assert_eq!((finding.id, finding.frames), (Some(id()), 64), "{finding:?}");
+}
+
+#[test]
 fn it_is_hardly_there() {
     let noise = |i: usize| (blake3::hash(&i.to_le_bytes()).as_bytes()[0]) / 4 + 90;
     let pictures = [
@@ -127,13 +150,15 @@ fn it_is_hardly_there() {
 
 #[test]
 fn flat_dark_places_are_marked_least() {
-    let change = |level| {
+    let changes = |level: u8| {
         let mut data = vec![level; WIDTH * HEIGHT];
         Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), 0);
-        data.iter().map(|sample| u64::from(sample.abs_diff(level)).pow(2)).sum::<u64>()
+        data.into_iter().map(move |sample| u64::from(sample.abs_diff(level)))
     };
-    assert_eq!(change(30), (WIDTH * HEIGHT) as u64, "one step, everywhere");
-    assert!(change(128) > change(30) * 3 / 2);
+    assert_eq!(changes(30).max(), Some(1), "one step, nowhere more");
+    let energy = |level| changes(level).map(|change| change * change).sum::<u64>();
+    assert!(energy(30) > (WIDTH * HEIGHT / 2) as u64);
+    assert!(energy(128) > energy(30) * 3 / 2);
 }
 
 #[test]

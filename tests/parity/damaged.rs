@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use soragen::checkpoint::Parts;
 use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
-use soragen_tests::fixtures::{copy, path};
+use soragen_tests::fixtures::{copy, miniature, path};
 
 /// The same numbers each time (<https://prng.di.unimi.it/splitmix64.c>).
 struct Random(u64);
@@ -102,6 +102,21 @@ fn every_file_of_a_folder_may_be_damaged() {
         assert!(refused > 3, "{file}: {refused}");
     }
     run(folder.path(), Parts::default()).unwrap();
+}
+
+#[test]
+fn no_number_of_a_causal_model_is_too_much() {
+    for (place, number) in [
+        ("/causal/chunk", 1 << 40),
+        ("/causal/window", u64::MAX),
+        ("/causal/sink", u64::MAX),
+        ("/natural_latents", u64::MAX),
+        ("/sizes/0/0", 1 << 31),
+    ] {
+        let folder = miniature(|config| *config.pointer_mut(place).unwrap() = number.into());
+        let error = run(folder.path(), Parts::default()).unwrap_err().to_string();
+        assert!(error.contains("soragen.json") && error.contains("too large"), "{place}: {error}");
+    }
 }
 
 /// The tokenizers' crate panics at a token that is referred to and is not there, and not before a prompt is read.

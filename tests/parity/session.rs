@@ -122,6 +122,22 @@ fn a_causal_model_makes_the_references_frames() {
 }
 
 #[test]
+fn no_prompt_has_a_nul_in_it() {
+    let (model, request, _) = causal();
+    let hidden = "a fish\0 and what nobody is asked about";
+    let model = Model::open(&model, &OpenOptions::default()).unwrap();
+    for request in [
+        Request { prompt: hidden.into(), ..request.clone() },
+        Request { negative_prompt: Some(hidden.into()), ..request.clone() },
+    ] {
+        let error = Session::new(model.clone(), request).err().unwrap();
+        assert!(matches!(&error, Error::Request(text) if text.contains("NUL")), "{error}");
+    }
+    let mut session = Session::new(model, request).unwrap();
+    assert!(session.set_prompt(hidden).is_err());
+}
+
+#[test]
 fn a_negative_prompt_may_change_between_chunks() {
     let (model, request, expected) = causal();
     let negative = |text: &str| Request { negative_prompt: Some(text.into()), ..request.clone() };

@@ -91,6 +91,48 @@ fn it_says_that_it_is_live_and_a_frame_late() {
 }
 
 #[test]
+fn it_goes_on_in_another_size() {
+    let model = path("pipelines/t2v-unipc");
+    let pipeline = parse(&format!(
+        "soragen is-live=true model=\"{}\" prompt=\"a red fox\" steps=2 duration=1000000000 ! \
+         capsfilter name=size caps=video/x-raw,format=RGB,width=48,height=32 ! appsink name=sink sync=false max-buffers=1",
+        model.display()
+    ));
+    let clock = gst_check::TestClock::new();
+    pipeline.use_clock(Some(&clock));
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    // Whatever is made from here on is late.
+    clock.set_time(gst::ClockTime::from_seconds(3600));
+    let first = sink.pull_sample().unwrap();
+    let caps = "video/x-raw,format=RGB,width=80,height=64".parse::<gst::Caps>().unwrap();
+    pipeline.by_name("size").unwrap().set_property("caps", &caps);
+    let rest: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    let error = pipeline.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(pixels(&first).len(), 48 * 32 * 3);
+    assert_eq!(rest.last().map(|sample| pixels(sample).len()), Some(80 * 64 * 3));
+}
+
+#[test]
+fn what_is_live_or_has_no_end_is_not_made_anew() {
+    for arguments in ["is-live=true duration=2000000000", "duration=-1"] {
+        let pipeline = parse(&format!(
+            "soragen name=source {arguments} model=\"{}\" prompt=\"the red fox\" ! appsink name=sink sync=false max-buffers=1",
+            path("miniature").display()
+        ));
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        sink.pull_sample().unwrap();
+        let source = pipeline.by_name("source").unwrap();
+        assert!(!source.emit_by_name::<bool>("regenerate", &[]), "{arguments}");
+        assert_eq!(source.property::<u64>("seed"), 0);
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
+
+#[test]
 fn a_storyboard_is_cut_at_its_frame() {
     let film = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
     let storyboard = format!("seed=3 watermark=false storyboard=\"{film}\"");

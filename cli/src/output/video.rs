@@ -149,7 +149,10 @@ impl Writer {
         if let Some(tags) = pipeline.by_name("mux").and_then(|mux| mux.dynamic_cast::<gst::TagSetter>().ok())
         {
             let encoder = concat!("soragen ", env!("CARGO_PKG_VERSION"));
-            tags.add_tag::<gst::tags::Title>(&about.title.as_str(), gst::TagMergeMode::Replace);
+            // The title is the prompt.
+            if about.signed.as_ref().is_none_or(|signed| signed.with.embed_prompt) {
+                tags.add_tag::<gst::tags::Title>(&about.title.as_str(), gst::TagMergeMode::Replace);
+            }
             tags.add_tag::<gst::tags::ApplicationName>(&encoder, gst::TagMergeMode::Replace);
         }
 

@@ -90,12 +90,21 @@ fn a_file_is_signed_and_checked_with_the_command() {
     assert_eq!((&c2pa["matches-mark"], &report["marked"]), (&true.into(), &true.into()), "{report}");
     assert_eq!(report["frames"], 9);
 
+    // Nor is it in anything else that a muxer writes.
+    let has = |path: &str| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(10).any(|window| window == b"a fish swi")
+    };
+    render(Path::new(&path("signed.mov")), &sign);
+    assert!(!has(&path("signed.mp4")) && !has(&path("signed.mov")));
+
     // Without the mark the manifest alone tells it; changed, it does not.
     let prompted: Vec<_> = sign.into_iter().chain(["--no-watermark", "--embed-prompt"]).collect();
     render(Path::new(&path("plain.mp4")), &prompted);
     let (status, report) = detect(Path::new(&path("plain.mp4")), &[]);
     assert_eq!((status, &report["c2pa"]["state"]), (Some(0), &"valid".into()), "{report}");
     assert_eq!(report["c2pa"]["prompts"], serde_json::json!(["a fish swims under water"]));
+    assert!(has(&path("plain.mp4")));
     assert_eq!(
         (&report["c2pa"]["matches-mark"], &report["marked"]),
         (&serde_json::Value::Null, &false.into())

@@ -28,7 +28,7 @@ const TRAINED: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlg
 /// The assertion with what the standard has no place for.
 const GENERATION: &str = "io.github.soragen.generation";
 /// How the invisible mark is named as a soft binding.
-const WATERMARK: &str = "io.github.soragen.spread-spectrum.1";
+const WATERMARK: &str = "io.github.soragen.spread-spectrum.2";
 const MP4: &str = "video/mp4";
 
 /// How manifests are made and read: without a network.

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! What a muxer writes into a file of the tags that `soragen` sends: its title is the prompt, its comment the whole
-//! request.
+//! request. It may write them again as XMP.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::boxes;
+use gst::glib::markup_escape_text;
+use serde_json::Value;
+
+use super::{boxes, xmp};
 use crate::{Error, Result};
 
 /// A description of a day of video is shorter.
@@ -15,28 +18,55 @@ const MAX_BYTES: u64 = 1 << 28;
 const REQUEST: &[u8] = b"\"negative_prompt\":";
 
 /// Takes the prompts out of an MP4's tags: where one is the text of a tag, or the request is in it, nothing is left but
-/// room. Other tags stay, and so do all places in the file.
+/// room. So it is with those that the request has and that were never shown. Other tags stay, and so do all places in the file.
 ///
 /// # Errors
 /// [`Error::NotMp4`].
 pub fn without_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
     let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
+    let mut parts = Vec::new();
     for (kind, place) in boxes::top(file)? {
-        if &kind != b"moov" {
+        if !matches!(&kind, b"moov" | b"uuid") {
             continue;
         }
         if place.end - place.start > MAX_BYTES {
-            return Err(Error::NotMp4("its moov is too long".into()));
+            return Err(Error::NotMp4(format!("its {} is too long", kind.escape_ascii())));
         }
-        let mut moov = vec![0; (place.end - place.start) as usize];
+        let mut content = vec![0; (place.end - place.start) as usize];
         file.seek(SeekFrom::Start(place.start)).map_err(failed)?;
-        file.read_exact(&mut moov).map_err(failed)?;
-        if clear(&mut moov, false, prompts) {
-            file.seek(SeekFrom::Start(place.start)).map_err(failed)?;
-            file.write_all(&moov).map_err(failed)?;
+        file.read_exact(&mut content).map_err(failed)?;
+        parts.push((kind, place.start, content));
+    }
+    let mut prompts = prompts.to_vec();
+    prompts.extend(parts.iter().flat_map(|(.., content)| requested(content)));
+    for (kind, start, mut content) in parts {
+        let changed = match &kind {
+            b"uuid" => {
+                let private = content.starts_with(&xmp::XMP_BOX) && is_private_xmp(&content, &prompts);
+                // The packet is gone; what is left is a box that nobody knows.
+                private.then(|| content.fill(0)).is_some()
+            }
+            _ => clear(&mut content, false, &prompts),
+        };
+        if changed {
+            file.seek(SeekFrom::Start(start)).map_err(failed)?;
+            file.write_all(&content).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// The prompts of the requests in `content`.
+fn requested(content: &[u8]) -> Vec<String> {
+    let places = content.windows(REQUEST.len()).enumerate().filter(|(_, part)| *part == REQUEST);
+    let requests = places.filter_map(|(at, _)| {
+        let start = content[..at].iter().rposition(|byte| *byte == b'{')?;
+        serde_json::Deserializer::from_slice(&content[start..]).into_iter::<Value>().next()?.ok()
+    });
+    let texts = requests.flat_map(|request| {
+        ["prompt", "negative_prompt"].map(|name| request[name].as_str().unwrap_or_default().to_owned())
+    });
+    texts.filter(|text| !text.is_empty()).collect()
 }
 
 /// Whether something was taken out of the boxes in `content`, which are `tags` or have some within.
@@ -53,6 +83,11 @@ fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
             // In MP4 a version and flags come first, in QuickTime they do not.
             b"meta" if inner.starts_with(&[0; 4]) => clear(&mut inner[4..], false, prompts),
             b"meta" => clear(inner, false, prompts),
+            b"XMP_" if tags && is_private_xmp(inner, prompts) => {
+                inner.fill(0);
+                content[at + 4..at + 8].copy_from_slice(b"free");
+                true
+            }
             _ if tags && is_private(inner, prompts) => {
                 inner.fill(0);
                 content[at + 4..at + 8].copy_from_slice(b"free");
@@ -63,6 +98,13 @@ fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
         at = end;
     }
     changed
+}
+
+/// In XMP a text has others around it, and signs of XML are written in another way.
+fn is_private_xmp(packet: &[u8], prompts: &[String]) -> bool {
+    let packet = String::from_utf8_lossy(packet);
+    let has = |text: &str| packet.contains(text) || packet.contains(markup_escape_text(text).as_str());
+    prompts.iter().any(|prompt| !prompt.is_empty() && has(prompt)) || has(&String::from_utf8_lossy(REQUEST))
 }
 
 fn is_private(text: &[u8], prompts: &[String]) -> bool {
@@ -112,6 +154,23 @@ mod tests {
         // Those that are left are no tags.
         assert_eq!(text.matches("a red fox").count(), 2, "{text}");
         assert_eq!(text.matches("free").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn nor_are_those_left_that_were_not_shown_or_stand_in_xmp() {
+        let request = r#"{"negative_prompt":"a grey sky","prompt":"a \"blue\" cat","seed":1}"#;
+        let shown = tagged(&[(b"\xa9nam", "a \"blue\" cat"), (b"\xa9cmt", request)]);
+        let packet =
+            |text: &str| a_box(b"uuid", &[&xmp::XMP_BOX, b"<dc:title>", text.as_bytes(), b"</dc:title>"]);
+        let all = [&shown[..], &packet("a &quot;blue&quot; cat"), &packet("The Fox")].concat();
+        let out = cleared(&all);
+        assert_eq!(out.len(), all.len());
+        let text = String::from_utf8_lossy(&out);
+        assert!(!text.contains("blue") && !text.contains("grey") && text.contains("The Fox"), "{text}");
+        let packet = |text: &str| a_box(b"moov", &[&a_box(b"udta", &[&a_box(b"XMP_", &[text.as_bytes()])])]);
+        let film = |text: &str| [&a_box(b"ftyp", &[b"qt  "])[..], &packet(text)].concat();
+        assert!(!String::from_utf8_lossy(&cleared(&film("<x>a red fox</x>"))).contains("fox"));
+        assert_eq!(cleared(&film("<x>a red hen</x>")), film("<x>a red hen</x>"));
     }
 
     #[test]

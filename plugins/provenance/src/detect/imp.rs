@@ -32,6 +32,8 @@ struct Running {
     detector: Detector,
     /// When the first frame that the detector saw is shown.
     since: Option<gst::ClockTime>,
+    /// Of the frames that it saw.
+    size: (usize, usize),
     /// The search in the frames before: it takes longer than a frame lasts.
     search: Option<JoinHandle<()>>,
 }
@@ -212,7 +214,7 @@ impl BaseTransformImpl for SoraDetect {
         let key = crate::key(lock(&self.settings).key.as_deref())?;
         let detector = Detector::new(&key);
         *lock(&self.stats) = Stats::default();
-        *lock(&self.running) = Some(Running { key, detector, since: None, search: None });
+        *lock(&self.running) = Some(Running { key, detector, since: None, size: (0, 0), search: None });
         Ok(())
     }
 
@@ -223,9 +225,16 @@ impl BaseTransformImpl for SoraDetect {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        // What is found is said before the end is.
-        if event.type_() == gst::EventType::Eos {
-            self.finish();
+        match event.type_() {
+            // What is found is said before the end is.
+            gst::EventType::Eos => self.finish(),
+            // What comes is not what was before.
+            gst::EventType::FlushStop => {
+                if let Some(running) = lock(&self.running).as_mut() {
+                    running.detector.clear();
+                }
+            }
+            _ => {}
         }
         self.parent_sink_event(event)
     }
@@ -242,6 +251,11 @@ impl VideoFilterImpl for SoraDetect {
         let (width, height) = (frame.width() as usize, frame.height() as usize);
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let luma = frame.plane_data(0).map_err(|_| gst::FlowError::Error)?;
+        // Those of one size are searched together.
+        if running.detector.frames() > 0 && running.size != (width, height) {
+            self.search(running);
+        }
+        running.size = (width, height);
         if running.detector.frames() == 0 {
             running.since = frame.buffer().pts();
         }

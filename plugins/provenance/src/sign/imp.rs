@@ -66,17 +66,23 @@ fn message(error: &Error) -> gst::ErrorMessage {
 }
 
 impl Running {
-    fn begin(settings: &Settings) -> Result<Self> {
+    fn begin(settings: &Settings) -> Result<Self, gst::ErrorMessage> {
         let location = settings
             .location
             .clone()
-            .ok_or_else(|| Error::Signer("there is no file to write to: set location".into()))?;
+            .ok_or_else(|| Error::Signer("there is no file to write to: set location".into()))
+            .map_err(|e| message(&e))?;
         let origin = Origin {
             models: settings.model.clone().into_iter().collect(),
             provider: settings.provider.clone(),
             ..Origin::default()
         };
-        Ok(Self { file: beside(&location)?, location, position: 0, origin, signer: settings.signer()? })
+        let file = beside(&location).map_err(|e| message(&e))?;
+        let signer = settings.signer().map_err(|error| match error {
+            Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")),
+            error => message(&error),
+        })?;
+        Ok(Self { file, location, position: 0, origin, signer })
     }
 
     fn seek(&mut self, position: u64) -> std::io::Result<()> {
@@ -213,7 +219,7 @@ impl BaseSinkImpl for C2paSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         // Before anything is made: a signer that cannot be used.
         let settings = lock(&self.settings).clone();
-        let running = Running::begin(&settings).map_err(|e| message(&e))?;
+        let running = Running::begin(&settings)?;
         *lock(&self.running) = Some(running);
         Ok(())
     }

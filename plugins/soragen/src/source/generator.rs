@@ -195,7 +195,9 @@ impl Generator {
             marker: None,
             labeller: None,
         };
+        let watch = Watch(shared.clone());
         std::thread::Builder::new().name("soragen".into()).spawn(move || {
+            let _watch = watch;
             let threads = std::mem::take(&mut job.threads);
             threads.run(|| worker.run(job));
         })?;
@@ -291,6 +293,19 @@ impl Generator {
     /// The frames, for whoever waits for them.
     pub fn frames(&self) -> Made {
         Made(self.0.clone())
+    }
+}
+
+/// Has nobody wait for frames of a worker that has panicked.
+struct Watch(Arc<Shared>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let error = Error::Generation("the generator has come to an end that it should not have".into());
+            self.0.lock().failure = Some(Arc::new(error));
+            self.0.changed.notify_all();
+        }
     }
 }
 

@@ -188,10 +188,13 @@ impl SoraGen {
     fn regenerate(&self) -> bool {
         let seed = {
             let mut running = lock(&self.running);
-            let Some(running) = running.as_mut().filter(|running| running.live.is_none()) else {
+            let Some(running) = running.as_mut().filter(|running| running.extent.is_some()) else {
                 return false;
             };
             let mut settings = lock(&self.settings);
+            if settings.is_live {
+                return false;
+            }
             settings.seed = settings.seed.wrapping_add(1);
             running.again = Some(settings.seed);
             running.tags = Some(tags::of(&settings, &running.info));
@@ -386,7 +389,8 @@ impl SoraGen {
         let backwards = segment.rate() < 0.0;
         // Played fast in trick mode, no more frames are pushed in a second than at normal speed.
         let stride = match segment.flags().contains(gst::SegmentFlags::TRICKMODE) {
-            true => (segment.rate().abs() as u64).max(1),
+            // Faster than that there is one frame at the most.
+            true => (segment.rate().abs() as u64).clamp(1, u32::MAX.into()),
             false => 1,
         };
         let (n, next) = match backwards {
@@ -819,6 +823,9 @@ impl BaseSrcImpl for SoraGen {
         }
         let backwards =
             self.obj().segment().downcast::<gst::ClockTime>().is_ok_and(|segment| segment.rate() < 0.0);
+        let rate = rate_of(&video);
+        // It may say something on the bus, where nobody is to wait for what is locked.
+        let timecode = self.first_timecode(rate);
         let mut running = lock(&self.running);
         let Some(running) = running.as_mut() else {
             return Err(gst::loggable_error!(CAT, "not started"));
@@ -826,8 +833,14 @@ impl BaseSrcImpl for SoraGen {
         // The size of a buffer where downstream brings no pool.
         self.obj().set_blocksize(u32::try_from(video.size()).unwrap_or(u32::MAX));
         running.generator.set_size(Size { width: video.width(), height: video.height() });
-        let rate = rate_of(&video);
-        running.timecode = self.first_timecode(rate);
+        running.timecode = timecode;
+        // A picture of another size cannot be shown again.
+        let before = running.video.as_ref().map(|before| (before.width(), before.height()));
+        if before.is_some_and(|before| before != (video.width(), video.height()))
+            && let Some(live) = &mut running.live
+        {
+            *live = Live::default();
+        }
         // In the middle of a video: go on from the same time at the new rate. Backwards there is nothing before the
         // origin, so that the frames of the new rate are those that they would have been from the beginning.
         if let Some(before) = running.video.replace(video) {

@@ -364,7 +364,7 @@ pub fn properties() -> &'static [glib::ParamSpec] {
                 .build(),
             glib::ParamSpecBoolean::builder("is-live")
                 .nick("Is live")
-                .blurb("Keep to the clock: where the model is late, the last frame is shown again")
+                .blurb("Do not wait for the model: where it is late, the last frame is shown again; sinks keep frames to the clock")
                 .mutable_ready()
                 .build(),
             text(

@@ -10,7 +10,7 @@ shift $(($# > 2 ? 2 : $#))
 mkdir -p "$(dirname "$out")"
 trap 'rm -f "$out.part"' EXIT
 # The pixels' matrix goes with the size, so the source is asked for RGB.
-write "$out.part" soragen prompt="$prompt" timecode=10:00:00:00 "$@" ! video/x-raw,format=RGB,framerate=25/1 ! \
+write "$out.part" soragen prompt="$(quoted "$prompt")" timecode=10:00:00:00 "$@" ! video/x-raw,format=RGB,framerate=25/1 ! \
     videoscale add-borders=true ! video/x-raw,width=1920,height=1080,pixel-aspect-ratio=1/1 ! videoconvert ! \
     video/x-raw,format=I422_10LE,colorimetry=bt709 ! avenc_prores ! qtmux
 mv "$out.part" "$out"

@@ -14,6 +14,6 @@ for setting; do
     shift
     set -- "$@" "soragen::$setting"
 done
-record "$out" filesrc location="$subtitles" ! subparse ! prompt.text \
-    filesrc location="$video" ! decodebin ! videoconvert ! prompt.video \
+record "$out" filesrc location="$(quoted "$subtitles")" ! subparse ! prompt.text \
+    filesrc location="$(quoted "$video")" ! decodebin ! videoconvert ! prompt.video \
     soraprompt name=prompt "$@" ! x264enc tune=zerolatency

@@ -7,4 +7,4 @@ out=${2:-out/soragen.mp4}
 rate=${3:-16/1}
 shift $(($# > 3 ? 3 : $#))
 
-record "$out" soragen prompt="$prompt" "$@" ! "video/x-raw,framerate=$rate" ! x264enc
+record "$out" soragen prompt="$(quoted "$prompt")" "$@" ! "video/x-raw,framerate=$rate" ! x264enc

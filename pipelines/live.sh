@@ -9,5 +9,5 @@ host=${2:-127.0.0.1}
 port=${3:-5000}
 shift $(($# > 3 ? 3 : $#))
 
-exec gst-launch-1.0 -e soragen is-live=true prompt="$prompt" "$@" ! queue ! x264enc tune=zerolatency ! \
+exec gst-launch-1.0 -e soragen is-live=true prompt="$(quoted "$prompt")" "$@" ! queue ! x264enc tune=zerolatency ! \
     mpegtsmux ! udpsink host="$host" port="$port"

@@ -7,4 +7,4 @@ prompt=$2
 out=${3:-out/picture.mp4}
 shift $(($# > 3 ? 3 : $#))
 
-record "$out" soragen image="$picture" prompt="$prompt" "$@" ! x264enc
+record "$out" soragen image="$(quoted "$picture")" prompt="$(quoted "$prompt")" "$@" ! x264enc

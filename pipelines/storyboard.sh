@@ -9,7 +9,5 @@ storyboard=${1:-$film}
 out=${2:-out/storyboard.mp4}
 shift $(($# > 2 ? 2 : $#))
 
-# Quoted for gst-launch, to which | and ( would mean something.
-quoted=\"$(printf '%s' "$storyboard" | sed 's/[\\"]/\\&/g')\"
 # Without look-ahead: until one key frame has left the encoder it takes no order for another.
-record "$out" soragen storyboard="$quoted" "$@" ! x264enc tune=zerolatency
+record "$out" soragen storyboard="$(quoted "$storyboard")" "$@" ! x264enc tune=zerolatency

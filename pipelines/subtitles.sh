@@ -12,4 +12,4 @@ for setting; do
     shift
     set -- "$@" "soragen::$setting"
 done
-record "$out" filesrc location="$subtitles" ! subparse ! soraprompt "$@" ! x264enc tune=zerolatency
+record "$out" filesrc location="$(quoted "$subtitles")" ! subparse ! soraprompt "$@" ! x264enc tune=zerolatency

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the invisible mark outlives: scripts/robustness.sh [CLIP ...]
+# What the invisible mark outlives: scripts/robustness.sh [CLIP ...], of names without spaces
 # Marks clips, does to them what videos go through, and looks for the mark. Without clips it makes eleven of three seconds:
 # four of the built-in model, two test patterns, and five that Debian's package opencv-doc has. On stderr every clip, on
 # stdout a table: in how many clips the id was read, in how many others there was a mark, and how strong it was where it

@@ -22,6 +22,8 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     })?;
     let decoded = || {
         let mut decoder = reader.into_decoder()?;
+        // A few bytes may say that they are a picture of terabytes.
+        image::Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
@@ -193,6 +195,18 @@ mod tests {
     fn an_empty_picture_is_refused() {
         let empty = to_video(&RgbImage::default(), SQUARE, Fit::Cover, &Device::Cpu);
         assert!(matches!(empty, Err(Error::Request(_))));
+    }
+
+    #[test]
+    fn a_picture_does_not_take_all_the_memory() {
+        // 54 bytes of a bitmap that says that it is 30000×30000.
+        let long: Vec<u8> = [54u32, 0, 54, 40, 30_000, 30_000].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let bytes = [b"BM", &long[..], &[1, 0, 24, 0], &[0; 24]].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("large.bmp");
+        std::fs::write(&file, bytes).unwrap();
+        let error = read_image(&file).unwrap_err().to_string();
+        assert!(error.contains("large.bmp") && error.contains("imit"), "{error}");
     }
 
     /// From `Image.fromarray(a).resize(size, Image.LANCZOS)` of Pillow.

@@ -18,6 +18,7 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
     if let Some((name, ..)) = files.iter().find(|(name, ..)| path(name).exists()) {
         return Err(Error::file(path(name), "it is there already and is not replaced; name another folder"));
     }
+    std::fs::create_dir_all(&args.folder).map_err(|e| Error::file(&args.folder, e))?;
     for (name, text, mode) in files {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);

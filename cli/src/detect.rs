@@ -31,8 +31,17 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
         let finding = detector.finding().filter(Finding::is_marked)?;
         Some((end.saturating_sub(finding.frames), finding))
     };
-    let mut frames = 0;
+    let (mut frames, mut size) = (0, (0, 0));
     read(&args.file, |luma, stride, width, height| {
+        // What follows in another size is looked at by itself.
+        if std::mem::replace(&mut size, (width, height)) != (width, height) && frames > 0 {
+            found.extend(look(&part, frames));
+            if found.is_empty() {
+                found.extend(look(&whole, frames));
+            }
+            part.clear();
+            whole.clear();
+        }
         part.push(luma, stride, width, height);
         whole.push(luma, stride, width, height);
         frames += 1;

@@ -35,6 +35,15 @@ fn render(args: &RenderArgs) -> Result<()> {
             "only .mp4 and .mov can be signed; leave out --certificate or name such a file".into(),
         ));
     }
+    if let Some(timeline) = &args.timeline {
+        if *timeline == args.output {
+            return Err(Error::Usage("--timeline is a file of its own; name another than --output".into()));
+        }
+        let folder = timeline.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(Error::file(timeline, "there is no such folder"));
+        }
+    }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;
     hub::bring(&args.model, &cancel)?;
@@ -125,7 +134,11 @@ fn render(args: &RenderArgs) -> Result<()> {
     // What was made before an interrupt is kept, and plays.
     let kept = writer.finish()?;
     if let Some(path) = args.timeline.as_deref().filter(|_| kept) {
-        timeline.write(path, &args.output)?;
+        match timeline.write(path, &args.output) {
+            Err(error) if made.is_ok() => return Err(error),
+            Err(error) => eprintln!("soragen: {error}"),
+            Ok(()) => {}
+        }
     }
     match (&made, kept) {
         (_, true) => eprintln!("{}", args.output.display()),

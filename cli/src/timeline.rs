@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use soragen::Shown;
 
 use crate::error::{Error, Result};
+use crate::output::PartialFile;
 
 /// Shots in the order in which they were made.
 pub struct Timeline {
@@ -38,7 +39,9 @@ impl Timeline {
     /// Writes it to `path`, of a video in the file `media`.
     pub fn write(&self, path: &Path, media: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.otio(media)).map_err(|e| Error::file(path, e))?;
-        std::fs::write(path, text + "\n").map_err(|e| Error::file(path, e))
+        let file = PartialFile::new(path);
+        std::fs::write(file.partial(), text + "\n").map_err(|e| Error::file(path, e))?;
+        file.keep()
     }
 
     fn otio(&self, media: &Path) -> Value {

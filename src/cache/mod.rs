@@ -261,11 +261,16 @@ mod tests {
     #[test]
     fn files_of_others_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let theirs = folder.path().join("letter.safetensors");
-        std::fs::write(&theirs, "dear").unwrap();
+        let theirs =
+            ["letter.safetensors", "latents/train/0001.safetensors", "prompts/ab/letter.safetensors"];
+        for name in theirs {
+            let file = folder.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "dear").unwrap();
+        }
         let cache = Cache::new(folder.path(), 1);
         cache.put(Kind::Latents, &key(1), &latents(1.0));
         cache.clear().unwrap();
-        assert!(theirs.exists());
+        assert!(theirs.iter().all(|name| folder.path().join(name).exists()));
     }
 }

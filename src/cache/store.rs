@@ -1,6 +1,7 @@
 //! The files of a cache: `FOLDER/KIND/AB/CDEF….safetensors`, one tensor named as its kind, and its digest.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use safetensors::tensor::TensorView;
 use super::Key;
 use crate::{Error, Result};
 
+/// Of a key in the name of a folder; the others are in that of a file.
+const DIGITS: usize = 2;
 const SUFFIX: &str = "safetensors";
 /// What an entry is called until it is whole.
 const PARTIAL: &str = "part";
@@ -72,7 +75,8 @@ impl Store {
 
     pub fn path(&self, kind: Kind, key: &Key) -> PathBuf {
         let hex = key.hex();
-        self.folder.join(kind.name()).join(&hex[..2]).join(format!("{}.{SUFFIX}", &hex[2..]))
+        let (folder, file) = hex.split_at(DIGITS);
+        self.folder.join(kind.name()).join(folder).join(format!("{file}.{SUFFIX}"))
     }
 
     /// The tensor of `key`; marks it as used just now. What is damaged is removed.
@@ -137,11 +141,21 @@ impl Store {
 
 /// The one at `path`, if it is one, whole.
 fn entry(kind: Kind, path: PathBuf) -> Option<Entry> {
+    // Whatever else there may be in the folder is somebody else's.
+    let named = |name: Option<&OsStr>, digits: usize| {
+        let name = name.and_then(OsStr::to_str).unwrap_or_default();
+        name.len() == digits && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    if !named(path.parent().and_then(Path::file_name), DIGITS) {
+        return None;
+    }
     // Another process may have removed it meanwhile.
     let metadata = path.metadata().ok()?;
     let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     match path.extension()?.to_str()? {
-        SUFFIX => return Some(Entry { kind, path, bytes: metadata.len(), used }),
+        SUFFIX if named(path.file_stem(), 64 - DIGITS) => {
+            return Some(Entry { kind, path, bytes: metadata.len(), used });
+        }
         PARTIAL if used.elapsed().is_ok_and(|age| age > ABANDONED) => {
             let _ = std::fs::remove_file(path);
         }

@@ -119,9 +119,14 @@ impl Changes {
         let engine = engine_names(part, layers.keys(), tensors);
         let mut of: HashMap<String, Change> = HashMap::new();
         for (layer, parts) in layers {
+            // Of two names for one layer the first has none.
+            let Some(ours) = engine.get(&layer) else {
+                unknown.extend(parts.into_iter().map(|(_, name)| name));
+                continue;
+            };
             for (role, name) in parts {
                 let kind = if matches!(role, Role::Bias) { "bias" } else { "weight" };
-                let tensor = format!("{}.{kind}", engine[&layer]);
+                let tensor = format!("{ours}.{kind}");
                 if !tensors.contains_key(&tensor) {
                     unknown.push(name);
                     continue;

@@ -83,7 +83,11 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
 
     let io = |source| Error::Io { path: to.into(), source };
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut partial = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    // As any new file has them: a service may be another user.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut partial = builder.tempfile_in(folder).map_err(io)?;
     let mut out = BufWriter::new(partial.as_file_mut());
     out.write_all(&(header.len() as u64).to_le_bytes())
         .and_then(|()| out.write_all(header.as_bytes()))

@@ -2,7 +2,8 @@
 //!
 //! Each line is a JSON object that holds the digest of the line before and, last, its own. `FILE.head` beside
 //! it has the number and the digest of the last line, so that missing ones at the end are noticed. Whoever can
-//! write both can write another history: keep a copy of the head where they cannot.
+//! write both can write another history: keep a copy of the head where they cannot. A log without the head that goes
+//! with it is not written to any more; to begin another, move both away.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -59,7 +60,13 @@ impl AuditLog {
             OpenOptions::new().read(true).append(true).create(true).open(&self.path).map_err(io)?;
         // Released when the file is closed.
         file.lock().map_err(io)?;
-        let last = self.last(&mut file)?;
+        let (last, before) = self.last(&mut file)?;
+        let head = head(&self.path)?;
+        // Behind by one it is where somebody was stopped between the two.
+        let stopped = head.number + 1 == last.number && head.digest == before;
+        if head != last && !stopped {
+            return Err(self.damaged("it does not end as its head says"));
+        }
         let (verdict, category) = match verdict {
             Verdict::Pass => ("pass", None),
             Verdict::Warn(category) => ("warn", Some(category.clone())),
@@ -84,12 +91,12 @@ impl AuditLog {
             .map_err(|source| Error::Io { path: head, source })
     }
 
-    /// What the file ends with.
-    fn last(&self, file: &mut File) -> Result<Head> {
+    /// What the file ends with, and the digest of the line before.
+    fn last(&self, file: &mut File) -> Result<(Head, String)> {
         let io = |source| Error::Io { path: self.path.clone(), source };
         let length = file.metadata().map_err(io)?.len();
         if length == 0 {
-            return Ok(Head::default());
+            return Ok((Head::default(), String::new()));
         }
         file.seek(SeekFrom::Start(length.saturating_sub(MAX_LINE))).map_err(io)?;
         let mut end = Vec::new();
@@ -98,7 +105,7 @@ impl AuditLog {
         let whole = end.strip_suffix('\n').map(|end| end.rsplit('\n').next().unwrap_or(end));
         let line = whole.ok_or_else(|| self.damaged("the last line is not whole"))?;
         let (entry, digest) = read_line(line).map_err(|e| self.damaged(&format!("its last line {e}")))?;
-        Ok(Head { number: entry.number, digest })
+        Ok((Head { number: entry.number, digest }, entry.before))
     }
 
     fn damaged(&self, reason: &str) -> Error {
@@ -113,6 +120,24 @@ fn head_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".head");
     name.into()
+}
+
+/// What the head of a log says; nothing where there is none.
+fn head(path: &Path) -> Result<Head> {
+    let path = head_path(path);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Head::default()),
+        Err(source) => return Err(Error::Io { path, source }),
+    };
+    let said = text
+        .trim_end()
+        .split_once(' ')
+        .and_then(|(number, digest)| Some(Head { number: number.parse().ok()?, digest: digest.into() }));
+    said.ok_or_else(|| Error::Invalid {
+        path,
+        reason: "it is not as it was written; begin another log".into(),
+    })
 }
 
 /// A line and its digest, which is right.
@@ -133,11 +158,15 @@ fn read_line(line: &str) -> Result<(Entry, String), String> {
 /// [`Error::Invalid`] names the first line that is not as it was; [`Error::Io`] if the log or its head cannot
 /// be read.
 pub fn verify(path: &Path) -> Result<u64> {
-    let read =
-        |path: &Path| std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.into(), source });
+    let io = |source| Error::Io { path: path.into(), source };
+    // Not between a line and the head that goes with it.
+    let mut file = File::open(path).map_err(io)?;
+    file.lock_shared().map_err(io)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(io)?;
     let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
     let mut last = Head::default();
-    for line in read(path)?.lines() {
+    for line in text.lines() {
         let number = last.number + 1;
         let (entry, digest) = read_line(line).map_err(|e| invalid(format!("line {number} {e}")))?;
         if entry.number != number || entry.before != last.digest {
@@ -145,12 +174,11 @@ pub fn verify(path: &Path) -> Result<u64> {
         }
         last = Head { number, digest };
     }
-    let head = read(&head_path(path))?;
-    if head.trim_end() != format!("{} {}", last.number, last.digest) {
+    let head = head(path)?;
+    if head != last {
         return Err(invalid(format!(
             "it has {} lines and its head says otherwise: {}",
-            last.number,
-            head.split(' ').next().unwrap_or_default()
+            last.number, head.number
         )));
     }
     Ok(last.number)

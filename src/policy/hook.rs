@@ -1,6 +1,6 @@
 //! A program that is asked about every prompt.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -60,19 +60,14 @@ impl Hook {
     fn run(&self, prompt: &str) -> Option<(ExitStatus, String)> {
         let deadline = Instant::now() + Duration::from_secs_f32(self.timeout);
         let (program, arguments) = self.command.split_first()?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let prompt = prompt.to_owned();
+        // A file rather than a pipe: where the program does not read it all, a pipe's writer gets a signal that ends processes.
+        let mut stdin = tempfile::tempfile().ok()?;
+        stdin.write_all(prompt.as_bytes()).and_then(|()| stdin.rewind()).ok()?;
+        let mut child =
+            Command::new(program).args(arguments).stdin(stdin).stdout(Stdio::piped()).spawn().ok()?;
+        let stdout = child.stdout.take();
         let (sender, answer) = mpsc::channel();
-        // Each may be blocked for as long as it does not read or write; they end with it.
-        std::thread::spawn(move || {
-            let _ = stdin.map(|mut stdin| stdin.write_all(prompt.as_bytes()));
-        });
+        // It may be blocked for as long as the program does not write, and ends with it.
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
             let _ = stdout.map(|stdout| stdout.take(MAX_ANSWER).read_to_end(&mut bytes));

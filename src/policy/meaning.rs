@@ -6,14 +6,14 @@ use once_cell::sync::OnceCell;
 
 use crate::Result;
 use crate::checkpoint::Source;
-use crate::text::MiniLm;
+use crate::text::{MiniLm, clean};
 
 /// It reads sentences; what is longer is read in parts.
 const MAX_TOKENS: usize = 128;
 /// Words that are read together of what is longer, so that what is hidden in a long text weighs something.
 const WINDOW: usize = 24;
-/// Parts of a prompt that are read; what follows counts as a whole alone. A model takes 512 tokens at most.
-const MAX_PARTS: usize = 64;
+/// Words of a prompt that are read. A model takes 512 tokens at most, and no word is less than one.
+const MAX_WORDS: usize = 512;
 
 /// A direction: of length 1.
 type Embedding = Vec<f32>;
@@ -47,26 +47,31 @@ impl Likeness {
 
 /// The embeddings of a prompt as a whole and of its parts.
 pub fn embeddings(prompt: &str) -> Result<Vec<Embedding>> {
-    parts(prompt).iter().map(|part| embed(part)).collect()
+    // And as a model of Wan is given it: entities are the characters that they stand for.
+    let cleaned = clean(prompt);
+    let mut parts = parts(prompt);
+    if cleaned != prompt {
+        parts.extend(self::parts(&cleaned));
+    }
+    parts.iter().map(|part| embed(part)).collect()
 }
 
 /// The whole, its sentences and clauses, and stretches of long ones.
 fn parts(prompt: &str) -> Vec<String> {
     let mut parts = vec![prompt.to_owned()];
+    let mut left = MAX_WORDS;
     for clause in prompt.split(['.', '!', '?', ';', ':', ',', '\n', '|', '(', ')']) {
-        let words: Vec<&str> = clause.split_whitespace().collect();
+        let words: Vec<&str> = clause.split_whitespace().take(left).collect();
+        left -= words.len();
         for start in (0..words.len()).step_by(WINDOW / 2) {
             let end = words.len().min(start + WINDOW);
             let part = words[start..end].join(" ");
             if !parts.contains(&part) {
                 parts.push(part);
             }
-            if end == words.len() || parts.len() >= MAX_PARTS {
+            if end == words.len() {
                 break;
             }
-        }
-        if parts.len() >= MAX_PARTS {
-            break;
         }
     }
     parts
@@ -93,7 +98,10 @@ mod tests {
         assert!(read.iter().any(|part| part == "a dog"), "{read:?}");
         assert!(read.iter().skip(1).all(|part| part.split(' ').count() <= WINDOW));
         assert!(read.iter().any(|part| part.ends_with("word end")), "{read:?}");
-        assert!(parts(&"a. b, ".repeat(10_000)).len() <= MAX_PARTS);
-        assert!(parts(&"w ".repeat(100_000)).len() <= MAX_PARTS);
+        let many: String = (0..100).map(|i| format!("a{i}, ")).collect();
+        assert!(parts(&format!("{many} a dog")).iter().any(|part| part == "a dog"));
+        let many: String = (0..10_000).map(|i| format!("a{i}, ")).collect();
+        assert!(parts(&many).len() <= 1 + MAX_WORDS);
+        assert!(parts(&many.replace(',', "")).len() <= 1 + MAX_WORDS);
     }
 }

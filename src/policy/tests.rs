@@ -137,6 +137,10 @@ fn the_log_shows_what_was_changed() {
         verify(&log).unwrap_err().to_string()
     };
     assert!(changed(&lines[..4]).contains("head"), "cut off at the end");
+    // Another line does not hide it: none is written, and nothing passes.
+    assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
+    std::fs::write(&log, "").unwrap();
+    assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
     assert!(changed(&lines[1..]).contains("line 1"), "cut off at the beginning");
     assert!(
         changed(&[lines[0], lines[2], lines[1], lines[3], lines[4]]).contains("line 2"),
@@ -148,6 +152,14 @@ fn the_log_shows_what_was_changed() {
     // After a line that is not whole nothing is written, and nothing passes.
     std::fs::write(&log, &text[..text.len() - 10]).unwrap();
     assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
+
+    // Whoever was stopped before the head was written has left a whole log.
+    std::fs::write(&log, &text).unwrap();
+    let before: serde_json::Value = serde_json::from_str(lines[4]).unwrap();
+    std::fs::write(folder.join("audit.jsonl.head"), format!("4 {}\n", before["before"].as_str().unwrap()))
+        .unwrap();
+    policy.admit("snow").unwrap();
+    assert_eq!(verify(&log).unwrap(), 6);
     std::fs::remove_dir_all(folder).unwrap();
 }
 

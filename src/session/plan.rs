@@ -16,8 +16,8 @@ use crate::transformer::{Context, WanTransformer};
 use crate::watermark::GenerationId;
 use crate::{Cancel, Error, Length, Model, Request, Result, Size};
 
-/// No text encoder reads a thousandth of it.
-const MAX_PROMPT_BYTES: usize = 1 << 20;
+/// No text encoder reads half of it: 512 tokens.
+const MAX_PROMPT_BYTES: usize = 1 << 14;
 /// The number of steps that the models were trained with.
 const MAX_STEPS: u32 = 1000;
 
@@ -386,7 +386,10 @@ pub fn admit(prompt: &str, policy: &Policy) -> Result<()> {
 
 fn check_text(prompt: &str) -> Result<()> {
     if prompt.len() > MAX_PROMPT_BYTES {
-        return refuse(format!("a prompt of {} bytes is too long", prompt.len()));
+        return refuse(format!(
+            "a prompt of {} bytes is too long; {MAX_PROMPT_BYTES} are more than a model reads",
+            prompt.len()
+        ));
     }
     // Whoever is asked by way of C would see what is before it, and the model all.
     if prompt.contains('\0') {

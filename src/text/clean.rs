@@ -18,7 +18,15 @@ fn fix(line: &str) -> String {
     let mut text = line.to_owned();
     loop {
         // Text with tags is taken to mean its entities as they stand.
-        let unescaped = if text.contains('<') { text.clone() } else { unescape_closed(&text) };
+        let mut unescaped = text.clone();
+        // Here rather than one level each time around: there may be as many as there is text.
+        while !unescaped.contains('<') {
+            let next = unescape_closed(&unescaped);
+            if next == unescaped {
+                break;
+            }
+            unescaped = next;
+        }
         let replaced: String = without_terminal_escapes(&unescaped).chars().flat_map(replacement).collect();
         let mut normalized = NormalizedString::from(replaced);
         let fixed = normalized.nfc().get().to_owned();

@@ -63,20 +63,22 @@ fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::Report {
 fn every_script_that_writes_an_mp4_marks_and_signs_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    std::fs::write(path("film.srt"), CUES).unwrap();
-    image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20])).save(path("picture.png")).unwrap();
+    std::fs::write(path("the film.srt"), CUES).unwrap();
+    image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20])).save(path("a picture.png")).unwrap();
     let video =
         crate::support::samples("videotestsrc num-buffers=50 ! video/x-raw,width=64,height=32 ! y4menc");
     let video = video.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec());
-    std::fs::write(path("video.y4m"), video.collect::<Vec<_>>().concat()).unwrap();
-    let files = ["film.srt", "picture.png", "video.y4m", "out.mp4", "out.mov"]
+    std::fs::write(path("my video.y4m"), video.collect::<Vec<_>>().concat()).unwrap();
+    let files = ["the film.srt", "a picture.png", "my video.y4m", "out.mp4", "out.mov"]
         .map(|name| path(name).display().to_string());
     let [subtitles, picture, video, mp4, mov] = files.each_ref().map(String::as_str);
     // The pictures of the tiny model are too small for a mark to be read; those of the built-in one are not.
     let (fast, short) = ("steps=1", "duration=1000000000");
+    // Words of gst-launch's own language are a prompt like any other.
+    let sign = r#"a sign that says "open ! all \ night""#;
     let film = "0:00 the red fox | 0:01 (cut) a blue bird | 0:02";
     for (script, arguments, out) in [
-        ("file.sh", &["the red fox", mp4, "16/1", fast, short][..], mp4),
+        ("file.sh", &[sign, mp4, "16/1", fast, short][..], mp4),
         ("picture.sh", &[picture, "the red fox", mp4, fast, short], mp4),
         ("storyboard.sh", &[film, mp4, fast], mp4),
         ("subtitles.sh", &[subtitles, mp4, fast], mp4),

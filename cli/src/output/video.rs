@@ -167,6 +167,16 @@ impl Writer {
             .map_err(|_| Error::Encode("no appsrc".into()))?;
         source.set_caps(Some(&info.to_caps().map_err(|e| encode(&e))?));
 
+        if let Some(bus) = pipeline.bus() {
+            let source = source.downgrade();
+            // Nobody takes frames any more then, and whoever waits for room would wait for ever.
+            bus.set_sync_handler(move |_, message| {
+                if let (gst::MessageType::Error, Some(source)) = (message.type_(), source.upgrade()) {
+                    source.set_max_buffers(0);
+                }
+                gst::BusSyncReply::Pass
+            });
+        }
         let origin = about.signed.as_ref().map(origin);
         let writer = Self { pipeline: Running(pipeline), file, source, info, written: 0, origin };
         if writer.pipeline.0.set_state(gst::State::Playing).is_err() {
@@ -224,6 +234,9 @@ impl super::Writer for Writer {
             buffer.set_duration(start.zip(end).map(|(start, end)| end - start));
         }
         self.source.push_buffer(buffer).map_err(|_| self.error())?;
+        if self.source.max_buffers() == 0 {
+            return Err(self.error());
+        }
         self.written += 1;
         Ok(())
     }

@@ -277,6 +277,31 @@ fn shots_become_a_timeline_for_editors() {
 }
 
 #[test]
+fn a_timeline_takes_no_films_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let film = folder.path().join("film.mp4");
+    for (timeline, part) in [(film.clone(), "--timeline"), (folder.path().join("no/film.otio"), "folder")] {
+        let mut command = render("t2v-unipc", &model("t2v-unipc"));
+        let output = command.arg("-o").arg(&film).arg("--timeline").arg(timeline).output().unwrap();
+        assert!(!output.status.success() && stderr(&output).contains(part), "{}", stderr(&output));
+        assert!(!film.exists());
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_full_disk_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let command =
+        "trap '' XFSZ; ulimit -f 200; exec \"$0\" render snow --frames 81 --steps 1 --codec ffv1 -o film.mkv";
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", command, env!("CARGO_BIN_EXE_soragen")]).current_dir(folder.path());
+    let output = shell.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing half-made is left");
+}
+
+#[test]
 fn a_label_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let frame = |name: &str, label: &[&str]| {

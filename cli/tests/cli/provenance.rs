@@ -68,9 +68,10 @@ fn what_cannot_be_looked_at_is_an_error() {
 #[test]
 fn a_file_is_signed_and_checked_with_the_command() {
     let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let make =
-        || soragen(["certificate", "--organization", "The House"]).arg(folder.path()).output().unwrap();
+    // It need not be there yet.
+    let folder = folder.path().join("keys");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let make = || soragen(["certificate", "--organization", "The House"]).arg(&folder).output().unwrap();
     assert_eq!(make().status.code(), Some(0), "{}", stderr(&make()));
     let again = make();
     assert_eq!(again.status.code(), Some(1), "a key is not replaced");

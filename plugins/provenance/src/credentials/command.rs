@@ -2,7 +2,7 @@
 
 //! A program that signs.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -23,20 +23,18 @@ pub fn run(command: &[String], data: &[u8], limit: Duration) -> Result<Vec<u8>, 
             limit.as_secs()
         ))
     };
+    // A file rather than a pipe: where the program does not read it all, a pipe's writer gets a signal that ends processes.
+    let mut stdin = tempfile::tempfile().map_err(|e| failed(&e))?;
+    stdin.write_all(data).and_then(|()| stdin.rewind()).map_err(|e| failed(&e))?;
     let mut child = Command::new(program)
         .args(arguments)
-        .stdin(Stdio::piped())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|e| failed(&e))?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let data = data.to_owned();
+    let stdout = child.stdout.take();
     let (sender, answer) = mpsc::channel();
-    // Each may be blocked for as long as it does not read or write; they end with it.
-    std::thread::spawn(move || {
-        // One that does not read it all says why by its status.
-        let _ = stdin.map(|mut stdin| stdin.write_all(&data));
-    });
+    // It may be blocked for as long as the program does not write, and ends with it.
     std::thread::spawn(move || {
         let mut signature = Vec::new();
         let _ = stdout.map(|stdout| stdout.take(MAX_SIGNATURE).read_to_end(&mut signature));

@@ -15,7 +15,7 @@ help:
 	@echo "make bench-peers the parts of Wan 1.3B beside torch; PYTHON has torch, diffusers and taehv.py"
 	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
 	@echo "make build       the plugins and the command, optimised, in target/release"
-	@echo "make robustness  what the invisible mark outlives, in ten clips or in the files CLIPS"
+	@echo "make robustness  what the invisible mark outlives, in eleven clips or in the files CLIPS"
 	@echo "make fuzz        each target in fuzz/ for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
 	@echo "make audit       known holes in dependencies; fetches the RustSec database"

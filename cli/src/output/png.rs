@@ -11,8 +11,7 @@ use crate::error::{Error, Result};
 pub struct Writer {
     pattern: Pattern,
     size: Size,
-    /// Those of an earlier run stay until all are made.
-    written: Vec<PartialFile>,
+    written: u64,
 }
 
 /// A path with the frame's number somewhere in its last part.
@@ -53,26 +52,26 @@ pub fn check(path: &Path) -> Result<()> {
 
 impl Writer {
     pub fn new(path: &Path, about: &About) -> Result<Self> {
-        Ok(Self { pattern: Pattern::parse(path)?, size: about.size, written: Vec::new() })
+        Ok(Self { pattern: Pattern::parse(path)?, size: about.size, written: 0 })
     }
 }
 
 impl super::Writer for Writer {
     fn write(&mut self, frame: &[f32]) -> Result<()> {
-        let path = self.pattern.path(self.written.len() as u64);
+        let path = self.pattern.path(self.written);
         let bytes = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
         let image = RgbImage::from_raw(self.size.width, self.size.height, bytes)
             .ok_or_else(|| Error::file(&path, "the frame has another size than asked for"))?;
         let file = PartialFile::new(&path);
         image.save_with_format(file.partial(), image::ImageFormat::Png).map_err(|e| Error::file(&path, e))?;
-        self.written.push(file);
+        file.keep()?;
+        self.written += 1;
         Ok(())
     }
 
+    // Every picture is whole, so that those that were made stay whatever comes: there may have been others in their place.
     fn finish(self: Box<Self>) -> Result<bool> {
-        let any = !self.written.is_empty();
-        self.written.into_iter().try_for_each(PartialFile::keep)?;
-        Ok(any)
+        Ok(self.written > 0)
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Signed {
 /// Takes the frames in order.
 ///
 /// A writer works on a file of another name and gives it its own in `finish`: what is dropped unfinished
-/// leaves nothing behind.
+/// leaves nothing behind, but for numbered pictures, each of which is whole.
 pub trait Writer {
     /// One frame, RGB f32 `[H, W, 3]` in \[0, 1\].
     fn write(&mut self, frame: &[f32]) -> Result<()>;

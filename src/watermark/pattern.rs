@@ -12,8 +12,8 @@ pub const CELL: usize = 6;
 pub const SIDE: usize = 24;
 /// Chips in the tile.
 pub const CHIPS: usize = SIDE * SIDE;
-/// Chips by which the tile is found. With fewer it is found less often than its payload could be read.
-const SYNC: usize = CHIPS / 4;
+/// Chips by which the tile is found. With fewer it is found less often than its payload could be read, with more the other way round.
+const SYNC: usize = CHIPS / 6;
 
 /// What a chip is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,36 +24,10 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
         .as_deref()
         .map(|path| std::fs::read_to_string(path).map_err(|e| Error::file(path, e)));
     let anchors = anchors.transpose()?;
-    // Where no part is enough by itself the whole may be.
-    let (mut part, mut whole) = (Detector::new(&key), Detector::new(&key));
-    let mut found: Vec<(u64, Finding)> = Vec::new();
-    let look = |detector: &Detector, end: u64| {
-        let finding = detector.finding().filter(Finding::is_marked)?;
-        Some((end.saturating_sub(finding.frames), finding))
-    };
-    let (mut frames, mut size) = (0, (0, 0));
-    read(&args.file, |luma, stride, width, height| {
-        // What follows in another size is looked at by itself.
-        if std::mem::replace(&mut size, (width, height)) != (width, height) && frames > 0 {
-            found.extend(look(&part, frames));
-            if found.is_empty() {
-                found.extend(look(&whole, frames));
-            }
-            part.clear();
-            whole.clear();
-        }
-        part.push(luma, stride, width, height);
-        whole.push(luma, stride, width, height);
-        frames += 1;
-        if part.frames() == WINDOW {
-            found.extend(look(&part, frames));
-            part.clear();
-        }
-    })?;
-    found.extend(look(&part, frames));
-    if found.is_empty() && frames > WINDOW {
-        found.extend(look(&whole, frames));
-    }
+    let mut search = Search::new(&key);
+    read(&args.file, |luma, stride, width, height| search.look_at(luma, stride, width, height))?;
+    search.end();
+    let Search { found, frames, .. } = search;
     let marked = !found.is_empty();
     let marks: Vec<_> = found.iter().map(|(first, finding)| describe(*first, finding)).collect();
     let manifest = credentials::read(&args.file, anchors.as_deref());
@@ -73,6 +47,53 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
     });
     println!("{report:#}");
     Ok(if marked || says_so { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
+}
+
+/// What is found in a file's frames.
+struct Search {
+    /// Those of the window.
+    part: Detector,
+    /// All of one size: where no part is enough by itself the whole may be.
+    whole: Detector,
+    frames: u64,
+    /// Each with its first frame.
+    found: Vec<(u64, Finding)>,
+}
+
+impl Search {
+    fn new(key: &Key) -> Self {
+        Self { part: Detector::new(key), whole: Detector::new(key), frames: 0, found: Vec::new() }
+    }
+
+    fn look_at(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
+        if !self.whole.fits(width, height) {
+            self.end();
+        }
+        self.part.push(luma, stride, width, height);
+        self.whole.push(luma, stride, width, height);
+        self.frames += 1;
+        if self.part.frames() == WINDOW {
+            self.found.extend(marked(&self.part, self.frames));
+            self.part.clear();
+        }
+    }
+
+    /// There are no more frames, or none that go with those before.
+    fn end(&mut self) {
+        self.found.extend(marked(&self.part, self.frames));
+        // Of fewer it is the same.
+        if self.found.is_empty() && self.whole.frames() > WINDOW {
+            self.found.extend(marked(&self.whole, self.frames));
+        }
+        self.part.clear();
+        self.whole.clear();
+    }
+}
+
+/// What a detector whose last frame is the one before `end` has found, and its first frame.
+fn marked(detector: &Detector, end: u64) -> Option<(u64, Finding)> {
+    let finding = detector.finding().filter(Finding::is_marked)?;
+    Some((end.saturating_sub(finding.frames), finding))
 }
 
 fn describe_manifest(manifest: &Report, found: &[(u64, Finding)]) -> Value {

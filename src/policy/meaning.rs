@@ -4,9 +4,10 @@
 use candle_core::{DType, Device};
 use once_cell::sync::OnceCell;
 
+use super::reading::forms;
 use crate::Result;
 use crate::checkpoint::Source;
-use crate::text::{MiniLm, clean};
+use crate::text::MiniLm;
 
 /// It reads sentences; what is longer is read in parts.
 const MAX_TOKENS: usize = 128;
@@ -47,13 +48,13 @@ impl Likeness {
 
 /// The embeddings of a prompt as a whole and of its parts.
 pub fn embeddings(prompt: &str) -> Result<Vec<Embedding>> {
-    // And as a model of Wan is given it: entities are the characters that they stand for.
-    let cleaned = clean(prompt);
-    let mut parts = parts(prompt);
-    if cleaned != prompt {
-        parts.extend(self::parts(&cleaned));
+    let mut all: Vec<String> = Vec::new();
+    for part in forms(prompt).iter().flat_map(|form| parts(form)) {
+        if !all.contains(&part) {
+            all.push(part);
+        }
     }
-    parts.iter().map(|part| embed(part)).collect()
+    all.iter().map(|part| embed(part)).collect()
 }
 
 /// The whole, its sentences and clauses, and stretches of long ones.

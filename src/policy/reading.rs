@@ -19,6 +19,14 @@ pub struct Reading {
     pub words: Vec<String>,
 }
 
+/// A prompt as it is and, where that is something else, as a model of Wan is given it: entities are the characters that they
+/// stand for.
+pub fn forms(prompt: &str) -> Vec<String> {
+    let mut forms = vec![prompt.to_owned(), clean(prompt)];
+    forms.dedup();
+    forms
+}
+
 /// The ways in which a prompt can be read. What is found in one of them is in the prompt.
 pub fn readings(prompt: &str) -> Vec<Reading> {
     let mut readings: Vec<Reading> = Vec::new();
@@ -28,8 +36,7 @@ pub fn readings(prompt: &str) -> Vec<Reading> {
             readings.push(reading);
         }
     };
-    // The second is what a model of Wan is given: entities are the characters that they stand for.
-    let mut texts = vec![plain(prompt), plain(&clean(prompt))];
+    let mut texts: Vec<_> = forms(prompt).iter().map(|form| plain(form)).collect();
     texts.dedup();
     for text in texts {
         for one in [None, Some('i'), Some('l')] {
@@ -64,8 +71,8 @@ fn plain(text: &str) -> String {
 
 /// Characters that take no place, and those that text encoders leave out: of control, of format, of nobody's alphabet.
 fn is_invisible(c: char) -> bool {
-    c.is_control() && !c.is_whitespace()
-        || matches!(c, '\u{b}' | '\u{c}' | '\u{85}' | '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}'
+    c.is_control() && !matches!(c, '\t' | '\n' | '\r')
+        || matches!(c, '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}'
         | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{e000}'..='\u{f8ff}' | '\u{fff9}'..='\u{fffd}' | '\u{110bd}' | '\u{110cd}'
         | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{f0000}'..='\u{10ffff}'
         | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'

@@ -83,14 +83,6 @@ struct Place {
     shift: usize,
 }
 
-/// What is at a place.
-#[derive(Clone, Copy)]
-struct Found {
-    id: Option<GenerationId>,
-    strength: f64,
-    scale: f64,
-}
-
 impl Detector {
     /// A detector of the marks that `key` makes.
     pub fn new(key: &Key) -> Self {
@@ -117,10 +109,12 @@ impl Detector {
     /// Looks at a picture's luma: `height` rows of `width` samples, `stride` apart. One of another size than
     /// before begins anew; one whose data is too short is not looked at.
     pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
-        if (width, height) != (self.seen.width, self.seen.height) {
-            self.clear();
+        if !self.seen.push(luma, stride, width, height) {
+            return;
         }
-        self.seen.push(luma, stride, width, height);
+        if self.seen.frames == 1 {
+            [self.smaller, self.opening] = Default::default();
+        }
         if self.seen.frames <= OPENING {
             self.opening.push(luma, stride, width, height);
         }
@@ -131,6 +125,11 @@ impl Detector {
             let small = shrunk(luma, stride, width);
             self.smaller.push(&small, width / SMALLER, width / SMALLER, height / SMALLER);
         }
+    }
+
+    /// Whether a picture of this size goes with those that were looked at.
+    pub fn fits(&self, width: usize, height: usize) -> bool {
+        self.seen.frames == 0 || (width, height) == (self.seen.width, self.seen.height)
     }
 
     /// How many frames were looked at since the start or [`Detector::clear`].
@@ -148,35 +147,27 @@ impl Detector {
         if self.seen.frames == 0 {
             return None;
         }
-        let mut found: Option<Found> = None;
         // The pictures, and how many times smaller than they came.
-        let whole = || vec![(self.seen.even(), 1), (self.smaller.even(), SMALLER)];
-        let opening = || vec![(self.opening.even(), 1)];
-        for seen in [&whole as &dyn Fn() -> Vec<(Even, usize)>, &opening] {
-            let best = self.look(&seen());
-            let better =
-                |best: &Found| best.id.is_some() || found.is_none_or(|other| other.strength < best.strength);
-            found = best.filter(better).or(found);
-            if self.seen.frames <= OPENING || found.is_some_and(|found| found.id.is_some()) {
-                break;
-            }
+        let found = self.look(&[(self.seen.even(), 1), (self.smaller.even(), SMALLER)])?;
+        if found.id.is_some() || self.seen.frames <= OPENING {
+            return Some(found);
         }
-        let Found { id, strength, scale } = found?;
-        Some(Finding { frames: self.seen.frames, id, strength, scale })
+        let first = self.look(&[(self.opening.even(), 1)]);
+        first.filter(|first| first.id.is_some() || first.strength > found.strength).or(Some(found))
     }
 
     /// The best that is in any of these pictures, which are so many times smaller than they came.
-    fn look(&self, seen: &[(Even, usize)]) -> Option<Found> {
+    fn look(&self, seen: &[(Even, usize)]) -> Option<Finding> {
         let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
         let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)), of));
         let mut places: Vec<_> = looks.collect();
         places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
-        let mut found: Option<Found> = None;
+        let mut found: Option<Finding> = None;
         for (rough, (seen, times)) in places {
             let (place, id) = self.read(seen, rough);
             let scale = *times as f64 * (place.scale.0 * place.scale.1).sqrt();
-            let here = Found { id, strength: place.strength, scale };
+            let here = Finding { frames: self.seen.frames, id, strength: place.strength, scale };
             if id.is_some() {
                 return Some(here);
             }

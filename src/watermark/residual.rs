@@ -22,9 +22,10 @@ pub struct Residual {
 }
 
 impl Residual {
-    pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
+    /// Adds a picture, with which one of another size than before begins anew; says whether its data is long enough.
+    pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) -> bool {
         if width == 0 || height == 0 || stride < width || luma.len() < stride * (height - 1) + width {
-            return;
+            return false;
         }
         if (width, height) != (self.width, self.height) {
             *self = Self { width, height, frames: 0, sum: vec![0.0; width * height] };
@@ -65,6 +66,7 @@ impl Residual {
                 *sum += (f32::from(*sample) - mean) / (deviation * deviation.sqrt());
             }
         }
+        true
     }
 
     /// The sum, with what is equally strong everywhere: what stands still in all frames would outweigh the rest.

@@ -41,12 +41,13 @@ pub fn without_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
     prompts.extend(parts.iter().flat_map(|(.., content)| requested(content)));
     for (kind, start, mut content) in parts {
         let changed = match &kind {
-            b"uuid" => {
-                let private = content.starts_with(&xmp::XMP_BOX) && is_private_xmp(&content, &prompts);
-                // The packet is gone; what is left is a box that nobody knows.
-                private.then(|| content.fill(0)).is_some()
+            b"moov" => clear(&mut content, false, &prompts),
+            _ if content.starts_with(&xmp::XMP_BOX) && is_private_xmp(&content, &prompts) => {
+                // What is left is a box that nobody knows.
+                content.fill(0);
+                true
             }
-            _ => clear(&mut content, false, &prompts),
+            _ => false,
         };
         if changed {
             file.seek(SeekFrom::Start(start)).map_err(failed)?;
@@ -83,12 +84,7 @@ fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
             // In MP4 a version and flags come first, in QuickTime they do not.
             b"meta" if inner.starts_with(&[0; 4]) => clear(&mut inner[4..], false, prompts),
             b"meta" => clear(inner, false, prompts),
-            b"XMP_" if tags && is_private_xmp(inner, prompts) => {
-                inner.fill(0);
-                content[at + 4..at + 8].copy_from_slice(b"free");
-                true
-            }
-            _ if tags && is_private(inner, prompts) => {
+            _ if tags && is_private(&kind, inner, prompts) => {
                 inner.fill(0);
                 content[at + 4..at + 8].copy_from_slice(b"free");
                 true
@@ -107,7 +103,10 @@ fn is_private_xmp(packet: &[u8], prompts: &[String]) -> bool {
     prompts.iter().any(|prompt| !prompt.is_empty() && has(prompt)) || has(&String::from_utf8_lossy(REQUEST))
 }
 
-fn is_private(text: &[u8], prompts: &[String]) -> bool {
+fn is_private(kind: &[u8; 4], text: &[u8], prompts: &[String]) -> bool {
+    if kind == b"XMP_" {
+        return is_private_xmp(text, prompts);
+    }
     prompts.iter().any(|prompt| !prompt.is_empty() && text.ends_with(prompt.as_bytes()))
         || text.windows(REQUEST.len()).any(|part| part == REQUEST)
 }

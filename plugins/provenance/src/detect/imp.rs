@@ -32,8 +32,6 @@ struct Running {
     detector: Detector,
     /// When the first frame that the detector saw is shown.
     since: Option<gst::ClockTime>,
-    /// Of the frames that it saw.
-    size: (usize, usize),
     /// The search in the frames before: it takes longer than a frame lasts.
     search: Option<JoinHandle<()>>,
 }
@@ -214,7 +212,7 @@ impl BaseTransformImpl for SoraDetect {
         let key = crate::key(lock(&self.settings).key.as_deref())?;
         let detector = Detector::new(&key);
         *lock(&self.stats) = Stats::default();
-        *lock(&self.running) = Some(Running { key, detector, since: None, size: (0, 0), search: None });
+        *lock(&self.running) = Some(Running { key, detector, since: None, search: None });
         Ok(())
     }
 
@@ -252,10 +250,9 @@ impl VideoFilterImpl for SoraDetect {
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let luma = frame.plane_data(0).map_err(|_| gst::FlowError::Error)?;
         // Those of one size are searched together.
-        if running.detector.frames() > 0 && running.size != (width, height) {
+        if !running.detector.fits(width, height) {
             self.search(running);
         }
-        running.size = (width, height);
         if running.detector.frames() == 0 {
             running.since = frame.buffer().pts();
         }

@@ -186,15 +186,13 @@ impl SoraGen {
 
     /// Makes the video anew with the next seed, from its beginning on; says whether that can be.
     fn regenerate(&self) -> bool {
+        if !self.is_seekable() {
+            return false;
+        }
         let seed = {
             let mut running = lock(&self.running);
-            let Some(running) = running.as_mut().filter(|running| running.extent.is_some()) else {
-                return false;
-            };
+            let Some(running) = running.as_mut() else { return false };
             let mut settings = lock(&self.settings);
-            if settings.is_live {
-                return false;
-            }
             settings.seed = settings.seed.wrapping_add(1);
             running.again = Some(settings.seed);
             running.tags = Some(tags::of(&settings, &running.info));
@@ -832,18 +830,17 @@ impl BaseSrcImpl for SoraGen {
         };
         // The size of a buffer where downstream brings no pool.
         self.obj().set_blocksize(u32::try_from(video.size()).unwrap_or(u32::MAX));
-        running.generator.set_size(Size { width: video.width(), height: video.height() });
+        let size = Size { width: video.width(), height: video.height() };
+        running.generator.set_size(size);
         running.timecode = timecode;
-        // A picture of another size cannot be shown again.
-        let before = running.video.as_ref().map(|before| (before.width(), before.height()));
-        if before.is_some_and(|before| before != (video.width(), video.height()))
-            && let Some(live) = &mut running.live
-        {
-            *live = Live::default();
-        }
         // In the middle of a video: go on from the same time at the new rate. Backwards there is nothing before the
         // origin, so that the frames of the new rate are those that they would have been from the beginning.
         if let Some(before) = running.video.replace(video) {
+            // A picture of another size cannot be shown again.
+            let before_size = Size { width: before.width(), height: before.height() };
+            if let Some(live) = running.live.as_mut().filter(|_| before_size != size) {
+                *live = Live::default();
+            }
             let time = running.origin + timeline::start(running.next, rate_of(&before));
             (running.origin, running.next) = match backwards {
                 true => (0, timeline::before(time, rate)),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PATCH = 2
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 24
 ENCODER_WIDTH = 64
 DECODER_WIDTHS = (128, 96, 48, 32)
 DOWNSCALE_TIME = (True, True, False)
@@ -116,12 +116,12 @@ class Autoencoder(nn.Module):
         return x.unflatten(0, (batch, -1))
 
     def encode(self, video: Tensor) -> Tensor:
-        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, 16, H / 8, W / 8]`."""
+        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, C, H / 8, W / 8]`."""
         video = torch.cat([video[:, :1].expand(-1, TIME_FACTOR - 1, -1, -1, -1), video], 1)
         return self.run(self.encoder, F.pixel_unshuffle(video, PATCH))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """`[N, 1 + n, 16, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
+        """`[N, 1 + n, C, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
 
 

@@ -204,7 +204,7 @@ def judge(args: argparse.Namespace) -> None:
     for _ in range(args.ceiling):
         clip = world.clip(rng, plain=True)
         video = world.frames([clip], np.arange(LENGTH)[None] / FRAME_RATE)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
             real.append(small(vae.decode(vae.encode(video)).float()[:, ::APART]))
         labels.append(label(clip))
     best = right(model, torch.cat(real), torch.tensor(labels))

@@ -7,6 +7,6 @@ from collections.abc import Callable
 import torch
 
 
-def fused(function: Callable) -> Callable:
-    """Compiled at its first call, and again where a shape is another: for what is called very often, in few shapes."""
-    return torch.compile(function)
+def fused(function: Callable, dynamic: bool | None = False) -> Callable:
+    """Compiled at its first call, and again where a shape is another, unless `dynamic`: for what is called very often."""
+    return torch.compile(function, dynamic=dynamic)

@@ -1,13 +1,15 @@
-"""Everything in one go, on a GPU of 80 GB: draws scenes, trains the autoencoder, then the transformer, and guides it.
+"""Everything in one go, on a GPU of 80 GB: draws clips, trains the autoencoder, then the transformer, and guides it.
 
-    python train.py --state DIR --out DIR --autoencoder 165 --clips 255 --guided 80
+    python train.py --state DIR --out DIR --within 760
 
-Ten minutes on an H100. Each part goes on from what is in DIR or shipped; 0 seconds leave it out, and the last gives way
-where `--within` would be exceeded. What a part has trained is written out as it is shipped before the next begins.
+Each part goes on from what is in DIR or shipped; 0 seconds leave it out, and what the others leave of `--within` is for
+the clips. What a part has trained is written out as it is shipped before the next begins.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,43 +18,93 @@ import torch
 import export
 import train_autoencoder
 import train_transformer
+from autoencoder import Autoencoder
+from fused import fused
+from footage import Footage
+from latents import TOKENS, Latents, length_in_frames
 from options import leave, parser, threads
-from train_transformer import RATES, Data
+from sample import HEIGHT, WIDTH
+from text import TextEncoder
+from train_autoencoder import CUT, FRAMES, reconstruct
+from train_transformer import LENGTH, RATES, Data, loss_of
+from transformer import CHANNELS, TEXT_DIM, Transformer
 from world import World
+
+PARTS = ("autoencoder", "transformer")
+# Seconds at the end for what is written and looked at.
+SPARE = 15
+
+
+def rehearse(part: str, args) -> None:
+    """A few steps on noise: what is compiled here is found in the compiler's cache by the process that trains."""
+    if part == "autoencoder":
+        model = Autoencoder().to(args.device, memory_format=torch.channels_last)
+        video = torch.rand(args.autoencoder_batch, FRAMES, 3, *CUT, device=args.device)
+        fused(reconstruct)(model, video)[0].backward()
+        return
+    model, teacher = Transformer().to(args.device), Transformer().to(args.device).eval()
+    features = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half()
+    clips, stills = (
+        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device), features.expand(-1, 6, -1, -1))
+        for length in (LENGTH, 1)
+    )
+    data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
+    for step in range(16):
+        for guide in (None, teacher):
+            loss_of(model, data, step, guide).backward()
+
+
+def heard(rehearsal: subprocess.Popen | None) -> None:
+    """Waits for it, and not for ever: without it everything is compiled here."""
+    try:
+        if rehearsal:
+            rehearsal.wait(timeout=100)
+    except subprocess.TimeoutExpired:
+        rehearsal.kill()
 
 
 def main() -> None:
     args = parser(
-        __doc__, autoencoder=165, clips=255, guided=80, within=10**6, scenes=3000, clips_drawn=6500,
-        stills_drawn=40000, autoencoder_batch=64, batch=96, autoencoder_rate=2e-3, rate=1.5e-3,
+        __doc__, autoencoder=270, guided=100, within=760, scenes=3000, clips=6000, stills=30000,
+        autoencoder_batch=48, batch=48, stills_batch=288, autoencoder_rate=2e-3, rate=1.5e-3,
     )
     args.add_argument("--out", type=Path, required=True)
+    args.add_argument("--rehearse", choices=PARTS, help="only fill the compiler's cache for it")
     args = args.parse_args()
+    began, cuda = time.time(), args.device.type == "cuda"
     threads()
     torch.manual_seed(args.seed)
-    began = time.time()
+    if args.rehearse:
+        rehearse(args.rehearse, args)
+        leave()
 
     def done(what: str) -> None:
         export.parts(args.state, args.out)
-        print(f"{what} after {time.time() - began:.0f} s, {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
+        used = torch.cuda.max_memory_allocated() / 2**30 if cuda else 0
+        print(f"{what} after {time.time() - began:.0f} s, {used:.1f} GiB", flush=True)
 
+    rehearsals = {part: subprocess.Popen([sys.executable, *sys.argv, "--rehearse", part]) for part in PARTS if cuda}
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     done("scenes")
-    if args.autoencoder:
-        train_autoencoder.train(
-            world, args.state, args.autoencoder, args.autoencoder_batch, args.autoencoder_rate, args.seed, short=0.5
-        )
-        done("autoencoder")
-    sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 1}
-    data = Data.draw(world, args.state, args.clips_drawn, args.stills_drawn, args.seed, **sizes)
+    clips = Footage.draw(world, args.clips, length_in_frames(LENGTH), args.seed)
+    stills = Footage.draw(world, args.stills, 1, args.seed + 1)
     del world
+    done("clips drawn")
+    heard(rehearsals.get("autoencoder"))
+    done("compiled")
+    if args.autoencoder:
+        train_autoencoder.train(clips, args.state, args.autoencoder, args.autoencoder_batch, args.autoencoder_rate)
+        done("autoencoder")
+    heard(rehearsals.get("transformer"))
+    data = Data.of(clips, stills, args.state, clips_batch=args.batch, stills_batch=args.stills_batch)
+    del clips, stills
     done("latents")
-    if args.clips:
-        train_transformer.train("clips", data, args.state, args.clips, args.rate)
-        done("clips")
-    left = args.within - (time.time() - began) - 12
-    if min(args.guided, left) > 0:
-        train_transformer.train("guided", data, args.state, min(args.guided, left), RATES["guided"])
+    seconds = args.within - (time.time() - began) - args.guided - SPARE
+    if seconds > 0:
+        train_transformer.train("clips", data, args.state, seconds, args.rate)
+        done("transformer")
+    if args.guided:
+        train_transformer.train("guided", data, args.state, args.guided, RATES["guided"])
         done("guided")
     leave()
 

@@ -23,7 +23,8 @@ from torch import Tensor
 import sample
 from autoencoder import Autoencoder
 from checkpoint import load, save
-from latents import TOKENS, Latents
+from footage import Footage
+from latents import TOKENS, Latents, length_in_frames
 from muon import Muon
 from options import leave, parser, threads
 from sheet import sheet
@@ -39,7 +40,7 @@ OWN_PAST = 0.5
 # Latent frames of a clip: its first, and later a window with what follows it.
 LENGTH = WINDOW + 6
 # What it will be asked at.
-STEPS, SHIFT = 4, 2.0
+STEPS, SHIFT = 4, 5.0
 SAVE_EVERY = 600  # seconds
 LOOK_AT = (
     "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
@@ -62,25 +63,35 @@ class Data:
 
     def __post_init__(self) -> None:
         self.nothing = self.text([""], TOKENS)
+        self.worth = worth(self.vae, self.clips.video[:16, :3].float())
 
     @classmethod
-    def draw(cls, world: World, state: Path, clips: int, stills: int, seed: int, **sizes: int) -> Data:
+    def of(cls, clips: Footage, stills: Footage, state: Path, **sizes: int) -> Data:
         """As the autoencoder in `state` has them."""
-        vae, text = Autoencoder(), TextEncoder(world.device)
+        device = clips.frames.device
+        vae, text = Autoencoder(), TextEncoder(device)
         load(vae, state, "autoencoder")
-        vae = vae.eval().to(world.device, memory_format=torch.channels_last)
-        return cls(
-            Latents.draw(world, vae, text, clips, LENGTH, seed), Latents.draw(world, vae, text, stills, 1, seed + 1),
-            text, vae, **sizes,
-        )
+        vae = vae.eval().to(device, memory_format=torch.channels_last)
+        return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
 
     def batch(self, step: int, drop: float) -> tuple[Tensor, Tensor, bool]:
         still = step % (self.turns + 1) > 0
-        video, tokens, begins = (self.stills if still else self.clips).batch(self.stills_batch if still else self.clips_batch)
-        features = self.text.features(tokens)
-        dropped = torch.rand(len(tokens), 1, 1, device=features.device) < drop
+        video, features, begins = (self.stills if still else self.clips).batch(self.stills_batch if still else self.clips_batch)
+        dropped = torch.rand(len(features), 1, 1, device=features.device) < drop
         features = torch.where(dropped, self.nothing, features)
         return video, features, begins
+
+
+@torch.no_grad()
+def worth(vae: Autoencoder, latents: Tensor) -> Tensor:
+    """How much of an error of each channel is seen, `[C, 1, 1]` of mean 1: the root of what the picture changes by."""
+    seen, picture = [], vae.decode(latents)
+    for channel in range(latents.shape[2]):
+        other = latents.clone()
+        other[:, :, channel] += 0.3 * torch.randn_like(other[:, :, channel])
+        seen.append((vae.decode(other) - picture).square().mean().sqrt())
+    each = torch.stack(seen)
+    return (each / each.mean())[:, None, None]
 
 
 def importance(height: int, width: int, device: torch.device) -> Tensor:
@@ -132,7 +143,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
                 none = teacher(*inputs, data.nothing.repeat(size, 1, 1))
                 latents = none + GUIDANCE * (teacher(*inputs, features) - none)
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
-    square = (video - latents).square() * importance(*latents.shape[-2:], device)
+    square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
     # A clip's later frames are never made without a past, nor after its first alone.
     return (error if begins else error[:, SINK + 1 :]).mean()
@@ -202,7 +213,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
-    data = Data.draw(world, args.state, args.clips, args.stills, args.seed, **sizes)
+    clips, stills = Footage.draw(world, args.clips, length_in_frames(LENGTH), args.seed), Footage.draw(world, args.stills, 1, args.seed + 1)
+    data = Data.of(clips, stills, args.state, **sizes)
+    del world, clips, stills
     train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
     leave()
 

@@ -1,7 +1,7 @@
 """The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, and causal over time.
 
-It predicts the video itself, not the velocity: a token is 256 numbers, as many as the transformer is wide, and
-noise cannot be carried through that (https://arxiv.org/abs/2511.13720).
+It predicts the video itself, not the velocity: a token is 192 numbers, nearly as many as the transformer is wide, and
+noise is not to be carried through that (https://arxiv.org/abs/2511.13720).
 
 A latent frame attends to itself, to the finished ones up to `WINDOW` before it and to the first. In training the finished
 frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
@@ -22,7 +22,7 @@ from fused import fused
 
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
-CHANNELS, PATCH = 16, 4
+CHANNELS, PATCH = 24, (2, 4)  # rows and columns of latents
 WINDOW = 5  # past latent frames that are attended to
 SINK = 1  # the first latent frame, which is attended to besides
 MAX_TOKENS = 64  # of a prompt; those that are not there are zeros, and attended to
@@ -38,7 +38,7 @@ CONFIG = {
     "num_attention_heads": HEADS,
     "num_layers": LAYERS,
     "out_channels": CHANNELS,
-    "patch_size": [1, PATCH, PATCH],
+    "patch_size": [1, *PATCH],
     "qk_norm": "rms_norm_across_heads",
     "rope_max_seq_len": 1024,
     "text_dim": TEXT_DIM,
@@ -208,10 +208,10 @@ class Conditions(nn.Module):
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.patch_embedding = nn.Conv3d(CHANNELS, DIM, (1, PATCH, PATCH), (1, PATCH, PATCH))
+        self.patch_embedding = nn.Conv3d(CHANNELS, DIM, (1, *PATCH), (1, *PATCH))
         self.condition_embedder = Conditions()
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
-        self.proj_out = nn.Linear(DIM, CHANNELS * PATCH**2)
+        self.proj_out = nn.Linear(DIM, CHANNELS * PATCH[0] * PATCH[1])
         self.scale_shift_table = nn.Parameter(torch.randn(1, 2, DIM) / DIM**0.5)
         self.initialise()
 
@@ -227,8 +227,10 @@ class Transformer(nn.Module):
 
     def embed(self, latents: Tensor) -> Tensor:
         """`[B, F, C, H, W]` to `[B, F, tokens, DIM]`."""
-        x = F.pixel_unshuffle(latents, PATCH)  # channel, then row, then column, as in the convolution
-        return F.linear(x.flatten(3).transpose(2, 3), self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        x = latents.unflatten(4, (-1, PATCH[1])).unflatten(3, (-1, PATCH[0]))
+        # Channel, then row, then column, as in the convolution.
+        x = x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
+        return F.linear(x, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
     def time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, F]` to `[B, F, DIM]` and `[B, F, 6, DIM]`."""
@@ -246,7 +248,7 @@ class Transformer(nn.Module):
         shift, scale = (self.scale_shift_table[:, None] + time[:, :, None]).split(1, 2)
         x = self.proj_out(modulate(x, shift, scale))
         # Each token's vector is row, column, channel.
-        x = x.unflatten(2, (height, width)).unflatten(-1, (PATCH, PATCH, CHANNELS))
+        x = x.unflatten(2, (height, width)).unflatten(-1, (*PATCH, CHANNELS))
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
     def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
@@ -254,7 +256,7 @@ class Transformer(nn.Module):
 
         Without `clean` there is one frame, the first.
         """
-        frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH, noisy.shape[4] // PATCH
+        frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH[0], noisy.shape[4] // PATCH[1]
         if clean is None:
             assert frames == 1, "of several frames the finished ones are wanted"
             latents, times, turn = noisy, t, rotary((0,), height, width, noisy.device)
@@ -270,7 +272,7 @@ class Transformer(nn.Module):
 
     def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
         """One latent frame `[B, 1, C, H, W]` after those in the caches."""
-        past, height, width = len(caches[0].keys), latents.shape[3] // PATCH, latents.shape[4] // PATCH
+        past, height, width = len(caches[0].keys), latents.shape[3] // PATCH[0], latents.shape[4] // PATCH[1]
         x = self.embed(latents).float()
         time, time6 = self.time(torch.full((len(latents), 1), float(timestep), device=latents.device))
         turn = rotary((past,), height, width, latents.device)

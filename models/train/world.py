@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -131,7 +132,7 @@ class World:
         return picture * (1 - sprite[:, 3:]) + sprite[:, :3]
 
 
-@fused
+@partial(fused, dynamic=None)
 def cover(picture: Tensor, strips: Tensor, strip: Tensor, y: Tensor, x: Tensor, round_and_round: Tensor) -> Tensor:
     """`picture` `[F, 3, H, W]` behind a layer, whose strips are these; `y` `[F, H]` and `x` `[F, W]` are places in it."""
     y = torch.where(round_and_round, y % HEIGHT, y.clamp(0, HEIGHT - 1))

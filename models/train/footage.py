@@ -1,0 +1,55 @@
+"""Clips that were drawn, whole frames of them: what the autoencoder learns from, and after it the transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clips import FRAME_RATE
+from scenes import HEIGHT, WIDTH
+from world import World
+
+CAPTIONS = 6
+# Seconds into which a clip's first frame may fall.
+LATEST = 8
+# Frames that are drawn at a time.
+AT_ONCE = 1152
+
+
+@dataclass
+class Footage:
+    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other."""
+
+    frames: Tensor
+    captions: list[str]
+
+    @classmethod
+    def draw(cls, world: World, count: int, length: int, seed: int) -> Footage:
+        """`count` clips of `length` frames."""
+        rng, steps = np.random.default_rng([7, seed]), np.arange(length) / FRAME_RATE
+        frames = torch.empty(count, length, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=world.device)
+        captions = []
+        for part in frames.split(max(1, AT_ONCE // length)):
+            clips = [world.clip(rng) for _ in part]
+            part.copy_((255 * world.frames(clips, rng.uniform(0, LATEST, (len(clips), 1)) + steps)).round())
+            captions += [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]
+        return cls(frames, captions)
+
+    def cuttings(self, count: int, length: int, height: int, width: int) -> Tensor:
+        """f32 `[count, length, 3, height, width]` in [0, 1], mostly from around the middle, where the subject is."""
+        device, (clips, frames) = self.frames.device, self.frames.shape[:2]
+
+        def corner(middle: float, room: int) -> Tensor:
+            return ((middle + 0.3 * torch.randn(count, 1, 1, 1, 1, device=device)).clamp(0, 1) * room).long()
+
+        def each(n: int) -> Tensor:
+            return torch.arange(n, device=device)
+
+        clip = torch.randint(clips, (count, 1, 1, 1, 1), device=device)
+        time = torch.randint(frames - length + 1, (count, 1, 1, 1, 1), device=device) + each(length)[:, None, None, None]
+        y = corner(0.6, HEIGHT - height) + each(height)[:, None]
+        x = corner(0.5, WIDTH - width) + each(width)
+        return self.frames[clip, time, each(3)[:, None, None], y, x] / 255

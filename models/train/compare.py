@@ -42,6 +42,7 @@ def main() -> None:
             made = sample.latents(
                 model, text([prompt]), text([""]), LATENTS, settings["causal"]["timesteps"], settings["guidance_scale"],
                 settings["causal"]["context_noise"], noise=noise, autocast=False,
+                first_timesteps=settings["causal"].get("first_timesteps"),
             )
             expected = sample.decode(vae, made, autocast=False)[0]
             start, end = Path(folder) / "noise.safetensors", Path(folder) / "frames.safetensors"

@@ -15,10 +15,10 @@ HEIGHT, WIDTH = 24, 40  # of a latent frame
 def latents(
     model: Transformer, prompts: Tensor, empty: Tensor, frames: int, timesteps: list[float], guidance: float,
     context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None, noise: Tensor | None = None,
-    autocast: bool = True,
+    autocast: bool = True, first_timesteps: list[float] | None = None,
 ) -> Tensor:
     """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents,
-    `noise` what to start from in place of the seed's."""
+    `noise` what to start from in place of the seed's, `first_timesteps` the steps of the first frame if they are others."""
     generator = torch.Generator().manual_seed(seed)
     features = [prompts] if guidance == 1 else [prompts, empty.expand(len(prompts), -1, -1)]
     texts = [model.text(f) for f in features]
@@ -32,7 +32,8 @@ def latents(
             if frame == 0 and first is not None:
                 x = first
             else:
-                for t, after in zip(timesteps, [*timesteps[1:], 0.0]):
+                steps = first_timesteps if frame == 0 and first_timesteps else timesteps
+                for t, after in zip(steps, [*steps[1:], 0.0]):
                     p = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
                     video = p[0] if len(p) == 1 else p[1] + guidance * (p[0] - p[1])
                     x = video + (x - video) * (after / t)

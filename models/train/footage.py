@@ -10,13 +10,11 @@ from torch import Tensor
 
 from clips import FRAME_RATE
 from scenes import HEIGHT, WIDTH
-from world import World
+from world import AT_ONCE, World
 
 CAPTIONS = 6
 # Seconds into which a clip's first frame may fall.
 LATEST = 8
-# Frames that are drawn at a time.
-AT_ONCE = 1152
 
 
 @dataclass

@@ -11,6 +11,7 @@ from autoencoder import TIME_FACTOR, Autoencoder
 from footage import CAPTIONS, Footage
 from text import TextEncoder
 from transformer import SINK, WINDOW
+from world import AT_ONCE
 
 # No caption is longer; the last place stands for all those behind it.
 TOKENS = 40
@@ -29,7 +30,7 @@ class Latents:
     @torch.no_grad()
     def of(cls, footage: Footage, vae: Autoencoder, text: TextEncoder) -> Latents:
         # A CPU has its caches for few.
-        at_once = 1152 if footage.frames.is_cuda else 160
+        at_once = AT_ONCE if footage.frames.is_cuda else 160
         video = []
         for frames in footage.frames.split(max(1, at_once // footage.frames.shape[1])):
             with torch.autocast(frames.device.type, torch.bfloat16):

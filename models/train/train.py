@@ -1,4 +1,4 @@
-"""Everything in one go, on a GPU of 80 GB: draws clips, trains the autoencoder, then the transformer, and guides it.
+"""Everything in one go, on a GPU of 100 GB or more: draws clips, trains the autoencoder, then the transformer, and guides it.
 
     python train.py --state DIR --out DIR --within 760
 
@@ -20,8 +20,8 @@ import train_autoencoder
 import train_transformer
 from autoencoder import Autoencoder
 from fused import fused
-from footage import Footage
-from latents import TOKENS, Latents, length_in_frames
+from footage import CAPTIONS
+from latents import TOKENS, Latents
 from options import leave, parser, threads
 from sample import HEIGHT, WIDTH
 from text import TextEncoder
@@ -45,7 +45,7 @@ def rehearse(part: str, args) -> None:
     model, teacher = Transformer().to(args.device), Transformer().to(args.device).eval()
     features = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half()
     clips, stills = (
-        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device), features.expand(-1, 6, -1, -1))
+        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device), features.expand(-1, CAPTIONS, -1, -1))
         for length in (LENGTH, 1)
     )
     data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
@@ -86,8 +86,7 @@ def main() -> None:
     rehearsals = {part: subprocess.Popen([sys.executable, *sys.argv, "--rehearse", part]) for part in PARTS if cuda}
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     done("scenes")
-    clips = Footage.draw(world, args.clips, length_in_frames(LENGTH), args.seed)
-    stills = Footage.draw(world, args.stills, 1, args.seed + 1)
+    clips, stills = train_transformer.draw(world, args.clips, args.stills, args.seed)
     del world
     done("clips drawn")
     heard(rehearsals.get("autoencoder"))

@@ -55,12 +55,17 @@ def loss_of(video: Tensor, decoded: Tensor, latents: Tensor) -> Tensor:
     return pixels + 0.5 * edges + 0.3 * flicker + 0.003 * spread
 
 
+def square_error(video: Tensor, decoded: Tensor) -> Tensor:
+    """Its mean, as it is seen."""
+    return (decoded.detach().clamp(0, 1) - video).square().mean()
+
+
 def reconstruct(model: Autoencoder, video: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and the mean square of the error."""
     with torch.autocast(video.device.type, torch.bfloat16):
         latents = model.encode(video)
         decoded = model.decode(latents + ROUGH * torch.randn_like(latents)).float()
-    return loss_of(video, decoded, latents), (decoded.detach().clamp(0, 1) - video).square().mean()
+    return loss_of(video, decoded, latents), square_error(video, decoded)
 
 
 def psnr(square: Tensor) -> Tensor:
@@ -75,7 +80,7 @@ def show(model: Autoencoder, state: Path) -> str:
     video = world.frames(clips, rng.uniform(0, 6, (12, 1)) + np.arange(9) / FRAME_RATE)
     with torch.autocast(world.device.type, torch.bfloat16):
         decoded = model.decode(model.encode(video)).float()
-    stills, videos = ([float(psnr((a - b.clamp(0, 1)).square().mean())) for a, b in zip(video[:, :n], decoded[:, :n])] for n in (1, 9))
+    stills, videos = ([float(psnr(square_error(a, b))) for a, b in zip(video[:, :n], decoded[:, :n])] for n in (1, 9))
     rows = [torch.cat([v[::4], d[::4].clamp(0, 1)]).permute(0, 2, 3, 1).cpu().numpy() for v, d in zip(video, decoded)]
     sheet(state / "autoencoder.png", rows, [f"{s:.1f} {v:.1f} dB" for s, v in zip(stills, videos)])
     return f"held out: stills {np.mean(stills):.2f} dB, clips {np.mean(videos):.2f} dB"

@@ -82,6 +82,11 @@ class Data:
         return video, features, begins
 
 
+def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
+    """So many clips, as long as is trained on, and stills."""
+    return Footage.draw(world, clips, length_in_frames(LENGTH), seed), Footage.draw(world, stills, 1, seed + 1)
+
+
 @torch.no_grad()
 def worth(vae: Autoencoder, latents: Tensor) -> Tensor:
     """How much of an error of each channel is seen, `[C, 1, 1]` of mean 1: the root of what the picture changes by."""
@@ -213,7 +218,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
-    clips, stills = Footage.draw(world, args.clips, length_in_frames(LENGTH), args.seed), Footage.draw(world, args.stills, 1, args.seed + 1)
+    clips, stills = draw(world, args.clips, args.stills, args.seed)
     data = Data.of(clips, stills, args.state, **sizes)
     del world, clips, stills
     train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])

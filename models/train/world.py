@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,16 +20,6 @@ from sprites import SUBJECTS, load
 
 # Frames that are drawn at a time, on a GPU and on a CPU: what is in between takes about 8 MB each.
 AT_ONCE, FEW = 1152, 32
-
-
-@dataclass
-class Window:
-    """A part of the picture, from its upper left corner."""
-
-    y: int = 0
-    x: int = 0
-    height: int = HEIGHT
-    width: int = WIDTH
 
 
 class World:
@@ -70,33 +59,29 @@ class World:
         return Clip(rng, self.scenes[index], index, **options)
 
     @torch.no_grad()
-    def frames(self, clips: list[Clip], times: np.ndarray, windows: list[Window] | None = None) -> Tensor:
+    def frames(self, clips: list[Clip], times: np.ndarray) -> Tensor:
         """RGB f32 `[N, T, 3, H, W]` in [0, 1] of `clips` at `times` `[N, T]` seconds."""
         count, length = times.shape
-        windows = windows or [Window()] * count
-        size = (windows[0].height, windows[0].width)
         numbers = [clip.numbers(t) for clip, t in zip(clips, times)]
         view = self.tensor(np.concatenate([n.view for n in numbers]))
         actors = np.concatenate([n.actors for n in numbers], 1).astype(np.float32)
         scene = torch.tensor([clip.index for clip in clips], device=self.device).repeat_interleave(length)
-        corner = self.tensor([(w.y, w.x) for w in windows]).repeat_interleave(length, 0)
         time, at_once = self.tensor(times.flatten()), AT_ONCE if self.device.type == "cuda" else FEW
         spans = [slice(i, i + at_once) for i in range(0, count * length, at_once)]
-        parts = [self.paint(scene[s], time[s], view[s], actors[:, s], corner[s], size) for s in spans]
+        parts = [self.paint(scene[s], time[s], view[s], actors[:, s]) for s in spans]
         return torch.cat(parts).unflatten(0, (count, length))
 
     def tensor(self, numbers) -> Tensor:
         return torch.tensor(np.asarray(numbers, np.float32), device=self.device)
 
-    def paint(self, scene: Tensor, time: Tensor, view: Tensor, actors: np.ndarray, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    def paint(self, scene: Tensor, time: Tensor, view: Tensor, actors: np.ndarray) -> Tensor:
         """`view` `[F, 2]` is where the camera is and how near; `actors` `[A, F, ...]` as `clips.ACTOR` has it."""
         camera, zoom = view.T
         # Where in the world, in pixels, each row and each column of the picture is.
-        y = corner[:, :1] + torch.arange(size[0], device=self.device)
-        x = corner[:, 1:] + torch.arange(size[1], device=self.device)
+        y, x = torch.arange(HEIGHT, device=self.device), torch.arange(WIDTH, device=self.device)
         y = HEIGHT * 0.6 + (y + 0.5 - HEIGHT * 0.6) / zoom[:, None] - 0.5
         x = WIDTH * 0.5 + (x + 0.5 - WIDTH * 0.5) / zoom[:, None] - 0.5
-        picture = torch.zeros(len(scene), 3, *size, device=self.device)
+        picture = torch.zeros(len(scene), 3, HEIGHT, WIDTH, device=self.device)
         for i in range(LAYERS):
             depth, drift, sway, fall = self.motion[scene, i].T
             down = sway * torch.sin(1.7 * time + i) + fall * time

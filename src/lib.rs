@@ -43,6 +43,7 @@ mod noise;
 mod ops;
 mod picture;
 pub mod policy;
+pub mod program;
 mod request;
 pub mod scheduler;
 mod session;

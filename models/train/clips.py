@@ -29,6 +29,7 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "approach": {"*": ("comes closer and goes away", "grows and shrinks", "comes near", "gets bigger and smaller")},
     "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
 }
+HARD = ("spin", "dance", "approach", "float")
 # Those that two side by side have room for.
 BESIDE = ("jump", "stand", "spin", "dance", "float")
 # How large, as parts of the picture's height, and what it is called then.
@@ -138,9 +139,9 @@ class Clip:
         pool = at_home if at_home and rng.random() < 0.75 else fitting
         subject = pool[rng.integers(len(pool))]
         if place == "middle":
-            # To travel is easier to learn than the rest.
-            travels = rng.random() < (0.4 if plain else 0.2) and self.camera != "pan"
-            motion = "travel" if travels else choose(rng, tuple(MOTIONS))
+            # To travel is easier to learn than the rest, and to turn, to grow and to rise are harder.
+            travels = plain and rng.random() < 0.4
+            motion = "travel" if travels else choose(rng, tuple(MOTIONS) + (() if plain else HARD))
         else:
             motion = "travel" if place == "left" and rng.random() < 0.4 else choose(rng, BESIDE)
         if self.camera == "pan" and motion == "travel":

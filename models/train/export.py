@@ -16,14 +16,14 @@ from safetensors.torch import save_file
 import autoencoder
 import text
 import transformer
-from checkpoint import FOLDERS
+from checkpoint import FILE, FOLDERS
 
 
 def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     halves = {name: weight.detach().half().contiguous() for name, weight in state.items()}
-    save_file(halves, folder / "diffusion_pytorch_model.safetensors")
+    save_file(halves, folder / FILE)
 
 
 def parts(state: Path, out: Path) -> None:

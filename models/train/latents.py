@@ -20,11 +20,40 @@ READ_AT_ONCE = 1024
 
 
 @dataclass
+class Batch:
+    """Of so many clips as many frames as are attended to. Where they do not begin the clip, its first stands before them all
+    the same."""
+
+    of: Latents
+    where: tuple[Tensor, Tensor]
+    features: Tensor  # [N, S, TEXT_DIM]
+    begins: bool
+
+    @property
+    def video(self) -> Tensor:
+        """f32 `[N, F, C, H, W]`."""
+        return self.of.video[self.where].float()
+
+    @property
+    def own(self) -> Tensor:
+        return self.of.own[self.where].float()
+
+    def remember(self, own: Tensor, start: int) -> None:
+        """What the transformer made of the frames from `start` on."""
+        clips, frames = self.where
+        self.of.own[clips, frames[start:]] = own[:, start:].half()
+
+
+@dataclass
 class Latents:
     """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`."""
 
     video: Tensor
     features: Tensor
+
+    def __post_init__(self) -> None:
+        # As the transformer made them anew when they were last looked at, with what it took for their past then.
+        self.own = self.video.clone() if self.video.shape[1] > 1 else self.video
 
     @classmethod
     @torch.no_grad()
@@ -40,9 +69,7 @@ class Latents:
         features = torch.cat([text.features(some).half() for some in tokens.split(READ_AT_ONCE)])
         return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)))
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor, bool]:
-        """Latents `[size, F, C, H, W]` of as many frames as are attended to, features `[size, S, TEXT_DIM]`, and whether they
-        begin the clip; where they do not, the clip's first stands before them all the same."""
+    def batch(self, size: int) -> Batch:
         device = self.video.device
         rows = torch.randint(len(self.video), (size,), device=device)
         features = self.features[rows, torch.randint(CAPTIONS, (size,), device=device)].float()
@@ -50,7 +77,7 @@ class Latents:
         begins = length == 1 or bool(torch.rand(()) < 0.5)
         first = SINK if begins else int(torch.randint(SINK + 1, length - WINDOW, ()))
         frames = [*range(min(SINK, length)), *range(first, min(first + WINDOW + 1, length))]
-        return self.video[rows[:, None], torch.tensor(frames, device=device)].float(), features, begins
+        return Batch(self, (rows[:, None], torch.tensor(frames, device=device)), features, begins)
 
 
 def length_in_frames(latents: int) -> int:

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import sample
 from autoencoder import Autoencoder
-from checkpoint import load, save
+from checkpoint import guide, load, save
 from footage import Footage
-from latents import TOKENS, Latents, length_in_frames
+from latents import TOKENS, Batch, Latents, length_in_frames
 from muon import Muon
 from options import leave, parser, threads
 from sheet import sheet
@@ -34,9 +35,10 @@ from world import World
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
-# How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better,
-# and faults that are not mended add up.
-OWN_PAST = 0.5
+# How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better.
+# And how often its own past was then what it had made before, and so on back: faults that are not mended add up
+# (https://arxiv.org/abs/2510.09212).
+OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
 # Latent frames of a clip: its first, and later a window with what follows it.
 LENGTH = WINDOW + 6
 # What it will be asked at.
@@ -74,12 +76,12 @@ class Data:
         vae = vae.eval().to(device, memory_format=torch.channels_last)
         return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
 
-    def batch(self, step: int, drop: float) -> tuple[Tensor, Tensor, bool]:
+    def batch(self, step: int, drop: float) -> Batch:
         still = step % (self.turns + 1) > 0
-        video, features, begins = (self.stills if still else self.clips).batch(self.stills_batch if still else self.clips_batch)
-        dropped = torch.rand(len(features), 1, 1, device=features.device) < drop
-        features = torch.where(dropped, self.nothing, features)
-        return video, features, begins
+        batch = self.stills.batch(self.stills_batch) if still else self.clips.batch(self.clips_batch)
+        dropped = torch.rand(len(batch.features), 1, 1, device=batch.features.device) < drop
+        batch.features = torch.where(dropped, self.nothing, batch.features)
+        return batch
 
 
 def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
@@ -106,6 +108,15 @@ def importance(height: int, width: int, device: torch.device) -> Tensor:
     return weight / weight.mean()
 
 
+def movement(latents: Tensor, start: int) -> Tensor:
+    """Where something moves an error counts more, or it would be drawn out before it is moved: `[B, F, 1, H, W]`, of mean 1 for
+    the frames from `start` on of each clip."""
+    change = latents.diff(dim=1).square().mean(2).sqrt()
+    change = F.avg_pool2d(torch.cat([change[:, :1], change], 1), 3, 1, 1, count_include_pad=False)
+    mean = change[:, start:].mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return 0.4 + 0.6 * (change / mean)[:, :, None]
+
+
 def noise_levels(shape: tuple[int, ...], shift: float, device: torch.device) -> Tensor:
     """Most often in the middle, moved towards noise."""
     sigma = torch.sigmoid(1.2 * torch.randn(shape, device=device))
@@ -119,15 +130,38 @@ def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.where(torch.rand(shape, device=device) < 0.7, few, noise_levels(shape, 1.5, device))
 
 
+@torch.no_grad()
+def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor, start: int) -> Tensor:
+    """The clips as the model makes them anew out of noisy ones, after what it made of them before, and remembers them."""
+    size, frames, device = *clean.shape[:2], clean.device
+    again = torch.rand(size, 1, device=device) < OWN_PAST_OF_OWN
+    past = torch.where(again[..., None, None, None], batch.own, clean)
+    t = noise_levels((size, 1), 3.0, device).expand(size, frames)
+    sigma = t[..., None, None, None]
+    noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(past)
+    own = model(past, noisy, context_t * ~again, 1000 * t, batch.features).float()
+    own[:, :start] = past[:, :start]
+    if batch.begins:
+        # Not the image that it may have begun with.
+        image = torch.rand(size, 1, 1, 1, device=device) < 0.5
+        own[:, 0] = torch.where(image, clean[:, 0], own[:, 0])
+    batch.remember(own, start)
+    return own
+
+
 def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | None = None) -> Tensor:
-    latents, features, begins = data.batch(step, 0.0 if teacher else DROP_TEXT)
+    batch = data.batch(step, 0.0 if teacher else DROP_TEXT)
+    latents, features = batch.video, batch.features
     size, frames, device = *latents.shape[:2], latents.device
+    # A clip's later frames are never made without a past, nor after its first alone.
+    start = 0 if batch.begins else SINK + 1
     t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
     sigma, noise = t[..., None, None, None], torch.randn_like(latents)
     noisy = (1 - sigma) * latents + sigma * noise
     if frames == 1:
-        clean, context_t = None, t
+        clean, context_t, moves = None, t, 1.0
     else:
+        moves = movement(latents, start)
         # When sampling, the past is what the model made and not without faults.
         level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
         rough = level[..., None, None, None]
@@ -135,23 +169,21 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
         context_t = 1000 * level.expand(size, frames)
     inputs = (clean, noisy, context_t, 1000 * t)
     with torch.autocast(device.type, torch.bfloat16):
-        if clean is not None and torch.rand(()) < OWN_PAST:
-            with torch.no_grad():
-                own = model(*inputs, features).float()
-            # Not the image that it may have begun with.
-            if begins:
-                own[:, 0] = torch.where(torch.rand(size, 1, 1, 1, device=device) < 0.5, clean[:, 0], own[:, 0])
-            inputs = (own, noisy, torch.zeros_like(context_t), 1000 * t)
+        own = clean is not None and bool(torch.rand(()) < OWN_PAST)
+        if own:
+            past = own_past(model, batch, clean, context_t, start)
+            inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
         video = model(*inputs, features)
         if teacher is not None:
             with torch.no_grad():
-                none = teacher(*inputs, data.nothing.repeat(size, 1, 1))
-                latents = none + GUIDANCE * (teacher(*inputs, features) - none)
+                said = teacher(*inputs, features)
+                guidance = (GUIDANCE - 1) * (said - teacher(*inputs, data.nothing.repeat(size, 1, 1)))
+                # After faults that it would not make itself the teacher knows no better than to go on with them; the clip does.
+                latents = (latents if own else said) + guidance
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
-    square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth
+    square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth * moves
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
-    # A clip's later frames are never made without a past, nor after its first alone.
-    return (error if begins else error[:, SINK + 1 :]).mean()
+    return error[:, start:].mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
@@ -166,10 +198,13 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     model = Transformer()
     load(model, state, "transformer")
     model = model.to(device)
-    average = copy.deepcopy(model)
     # The next stage of clips does not begin with what was guided, nor does guidance come twice.
     name = "guided" if kind == "guided" else "transformer"
-    teacher = copy.deepcopy(model).eval() if kind == "guided" else None
+    teacher = None
+    if kind == "guided":
+        teacher = copy.deepcopy(model).eval()
+        guide(model)
+    average = copy.deepcopy(model)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
     optimizers = [Muon(hidden, rate, 0.95), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)]

@@ -13,8 +13,16 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub struct Output {
     /// With which it ended.
     pub status: ExitStatus,
-    /// What it wrote; none where something that it had started still held on to it when the time was over.
-    pub stdout: Option<Vec<u8>>,
+    written: mpsc::Receiver<Vec<u8>>,
+    deadline: Instant,
+}
+
+impl Output {
+    /// What it wrote; none where something that it has started holds on to it until the time is over.
+    pub fn stdout(self) -> Option<Vec<u8>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.written.recv_timeout(left).ok()
+    }
 }
 
 /// Runs `command`, a program and its arguments, with `input` on its stdin, and reads the first `most` bytes that it writes.
@@ -32,7 +40,7 @@ pub fn run(command: &[String], input: &[u8], limit: Duration, most: u64) -> io::
     stdin.rewind()?;
     let mut child = Command::new(program).args(arguments).stdin(stdin).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take();
-    let (sender, answer) = mpsc::channel();
+    let (sender, written) = mpsc::channel();
     // It may be blocked for as long as the program does not write, and ends with it.
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -44,8 +52,7 @@ pub fn run(command: &[String], input: &[u8], limit: Duration, most: u64) -> io::
         let _ = child.wait();
         return Err(Error::new(ErrorKind::TimedOut, "it has not ended in time"));
     };
-    let left = deadline.saturating_duration_since(Instant::now());
-    Ok(Output { status, stdout: answer.recv_timeout(left).ok() })
+    Ok(Output { status, written, deadline })
 }
 
 /// Its status, once it has ended, if it has by then.
@@ -76,14 +83,14 @@ mod tests {
         }
         // What is left behind holds on to whatever this test writes to: not for long.
         let left_behind = sh("sleep 5 & exit 4", 500).unwrap();
-        assert_eq!((left_behind.status.code(), left_behind.stdout), (Some(4), None));
+        assert_eq!((left_behind.status.code(), left_behind.stdout()), (Some(4), None));
         assert!(begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]
     fn what_ends_is_heard() {
-        assert_eq!(sh("cat >/dev/null; echo yes", 60_000).unwrap().stdout.unwrap(), b"yes\n");
-        assert_eq!(sh("echo it reads nothing", 60_000).unwrap().stdout.unwrap(), b"it reads nothing\n");
+        assert_eq!(sh("cat >/dev/null; echo yes", 60_000).unwrap().stdout().unwrap(), b"yes\n");
+        assert_eq!(sh("echo it reads nothing", 60_000).unwrap().stdout().unwrap(), b"it reads nothing\n");
         assert_eq!(sh("exit 5", 60_000).unwrap().status.code(), Some(5));
         let nobody = run(&[], &[], Duration::from_secs(60), 1).unwrap_err();
         assert_eq!(nobody.kind(), ErrorKind::InvalidInput);

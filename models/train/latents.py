@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,6 +31,11 @@ class Batch:
     begins: bool
 
     @property
+    def start(self) -> int:
+        """From which frame on they are learned: later frames are never made without a past, nor after the clip's first alone."""
+        return 0 if self.begins else SINK + 1
+
+    @cached_property
     def video(self) -> Tensor:
         """f32 `[N, F, C, H, W]`."""
         return self.of.video[self.where].float()
@@ -38,10 +44,10 @@ class Batch:
     def own(self) -> Tensor:
         return self.of.own[self.where].float()
 
-    def remember(self, own: Tensor, start: int) -> None:
-        """What the transformer made of the frames from `start` on."""
+    def remember(self, own: Tensor) -> None:
+        """What the transformer made of them."""
         clips, frames = self.where
-        self.of.own[clips, frames[start:]] = own[:, start:].half()
+        self.of.own[clips, frames[self.start :]] = own[:, self.start :].half()
 
 
 @dataclass

@@ -30,7 +30,7 @@ from muon import Muon
 from options import leave, parser, threads
 from sheet import sheet
 from text import TextEncoder
-from transformer import SINK, WINDOW, Transformer
+from transformer import WINDOW, Transformer
 from world import World
 
 DROP_TEXT = 0.1
@@ -131,7 +131,7 @@ def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor, start: int) -> Tensor:
+def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor) -> Tensor:
     """The clips as the model makes them anew out of noisy ones, after what it made of them before, and remembers them."""
     size, frames, device = *clean.shape[:2], clean.device
     again = torch.rand(size, 1, device=device) < OWN_PAST_OF_OWN
@@ -140,12 +140,12 @@ def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor,
     sigma = t[..., None, None, None]
     noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(past)
     own = model(past, noisy, context_t * ~again, 1000 * t, batch.features).float()
-    own[:, :start] = past[:, :start]
+    own[:, : batch.start] = past[:, : batch.start]
     if batch.begins:
         # Not the image that it may have begun with.
         image = torch.rand(size, 1, 1, 1, device=device) < 0.5
         own[:, 0] = torch.where(image, clean[:, 0], own[:, 0])
-    batch.remember(own, start)
+    batch.remember(own)
     return own
 
 
@@ -153,15 +153,13 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     batch = data.batch(step, 0.0 if teacher else DROP_TEXT)
     latents, features = batch.video, batch.features
     size, frames, device = *latents.shape[:2], latents.device
-    # A clip's later frames are never made without a past, nor after its first alone.
-    start = 0 if batch.begins else SINK + 1
     t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
     sigma, noise = t[..., None, None, None], torch.randn_like(latents)
     noisy = (1 - sigma) * latents + sigma * noise
     if frames == 1:
         clean, context_t, moves = None, t, 1.0
     else:
-        moves = movement(latents, start)
+        moves = movement(latents, batch.start)
         # When sampling, the past is what the model made and not without faults.
         level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
         rough = level[..., None, None, None]
@@ -171,7 +169,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     with torch.autocast(device.type, torch.bfloat16):
         own = clean is not None and bool(torch.rand(()) < OWN_PAST)
         if own:
-            past = own_past(model, batch, clean, context_t, start)
+            past = own_past(model, batch, clean, context_t)
             inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
         video = model(*inputs, features)
         if teacher is not None:
@@ -183,7 +181,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
     square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth * moves
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
-    return error[:, start:].mean()
+    return error[:, batch.start :].mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:

@@ -45,7 +45,7 @@ impl Hook {
         match program::run(&self.command, prompt.as_bytes(), limit, MAX_ANSWER) {
             Ok(output) if output.status.success() => Verdict::Pass,
             Ok(output) if output.status.code() == Some(NO) => {
-                let answer = output.stdout.unwrap_or_default();
+                let answer = output.stdout().unwrap_or_default();
                 let answer = String::from_utf8_lossy(&answer);
                 let line = answer.lines().next().unwrap_or_default().trim();
                 Verdict::Block(if line.is_empty() { "refused by the hook" } else { line }.into())

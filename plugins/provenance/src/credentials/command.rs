@@ -27,7 +27,7 @@ pub fn run(command: &[String], data: &[u8], limit: Duration) -> Result<Vec<u8>, 
     if !output.status.success() {
         return Err(failed(&output.status));
     }
-    let signature = output.stdout.ok_or_else(late)?;
+    let signature = output.stdout().ok_or_else(late)?;
     if signature.is_empty() {
         return Err(failed(&"it wrote no signature to stdout"));
     }

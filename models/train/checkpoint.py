@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 # Weights that are further than those shipped, and not fit to ship yet.
 MILESTONES = Path(__file__).parent / "milestone"
@@ -17,28 +17,38 @@ FOLDERS = {"autoencoder": "vae", "transformer": "transformer"}
 FILE = "diffusion_pytorch_model.safetensors"
 
 
-def load(model: nn.Module, state: Path, name: str) -> bool:
-    """Fills `model`; says whether there was anything to fill it with."""
-    further = [] if state == NOWHERE else [MILESTONES / f"{name}.safetensors"]
-    files = [state / f"{name}.pt", *further, SHIPPED / FOLDERS[name] / FILE]
+def weights(state: Path, name: str) -> dict[str, Tensor] | None:
+    """f32, if there are any."""
+    files = [state / f"{name}.pt"]
+    if state != NOWHERE:
+        files.append(MILESTONES / f"{name}.safetensors")
+    if name in FOLDERS:
+        files.append(SHIPPED / FOLDERS[name] / FILE)
     file = next((file for file in files if file.exists()), None)
     if file is None:
-        return False
-    weights = torch.load(file, map_location="cpu") if file.suffix == ".pt" else load_file(file)
-    model.load_state_dict({key: weight.float() for key, weight in weights.items()})
-    return True
+        return None
+    found = torch.load(file, map_location="cpu") if file.suffix == ".pt" else load_file(file)
+    return {key: weight.float() for key, weight in found.items()}
+
+
+def load(model: nn.Module, state: Path, name: str) -> bool:
+    """Fills `model`; says whether there was anything to fill it with."""
+    found = weights(state, name)
+    if found is not None:
+        model.load_state_dict(found)
+    return found is not None
 
 
 @torch.no_grad()
-def guide(transformer: nn.Module) -> None:
-    """Adds to it what guidance changed the last time: the weights that are shipped, less what they were before it."""
-    before = load_file(MILESTONES / "transformer.safetensors")
-    after = load_file(SHIPPED / FOLDERS["transformer"] / FILE)
+def guide(transformer: nn.Module, state: Path) -> None:
+    """Adds to it what guidance changed the last time."""
+    change = weights(state, "guidance") or {}
     for name, parameter in transformer.named_parameters():
-        parameter += (after[name].float() - before[name].float()).to(parameter.device)
+        if name in change:
+            parameter += change[name].to(parameter.device)
 
 
-def save(weights: dict[str, torch.Tensor], state: Path, name: str) -> None:
+def save(weights: dict[str, Tensor], state: Path, name: str) -> None:
     """Whole or not at all."""
     state.mkdir(parents=True, exist_ok=True)
     partial = state / f"{name}.part"

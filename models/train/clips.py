@@ -64,11 +64,14 @@ class Actor:
     floats: bool  # it needs no ground
     speed: float
     rate: float
-    phase: float
 
     def numbers(self, t: np.ndarray, shadows: bool) -> tuple[np.ndarray, np.ndarray]:
-        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and how far the camera goes along."""
-        beat = 2 * np.pi * (self.rate * t + self.phase)
+        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and how far the camera goes along.
+
+        At first it is upright and in its place, and where it goes from there can be seen by where it looks, so that a first
+        picture need not guess.
+        """
+        beat = 2 * np.pi * self.rate * t
         still = np.zeros_like(t)
         x, y, angle, scale, facing, camera = self.x + still, self.y + still, still, 1 + still, self.direction + still, still
         match self.motion:
@@ -84,12 +87,12 @@ class Actor:
             case "spin":
                 angle = -self.direction * 360 * 0.4 * self.rate * t
             case "dance":
-                angle = 16 * np.sin(beat)
-                x = x + 8 * np.sin(beat)
+                angle = 16 * self.direction * np.sin(beat)
+                x = x + 8 * self.direction * np.sin(beat)
             case "pace":
-                swing = 2 * np.pi * (0.22 * self.rate * t + self.phase)
-                x = x + 82 * np.sin(swing)
-                facing = np.where(np.cos(swing) > 0, 1, -1)
+                swing = 0.22 * beat
+                x = x + 82 * self.direction * np.sin(swing)
+                facing = self.direction * np.where(np.cos(swing) > 0, 1, -1)
                 y = y - 3 * np.abs(np.sin(1.6 * beat))
             case "approach":
                 scale = 0.85 + 0.35 * np.sin(0.45 * beat)
@@ -126,7 +129,7 @@ class Clip:
         fitting = [s for s in SUBJECTS if allow(s.icon, scene.name)]
         pair = not plain and rng.random() < 0.12
         self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.08 else None
-        self.rate, self.phase = rng.uniform(0.1, 0.16), rng.uniform(0, 1)
+        self.rate = rng.uniform(0.1, 0.16)
         self.actors = [self.actor(rng, fitting, place, plain) for place in (("left", "right") if pair else ("middle",))]
         # Both travel, or neither does: there is one camera.
         if pair and self.actors[0].motion == "travel":
@@ -158,18 +161,18 @@ class Clip:
         return Actor(
             subject, motion, int(rng.choice((-1, 1))), measure, size,
             x=WIDTH * (middle + rng.uniform(-0.12, 0.12) * (1 if place == "middle" else 0.3)), y=high if floats else low,
-            floats=floats, speed=rng.uniform(50, 110), rate=rng.uniform(0.7, 1.3), phase=rng.uniform(0, 1),
+            floats=floats, speed=rng.uniform(50, 110), rate=rng.uniform(0.7, 1.3),
         )
 
     def numbers(self, t: np.ndarray) -> Numbers:
         """At `t` `[T]` seconds."""
         made = [actor.numbers(t, self.scene.name != "sea") for actor in self.actors]
-        swing = np.sin(2 * np.pi * (self.rate * t + self.phase))
+        swing = 2 * np.pi * self.rate * t
         pan, zoom = 0.0, np.ones_like(t)
         if self.camera == "pan":
-            pan = 84 * swing
+            pan = 84 * np.sin(swing)
         elif self.camera == "zoom":
-            zoom = 1.35 - 0.35 * swing
+            zoom = 1.35 - 0.35 * np.cos(swing)
         for numbers, _ in made:
             numbers[:, 1] -= pan
         actors = np.stack([numbers for numbers, _ in made])

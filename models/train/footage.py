@@ -13,28 +13,31 @@ from scenes import HEIGHT, WIDTH
 from world import AT_ONCE, World
 
 CAPTIONS = 6
-# Seconds into which a clip's first frame may fall.
+# Seconds into a clip up to which its frames may be cut out of it.
 LATEST = 8
 
 
 @dataclass
 class Footage:
-    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other."""
+    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other. The
+    first `begins` clips are there from their beginning, of the others some part."""
 
     frames: Tensor
     captions: list[str]
+    begins: int
 
     @classmethod
-    def draw(cls, world: World, count: int, length: int, seed: int) -> Footage:
+    def draw(cls, world: World, count: int, length: int, seed: int, begins: int) -> Footage:
         """`count` clips of `length` frames."""
         rng, steps = np.random.default_rng([7, seed]), np.arange(length) / FRAME_RATE
+        starts = np.where(np.arange(count) < begins, 0, rng.uniform(0, LATEST, count))
         frames = torch.empty(count, length, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=world.device)
-        captions = []
-        for part in frames.split(max(1, AT_ONCE // length)):
+        captions, at_once = [], max(1, AT_ONCE // length)
+        for part, start in zip(frames.split(at_once), torch.tensor(starts).split(at_once)):
             clips = [world.clip(rng) for _ in part]
-            part.copy_((255 * world.frames(clips, rng.uniform(0, LATEST, (len(clips), 1)) + steps)).round())
+            part.copy_((255 * world.frames(clips, start[:, None].numpy() + steps)).round())
             captions += [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]
-        return cls(frames, captions)
+        return cls(frames, captions, begins)
 
     def cuttings(self, count: int, length: int, height: int, width: int) -> Tensor:
         """f32 `[count, length, 3, height, width]` in [0, 1], mostly from around the middle, where the subject is."""

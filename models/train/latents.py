@@ -52,10 +52,12 @@ class Batch:
 
 @dataclass
 class Latents:
-    """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`."""
+    """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`; the first `begins`
+    from the beginning of their clip."""
 
     video: Tensor
     features: Tensor
+    begins: int
 
     def __post_init__(self) -> None:
         # As the transformer made them anew when they were last looked at, with what it took for their past then.
@@ -73,14 +75,18 @@ class Latents:
         tokens = text.tokens(footage.captions, TOKENS)
         assert (tokens[:, -1] == 0).all(), "a caption is too long"
         features = torch.cat([text.features(some).half() for some in tokens.split(READ_AT_ONCE)])
-        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)))
+        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.begins)
+
+    def starts(self, length: int) -> Latents:
+        """The first so many latent frames of clips."""
+        return Latents(self.video[: self.begins, :length], self.features[: self.begins], self.begins)
 
     def batch(self, size: int) -> Batch:
         device = self.video.device
-        rows = torch.randint(len(self.video), (size,), device=device)
-        features = self.features[rows, torch.randint(CAPTIONS, (size,), device=device)].float()
         length = self.video.shape[1]
-        begins = length == 1 or bool(torch.rand(()) < 0.5)
+        begins = self.begins == len(self.video) or bool(torch.rand(()) < 0.5)
+        rows = torch.randint(self.begins if begins else len(self.video), (size,), device=device)
+        features = self.features[rows, torch.randint(CAPTIONS, (size,), device=device)].float()
         first = SINK if begins else int(torch.randint(SINK + 1, length - WINDOW, ()))
         frames = [*range(min(SINK, length)), *range(first, min(first + WINDOW + 1, length))]
         return Batch(self, (rows[:, None], torch.tensor(frames, device=device)), features, begins)

@@ -135,7 +135,7 @@ def main() -> None:
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)
-    footage = Footage.draw(World.draw(args.scenes, args.seed, args.device, args.processes), args.clips, LENGTH, args.seed)
+    footage = Footage.draw(World.draw(args.scenes, args.seed, args.device, args.processes), args.clips, LENGTH, args.seed, 0)
     train(footage, args.state, args.seconds, args.batch, args.rate, args.decoder)
     leave()
 

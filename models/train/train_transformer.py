@@ -39,8 +39,10 @@ GUIDANCE = 3.0
 # And how often its own past was then what it had made before, and so on back: faults that are not mended add up
 # (https://arxiv.org/abs/2510.09212).
 OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
-# Latent frames of a clip: its first, and later a window with what follows it.
-LENGTH = WINDOW + 6
+# Latent frames of a clip: its first, and later a window with what follows it; and of its start.
+LENGTH, START = WINDOW + 6, 3
+# What is learned from in turn.
+TURNS = ("clips", "starts", "stills", "starts")
 # What it will be asked at.
 STEPS, SHIFT = 4, 5.0
 SAVE_EVERY = 600  # seconds
@@ -53,7 +55,8 @@ LOOK_AT = (
 
 @dataclass
 class Data:
-    """What a thing looks like is learned from stills, and how it moves from clips; `turns` steps on stills for one on clips."""
+    """What a thing looks like is learned from stills, how it goes on moving from clips, and how it begins to from their starts:
+    later frames need only go on as those before them do, and what the text says of it is needed there alone."""
 
     clips: Latents
     stills: Latents
@@ -61,11 +64,15 @@ class Data:
     vae: Autoencoder
     clips_batch: int
     stills_batch: int
-    turns: int = 1
 
     def __post_init__(self) -> None:
         self.nothing = self.text([""], TOKENS)
         self.worth = worth(self.vae, self.clips.video[:16, :3].float())
+        starts = self.clips.starts(START)
+        # A step on each of them is about as long as one on whole clips.
+        self.sources = {
+            "clips": (self.clips, self.clips_batch), "starts": (starts, 2 * self.clips_batch), "stills": (self.stills, self.stills_batch)
+        }
 
     @classmethod
     def of(cls, clips: Footage, stills: Footage, state: Path, **sizes: int) -> Data:
@@ -77,16 +84,17 @@ class Data:
         return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
 
     def batch(self, step: int, drop: float) -> Batch:
-        still = step % (self.turns + 1) > 0
-        batch = self.stills.batch(self.stills_batch) if still else self.clips.batch(self.clips_batch)
+        source, size = self.sources[TURNS[step % len(TURNS)]]
+        batch = source.batch(size)
         dropped = torch.rand(len(batch.features), 1, 1, device=batch.features.device) < drop
         batch.features = torch.where(dropped, self.nothing, batch.features)
         return batch
 
 
 def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
-    """So many clips, as long as is trained on, and stills."""
-    return Footage.draw(world, clips, length_in_frames(LENGTH), seed), Footage.draw(world, stills, 1, seed + 1)
+    """So many clips, as long as is trained on, and as stills the first pictures of others."""
+    length = length_in_frames(LENGTH)
+    return Footage.draw(world, clips, length, seed, clips // 2), Footage.draw(world, stills, 1, seed + 1, stills)
 
 
 @torch.no_grad()
@@ -201,18 +209,19 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     teacher = None
     if kind == "guided":
         teacher = copy.deepcopy(model).eval()
-        guide(model)
+        guide(model, state)
     average = copy.deepcopy(model)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
     optimizers = [Muon(hidden, rate, 0.95), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)]
     began = saved = time.time()
-    step, recent = 0, []
+    step, recent = 0, {name: [] for name in data.sources}
     while (part := (time.time() - began) / seconds) < 1:
         now = rate * min(1, (step + 1) / 50) * (1 if part < 0.5 else 0.02 + 0.98 * (1 - part) / 0.5)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = now
         loss = loss_of(model, data, step, teacher)
+        recent[TURNS[step % len(TURNS)]].append(loss.detach())
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -222,18 +231,18 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         keep = min(0.998, 1 - 4 / (step + 4))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        recent.append(loss.detach())
         if step % 50 == 0:
-            losses = torch.stack(recent[-50 * (data.turns + 1) :]).cpu()
-            kinds = [step - len(losses) + i for i in range(len(losses))]
-            clips = losses[[k % (data.turns + 1) == 0 for k in kinds]].mean()
-            stills = losses[[k % (data.turns + 1) > 0 for k in kinds]].mean()
-            print(f"{time.time() - began:.0f}s step {step} loss of clips {clips:.4f}, of stills {stills:.4f}, rate {now:.1e}", flush=True)
+            losses = ", ".join(f"of {name} {torch.stack(some).mean():.4f}" for name, some in recent.items() if some)
+            recent = {name: [] for name in recent}
+            print(f"{time.time() - began:.0f}s step {step} loss {losses}, rate {now:.1e}", flush=True)
         if time.time() - saved > SAVE_EVERY:
             saved = time.time()
             save(average.state_dict(), state, name)
             look(average, data, state / f"{kind}.png", kind == "guided")
     save(average.state_dict(), state, name)
+    if teacher is not None:
+        before = teacher.state_dict()
+        save({key: weight - before[key] for key, weight in average.state_dict().items()}, state, "guidance")
     look(average, data, state / f"{kind}.png", kind == "guided")
     return average
 
@@ -250,7 +259,7 @@ def main() -> None:
     threads()
     torch.manual_seed(args.seed)
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
-    sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch, "turns": 2}
+    sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch}
     clips, stills = draw(world, args.clips, args.stills, args.seed)
     data = Data.of(clips, stills, args.state, **sizes)
     del world, clips, stills

@@ -42,10 +42,9 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
 @torch.no_grad()
 def guide(transformer: nn.Module, state: Path) -> None:
     """Adds to it what guidance changed the last time."""
-    change = weights(state, "guidance") or {}
-    for name, parameter in transformer.named_parameters():
-        if name in change:
-            parameter += change[name].to(parameter.device)
+    for name, change in (weights(state, "guidance") or {}).items():
+        parameter = transformer.get_parameter(name)
+        parameter += change.to(parameter.device)
 
 
 def save(weights: dict[str, Tensor], state: Path, name: str) -> None:

@@ -33,9 +33,10 @@ class Footage:
         starts = np.where(np.arange(count) < begins, 0, rng.uniform(0, LATEST, count))
         frames = torch.empty(count, length, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=world.device)
         captions, at_once = [], max(1, AT_ONCE // length)
-        for part, start in zip(frames.split(at_once), torch.tensor(starts).split(at_once)):
-            clips = [world.clip(rng) for _ in part]
-            part.copy_((255 * world.frames(clips, start[:, None].numpy() + steps)).round())
+        for i in range(0, count, at_once):
+            times = starts[i : i + at_once, None] + steps
+            clips = [world.clip(rng) for _ in times]
+            frames[i : i + at_once] = (255 * world.frames(clips, times)).round()
             captions += [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]
         return cls(frames, captions, begins)
 

@@ -43,10 +43,9 @@ def rehearse(part: str, args) -> None:
         fused(reconstruct)(model, video)[0].backward()
         return
     model, teacher = Transformer().to(args.device), Transformer().to(args.device).eval()
-    features = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half()
+    each = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half().expand(-1, CAPTIONS, -1, -1)
     clips, stills = (
-        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), features.expand(-1, CAPTIONS, -1, -1), 8)
-        for length in (LENGTH, 1)
+        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, begins=8) for length in (LENGTH, 1)
     )
     data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
     for step in range(16):

@@ -135,7 +135,8 @@ def main() -> None:
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)
-    footage = Footage.draw(World.draw(args.scenes, args.seed, args.device, args.processes), args.clips, LENGTH, args.seed, 0)
+    world = World.draw(args.scenes, args.seed, args.device, args.processes)
+    footage = Footage.draw(world, args.clips, LENGTH, args.seed, begins=0)
     train(footage, args.state, args.seconds, args.batch, args.rate, args.decoder)
     leave()
 

@@ -69,7 +69,7 @@ class Data:
         self.nothing = self.text([""], TOKENS)
         self.worth = worth(self.vae, self.clips.video[:16, :3].float())
         starts = self.clips.starts(START)
-        # A step on each of them is about as long as one on whole clips.
+        # Of starts as many frames, about, as of whole clips.
         self.sources = {
             "clips": (self.clips, self.clips_batch), "starts": (starts, 2 * self.clips_batch), "stills": (self.stills, self.stills_batch)
         }
@@ -84,17 +84,23 @@ class Data:
         return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
 
     def batch(self, step: int, drop: float) -> Batch:
-        source, size = self.sources[TURNS[step % len(TURNS)]]
+        source, size = self.sources[turn(step)]
         batch = source.batch(size)
         dropped = torch.rand(len(batch.features), 1, 1, device=batch.features.device) < drop
         batch.features = torch.where(dropped, self.nothing, batch.features)
         return batch
 
 
+def turn(step: int) -> str:
+    return TURNS[step % len(TURNS)]
+
+
 def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
     """So many clips, as long as is trained on, and as stills the first pictures of others."""
     length = length_in_frames(LENGTH)
-    return Footage.draw(world, clips, length, seed, clips // 2), Footage.draw(world, stills, 1, seed + 1, stills)
+    return (
+        Footage.draw(world, clips, length, seed, begins=(clips + 1) // 2), Footage.draw(world, stills, 1, seed + 1, begins=stills)
+    )
 
 
 @torch.no_grad()
@@ -221,7 +227,7 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = now
         loss = loss_of(model, data, step, teacher)
-        recent[TURNS[step % len(TURNS)]].append(loss.detach())
+        recent[turn(step)].append(loss.detach())
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -85,7 +85,7 @@ class Actor:
             case "stand":
                 scale = 1 + 0.015 * np.sin(beat)
             case "spin":
-                angle = -self.direction * 360 * 0.4 * self.rate * t
+                angle = -self.direction * 360 * 0.33 * self.rate * t
             case "dance":
                 angle = 16 * self.direction * np.sin(beat)
                 x = x + 8 * self.direction * np.sin(beat)
@@ -95,7 +95,7 @@ class Actor:
                 facing = self.direction * np.where(np.cos(swing) > 0, 1, -1)
                 y = y - 3 * np.abs(np.sin(1.6 * beat))
             case "approach":
-                scale = 0.85 + 0.35 * np.sin(0.45 * beat)
+                scale = 0.85 + 0.35 * np.sin(0.33 * beat)
             case "float":
                 y = y - 26 * np.sin(0.6 * beat) - 8
         size = self.size * scale
@@ -161,7 +161,7 @@ class Clip:
         return Actor(
             subject, motion, int(rng.choice((-1, 1))), measure, size,
             x=WIDTH * (middle + rng.uniform(-0.12, 0.12) * (1 if place == "middle" else 0.3)), y=high if floats else low,
-            floats=floats, speed=rng.uniform(50, 110), rate=rng.uniform(0.7, 1.3),
+            floats=floats, speed=rng.uniform(50, 110), rate=rng.uniform(0.7, 0.95),
         )
 
     def numbers(self, t: np.ndarray) -> Numbers:

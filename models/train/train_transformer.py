@@ -39,8 +39,12 @@ GUIDANCE = 3.0
 # And how often its own past was then what it had made before, and so on back: faults that are not mended add up
 # (https://arxiv.org/abs/2510.09212).
 OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
+# How often in the last stage the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
+# that what is made of it moves even where the model by itself would have begun nothing. Later than in a start, where the clip is
+# by then could not have been known, and what is learned is a blur.
+FROM_NOISE = 0.5
 # Latent frames of a clip: its first, and later a window with what follows it; and of its start.
-LENGTH, START = WINDOW + 6, 3
+LENGTH, START = WINDOW + 6, 4
 # What is learned from in turn.
 TURNS = ("clips", "starts", "stills", "starts")
 # What it will be asked at.
@@ -71,7 +75,7 @@ class Data:
         starts = self.clips.starts(START)
         # Of starts as many frames, about, as of whole clips.
         self.sources = {
-            "clips": (self.clips, self.clips_batch), "starts": (starts, 2 * self.clips_batch), "stills": (self.stills, self.stills_batch)
+            "clips": (self.clips, self.clips_batch), "starts": (starts, 3 * self.clips_batch // 2), "stills": (self.stills, self.stills_batch)
         }
 
     @classmethod
@@ -163,6 +167,16 @@ def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor)
     return own
 
 
+def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
+    """How the model by itself goes on with the clips, as when sampling (https://arxiv.org/abs/2506.08009), and remembers it."""
+    again = torch.rand(len(clean), 1, 1, 1, 1, device=clean.device) < OWN_PAST_OF_OWN
+    given = torch.where(again, batch.own, clean)[:, : max(1, batch.start)]
+    seed = int(torch.randint(2**31, ()))
+    own = sample.latents(model, batch.features, batch.features, clean.shape[1], sample.schedule(STEPS, SHIFT), 1.0, seed=seed, first=given)
+    batch.remember(own)
+    return own
+
+
 def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | None = None) -> Tensor:
     batch = data.batch(step, 0.0 if teacher else DROP_TEXT)
     latents, features = batch.video, batch.features
@@ -183,7 +197,8 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     with torch.autocast(device.type, torch.bfloat16):
         own = clean is not None and bool(torch.rand(()) < OWN_PAST)
         if own:
-            past = own_past(model, batch, clean, context_t)
+            alone = teacher is not None and turn(step) == "starts" and bool(torch.rand(()) < FROM_NOISE)
+            past = past_from_noise(model, batch, clean) if alone else own_past(model, batch, clean, context_t)
             inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
         video = model(*inputs, features)
         if teacher is not None:

@@ -17,21 +17,20 @@ def latents(
     context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None, noise: Tensor | None = None,
     autocast: bool = True, first_timesteps: list[float] | None = None,
 ) -> Tensor:
-    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, given, C, H, W]` are latents that it goes on from, of an
-    image or of what was made before, `noise` what to start from in place of the seed's, `first_timesteps` the steps of the first frame
-    if they are others."""
+    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents,
+    `noise` what to start from in place of the seed's, `first_timesteps` the steps of the first frame if they are others."""
     generator = torch.Generator().manual_seed(seed)
     features = [prompts] if guidance == 1 else [prompts, empty.expand(len(prompts), -1, -1)]
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
-    made, given = [], 0 if first is None else first.shape[1]
+    made = []
     with torch.autocast(prompts.device.type, torch.bfloat16, enabled=autocast):
         for frame in range(frames):
             x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator).to(prompts.device)
             if noise is not None:
                 x = noise[:, frame : frame + 1]
-            if frame < given:
-                x = first[:, frame : frame + 1]
+            if frame == 0 and first is not None:
+                x = first
             else:
                 steps = first_timesteps if frame == 0 and first_timesteps else timesteps
                 for t, after in zip(steps, [*steps[1:], 0.0]):

@@ -148,12 +148,17 @@ def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.where(torch.rand(shape, device=device) < 0.7, few, noise_levels(shape, 1.5, device))
 
 
+def made_before(batch: Batch, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """The clips as the model made them the last time, or some as they are given, and which `[B, 1]` are its own."""
+    again = torch.rand(len(clean), 1, device=clean.device) < OWN_PAST_OF_OWN
+    return torch.where(again[..., None, None, None], batch.own, clean), again
+
+
 @torch.no_grad()
 def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor) -> Tensor:
-    """The clips as the model makes them anew out of noisy ones, after what it made of them before, and remembers them."""
+    """The clips as the model makes them anew out of noisy ones, after what it made of them before."""
     size, frames, device = *clean.shape[:2], clean.device
-    again = torch.rand(size, 1, device=device) < OWN_PAST_OF_OWN
-    past = torch.where(again[..., None, None, None], batch.own, clean)
+    past, again = made_before(batch, clean)
     t = noise_levels((size, 1), 3.0, device).expand(size, frames)
     sigma = t[..., None, None, None]
     noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(past)
@@ -163,18 +168,14 @@ def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor)
         # Not the image that it may have begun with.
         image = torch.rand(size, 1, 1, 1, device=device) < 0.5
         own[:, 0] = torch.where(image, clean[:, 0], own[:, 0])
-    batch.remember(own)
     return own
 
 
 def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
-    """How the model by itself goes on with the clips, as when sampling (https://arxiv.org/abs/2506.08009), and remembers it."""
-    again = torch.rand(len(clean), 1, 1, 1, 1, device=clean.device) < OWN_PAST_OF_OWN
-    given = torch.where(again, batch.own, clean)[:, : max(1, batch.start)]
-    seed = int(torch.randint(2**31, ()))
-    own = sample.latents(model, batch.features, batch.features, clean.shape[1], sample.schedule(STEPS, SHIFT), 1.0, seed=seed, first=given)
-    batch.remember(own)
-    return own
+    """How the model by itself goes on from the first frames of clips, as when sampling (https://arxiv.org/abs/2506.08009)."""
+    first, seed = made_before(batch, clean)[0][:, :1], int(torch.randint(2**31, ()))
+    steps = sample.schedule(STEPS, SHIFT)
+    return sample.latents(model, batch.features, batch.features, clean.shape[1], steps, 1.0, seed=seed, first=first)
 
 
 def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | None = None) -> Tensor:
@@ -199,6 +200,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
         if own:
             alone = teacher is not None and turn(step) == "starts" and bool(torch.rand(()) < FROM_NOISE)
             past = past_from_noise(model, batch, clean) if alone else own_past(model, batch, clean, context_t)
+            batch.remember(past)
             inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
         video = model(*inputs, features)
         if teacher is not None:

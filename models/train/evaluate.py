@@ -2,12 +2,13 @@
 
     python evaluate.py learn
     python evaluate.py judge --soragen ../../target/release/soragen
+    python evaluate.py motions --soragen ../../target/release/soragen
     python evaluate.py drift --soragen ../../target/release/soragen
     python evaluate.py images --soragen ../../target/release/soragen
 
 `learn` trains a classifier on drawn clips, which has nothing of the model. `judge` has `soragen` render prompts
 of pairs and wordings that were never trained on, and classifies them; and, as a ceiling, drawn clips of the same kind
-that went through the autoencoder. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images`
+that went through the autoencoder. `motions` asks for so many of each motion, and whether it is still there after some seconds. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images`
 begins with the first frames of clips that were never seen.
 """
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from autoencoder import Autoencoder
 from checkpoint import MILESTONES, NOWHERE, load
 from clips import FRAME_RATE, HELD_OUT, MOTIONS, Clip, action, choose
-from options import parser, threads
+from options import mixed, parser, threads
 from scenes import SCENES
 from sheet import sheet
 from sprites import SUBJECTS
@@ -131,7 +132,7 @@ def learn(args: argparse.Namespace) -> None:
     for step in range(args.steps):
         rows = torch.randint(len(videos), (48,), device=args.device)
         target = labels[rows]
-        with torch.autocast(args.device.type, torch.bfloat16):
+        with mixed(args.device):
             out = model.train()(rough(videos[rows].float()))
         loss = sum(F.cross_entropy(out[kind].float(), target[:, i], label_smoothing=0.05) for i, kind in enumerate(NAMES))
         optimizer.zero_grad()
@@ -215,6 +216,22 @@ def judge(args: argparse.Namespace) -> None:
     report(args, "judge", {**found, "prompts": len(asked), "wrong": wrong})
 
 
+def motions(args: argparse.Namespace) -> None:
+    """As many prompts of each motion, the same for all weights: how many are right from these seconds on?"""
+    model, rng = classifier(args), np.random.default_rng(16)
+    world, at = World.draw(60, 16, torch.device("cpu"), args.processes), (0, 3, 6.5)
+    hits = {name: np.zeros((len(at), len(NAMES)), int) for name in MOTIONS}
+    for i in range(args.each * len(MOTIONS)):
+        motion = NAMES["motion"][i % len(MOTIONS)]
+        clip = next(clip for clip in iter(lambda: world.clip(rng, plain=True), None) if clip.actors[0].motion == motion)
+        starts = [round(FRAME_RATE * second) for second in at]
+        video = render(args, starts[-1] + LENGTH, i, plain(rng, clip))
+        windows = torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in starts])
+        hits[motion] += np.stack(list(right(model, windows, torch.tensor([label(clip)] * len(at))).values()), 1)
+    total = {name: (sum(hits.values())[:, i] / args.each / len(MOTIONS)).round(3).tolist() for i, name in enumerate(NAMES)}
+    report(args, "motions", {"of each": args.each} | total | {name: found[:, -1].tolist() for name, found in hits.items()})
+
+
 def colours(video: Tensor) -> dict[str, float]:
     """What goes wrong where a picture fades, burns out, is flat or stands still."""
     return {
@@ -279,14 +296,14 @@ def images(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parser(__doc__, clips=3000, steps=1500, scenes=400, count=200, ceiling=100, minutes=8)
-    args.add_argument("what", choices=("learn", "judge", "drift", "images"))
+    args = parser(__doc__, clips=3000, steps=1500, scenes=400, count=200, ceiling=100, each=4, minutes=8)
+    args.add_argument("what", choices=("learn", "judge", "motions", "drift", "images"))
     args.add_argument("--soragen", type=Path)
     args.add_argument("--options", action="append", default=[], help="more for soragen render, as --options=--precision=int8")
     args = args.parse_args()
     threads()
     args.state.mkdir(parents=True, exist_ok=True)
-    {"learn": learn, "judge": judge, "drift": drift, "images": images}[args.what](args)
+    {"learn": learn, "judge": judge, "motions": motions, "drift": drift, "images": images}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autoencoder import TIME_FACTOR, Autoencoder
 from footage import CAPTIONS, Footage
+from options import mixed
 from text import TextEncoder
 from transformer import SINK, WINDOW
 from world import AT_ONCE
@@ -41,6 +42,11 @@ class Batch:
         return self.of.video[self.where].float()
 
     @property
+    def scrolls(self) -> Tensor:
+        """bool `[N]`."""
+        return self.of.scrolls[self.where[0][:, 0]]
+
+    @property
     def own(self) -> Tensor:
         return self.of.own[self.where].float()
 
@@ -53,11 +59,12 @@ class Batch:
 @dataclass
 class Latents:
     """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`; the first `begins`
-    from the beginning of their clip."""
+    from the beginning of their clip. Into those that scroll, bool `[N]`, comes what was not seen before."""
 
     video: Tensor
     features: Tensor
     begins: int
+    scrolls: Tensor
 
     def __post_init__(self) -> None:
         # As the transformer made them anew when they were last looked at, with what it took for their past then.
@@ -70,16 +77,16 @@ class Latents:
         at_once = AT_ONCE if footage.frames.is_cuda else 160
         video = []
         for frames in footage.frames.split(max(1, at_once // footage.frames.shape[1])):
-            with torch.autocast(frames.device.type, torch.bfloat16):
+            with mixed(frames.device):
                 video.append(vae.encode(frames / 255).half())
         tokens = text.tokens(footage.captions, TOKENS)
         assert (tokens[:, -1] == 0).all(), "a caption is too long"
         features = torch.cat([text.features(some).half() for some in tokens.split(READ_AT_ONCE)])
-        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.begins)
+        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.begins, footage.scrolls)
 
     def starts(self, length: int) -> Latents:
         """The first so many latent frames of clips."""
-        return Latents(self.video[: self.begins, :length], self.features[: self.begins], self.begins)
+        return Latents(self.video[: self.begins, :length], self.features[: self.begins], self.begins, self.scrolls[: self.begins])
 
     def batch(self, size: int) -> Batch:
         device = self.video.device

@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from options import fastest
+
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """`[N, out, in]` with all singular values near 1, by Newton and Schulz's iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
+    x = matrices.to(fastest(matrices.device))
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from autoencoder import Autoencoder
+from options import mixed
 from transformer import CHANNELS, Cache, Transformer
 
 HEIGHT, WIDTH = 24, 40  # of a latent frame
@@ -24,7 +25,7 @@ def latents(
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
     made = []
-    with torch.autocast(prompts.device.type, torch.bfloat16, enabled=autocast):
+    with mixed(prompts.device, autocast):
         for frame in range(frames):
             x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator).to(prompts.device)
             if noise is not None:
@@ -46,7 +47,7 @@ def latents(
 @torch.no_grad()
 def decode(autoencoder: Autoencoder, made: Tensor, autocast: bool = True) -> Tensor:
     """f32 `[B, T, H, W, 3]` in [0, 1]."""
-    with torch.autocast(made.device.type, torch.bfloat16, enabled=autocast):
+    with mixed(made.device, autocast):
         return torch.cat([autoencoder.decode(z[None]).float().clamp(0, 1) for z in made]).permute(0, 1, 3, 4, 2)
 
 

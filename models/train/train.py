@@ -44,8 +44,10 @@ def rehearse(part: str, args) -> None:
         return
     model, teacher = Transformer().to(args.device), Transformer().to(args.device).eval()
     each = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half().expand(-1, CAPTIONS, -1, -1)
+    still = torch.zeros(8, dtype=torch.bool, device=args.device)
     clips, stills = (
-        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, begins=8) for length in (LENGTH, 1)
+        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, begins=8, scrolls=still)
+        for length in (LENGTH, 1)
     )
     data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
     for step in range(16):

@@ -22,7 +22,7 @@ from clips import FRAME_RATE
 from footage import Footage
 from fused import fused
 from muon import Muon
-from options import leave, parser, threads
+from options import leave, mixed, parser, threads
 from sheet import sheet
 from textures import textures
 from world import World
@@ -62,7 +62,7 @@ def square_error(video: Tensor, decoded: Tensor) -> Tensor:
 
 def reconstruct(model: Autoencoder, video: Tensor) -> tuple[Tensor, Tensor]:
     """The loss, and the mean square of the error."""
-    with torch.autocast(video.device.type, torch.bfloat16):
+    with mixed(video.device):
         latents = model.encode(video)
         decoded = model.decode(latents + ROUGH * torch.randn_like(latents)).float()
     return loss_of(video, decoded, latents), square_error(video, decoded)
@@ -78,7 +78,7 @@ def show(model: Autoencoder, state: Path) -> str:
     world, rng = World.draw(12, 10**6, next(model.parameters()).device), np.random.default_rng(10**6)
     clips = [world.clip(rng, index=i) for i in range(12)]
     video = world.frames(clips, rng.uniform(0, 6, (12, 1)) + np.arange(9) / FRAME_RATE)
-    with torch.autocast(world.device.type, torch.bfloat16):
+    with mixed(world.device):
         decoded = model.decode(model.encode(video)).float()
     stills, videos = ([float(psnr(square_error(a, b))) for a, b in zip(video[:, :n], decoded[:, :n])] for n in (1, 9))
     rows = [torch.cat([v[::4], d[::4].clamp(0, 1)]).permute(0, 2, 3, 1).cpu().numpy() for v, d in zip(video, decoded)]

@@ -27,10 +27,10 @@ from checkpoint import guide, load, save
 from footage import Footage
 from latents import TOKENS, Batch, Latents, length_in_frames
 from muon import Muon
-from options import leave, parser, threads
+from options import leave, mixed, parser, threads
 from sheet import sheet
 from text import TextEncoder
-from transformer import WINDOW, Transformer
+from transformer import SINK, WINDOW, Transformer
 from world import World
 
 DROP_TEXT = 0.1
@@ -41,10 +41,11 @@ GUIDANCE = 3.0
 OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
 # How often in the last stage the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
 # that what is made of it moves even where the model by itself would have begun nothing. Later than in a start, where the clip is
-# by then could not have been known, and what is learned is a blur.
+# by then could not have been known, and what is learned is a blur; of one that scrolls that holds after so many latent frames.
 FROM_NOISE = 0.5
+KNOWN = 4
 # Latent frames of a clip: its first, and later a window with what follows it; and of its start.
-LENGTH, START = WINDOW + 6, 4
+LENGTH, START = WINDOW + 6, SINK + WINDOW + 1
 # What is learned from in turn.
 TURNS = ("clips", "starts", "stills", "starts")
 # What it will be asked at.
@@ -194,13 +195,15 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
         rough = level[..., None, None, None]
         clean = (1 - rough) * latents + rough * torch.randn_like(latents)
         context_t = 1000 * level.expand(size, frames)
-    inputs = (clean, noisy, context_t, 1000 * t)
-    with torch.autocast(device.type, torch.bfloat16):
+    inputs, known = (clean, noisy, context_t, 1000 * t), torch.ones_like(t)
+    with mixed(device):
         own = clean is not None and bool(torch.rand(()) < OWN_PAST)
         if own:
             alone = teacher is not None and turn(step) == "starts" and bool(torch.rand(()) < FROM_NOISE)
             past = past_from_noise(model, batch, clean) if alone else own_past(model, batch, clean, context_t)
             batch.remember(past)
+            if alone:
+                known[:, KNOWN:] *= ~batch.scrolls[:, None]
             inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
         video = model(*inputs, features)
         if teacher is not None:
@@ -212,7 +215,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
     square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth * moves
     error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
-    return error[:, batch.start :].mean()
+    return (error * known)[:, batch.start :].mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:

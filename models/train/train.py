@@ -26,7 +26,7 @@ from options import leave, parser, threads
 from sample import HEIGHT, WIDTH
 from text import TextEncoder
 from train_autoencoder import CUT, FRAMES, reconstruct
-from train_transformer import LENGTH, RATES, Data, loss_of
+from train_transformer import LENGTH, RATES, TURNS, Data, loss_of
 from transformer import CHANNELS, TEXT_DIM, Transformer
 from world import World
 
@@ -50,9 +50,9 @@ def rehearse(part: str, args) -> None:
         for length in (LENGTH, 1)
     )
     data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
-    for step in range(16):
+    for source in 4 * TURNS:
         for guide in (None, teacher):
-            loss_of(model, data, step, guide).backward()
+            loss_of(model, data, source, guide).backward()
 
 
 def heard(rehearsal: subprocess.Popen | None) -> None:

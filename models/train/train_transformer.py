@@ -1,13 +1,15 @@
-"""Trains the transformer on drawn clips and stills, then makes guidance part of its weights.
+"""Trains the transformer on drawn clips and stills, then makes guidance part of its weights, then has few steps do what many did.
 
     python train_transformer.py clips --state DIR --seconds 3600
     python train_transformer.py guided --state DIR --seconds 1200
+    python train_transformer.py few --state DIR --seconds 800
 
-The last (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
-it learns to predict without.
+`guided` (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
+it learns to predict without. `few`: a first frame, which four steps leave a blur of what it could be, is to become what it becomes
+in sixteen, and all later ones what they were.
 
-Both go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights; the last leaves `DIR/guided.pt`, which is
-what is shipped. The learning rate falls at the end of the time; what is kept is an average over the last steps.
+All go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights, the last two with what guidance changed in
+them; these leave `DIR/guided.pt`, which is what is shipped. The learning rate falls at the end of the time; what is kept is an average over the last steps.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch import Tensor
 import sample
 from autoencoder import Autoencoder
 from checkpoint import guide, load, save
+from few_steps import landings
 from footage import Footage
 from latents import TOKENS, Batch, Latents, length_in_frames
 from muon import Muon
@@ -48,6 +51,7 @@ KNOWN = 4
 LENGTH, START = WINDOW + 6, SINK + WINDOW + 1
 # What is learned from in turn.
 TURNS = ("clips", "starts", "stills", "starts")
+FEW_TURNS = ("stills", "starts", "stills")
 # What it will be asked at.
 STEPS, SHIFT = 4, 5.0
 SAVE_EVERY = 600  # seconds
@@ -88,16 +92,12 @@ class Data:
         vae = vae.eval().to(device, memory_format=torch.channels_last)
         return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
 
-    def batch(self, step: int, drop: float) -> Batch:
-        source, size = self.sources[turn(step)]
+    def batch(self, name: str, drop: float) -> Batch:
+        source, size = self.sources[name]
         batch = source.batch(size)
         dropped = torch.rand(len(batch.features), 1, 1, device=batch.features.device) < drop
         batch.features = torch.where(dropped, self.nothing, batch.features)
         return batch
-
-
-def turn(step: int) -> str:
-    return TURNS[step % len(TURNS)]
 
 
 def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
@@ -179,8 +179,8 @@ def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
     return sample.latents(model, batch.features, batch.features, clean.shape[1], steps, 1.0, seed=seed, first=first)
 
 
-def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | None = None) -> Tensor:
-    batch = data.batch(step, 0.0 if teacher else DROP_TEXT)
+def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None) -> Tensor:
+    batch = data.batch(source, 0.0 if teacher else DROP_TEXT)
     latents, features = batch.video, batch.features
     size, frames, device = *latents.shape[:2], latents.device
     t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
@@ -199,7 +199,7 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     with mixed(device):
         own = clean is not None and bool(torch.rand(()) < OWN_PAST)
         if own:
-            alone = teacher is not None and turn(step) == "starts" and bool(torch.rand(()) < FROM_NOISE)
+            alone = teacher is not None and source == "starts" and bool(torch.rand(()) < FROM_NOISE)
             past = past_from_noise(model, batch, clean) if alone else own_past(model, batch, clean, context_t)
             batch.remember(past)
             if alone:
@@ -218,6 +218,27 @@ def loss_of(model: Transformer, data: Data, step: int, teacher: Transformer | No
     return (error * known)[:, batch.start :].mean()
 
 
+def loss_of_few(model: Transformer, data: Data, source: str, teacher: Transformer) -> Tensor:
+    batch = data.batch(source, 0.0)
+    device, start = batch.features.device, 0
+    with mixed(device):
+        if source == "stills":
+            # As many of the student's as in the other stages.
+            some = batch.features[::STEPS]
+            noisy, t, target = landings(teacher, some, STEPS, SHIFT)
+            video = model(None, noisy, 1000 * t, 1000 * t, some.repeat(STEPS, 1, 1))
+        else:
+            t, start = steps_taken(batch.video.shape[:2], device), 1
+            sigma = t[..., None, None, None]
+            noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(batch.video)
+            inputs = (batch.own, noisy, torch.zeros_like(t), 1000 * t, batch.features)
+            video = model(*inputs)
+            with torch.no_grad():
+                target = teacher(*inputs)
+    square = (video - target).square() * importance(*target.shape[-2:], device) * data.worth
+    return (square.mean((2, 3, 4)) / t.clamp_min(0.2).square())[:, start:].mean()
+
+
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
     timesteps = sample.schedule(STEPS if guided else 10, SHIFT)
     made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), 13, timesteps, 1.0 if guided else GUIDANCE)
@@ -231,11 +252,12 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     load(model, state, "transformer")
     model = model.to(device)
     # The next stage of clips does not begin with what was guided, nor does guidance come twice.
-    name = "guided" if kind == "guided" else "transformer"
-    teacher = None
-    if kind == "guided":
-        teacher = copy.deepcopy(model).eval()
+    name = "transformer" if kind == "clips" else "guided"
+    before, teacher = copy.deepcopy(model).eval(), None
+    if kind != "clips":
         guide(model, state)
+        teacher = before if kind == "guided" else copy.deepcopy(model).eval()
+    turns, loss_in = (FEW_TURNS, loss_of_few) if kind == "few" else (TURNS, loss_of)
     average = copy.deepcopy(model)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
@@ -246,8 +268,9 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         now = rate * min(1, (step + 1) / 50) * (1 if part < 0.5 else 0.02 + 0.98 * (1 - part) / 0.5)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = now
-        loss = loss_of(model, data, step, teacher)
-        recent[turn(step)].append(loss.detach())
+        source = turns[step % len(turns)]
+        loss = loss_in(model, data, source, teacher)
+        recent[source].append(loss.detach())
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -264,17 +287,17 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         if time.time() - saved > SAVE_EVERY:
             saved = time.time()
             save(average.state_dict(), state, name)
-            look(average, data, state / f"{kind}.png", kind == "guided")
+            look(average, data, state / f"{kind}.png", kind != "clips")
     save(average.state_dict(), state, name)
     if teacher is not None:
-        before = teacher.state_dict()
-        save({key: weight - before[key] for key, weight in average.state_dict().items()}, state, "guidance")
-    look(average, data, state / f"{kind}.png", kind == "guided")
+        unguided = before.state_dict()
+        save({key: weight - unguided[key] for key, weight in average.state_dict().items()}, state, "guidance")
+    look(average, data, state / f"{kind}.png", kind != "clips")
     return average
 
 
 # What is its own teacher is soon led astray.
-RATES = {"clips": 1.5e-3, "guided": 4e-4}
+RATES = {"clips": 1.5e-3, "guided": 4e-4, "few": 2e-4}
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # Twice what the others are, and some three times.
 HARD = ("spin", "dance", "approach", "float", "spin", "dance", "approach")
-# Radians of its swing a second, by 2π, and pixels a second that the camera goes along. The same for all: where a thing is some
+# Beats a second of whatever moves, and pixels a second that the camera goes along. The same for all: where a thing is some
 # time after a first picture can then be known from that picture and the text, and what is known is learned in far fewer steps.
 RATE, SPEED = 0.82, 80
 # Those that two side by side have room for.

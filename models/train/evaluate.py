@@ -8,8 +8,9 @@
 
 `learn` trains a classifier on drawn clips, which has nothing of the model. `judge` has `soragen` render prompts
 of pairs and wordings that were never trained on, and classifies them; and, as a ceiling, drawn clips of the same kind
-that went through the autoencoder. `motions` asks for so many of each motion, and whether it is still there after some seconds. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images`
-begins with the first frames of clips that were never seen.
+that went through the autoencoder. `motions` asks for so many of each motion, and whether it is still there after some
+seconds. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images` begins with the first
+frames of clips that were never seen.
 """
 
 from __future__ import annotations
@@ -109,6 +110,11 @@ def rough(video: Tensor) -> Tensor:
     video = video + 0.06 * torch.rand(n, 1, 1, 1, 1, device=device) * torch.randn_like(video)
     tint = torch.randn(2, n, 1, 3, 1, 1, device=device)
     return (video * (1 + 0.1 * tint[0]) + 0.03 * tint[1]).clamp(0, 1)
+
+
+def windows(video: Tensor, starts: list[int]) -> Tensor:
+    """What the classifier sees of `[T, 3, H, W]` from each of these frames on."""
+    return torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in starts])
 
 
 @torch.no_grad()
@@ -220,14 +226,13 @@ def motions(args: argparse.Namespace) -> None:
     """As many prompts of each motion, the same for all weights: how many are right from these seconds on?"""
     model, rng = classifier(args), np.random.default_rng(16)
     world, at = World.draw(60, 16, torch.device("cpu"), args.processes), (0, 3, 6.5)
+    starts = [round(FRAME_RATE * second) for second in at]
     hits = {name: np.zeros((len(at), len(NAMES)), int) for name in MOTIONS}
     for i in range(args.each * len(MOTIONS)):
         motion = NAMES["motion"][i % len(MOTIONS)]
         clip = next(clip for clip in iter(lambda: world.clip(rng, plain=True), None) if clip.actors[0].motion == motion)
-        starts = [round(FRAME_RATE * second) for second in at]
         video = render(args, starts[-1] + LENGTH, i, plain(rng, clip))
-        windows = torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in starts])
-        hits[motion] += np.stack(list(right(model, windows, torch.tensor([label(clip)] * len(at))).values()), 1)
+        hits[motion] += np.stack(list(right(model, windows(video, starts), torch.tensor([label(clip)] * len(at))).values()), 1)
     total = {name: (sum(hits.values())[:, i] / args.each / len(MOTIONS)).round(3).tolist() for i, name in enumerate(NAMES)}
     report(args, "motions", {"of each": args.each} | total | {name: found[:, -1].tolist() for name, found in hits.items()})
 
@@ -262,8 +267,7 @@ def drift(args: argparse.Namespace) -> None:
                 frames = video[part * 10 * FRAME_RATE :][: 10 * FRAME_RATE]
                 target = label(clips[part % len(clips)])
                 # The latter half: by then a cut is over.
-                windows = torch.stack([small(frames[None, s : s + LENGTH : APART])[0] for s in (80, 100, 120)])
-                answers = guess(model, windows)
+                answers = guess(model, windows(frames, [80, 100, 120]))
                 hits[part].append([float((answers[name] == target[n]).float().mean()) for n, name in enumerate(NAMES)])
                 seen[part].append(colours(frames))
         sheet(args.state / f"drift-{kind.replace(' ', '-')}.png", rows, [f"{kind} {i}" for i in range(len(rows))])
@@ -278,7 +282,7 @@ def images(args: argparse.Namespace) -> None:
     """Is what the first frame shows still there at frames 1, 33 and 81?"""
     model, rng = classifier(args), np.random.default_rng(15)
     world = World.draw(60, 15, torch.device("cpu"), args.processes)
-    at, rows, hits = (0, 32, 80), [], []
+    at, rows, hits = [0, 32, 80], [], []
     for i in range(args.count // 4):
         clip = world.clip(rng, plain=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -286,7 +290,7 @@ def images(args: argparse.Namespace) -> None:
             image = Path(folder) / "first.png"
             Image.fromarray((first * 255).round().astype(np.uint8)).save(image)
             video = render(args, 81 + LENGTH, i, plain(rng, clip), "--image", image)
-        answers = guess(model, torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in at]))
+        answers = guess(model, windows(video, at))
         hits.append([[float(answers[name][j] == label(clip)[n]) for n, name in enumerate(NAMES)] for j in range(len(at))])
         if i < 12:
             rows.append(np.concatenate([first[None], video[[0, 16, 32, 48, 64, 80]].permute(0, 2, 3, 1).numpy()]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sample import HEIGHT, WIDTH, schedule
+from sample import HEIGHT, WIDTH, denoise, schedule
 from transformer import CHANNELS, Transformer
 
 # Steps of the teacher to one of those that are learned.
@@ -17,14 +17,12 @@ def landings(teacher: Transformer, features: Tensor, steps: int, shift: float) -
     """Of `features` `[N, S, TEXT_DIM]` first frames on their way from noise `[steps * N, 1, C, H, W]`, their noise levels
     `[steps * N, 1]`, and what has to be predicted there for one step to lead as far as the teacher's do."""
     x = torch.randn(len(features), 1, CHANNELS, HEIGHT, WIDTH, device=features.device)
-    points, fine = [x], schedule(steps * FINER, shift)
-    for i, (t, after) in enumerate(zip(fine, [*fine[1:], 0.0])):
+
+    def predict(x: Tensor, t: float) -> Tensor:
         level = torch.full((len(x), 1), t, device=x.device)
-        video = teacher(None, x, level, level, features)
-        x = video + (x - video) * (after / t)
-        if (i + 1) % FINER == 0:
-            points.append(x)
-    way = torch.stack(points)
+        return teacher(None, x, level, level, features)
+
+    way = torch.stack([x, *denoise(predict, x, schedule(steps * FINER, shift))][::FINER])
     levels = torch.tensor([*schedule(steps, shift), 0.0], device=x.device) / 1000
     left = (levels[1:] / levels[:-1]).view(-1, *[1] * x.ndim)
     target = (way[1:] - left * way[:-1]) / (1 - left)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,14 @@ from options import mixed
 from transformer import CHANNELS, Cache, Transformer
 
 HEIGHT, WIDTH = 24, 40  # of a latent frame
+
+
+def denoise(predict: Callable[[Tensor, float], Tensor], x: Tensor, timesteps: list[float]) -> Iterator[Tensor]:
+    """What `x` is after each step, where `predict` says what it would be without noise."""
+    for t, after in zip(timesteps, [*timesteps[1:], 0.0]):
+        video = predict(x, t)
+        x = video + (x - video) * (after / t)
+        yield x
 
 
 @torch.no_grad()
@@ -25,6 +35,11 @@ def latents(
     texts = [model.text(f) for f in features]
     caches = [[Cache() for _ in model.blocks] for _ in texts]
     made = []
+
+    def predict(x: Tensor, t: float) -> Tensor:
+        p = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
+        return p[0] if len(p) == 1 else p[1] + guidance * (p[0] - p[1])
+
     with mixed(prompts.device, autocast):
         for frame in range(frames):
             x = torch.randn(len(prompts), 1, CHANNELS, HEIGHT, WIDTH, generator=generator).to(prompts.device)
@@ -34,10 +49,7 @@ def latents(
                 x = first
             else:
                 steps = first_timesteps if frame == 0 and first_timesteps else timesteps
-                for t, after in zip(steps, [*steps[1:], 0.0]):
-                    p = [model.chunk(x, t, text, cache, False) for text, cache in zip(texts, caches)]
-                    video = p[0] if len(p) == 1 else p[1] + guidance * (p[0] - p[1])
-                    x = video + (x - video) * (after / t)
+                *_, x = denoise(predict, x, steps)
             for text, cache in zip(texts, caches):
                 model.chunk(x, context_noise, text, cache, True)
             made.append(x)

@@ -9,7 +9,8 @@ it learns to predict without. `few`: a first frame, which four steps leave a blu
 in sixteen, and all later ones what they were.
 
 All go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights, the last two with what guidance changed in
-them; these leave `DIR/guided.pt`, which is what is shipped. The learning rate falls at the end of the time; what is kept is an average over the last steps.
+them; these leave `DIR/guided.pt`, which is what is shipped. The learning rate falls at the end of the time; what is kept is an
+average over the last steps.
 """
 
 from __future__ import annotations
@@ -155,15 +156,28 @@ def made_before(batch: Batch, clean: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(again[..., None, None, None], batch.own, clean), again
 
 
+def noised(video: Tensor, t: Tensor) -> Tensor:
+    """`[B, F, C, H, W]` with noise of the levels `t` `[B, F]` or `[B, 1]`."""
+    sigma = t[..., None, None, None]
+    return (1 - sigma) * video + sigma * torch.randn_like(video)
+
+
+def error_of(video: Tensor, target: Tensor, t: Tensor, data: Data) -> Tensor:
+    """As it is seen, of what was predicted at the noise levels `t` `[B, F]`: `[B, F, 1, H, W]`.
+
+    An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
+    """
+    square = (video - target).square() * importance(*target.shape[-2:], target.device) * data.worth
+    return square.mean(2, keepdim=True) / t.clamp_min(0.2).square()[..., None, None, None]
+
+
 @torch.no_grad()
 def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor) -> Tensor:
     """The clips as the model makes them anew out of noisy ones, after what it made of them before."""
     size, frames, device = *clean.shape[:2], clean.device
     past, again = made_before(batch, clean)
     t = noise_levels((size, 1), 3.0, device).expand(size, frames)
-    sigma = t[..., None, None, None]
-    noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(past)
-    own = model(past, noisy, context_t * ~again, 1000 * t, batch.features).float()
+    own = model(past, noised(batch.video, t), context_t * ~again, 1000 * t, batch.features).float()
     own[:, : batch.start] = past[:, : batch.start]
     if batch.begins:
         # Not the image that it may have begun with.
@@ -184,16 +198,14 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
     latents, features = batch.video, batch.features
     size, frames, device = *latents.shape[:2], latents.device
     t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
-    sigma, noise = t[..., None, None, None], torch.randn_like(latents)
-    noisy = (1 - sigma) * latents + sigma * noise
+    noisy = noised(latents, t)
     if frames == 1:
         clean, context_t, moves = None, t, 1.0
     else:
         moves = movement(latents, batch.start)
         # When sampling, the past is what the model made and not without faults.
         level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
-        rough = level[..., None, None, None]
-        clean = (1 - rough) * latents + rough * torch.randn_like(latents)
+        clean = noised(latents, level)
         context_t = 1000 * level.expand(size, frames)
     inputs, known = (clean, noisy, context_t, 1000 * t), torch.ones_like(t)
     with mixed(device):
@@ -212,10 +224,8 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
                 guidance = (GUIDANCE - 1) * (said - teacher(*inputs, data.nothing.repeat(size, 1, 1)))
                 # After faults that it would not make itself the teacher knows no better than to go on with them; the clip does.
                 latents = (latents if own else said) + guidance
-    # An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
-    square = (video - latents).square() * importance(*latents.shape[-2:], device) * data.worth * moves
-    error = square.mean((2, 3, 4)) / t.clamp_min(0.2).square()
-    return (error * known)[:, batch.start :].mean()
+    error = error_of(video, latents, t, data) * moves
+    return (error.mean((2, 3, 4)) * known)[:, batch.start :].mean()
 
 
 def loss_of_few(model: Transformer, data: Data, source: str, teacher: Transformer) -> Tensor:
@@ -229,14 +239,11 @@ def loss_of_few(model: Transformer, data: Data, source: str, teacher: Transforme
             video = model(None, noisy, 1000 * t, 1000 * t, some.repeat(STEPS, 1, 1))
         else:
             t, start = steps_taken(batch.video.shape[:2], device), 1
-            sigma = t[..., None, None, None]
-            noisy = (1 - sigma) * batch.video + sigma * torch.randn_like(batch.video)
-            inputs = (batch.own, noisy, torch.zeros_like(t), 1000 * t, batch.features)
+            inputs = (batch.own, noised(batch.video, t), torch.zeros_like(t), 1000 * t, batch.features)
             video = model(*inputs)
             with torch.no_grad():
                 target = teacher(*inputs)
-    square = (video - target).square() * importance(*target.shape[-2:], device) * data.worth
-    return (square.mean((2, 3, 4)) / t.clamp_min(0.2).square())[:, start:].mean()
+    return error_of(video, target, t, data)[:, start:].mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
@@ -253,8 +260,9 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     model = model.to(device)
     # The next stage of clips does not begin with what was guided, nor does guidance come twice.
     name = "transformer" if kind == "clips" else "guided"
-    before, teacher = copy.deepcopy(model).eval(), None
+    teacher = None
     if kind != "clips":
+        before = copy.deepcopy(model).eval()
         guide(model, state)
         teacher = before if kind == "guided" else copy.deepcopy(model).eval()
     turns, loss_in = (FEW_TURNS, loss_of_few) if kind == "few" else (TURNS, loss_of)

@@ -90,20 +90,49 @@ def label(clip: Clip) -> list[int]:
     return [NAMES[kind].index(name) for kind, name in zip(NAMES, names)]
 
 
-def draw(world: World, count: int, seed: int, allow=None) -> tuple[Tensor, Tensor]:
-    """Small clips and their labels."""
-    rng, videos, labels = np.random.default_rng([11, seed]), [], []
+def one(world: World, rng: np.random.Generator, motion: str, **options) -> Clip:
+    return next(clip for clip in iter(lambda: world.clip(rng, plain=True, **options), None) if clip.actors[0].motion == motion)
+
+
+def draw(world: World, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Small clips, as many of each motion, so that none is what is said in doubt, and their labels."""
+    rng, videos, labels, motions = np.random.default_rng([11, seed]), [], [], NAMES["motion"]
     for start in range(0, count, 32):
-        clips = [world.clip(rng, plain=True, allow=allow) for _ in range(min(32, count - start))]
+        wanted = [motions[i % len(motions)] for i in range(start, min(start + 32, count))]
+        clips = [one(world, rng, motion, allow=lambda *_: True) for motion in wanted]
         times = rng.uniform(0, 6, (len(clips), 1)) + np.arange(0, LENGTH, APART) / FRAME_RATE
         videos.append(small(world.frames(clips, times)).half())
         labels += [label(clip) for clip in clips]
     return torch.cat(videos), torch.tensor(labels, device=world.device)
 
 
+def warped(video: Tensor, place: Tensor, size: Tensor) -> Tensor:
+    """`video` from where `place` `[N, 2, 3]` says, and edges astray by about `size` `[N, 1, 1, 1, 1]` small pixels, from frame to
+    frame elsewhere."""
+    (n, t, _, h, w), device = video.shape, video.device
+    coarse = ((2, 3), (5, 8))[int(torch.randint(2, ()))]
+    astray = torch.randn(n, t, 2, *coarse, device=device)
+    for i in range(1, t):
+        astray[:, i] = 0.7 * (astray[:, i - 1] + astray[:, i])
+    astray = astray * size / torch.tensor((w / 2, h / 2), device=device)[:, None, None]
+    astray = F.interpolate(astray.flatten(0, 1), (h, w), mode="bicubic").permute(0, 2, 3, 1)
+    grid = F.affine_grid(place.repeat_interleave(t, 0), (n * t, 1, h, w), align_corners=False)
+    return F.grid_sample(video.flatten(0, 1), grid + astray, padding_mode="border", align_corners=False).view_as(video)
+
+
+def trembling(video: Tensor, size: float) -> Tensor:
+    here = torch.eye(2, 3, device=video.device).expand(len(video), 2, 3)
+    return warped(video, here, torch.full((len(video), 1, 1, 1, 1), size, device=video.device))
+
+
 def rough(video: Tensor) -> Tensor:
-    """Blurred, noisy and shifted in colour, each as it happens: the model's pictures are not so clean."""
+    """Trembling, blurred, noisy and shifted in colour, each as it happens: the model's pictures are not so clean. And from
+    somewhat elsewhere, or in a mirror."""
     n, device = len(video), video.device
+    zoom, mirror = 0.85 + 0.3 * torch.rand(n, device=device), torch.randint(2, (n,), device=device) * 2 - 1
+    place = torch.zeros(n, 2, 3, device=device)
+    place[:, 0, 0], place[:, 1, 1], place[:, :, 2] = zoom * mirror, zoom, 0.2 * torch.rand(n, 2, device=device) - 0.1
+    video = warped(video, place, 2 * torch.rand(n, 1, 1, 1, 1, device=device))
     soft = F.avg_pool2d(video.flatten(0, 1), 3, 1, 1).view_as(video)
     mix = torch.rand(n, 1, 1, 1, 1, device=device)
     video = video * (1 - mix) + soft * mix
@@ -130,8 +159,8 @@ def right(model: Classifier, videos: Tensor, labels: Tensor) -> dict[str, np.nda
 
 def learn(args: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    videos, labels = draw(World.draw(args.scenes, 11, args.device, args.processes), args.clips, 0, lambda *_: True)
-    held_videos, held_labels = draw(World.draw(60, 12, args.device, args.processes), 400, 1, lambda *_: True)
+    videos, labels = draw(World.draw(args.scenes, 11, args.device, args.processes), args.clips, 0)
+    held_videos, held_labels = draw(World.draw(60, 12, args.device, args.processes), 400, 1)
     model = Classifier().to(args.device)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, args.steps)
@@ -230,7 +259,7 @@ def motions(args: argparse.Namespace) -> None:
     hits = {name: np.zeros((len(at), len(NAMES)), int) for name in MOTIONS}
     for i in range(args.each * len(MOTIONS)):
         motion = NAMES["motion"][i % len(MOTIONS)]
-        clip = next(clip for clip in iter(lambda: world.clip(rng, plain=True), None) if clip.actors[0].motion == motion)
+        clip = one(world, rng, motion)
         video = render(args, starts[-1] + LENGTH, i, plain(rng, clip))
         hits[motion] += np.stack(list(right(model, windows(video, starts), torch.tensor([label(clip)] * len(at))).values()), 1)
     total = {name: (sum(hits.values())[:, i] / args.each / len(MOTIONS)).round(3).tolist() for i, name in enumerate(NAMES)}

@@ -6,7 +6,7 @@
 
 `guided` (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
 it learns to predict without. `few`: a first frame, which four steps leave a blur of what it could be, is to become what it becomes
-in sixteen, and all later ones what they were.
+in sixteen; later ones go on as in `guided`.
 
 All go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights, the last two with what guidance changed in
 them; these leave `DIR/guided.pt`, which is what is shipped. The learning rate falls at the end of the time; what is kept is an
@@ -52,7 +52,7 @@ KNOWN = 4
 LENGTH, START = WINDOW + 6, SINK + WINDOW + 1
 # What is learned from in turn.
 TURNS = ("clips", "starts", "stills", "starts")
-FEW_TURNS = ("stills", "starts", "stills")
+FEW_TURNS = ("starts", "stills", "starts", "clips", "starts")
 # What it will be asked at.
 STEPS, SHIFT = 4, 5.0
 SAVE_EVERY = 600  # seconds
@@ -193,7 +193,8 @@ def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
     return sample.latents(model, batch.features, batch.features, clean.shape[1], steps, 1.0, seed=seed, first=first)
 
 
-def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None) -> Tensor:
+def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None, after: int = 0) -> Tensor:
+    """Of the frames `after` so many."""
     batch = data.batch(source, 0.0 if teacher else DROP_TEXT)
     latents, features = batch.video, batch.features
     size, frames, device = *latents.shape[:2], latents.device
@@ -225,25 +226,16 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
                 # After faults that it would not make itself the teacher knows no better than to go on with them; the clip does.
                 latents = (latents if own else said) + guidance
     error = error_of(video, latents, t, data) * moves
-    return (error.mean((2, 3, 4)) * known)[:, batch.start :].mean()
+    return (error.mean((2, 3, 4)) * known)[:, max(after, batch.start) :].mean()
 
 
-def loss_of_few(model: Transformer, data: Data, source: str, teacher: Transformer) -> Tensor:
-    batch = data.batch(source, 0.0)
-    device, start = batch.features.device, 0
-    with mixed(device):
-        if source == "stills":
-            # As many of the student's as in the other stages.
-            some = batch.features[::STEPS]
-            noisy, t, target = landings(teacher, some, STEPS, SHIFT)
-            video = model(None, noisy, 1000 * t, 1000 * t, some.repeat(STEPS, 1, 1))
-        else:
-            t, start = steps_taken(batch.video.shape[:2], device), 1
-            inputs = (batch.own, noised(batch.video, t), torch.zeros_like(t), 1000 * t, batch.features)
-            video = model(*inputs)
-            with torch.no_grad():
-                target = teacher(*inputs)
-    return error_of(video, target, t, data)[:, start:].mean()
+def loss_of_few(model: Transformer, data: Data, teacher: Transformer) -> Tensor:
+    """Of first frames, as many of the student's as in the other stages."""
+    features = data.batch("stills", 0.0).features[::STEPS]
+    with mixed(features.device):
+        noisy, t, target = landings(teacher, features, STEPS, SHIFT)
+        video = model(None, noisy, 1000 * t, 1000 * t, features.repeat(STEPS, 1, 1))
+    return error_of(video, target, t, data).mean()
 
 
 def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
@@ -262,10 +254,11 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     name = "transformer" if kind == "clips" else "guided"
     teacher = None
     if kind != "clips":
-        before = copy.deepcopy(model).eval()
+        teacher = copy.deepcopy(model).eval()
         guide(model, state)
-        teacher = before if kind == "guided" else copy.deepcopy(model).eval()
-    turns, loss_in = (FEW_TURNS, loss_of_few) if kind == "few" else (TURNS, loss_of)
+    # What gets in sixteen steps where four are to.
+    slow = copy.deepcopy(model).eval() if kind == "few" else None
+    turns = FEW_TURNS if slow else TURNS
     average = copy.deepcopy(model)
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
@@ -277,7 +270,10 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = now
         source = turns[step % len(turns)]
-        loss = loss_in(model, data, source, teacher)
+        if slow and source == "stills":
+            loss = loss_of_few(model, data, slow)
+        else:
+            loss = loss_of(model, data, source, teacher, after=1 if slow else 0)
         recent[source].append(loss.detach())
         model.zero_grad()
         loss.backward()
@@ -298,7 +294,7 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
             look(average, data, state / f"{kind}.png", kind != "clips")
     save(average.state_dict(), state, name)
     if teacher is not None:
-        unguided = before.state_dict()
+        unguided = teacher.state_dict()
         save({key: weight - unguided[key] for key, weight in average.state_dict().items()}, state, "guidance")
     look(average, data, state / f"{kind}.png", kind != "clips")
     return average

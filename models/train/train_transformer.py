@@ -43,10 +43,10 @@ GUIDANCE = 3.0
 # And how often its own past was then what it had made before, and so on back: faults that are not mended add up
 # (https://arxiv.org/abs/2510.09212).
 OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
-# How often in the last stage the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
+# How often in the last stages the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
 # that what is made of it moves even where the model by itself would have begun nothing. Later than in a start, where the clip is
 # by then could not have been known, and what is learned is a blur; of one that scrolls that holds after so many latent frames.
-FROM_NOISE = 0.5
+FROM_NOISE = 0.8
 KNOWN = 4
 # Latent frames of a clip: its first, and later a window with what follows it; and of its start.
 LENGTH, START = WINDOW + 6, SINK + WINDOW + 1

@@ -120,11 +120,6 @@ def warped(video: Tensor, place: Tensor, size: Tensor) -> Tensor:
     return F.grid_sample(video.flatten(0, 1), grid + astray, padding_mode="border", align_corners=False).view_as(video)
 
 
-def trembling(video: Tensor, size: float) -> Tensor:
-    here = torch.eye(2, 3, device=video.device).expand(len(video), 2, 3)
-    return warped(video, here, torch.full((len(video), 1, 1, 1, 1), size, device=video.device))
-
-
 def rough(video: Tensor) -> Tensor:
     """Trembling, blurred, noisy and shifted in colour, each as it happens: the model's pictures are not so clean. And from
     somewhat elsewhere, or in a mirror."""

@@ -196,14 +196,14 @@ def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
 def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None, after: int = 0) -> Tensor:
     """Of the frames `after` so many."""
     batch = data.batch(source, 0.0 if teacher else DROP_TEXT)
-    latents, features = batch.video, batch.features
+    latents, features, start = batch.video, batch.features, max(after, batch.start)
     size, frames, device = *latents.shape[:2], latents.device
     t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
     noisy = noised(latents, t)
     if frames == 1:
         clean, context_t, moves = None, t, 1.0
     else:
-        moves = movement(latents, batch.start)
+        moves = movement(latents, start)
         # When sampling, the past is what the model made and not without faults.
         level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
         clean = noised(latents, level)
@@ -226,7 +226,7 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
                 # After faults that it would not make itself the teacher knows no better than to go on with them; the clip does.
                 latents = (latents if own else said) + guidance
     error = error_of(video, latents, t, data) * moves
-    return (error.mean((2, 3, 4)) * known)[:, max(after, batch.start) :].mean()
+    return (error.mean((2, 3, 4)) * known)[:, start:].mean()
 
 
 def loss_of_few(model: Transformer, data: Data, teacher: Transformer) -> Tensor:

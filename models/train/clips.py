@@ -97,7 +97,7 @@ class Actor:
                 facing = self.direction * np.where(np.cos(swing) > 0, 1, -1)
                 y = y - 3 * np.abs(np.sin(1.6 * beat))
             case "approach":
-                scale = 0.85 + 0.35 * np.sin(0.6 * beat)
+                scale = 0.85 + 0.45 * np.sin(0.6 * beat)
             case "float":
                 y = y - 26 * np.sin(0.6 * beat) - 8
         size = self.size * scale

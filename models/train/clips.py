@@ -29,8 +29,8 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "approach": {"*": ("comes closer and goes away", "grows and shrinks", "comes near", "gets bigger and smaller")},
     "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
 }
-# Twice what the others are, and some three times.
-HARD = ("spin", "dance", "approach", "float", "spin", "dance", "approach")
+# So much more often than once when learning: what is hard, and what most prompts ask for.
+OFTEN = (*4 * ("approach", "travel"), *2 * ("spin", "dance"), "jump", "float")
 # Beats a second of whatever moves, and pixels a second that the camera goes along. The same for all: where a thing is some
 # time after a first picture can then be known from that picture and the text, and what is known is learned in far fewer steps.
 RATE, SPEED = 0.82, 80
@@ -144,9 +144,8 @@ class Clip:
         pool = at_home if at_home and rng.random() < 0.75 else fitting
         subject = pool[rng.integers(len(pool))]
         if place == "middle":
-            # To travel is easier to learn than the rest, and to turn, to grow and to rise are harder.
             travels = plain and rng.random() < 0.4
-            motion = "travel" if travels else choose(rng, tuple(MOTIONS) + (() if plain else HARD))
+            motion = "travel" if travels else choose(rng, tuple(MOTIONS) + (() if plain else OFTEN))
         else:
             motion = "travel" if place == "left" and rng.random() < 0.4 else choose(rng, BESIDE)
         if self.camera == "pan" and motion == "travel":

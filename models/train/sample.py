@@ -51,8 +51,9 @@ def latents(
                 steps = first_timesteps if frame == 0 and first_timesteps else timesteps
                 *_, x = denoise(predict, x, steps)
             made.append(x)
-            # The last is nobody's past.
-            for text, cache in zip(texts, caches) if frame + 1 < frames else ():
+            if frame + 1 == frames:  # nobody's past
+                break
+            for text, cache in zip(texts, caches):
                 model.chunk(x, context_noise, text, cache, True)
     return torch.cat(made, 1)
 

@@ -89,8 +89,8 @@ class Actor:
             case "spin":
                 angle = -self.direction * 360 * 0.33 * RATE * t
             case "dance":
-                angle = 16 * self.direction * np.sin(beat)
-                x = x + 8 * self.direction * np.sin(beat)
+                angle = 22 * self.direction * np.sin(beat)
+                x = x + 14 * self.direction * np.sin(beat)
             case "pace":
                 swing = 0.22 * beat
                 x = x + 82 * self.direction * np.sin(swing)

@@ -74,7 +74,7 @@ class Latents:
     @torch.no_grad()
     def of(cls, footage: Footage, vae: Autoencoder, text: TextEncoder) -> Latents:
         # A CPU has its caches for few.
-        at_once = AT_ONCE if footage.frames.is_cuda else 160
+        at_once = AT_ONCE if footage.frames.is_cuda else 50
         video = []
         for frames in footage.frames.split(max(1, at_once // footage.frames.shape[1])):
             with mixed(frames.device):
@@ -83,10 +83,6 @@ class Latents:
         assert (tokens[:, -1] == 0).all(), "a caption is too long"
         features = torch.cat([text.features(some).half() for some in tokens.split(READ_AT_ONCE)])
         return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.begins, footage.scrolls)
-
-    def starts(self, length: int) -> Latents:
-        """The first so many latent frames of clips."""
-        return Latents(self.video[: self.begins, :length], self.features[: self.begins], self.begins, self.scrolls[: self.begins])
 
     def batch(self, size: int) -> Batch:
         device = self.video.device

@@ -11,6 +11,8 @@ import numpy as np
 WIDTH, HEIGHT = 320, 192
 PERIOD = 640  # pixels after which a layer repeats
 LAYERS = 6  # no scene has more
+# Pixels from crest to crest. At twice what a camera that goes along passes in a latent frame nobody could say which way it goes.
+WAVE = 80
 
 Colour = tuple[float, float, float]
 Rng = np.random.Generator
@@ -121,6 +123,16 @@ def trees(rng: Rng, ground: float, count: int, colour: Colour, trunk: Colour, fi
     return canvas
 
 
+def bushes(rng: Rng, ground: float, colour: Colour, count: int = 7) -> Canvas:
+    """What goes past where there would be only a bare line."""
+    canvas = Canvas()
+    for i in range(count):
+        x, s = (i + rng.uniform(0.1, 0.9)) * PERIOD / count, rng.uniform(0.8, 1.4)
+        for dx, dy, r in ((-12, 0, 10), (0, -7, 12), (12, 0, 10)):
+            canvas.circle(x + dx * s, ground + dy * s, r * s, colour)
+    return canvas
+
+
 def dots(rng: Rng, count: int, size: tuple[float, float], colour: Colour, alpha: float, low: float = HEIGHT) -> Canvas:
     canvas = Canvas()
     for _ in range(count):
@@ -171,8 +183,10 @@ def sea(rng: Rng) -> Scene:
     layers = [gradient(vary(rng, "7fd0ff"), vary(rng, "e9f9ff")), sun.layer(0), clouds(rng, (1, 1, 1), 4)]
     for i, colour in enumerate(("2f9fe0", "2188cf", "1670b4")):
         x = np.arange(0, PERIOD + 1, 4).astype(float)
-        y = 112 + 20 * i + 5 * np.abs(np.sin(np.pi * x / 40 + i))
+        y = 112 + 20 * i + 7 * np.abs(np.sin(np.pi * x / WAVE + i))
         canvas = Canvas().polygon([*zip(x, y), (PERIOD, HEIGHT + 20), (0, HEIGHT + 20)], vary(rng, colour, 0.03))
+        for k in range(5):
+            canvas.ellipse((k + rng.uniform(0.1, 0.9)) * PERIOD / 5, 128 + 20 * i + rng.uniform(-3, 3), rng.uniform(9, 16), 2.2, (1, 1, 1), 0.6)
         layers.append(canvas.layer(0.5 + 0.25 * i, drift=12.0 * (1 if i % 2 else -1), sway=2.0))
     scene.layers = layers
     return scene
@@ -227,8 +241,12 @@ def space(rng: Rng) -> Scene:
     colour = vary(rng, str(rng.choice(("e58a4f", "c85a8a", "5aa7c8"))))
     planet = Canvas().circle(x, y, 26, colour).ellipse(x, y, 42, 7, vary(rng, "f4dfb0"), 0.9)
     planet.polygon([(x - 26, y), (x + 26, y), (x + 22, y - 14), (x, y - 26), (x - 22, y - 14)], colour)
+    rocks = Canvas()
+    for i in range(7):
+        x, y, r, grey = (i + rng.uniform(0.2, 0.8)) * PERIOD / 7, rng.uniform(14, HEIGHT - 14), rng.uniform(6, 11), vary(rng, "8d86a8")
+        rocks.circle(x, y, r, grey).circle(x + 0.7 * r, y + 0.2 * r, 0.7 * r, grey).circle(x - 0.3 * r, y - 0.2 * r, 0.25 * r, rgb("6a6385"))
     scene.layers = [gradient(vary(rng, "0a0822"), vary(rng, "2a1650")), dots(rng, 80, (0.7, 1.3), (1, 1, 1), 0.8).layer(0.2, drift=3),
-                    planet.layer(0.1), dots(rng, 40, (1.2, 2.2), (1, 0.97, 0.85), 1).layer(0.8, drift=10)]
+                    planet.layer(0.1), dots(rng, 40, (1.2, 2.2), (1, 0.97, 0.85), 1).layer(0.8, drift=10), rocks.layer(1)]
     return scene
 
 
@@ -236,9 +254,10 @@ def sunset(rng: Rng) -> Scene:
     scene = Scene("sunset", ("at sunset", "in the evening light", "before the setting sun", "at dusk", "in the golden hour"),
                   ("land", "road", "air"), 160)
     sun = Canvas().circle(rng.uniform(90, 230), 108, 34, rgb("fff0b0"))
+    dark = vary(rng, "4a2248")
     scene.layers = [gradient(vary(rng, "5b2a86"), vary(rng, "ff9a4a")), sun.layer(0), clouds(rng, vary(rng, "ff8f7a"), 5, 70, 0.7),
                     Canvas().hills(rng, 126, 14, vary(rng, "8a3a63")).layer(0.3),
-                    Canvas().hills(rng, 146, 6, vary(rng, "4a2248")).layer(1)]
+                    bushes(rng, 148, dark).hills(rng, 146, 6, dark).layer(1)]
     return scene
 
 
@@ -293,9 +312,12 @@ def rain(rng: Rng) -> Scene:
     for _ in range(110):
         x, y = rng.uniform(0, PERIOD), rng.uniform(12, HEIGHT - 2)
         drops.polygon([(x, y - 10), (x + 1.6, y - 10), (x - 0.6, y), (x - 2.2, y)], rgb("dbe9f5"), 0.8)
+    ground, water = vary(rng, "56745a"), vary(rng, "93a9b8")
+    wet = bushes(rng, 148, ground).hills(rng, 146, 5, ground)
+    for i in range(7):
+        wet.ellipse((i + rng.uniform(0.1, 0.9)) * PERIOD / 7, rng.uniform(166, 184), rng.uniform(16, 28), rng.uniform(3, 4.5), water)
     scene.layers = [gradient(vary(rng, "5f7183"), vary(rng, "a9b8c4")), clouds(rng, vary(rng, "7f8d9b"), 8, 44, 1),
-                    Canvas().hills(rng, 122, 12, vary(rng, "6f8a72")).layer(0.3),
-                    Canvas().hills(rng, 146, 5, vary(rng, "56745a")).layer(1), drops.layer(0.9, fall=300.0)]
+                    Canvas().hills(rng, 122, 12, vary(rng, "6f8a72")).layer(0.3), wet.layer(1), drops.layer(0.9, fall=300.0)]
     return scene
 
 

@@ -26,7 +26,7 @@ from options import leave, parser, threads
 from sample import HEIGHT, WIDTH
 from text import TextEncoder
 from train_autoencoder import CUT, FRAMES, reconstruct
-from train_transformer import LENGTH, RATES, TURNS, Data, loss_of
+from train_transformer import LENGTH, RATES, START, TURNS, Data, loss_of
 from transformer import CHANNELS, TEXT_DIM, Transformer
 from world import World
 
@@ -45,11 +45,11 @@ def rehearse(part: str, args) -> None:
     model, teacher = Transformer().to(args.device), Transformer().to(args.device).eval()
     each = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half().expand(-1, CAPTIONS, -1, -1)
     still = torch.zeros(8, dtype=torch.bool, device=args.device)
-    clips, stills = (
+    clips, starts, stills = (
         Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, begins=8, scrolls=still)
-        for length in (LENGTH, 1)
+        for length in (LENGTH, START, 1)
     )
-    data = Data(clips, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
+    data = Data(clips, starts, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)
     for source in 4 * TURNS:
         for guide in (None, teacher):
             loss_of(model, data, source, guide).backward()
@@ -66,7 +66,7 @@ def heard(rehearsal: subprocess.Popen | None) -> None:
 
 def main() -> None:
     args = parser(
-        __doc__, autoencoder=270, guided=100, within=760, scenes=3000, clips=6000, stills=30000,
+        __doc__, autoencoder=270, guided=100, within=760, scenes=3000, clips=4000, starts=3300, stills=30000,
         autoencoder_batch=48, batch=48, stills_batch=288, autoencoder_rate=2e-3, rate=1.5e-3,
     )
     args.add_argument("--out", type=Path, required=True)
@@ -87,17 +87,17 @@ def main() -> None:
     rehearsals = {part: subprocess.Popen([sys.executable, *sys.argv, "--rehearse", part]) for part in PARTS if cuda}
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     done("scenes")
-    clips, stills = train_transformer.draw(world, args.clips, args.stills, args.seed)
+    footage = train_transformer.draw(world, args.clips, args.starts, args.stills, args.seed)
     del world
     done("clips drawn")
     heard(rehearsals.get("autoencoder"))
     done("compiled")
     if args.autoencoder:
-        train_autoencoder.train(clips, args.state, args.autoencoder, args.autoencoder_batch, args.autoencoder_rate)
+        train_autoencoder.train(footage[0], args.state, args.autoencoder, args.autoencoder_batch, args.autoencoder_rate)
         done("autoencoder")
     heard(rehearsals.get("transformer"))
-    data = Data.of(clips, stills, args.state, clips_batch=args.batch, stills_batch=args.stills_batch)
-    del clips, stills
+    data = Data.of(footage, args.state, clips_batch=args.batch, stills_batch=args.stills_batch)
+    del footage
     done("latents")
     seconds = args.within - (time.time() - began) - args.guided - SPARE
     if seconds > 0:

@@ -42,7 +42,7 @@ GUIDANCE = 3.0
 # How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better.
 # And how often its own past was then what it had made before, and so on back: faults that are not mended add up
 # (https://arxiv.org/abs/2510.09212).
-OWN_PAST, OWN_PAST_OF_OWN = 0.6, 0.8
+OWN_PAST, OWN_PAST_OF_OWN = 0.8, 0.8
 # How often in the last stages the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
 # that what is made of it moves even where the model by itself would have begun nothing. Later than in a start, where the clip is
 # by then could not have been known, and what is learned is a blur; of one that scrolls that holds after so many latent frames.
@@ -69,6 +69,7 @@ class Data:
     later frames need only go on as those before them do, and what the text says of it is needed there alone."""
 
     clips: Latents
+    starts: Latents
     stills: Latents
     text: TextEncoder
     vae: Autoencoder
@@ -78,20 +79,20 @@ class Data:
     def __post_init__(self) -> None:
         self.nothing = self.text([""], TOKENS)
         self.worth = worth(self.vae, self.clips.video[:16, :3].float())
-        starts = self.clips.starts(START)
         # Of starts as many frames, about, as of whole clips.
         self.sources = {
-            "clips": (self.clips, self.clips_batch), "starts": (starts, 3 * self.clips_batch // 2), "stills": (self.stills, self.stills_batch)
+            "clips": (self.clips, self.clips_batch), "starts": (self.starts, 3 * self.clips_batch // 2),
+            "stills": (self.stills, self.stills_batch),
         }
 
     @classmethod
-    def of(cls, clips: Footage, stills: Footage, state: Path, **sizes: int) -> Data:
-        """As the autoencoder in `state` has them."""
-        device = clips.frames.device
+    def of(cls, footage: list[Footage], state: Path, **sizes: int) -> Data:
+        """Clips, starts and stills as the autoencoder in `state` has them."""
+        device = footage[0].frames.device
         vae, text = Autoencoder(), TextEncoder(device)
         load(vae, state, "autoencoder")
         vae = vae.eval().to(device, memory_format=torch.channels_last)
-        return cls(Latents.of(clips, vae, text), Latents.of(stills, vae, text), text, vae, **sizes)
+        return cls(*(Latents.of(some, vae, text) for some in footage), text, vae, **sizes)
 
     def batch(self, name: str, drop: float) -> Batch:
         source, size = self.sources[name]
@@ -101,12 +102,11 @@ class Data:
         return batch
 
 
-def draw(world: World, clips: int, stills: int, seed: int) -> tuple[Footage, Footage]:
-    """So many clips, as long as is trained on, and as stills the first pictures of others."""
-    length = length_in_frames(LENGTH)
-    return (
-        Footage.draw(world, clips, length, seed, begins=(clips + 1) // 2), Footage.draw(world, stills, 1, seed + 1, begins=stills)
-    )
+def draw(world: World, clips: int, starts: int, stills: int, seed: int) -> list[Footage]:
+    """So many clips, as long as is trained on, the starts of others, and as stills the first pictures of yet others."""
+    long, short = length_in_frames(LENGTH), length_in_frames(START)
+    wanted = ((clips, long, (clips + 1) // 2), (starts, short, starts), (stills, 1, stills))
+    return [Footage.draw(world, count, length, seed + i, begins) for i, (count, length, begins) in enumerate(wanted)]
 
 
 @torch.no_grad()
@@ -284,7 +284,7 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
         keep = min(0.998, 1 - 4 / (step + 4))
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        if step % 50 == 0:
+        if step % 25 == 0:
             losses = ", ".join(f"of {name} {torch.stack(some).mean():.4f}" for name, some in recent.items() if some)
             recent = {name: [] for name in recent}
             print(f"{time.time() - began:.0f}s step {step} loss {losses}, rate {now:.1e}", flush=True)
@@ -305,7 +305,7 @@ RATES = {"clips": 1.5e-3, "guided": 4e-4, "few": 2e-4}
 
 
 def main() -> None:
-    args = parser(__doc__, seconds=1800, scenes=240, clips=700, stills=4000, batch=8)
+    args = parser(__doc__, seconds=1800, scenes=240, clips=240, starts=640, stills=3000, batch=8)
     args.add_argument("kind", choices=RATES)
     args.add_argument("--rate", type=float, help="where it does not fall yet")
     args = args.parse_args()
@@ -313,9 +313,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     world = World.draw(args.scenes, args.seed, args.device, args.processes)
     sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch}
-    clips, stills = draw(world, args.clips, args.stills, args.seed)
-    data = Data.of(clips, stills, args.state, **sizes)
-    del world, clips, stills
+    footage = draw(world, args.clips, args.starts, args.stills, args.seed)
+    data = Data.of(footage, args.state, **sizes)
+    del world, footage
     train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
     leave()
 

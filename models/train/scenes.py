@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import cv2
@@ -90,6 +90,12 @@ class Canvas:
         return Layer(np.ascontiguousarray(strip), depth, **motion)
 
 
+def spread(rng: Rng, count: int, margin: float = 0.1) -> Iterator[float]:
+    """Places of so many things along a strip, about as far from each other."""
+    for i in range(count):
+        yield (i + rng.uniform(margin, 1 - margin)) * PERIOD / count
+
+
 def gradient(top: Colour, bottom: Colour) -> Layer:
     mix = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
     strip = np.ones((HEIGHT, PERIOD, 4), np.float32)
@@ -99,8 +105,8 @@ def gradient(top: Colour, bottom: Colour) -> Layer:
 
 def clouds(rng: Rng, colour: Colour, count: int = 5, low: float = 60, alpha: float = 0.9) -> Layer:
     canvas = Canvas()
-    for i in range(count):
-        x, y, s = (i + rng.uniform(0.1, 0.9)) * PERIOD / count, rng.uniform(12, low), rng.uniform(0.7, 1.4)
+    for x in spread(rng, count):
+        y, s = rng.uniform(12, low), rng.uniform(0.7, 1.4)
         for dx, dy, r in ((-18, 3, 11), (0, 0, 16), (17, 4, 10)):
             canvas.circle(x + dx * s, y + dy * s, r * s, colour, alpha)
         canvas.rectangle(x - 22 * s, y + 3 * s, 44 * s, 11 * s, colour, alpha)
@@ -109,8 +115,8 @@ def clouds(rng: Rng, colour: Colour, count: int = 5, low: float = 60, alpha: flo
 
 def trees(rng: Rng, ground: float, count: int, colour: Colour, trunk: Colour, fir: bool) -> Canvas:
     canvas = Canvas()
-    for i in range(count):
-        x, s = (i + rng.uniform(0.1, 0.9)) * PERIOD / count, rng.uniform(0.7, 1.3)
+    for x in spread(rng, count):
+        s = rng.uniform(0.7, 1.3)
         y = ground + rng.uniform(-3, 6)
         canvas.rectangle(x - 3 * s, y - 20 * s, 6 * s, 20 * s, trunk)
         if fir:
@@ -123,11 +129,11 @@ def trees(rng: Rng, ground: float, count: int, colour: Colour, trunk: Colour, fi
     return canvas
 
 
-def bushes(rng: Rng, ground: float, colour: Colour, count: int = 7) -> Canvas:
+def bushes(rng: Rng, ground: float, colour: Colour) -> Canvas:
     """What goes past where there would be only a bare line."""
     canvas = Canvas()
-    for i in range(count):
-        x, s = (i + rng.uniform(0.1, 0.9)) * PERIOD / count, rng.uniform(0.8, 1.4)
+    for x in spread(rng, 7):
+        s = rng.uniform(0.8, 1.4)
         for dx, dy, r in ((-12, 0, 10), (0, -7, 12), (12, 0, 10)):
             canvas.circle(x + dx * s, ground + dy * s, r * s, colour)
     return canvas
@@ -185,8 +191,8 @@ def sea(rng: Rng) -> Scene:
         x = np.arange(0, PERIOD + 1, 4).astype(float)
         y = 112 + 20 * i + 7 * np.abs(np.sin(np.pi * x / WAVE + i))
         canvas = Canvas().polygon([*zip(x, y), (PERIOD, HEIGHT + 20), (0, HEIGHT + 20)], vary(rng, colour, 0.03))
-        for k in range(5):
-            canvas.ellipse((k + rng.uniform(0.1, 0.9)) * PERIOD / 5, 128 + 20 * i + rng.uniform(-3, 3), rng.uniform(9, 16), 2.2, (1, 1, 1), 0.6)
+        for at in spread(rng, 5):
+            canvas.ellipse(at, 128 + 20 * i + rng.uniform(-3, 3), rng.uniform(9, 16), 2.2, (1, 1, 1), 0.6)
         layers.append(canvas.layer(0.5 + 0.25 * i, drift=12.0 * (1 if i % 2 else -1), sway=2.0))
     scene.layers = layers
     return scene
@@ -197,8 +203,8 @@ def desert(rng: Rng) -> Scene:
                   ("land", "road", "air"), 160)
     sun = Canvas().circle(rng.uniform(40, 280), 36, 22, vary(rng, "fff0a0"))
     cacti, green = Canvas(), vary(rng, "3d9a50")
-    for i in range(5):
-        x, s = (i + rng.uniform(0.2, 0.8)) * PERIOD / 5, rng.uniform(0.8, 1.2)
+    for x in spread(rng, 5, 0.2):
+        s = rng.uniform(0.8, 1.2)
         cacti.rectangle(x - 5 * s, 150 - 44 * s, 10 * s, 46 * s, green).circle(x, 150 - 44 * s, 5 * s, green)
         cacti.rectangle(x - 17 * s, 150 - 26 * s, 14 * s, 6 * s, green).rectangle(x - 17 * s, 150 - 38 * s, 6 * s, 14 * s, green)
         cacti.rectangle(x + 3 * s, 150 - 20 * s, 14 * s, 6 * s, green).rectangle(x + 11 * s, 150 - 32 * s, 6 * s, 14 * s, green)
@@ -242,8 +248,8 @@ def space(rng: Rng) -> Scene:
     planet = Canvas().circle(x, y, 26, colour).ellipse(x, y, 42, 7, vary(rng, "f4dfb0"), 0.9)
     planet.polygon([(x - 26, y), (x + 26, y), (x + 22, y - 14), (x, y - 26), (x - 22, y - 14)], colour)
     rocks = Canvas()
-    for i in range(7):
-        x, y, r, grey = (i + rng.uniform(0.2, 0.8)) * PERIOD / 7, rng.uniform(14, HEIGHT - 14), rng.uniform(6, 11), vary(rng, "8d86a8")
+    for x in spread(rng, 7, 0.2):
+        y, r, grey = rng.uniform(14, HEIGHT - 14), rng.uniform(6, 11), vary(rng, "8d86a8")
         rocks.circle(x, y, r, grey).circle(x + 0.7 * r, y + 0.2 * r, 0.7 * r, grey).circle(x - 0.3 * r, y - 0.2 * r, 0.25 * r, rgb("6a6385"))
     scene.layers = [gradient(vary(rng, "0a0822"), vary(rng, "2a1650")), dots(rng, 80, (0.7, 1.3), (1, 1, 1), 0.8).layer(0.2, drift=3),
                     planet.layer(0.1), dots(rng, 40, (1.2, 2.2), (1, 0.97, 0.85), 1).layer(0.8, drift=10), rocks.layer(1)]
@@ -265,8 +271,8 @@ def mountains(rng: Rng) -> Scene:
     scene = Scene("mountains", ("in the mountains", "below snowy peaks", "among high mountains", "in the alps", "on a mountain meadow"),
                   ("land", "road", "air"), 160)
     peaks, colour = Canvas(), vary(rng, "7185a3")
-    for i in range(6):
-        x, h = (i + rng.uniform(0.3, 0.7)) * PERIOD / 6, rng.uniform(70, 105)
+    for x in spread(rng, 6, 0.3):
+        h = rng.uniform(70, 105)
         peaks.polygon([(x - 80, 140), (x, 140 - h), (x + 80, 140)], colour)
         peaks.polygon([(x - 80 * 0.32, 140 - h * 0.68), (x, 140 - h), (x + 80 * 0.32, 140 - h * 0.68), (x + 8, 140 - h * 0.6), (x - 8, 140 - h * 0.6)], (1, 1, 1))
     scene.layers = [gradient(vary(rng, "86c8f2"), vary(rng, "e6f4fb")), clouds(rng, (1, 1, 1), 3, 40), peaks.layer(0.2),
@@ -279,14 +285,14 @@ def underwater(rng: Rng) -> Scene:
     scene = Scene("underwater", ("under water", "under the sea", "in the deep sea", "over a coral reef", "in an aquarium"),
                   ("water",), 128)
     weeds = Canvas()
-    for i in range(12):
-        x, h = (i + rng.uniform(0.1, 0.9)) * PERIOD / 12, rng.uniform(30, 70)
+    for x in spread(rng, 12):
+        h = rng.uniform(30, 70)
         y = np.linspace(0, h, 12)
         line = x + 6 * np.sin(y / 8)
         weeds.polygon([*zip(line - 4, 186 - y), *zip(line[::-1] + 4, 186 - y[::-1])], vary(rng, "2fa36b"))
     coral = Canvas().hills(rng, 174, 5, vary(rng, "e8d39a"))
-    for i in range(6):
-        x, c = (i + rng.uniform(0, 1)) * PERIOD / 6, vary(rng, str(rng.choice(("ff7f6e", "ff9fc4", "ffb44d"))))
+    for x in spread(rng, 6, 0):
+        c = vary(rng, str(rng.choice(("ff7f6e", "ff9fc4", "ffb44d"))))
         for dx in (-9, 0, 9):
             coral.circle(x + dx, 168 - (6 if dx == 0 else 0), 8, c)
     scene.layers = [gradient(vary(rng, "2bb3dd"), vary(rng, "0b4f8f")), weeds.layer(0.6, sway=1.5), coral.layer(1),
@@ -314,8 +320,8 @@ def rain(rng: Rng) -> Scene:
         drops.polygon([(x, y - 10), (x + 1.6, y - 10), (x - 0.6, y), (x - 2.2, y)], rgb("dbe9f5"), 0.8)
     ground, water = vary(rng, "56745a"), vary(rng, "93a9b8")
     wet = bushes(rng, 148, ground).hills(rng, 146, 5, ground)
-    for i in range(7):
-        wet.ellipse((i + rng.uniform(0.1, 0.9)) * PERIOD / 7, rng.uniform(166, 184), rng.uniform(16, 28), rng.uniform(3, 4.5), water)
+    for x in spread(rng, 7):
+        wet.ellipse(x, rng.uniform(166, 184), rng.uniform(16, 28), rng.uniform(3, 4.5), water)
     scene.layers = [gradient(vary(rng, "5f7183"), vary(rng, "a9b8c4")), clouds(rng, vary(rng, "7f8d9b"), 8, 44, 1),
                     Canvas().hills(rng, 122, 12, vary(rng, "6f8a72")).layer(0.3), wet.layer(1), drops.layer(0.9, fall=300.0)]
     return scene

@@ -30,7 +30,7 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
 }
 # So much more often than once when learning: what is hard, and what most prompts ask for.
-OFTEN = (*4 * ("approach", "travel"), *2 * ("spin", "dance"), "jump", "float")
+OFTEN = (*4 * ("approach", "dance", "travel"), *3 * ("spin",), "jump", "float")
 # Beats a second of whatever moves, and pixels a second that the camera goes along. The same for all: where a thing is some
 # time after a first picture can then be known from that picture and the text, and what is known is learned in far fewer steps.
 RATE, SPEED = 0.82, 80
@@ -89,8 +89,8 @@ class Actor:
             case "spin":
                 angle = -self.direction * 360 * 0.33 * RATE * t
             case "dance":
-                angle = 22 * self.direction * np.sin(beat)
-                x = x + 14 * self.direction * np.sin(beat)
+                angle = 22 * self.direction * np.sin(0.6 * beat)
+                x = x + 14 * self.direction * np.sin(0.6 * beat)
             case "pace":
                 swing = 0.22 * beat
                 x = x + 82 * self.direction * np.sin(swing)

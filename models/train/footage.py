@@ -19,18 +19,16 @@ LATEST = 8
 
 @dataclass
 class Footage:
-    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other. The
-    first `begins` clips are there from their beginning, of the others some part. Into those that scroll, bool `[N]`, comes what was
-    not seen before."""
+    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other. Into
+    those that scroll, bool `[N]`, comes what was not seen before."""
 
     frames: Tensor
     captions: list[str]
-    begins: int
     scrolls: Tensor
 
     @classmethod
     def draw(cls, world: World, count: int, length: int, seed: int, begins: int) -> Footage:
-        """`count` clips of `length` frames."""
+        """`count` clips of `length` frames: the first `begins` from their beginning, of the others some part."""
         rng, steps = np.random.default_rng([7, seed]), np.arange(length) / FRAME_RATE
         starts = np.where(np.arange(count) < begins, 0, rng.uniform(0, LATEST, count))
         frames = torch.empty(count, length, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=world.device)
@@ -41,7 +39,7 @@ class Footage:
             frames[i : i + at_once] = (255 * world.frames(clips, times)).round()
             captions += [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]
             scrolls += [clip.scrolls for clip in clips]
-        return cls(frames, captions, begins, torch.tensor(scrolls, device=world.device))
+        return cls(frames, captions, torch.tensor(scrolls, device=world.device))
 
     def cuttings(self, count: int, length: int, height: int, width: int) -> Tensor:
         """f32 `[count, length, 3, height, width]` in [0, 1], mostly from around the middle, where the subject is."""

@@ -58,12 +58,11 @@ class Batch:
 
 @dataclass
 class Latents:
-    """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`; the first `begins`
-    from the beginning of their clip. Into those that scroll, bool `[N]`, comes what was not seen before."""
+    """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`. Into those
+    that scroll, bool `[N]`, comes what was not seen before."""
 
     video: Tensor
     features: Tensor
-    begins: int
     scrolls: Tensor
 
     def __post_init__(self) -> None:
@@ -82,13 +81,14 @@ class Latents:
         tokens = text.tokens(footage.captions, TOKENS)
         assert (tokens[:, -1] == 0).all(), "a caption is too long"
         features = torch.cat([text.features(some).half() for some in tokens.split(READ_AT_ONCE)])
-        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.begins, footage.scrolls)
+        return cls(torch.cat(video), features.unflatten(0, (-1, CAPTIONS)), footage.scrolls)
 
     def batch(self, size: int) -> Batch:
         device = self.video.device
         length = self.video.shape[1]
-        begins = self.begins == len(self.video) or bool(torch.rand(()) < 0.5)
-        rows = torch.randint(self.begins if begins else len(self.video), (size,), device=device)
+        # Longer ones than are attended to are there for their later frames.
+        begins = length <= SINK + WINDOW + 1
+        rows = torch.randint(len(self.video), (size,), device=device)
         features = self.features[rows, torch.randint(CAPTIONS, (size,), device=device)].float()
         first = SINK if begins else int(torch.randint(SINK + 1, length - WINDOW, ()))
         frames = [*range(min(SINK, length)), *range(first, min(first + WINDOW + 1, length))]

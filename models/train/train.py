@@ -46,7 +46,7 @@ def rehearse(part: str, args) -> None:
     each = torch.randn(8, 1, TOKENS, TEXT_DIM, device=args.device).half().expand(-1, CAPTIONS, -1, -1)
     still = torch.zeros(8, dtype=torch.bool, device=args.device)
     clips, starts, stills = (
-        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, begins=8, scrolls=still)
+        Latents(torch.randn(8, length, CHANNELS, HEIGHT, WIDTH, device=args.device).half(), each, scrolls=still)
         for length in (LENGTH, START, 1)
     )
     data = Data(clips, starts, stills, TextEncoder(args.device), Autoencoder().to(args.device), args.batch, args.stills_batch)

@@ -29,7 +29,7 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
         let written = options.open(path(name)).and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|e| Error::file(path(name), e))?;
     }
-    println!(
+    say!(
         "... ! mp4mux ! c2pasink location=out.mp4 certificate={} private-key={}",
         path("certificate.pem").display(),
         path("private-key.pem").display()

@@ -1,5 +1,8 @@
 //! The `soragen` command: video from text, without a pipeline to write.
 
+#[macro_use]
+mod say;
+
 mod args;
 mod cache;
 mod certificate;

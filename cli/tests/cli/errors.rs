@@ -243,6 +243,14 @@ fn bad_usage() {
 }
 
 #[test]
+fn nobody_reads_any_further() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = soragen(["models", "list"]).stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+}
+
+#[test]
 fn a_model_is_described() {
     let output = soragen(["models", "info"]).arg(model("i2v-22")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));

@@ -6,13 +6,13 @@ use crate::error::{Error, Result};
 
 pub fn list(folder: Option<&str>) -> Result<()> {
     let cache = named(folder)?;
-    say!("{}: {}", cache.folder().display(), count(cache.usage()?));
+    say!("{}: {}", cache.folder().display(), count(cache.usage()?))?;
     Ok(())
 }
 
 pub fn clear(folder: Option<&str>) -> Result<()> {
     let cache = named(folder)?;
-    say!("{}: removed {}", cache.folder().display(), count(cache.clear()?));
+    say!("{}: removed {}", cache.folder().display(), count(cache.clear()?))?;
     Ok(())
 }
 

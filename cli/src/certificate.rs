@@ -33,6 +33,6 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
         "... ! mp4mux ! c2pasink location=out.mp4 certificate={} private-key={}",
         path("certificate.pem").display(),
         path("private-key.pem").display()
-    );
+    )?;
     Ok(())
 }

@@ -45,7 +45,7 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
             Err(error) => json!({ "state": "invalid", "problems": [error.to_string()] }),
         },
     });
-    say!("{report:#}");
+    say!("{report:#}")?;
     Ok(if marked || says_so { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
 }
 

@@ -12,7 +12,7 @@ pub fn pull(source: &str) -> Result<()> {
         return Err(Error::Usage(format!("{source} is not a model of the hub; hf:owner/name is one")));
     };
     let folder = download(&Hub::from_env(), &name, &crate::interrupt::cancel()?)?;
-    say!("{}", folder.display());
+    say!("{}", folder.display())?;
     Ok(())
 }
 

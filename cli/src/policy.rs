@@ -21,12 +21,12 @@ pub fn check(file: Option<&Path>) -> Result<ExitCode> {
                 format!("block  {category}")
             }
         };
-        say!("{:5}  {said}", number + 1);
+        say!("{:5}  {said}", number + 1)?;
     }
     Ok(if refused { ExitCode::from(crate::NO) } else { ExitCode::SUCCESS })
 }
 
 pub fn verify(log: &Path) -> Result<()> {
-    say!("{}: {} decisions, all as they were written", log.display(), policy::verify(log)?);
+    say!("{}: {} decisions, all as they were written", log.display(), policy::verify(log)?)?;
     Ok(())
 }

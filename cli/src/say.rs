@@ -2,20 +2,18 @@
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stdout};
-use std::process::exit;
 
-/// As `println!`, which panics where nobody reads any further, as behind `| head`: here that ends the command.
+use crate::error::{Error, Result};
+
+/// As `println!`, which panics where nobody reads any further, as behind `| head`: here the command goes on, for its status is
+/// still an answer.
 macro_rules! say {
     ($($line:tt)*) => { crate::say::line(format_args!($($line)*)) };
 }
 
-pub(crate) fn line(line: Arguments<'_>) {
+pub(crate) fn line(line: Arguments<'_>) -> Result<()> {
     match writeln!(stdout(), "{line}") {
-        Ok(()) => (),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => exit(0),
-        Err(error) => {
-            eprintln!("soragen: standard output: {error}");
-            exit(1);
-        }
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::file("stdout", error)),
+        _ => Ok(()),
     }
 }

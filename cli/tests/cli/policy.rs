@@ -73,3 +73,17 @@ fn a_refused_shot_makes_no_file() {
     assert!(stderr(&output).contains("stones") && !stderr(&output).contains("quartz"), "{}", stderr(&output));
     assert_eq!(files(folder.path()), ["policy.toml"]);
 }
+
+#[test]
+fn the_answer_is_the_status_where_nobody_reads_the_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("policy.toml"), POLICY).unwrap();
+    std::fs::write(path("prompts"), "a fox\na quartz mountain\n").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = soragen(["policy", "check", "--policy"]);
+    command.arg(path("policy.toml")).stdin(std::fs::File::open(path("prompts")).unwrap()).stdout(writer);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+}

@@ -30,6 +30,7 @@ fn main() -> Result<()> {
     if let Some(minutes) = arguments.first() {
         return endure(minutes.parse()?, arguments.get(1).map(Path::new));
     }
+    soragen_builtin::register();
     let model = Model::open("builtin", &OpenOptions::default())?;
     // Alternating, so that both have the same of whatever else the machine does.
     let mut best = [Duration::MAX; 2];

@@ -106,9 +106,7 @@ fn transformer() -> Result<f64> {
 
 /// The built-in model from a prompt to frames.
 fn builtin() -> Result<()> {
-    if !cfg!(feature = "builtin") {
-        return Ok(());
-    }
+    soragen_builtin::register();
     let start = Instant::now();
     let model = Model::open("builtin", &OpenOptions::default())?;
     let request = Request { prompt: "a red fox".into(), length: Length::Frames(33), ..Default::default() };

@@ -32,7 +32,7 @@ fn best() -> Device {
 
 fn cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        return Err(lacking("CUDA", "cuda"));
+        return Err(missing_model("CUDA", "cuda"));
     }
     Device::new_cuda(ordinal).map_err(|error| {
         let reason = format!("CUDA device {ordinal} cannot be used: {}; `cpu` always can", plain(&error));
@@ -45,13 +45,13 @@ fn cuda(ordinal: usize) -> Result<Device> {
 
 fn metal() -> Result<Device> {
     if !cfg!(feature = "metal") {
-        return Err(lacking("Metal", "metal"));
+        return Err(missing_model("Metal", "metal"));
     }
     Device::new_metal(0)
         .map_err(|error| Error::Device(format!("Metal cannot be used: {}; `cpu` always can", plain(&error))))
 }
 
-fn lacking(name: &str, feature: &str) -> Error {
+fn missing_model(name: &str, feature: &str) -> Error {
     Error::Device(format!(
         "this build has no {name}; build it with `--features {feature}`, or use the device `cpu`"
     ))
@@ -60,7 +60,7 @@ fn lacking(name: &str, feature: &str) -> Error {
 /// What counts of a transformer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Form {
-    /// Numbers of a token.
+    /// WeightFormat of a token.
     pub width: usize,
     /// Whether its file has blocks that can be computed with: GGUF.
     pub blocks: bool,
@@ -92,7 +92,7 @@ pub fn resolve(precision: Precision, device: &Device, form: impl FnOnce() -> For
         (Precision::Int8, Device::Cuda(_) | Device::Metal(_)) => {
             Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
-        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(
+        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(crate::Setting::Precision, 
             "precision=gguf is for a transformer in a quantised GGUF file; use the precision auto"
                 .into(),
         )),

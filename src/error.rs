@@ -9,9 +9,9 @@ pub enum Error {
     /// The caller asked for it to stop.
     #[error("cancelled")]
     Cancelled,
-    /// The request asks for something that this model or this build cannot do.
-    #[error("{0}")]
-    Request(String),
+    /// A setting of the request has a value that this model or this build cannot fulfil. The text says what it can.
+    #[error("{1}")]
+    Request(Setting, String),
     /// The policy does not let the prompt pass.
     #[error("the prompt is refused: `{category}` in the policy `{policy}`; ask for something else")]
     Refused {
@@ -64,6 +64,73 @@ pub enum Error {
     /// The computation itself failed: a driver, a shape.
     #[error("the computation failed: {}", plain(.0))]
     Compute(candle_core::Error),
+}
+
+/// The part of a request that an [`Error::Request`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Setting {
+    /// The prompt or the negative prompt.
+    Prompt,
+    /// Width and height.
+    Size,
+    /// Number of frames or duration.
+    Length,
+    /// Number of denoising steps.
+    Steps,
+    /// One of the guidance scales.
+    GuidanceScale,
+    /// Shift of the noise schedule.
+    Shift,
+    /// Shots, their order and transitions; a storyboard.
+    Shots,
+    /// The image to start from.
+    Image,
+    /// The noise to start from.
+    InitialLatents,
+    /// The model source.
+    Model,
+    /// Files in place of parts of the model.
+    Parts,
+    /// A LoRA.
+    Lora,
+    /// The number format.
+    Precision,
+    /// The decoder.
+    Decoder,
+    /// The visible label.
+    Label,
+    /// The key of the watermark.
+    WatermarkKey,
+    /// The time code of the first frame.
+    Timecode,
+    /// The shape of a tensor.
+    Shape,
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Prompt => "prompt",
+            Self::Size => "size",
+            Self::Length => "length",
+            Self::Steps => "steps",
+            Self::GuidanceScale => "guidance-scale",
+            Self::Shift => "shift",
+            Self::Shots => "storyboard",
+            Self::Image => "image",
+            Self::InitialLatents => "initial-latents",
+            Self::Model => "model",
+            Self::Parts => "parts",
+            Self::Lora => "lora",
+            Self::Precision => "precision",
+            Self::Decoder => "decoder",
+            Self::Label => "label",
+            Self::WatermarkKey => "watermark-key",
+            Self::Timecode => "timecode",
+            Self::Shape => "shape",
+        })
+    }
 }
 
 impl From<candle_core::Error> for Error {

@@ -22,33 +22,34 @@
 //! [`Frames`]. A folder imports what stands below it in that line, never what stands above. The engine
 //! knows nothing of GStreamer.
 
-#![warn(missing_docs)]
-
 pub mod autoencoder;
 mod cache;
 mod cancel;
 pub mod checkpoint;
 mod device;
+mod digest;
 mod error;
 mod frames;
+pub mod hub;
 #[cfg(not(feature = "bench"))]
 mod kernels;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod kernels;
 pub mod label;
-mod layer;
 mod model;
 mod noise;
 mod ops;
 mod picture;
 pub mod policy;
+mod precision;
 pub mod program;
 mod request;
 pub mod scheduler;
 mod session;
 pub mod storyboard;
 pub mod text;
+mod text_enum;
 mod threads;
 pub mod transformer;
 pub mod watermark;
@@ -56,13 +57,14 @@ pub mod watermark;
 pub use autoencoder::Decoder;
 pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
-pub use error::{Error, Result};
+pub use error::{Error, Result, Setting};
 pub use frames::{Frames, to_u8};
 /// A picture that a video can start from.
 pub use image::RgbImage;
-pub use model::{Model, ModelInfo, OpenOptions, PartSize, Precision, Sizes, part_sizes, weights_bytes};
+pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
 pub use picture::read_image;
+pub use precision::Precision;
 pub use request::{Length, Request, Shot, Size, Transition};
-pub use session::{Effort, Phase, Progress, Session, Shown};
+pub use session::{Phase, Progress, Session, SessionStats, ShotInfo};
 pub use storyboard::Storyboard;
 pub use threads::Threads;

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Where a tensor of noise is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct NoiseKey {
     /// The request's seed.
     pub seed: u64,
     /// Shot of the video: what lies between two cuts.
@@ -24,7 +24,7 @@ pub struct Key {
     pub step: u64,
 }
 
-impl Key {
+impl NoiseKey {
     /// Standard normal noise, f32, of `shape` on `device`.
     pub fn normal(self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
@@ -55,9 +55,9 @@ impl Key {
 mod tests {
     use super::*;
 
-    const KEY: Key = Key { seed: 1, shot: 0, chunk: 0, step: 0 };
+    const KEY: NoiseKey = NoiseKey { seed: 1, shot: 0, chunk: 0, step: 0 };
 
-    fn draw(key: Key) -> Vec<f32> {
+    fn draw(key: NoiseKey) -> Vec<f32> {
         key.normal((1, 4, 16, 16), &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
@@ -68,8 +68,12 @@ mod tests {
 
     #[test]
     fn every_part_of_the_key_matters() {
-        let others =
-            [Key { seed: 2, ..KEY }, Key { shot: 1, ..KEY }, Key { chunk: 1, ..KEY }, Key { step: 1, ..KEY }];
+        let others = [
+            NoiseKey { seed: 2, ..KEY },
+            NoiseKey { shot: 1, ..KEY },
+            NoiseKey { chunk: 1, ..KEY },
+            NoiseKey { step: 1, ..KEY },
+        ];
         for other in others {
             assert_ne!(draw(KEY), draw(other), "{other:?}");
         }
@@ -82,7 +86,9 @@ mod tests {
             for shot in 0..2 {
                 for chunk in 0..16 {
                     all.extend(
-                        (0..4).map(|step| Key { seed, shot, chunk, step }.normal(36, &Device::Cpu).unwrap()),
+                        (0..4).map(|step| {
+                            NoiseKey { seed, shot, chunk, step }.normal(36, &Device::Cpu).unwrap()
+                        }),
                     );
                 }
             }

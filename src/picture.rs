@@ -47,7 +47,7 @@ pub enum Fit {
 /// `image` scaled to `size`, as an autoencoder wants it: f32 `[1, 3, 1, H, W]` in \[−1, 1\].
 pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Result<Tensor> {
     if image.width() == 0 || image.height() == 0 {
-        return Err(Error::Request("the image is empty".into()));
+        return Err(Error::Request(crate::Setting::Image, "the image is empty".into()));
     }
     let shape = (size.height as usize, size.width as usize, 3);
     let pixels = Tensor::from_vec(scaled(image, size, fit), shape, device)?;
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn an_empty_picture_is_refused() {
         let empty = to_video(&RgbImage::default(), SQUARE, Fit::Cover, &Device::Cpu);
-        assert!(matches!(empty, Err(Error::Request(_))));
+        assert!(matches!(empty, Err(Error::Request(..))));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gst_video::prelude::*;
 use gstsoraprovenance::credentials::{self, Report, State};
 use serde_json::{Value, json};
-use soragen::watermark::{Detector, Finding, Key};
+use soragen::watermark::{Detection, Detector, WatermarkKey};
 
 use crate::args::DetectArgs;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
 /// Prints what is found as JSON.
 pub fn run(args: &DetectArgs) -> Result<ExitCode> {
-    let key = Key::open(args.watermark_key.as_deref())?;
+    let key = WatermarkKey::open(args.watermark_key.as_deref())?;
     let anchors = args
         .trust_anchors
         .as_deref()
@@ -57,11 +57,11 @@ struct Search {
     whole: Detector,
     frames: u64,
     /// Each with its first frame.
-    found: Vec<(u64, Finding)>,
+    found: Vec<(u64, Detection)>,
 }
 
 impl Search {
-    fn new(key: &Key) -> Self {
+    fn new(key: &WatermarkKey) -> Self {
         Self { part: Detector::new(key), whole: Detector::new(key), frames: 0, found: Vec::new() }
     }
 
@@ -91,12 +91,12 @@ impl Search {
 }
 
 /// What a detector whose last frame is the one before `end` has found, and its first frame.
-fn marked(detector: &Detector, end: u64) -> Option<(u64, Finding)> {
-    let finding = detector.finding().filter(Finding::is_marked)?;
+fn marked(detector: &Detector, end: u64) -> Option<(u64, Detection)> {
+    let finding = detector.finding().filter(Detection::is_marked)?;
     Some((end.saturating_sub(finding.frames), finding))
 }
 
-fn describe_manifest(manifest: &Report, found: &[(u64, Finding)]) -> Value {
+fn describe_manifest(manifest: &Report, found: &[(u64, Detection)]) -> Value {
     // Whether it was made for this video: a manifest can be taken off one and signed into another.
     let bound = || {
         manifest.marks.iter().any(|id| found.iter().any(|(_, f)| f.id.is_some_and(|f| f.to_string() == *id)))
@@ -122,7 +122,7 @@ fn describe_manifest(manifest: &Report, found: &[(u64, Finding)]) -> Value {
     })
 }
 
-fn describe(first: u64, finding: &Finding) -> Value {
+fn describe(first: u64, finding: &Detection) -> Value {
     json!({
         "first-frame": first,
         "frames": finding.frames,

@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 use soragen::Cancel;
-use soragen::checkpoint::{Hub, HubName};
+use soragen::hub::{Hub, HubName};
 
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ pub fn pull(source: &str) -> Result<()> {
 /// Downloads the model that `source` names, if it is one of the hub that is not on this machine.
 pub fn bring(source: &str, cancel: &Cancel) -> Result<()> {
     let hub = Hub::from_env();
-    match hub.lacking(source)? {
+    match hub.missing_model(source)? {
         Some(name) => download(&hub, &name, cancel).map(drop),
         None => Ok(()),
     }

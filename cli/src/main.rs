@@ -34,6 +34,7 @@ fn success((): ()) -> ExitCode {
 }
 
 fn main() -> ExitCode {
+    soragen_builtin::register();
     let done: error::Result<ExitCode> = match Args::parse().command {
         Command::Render(args) => render::run(&args).map(success),
         Command::Models(ModelsCommand::List) => models::list().map(success),

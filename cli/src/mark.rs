@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use soragen::Size;
 use soragen::label::Labeller;
-use soragen::watermark::{Marker, Plane};
+use soragen::watermark::{Embedder, Plane};
 
 /// The invisible mark and the visible label, if there are any.
 pub struct Marks {
-    pub watermark: Option<Marker>,
+    pub watermark: Option<Embedder>,
     pub label: Option<Labeller>,
 }
 

@@ -1,7 +1,8 @@
 //! What models there are and what they can make.
 
 use candle_core::Device;
-use soragen::checkpoint::{self, Hub, Parts};
+use soragen::checkpoint::{self, Parts};
+use soragen::hub::Hub;
 use soragen::{ModelInfo, PartSize, Precision, Sizes};
 
 use crate::args::ConvertArgs;

@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
 use soragen::label::Labeller;
 use soragen::policy::Policy;
-use soragen::watermark::{Key, Marker};
+use soragen::watermark::{Embedder, WatermarkKey};
 use soragen::{
     Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard, Threads,
 };
@@ -28,7 +28,7 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 
 fn render(args: &RenderArgs) -> Result<()> {
     // First what costs nothing to find out.
-    let key = Key::open(args.watermark_key.as_deref())?;
+    let key = WatermarkKey::open(args.watermark_key.as_deref())?;
     let kind = output::Kind::of(&args.output, args.codec)?;
     if args.signing.certificate.is_some() && !kind.can_be_signed() {
         return Err(Error::Usage(
@@ -87,14 +87,14 @@ fn render(args: &RenderArgs) -> Result<()> {
     // Frames for checking numbers are as the autoencoder made them.
     let pictures = kind != output::Kind::Safetensors;
     let marks = Marks {
-        watermark: (!args.no_watermark && pictures).then(|| Marker::new(&key, session.generation_id())),
+        watermark: (!args.no_watermark && pictures).then(|| Embedder::new(&key, session.generation_id())),
         label: (args.label != Label::None && pictures)
             .then(|| Labeller::new(args.label.into(), session.size(), info.frame_rate)),
     };
     let signed = args.signing.certificate.is_some().then(|| Signed {
         with: args.signing.clone(),
         model: info.name.clone(),
-        mark: marks.watermark.as_ref().map(Marker::id),
+        mark: marks.watermark.as_ref().map(Embedder::id),
         images,
     });
     let about = About {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use soragen::Shown;
+use soragen::ShotInfo;
 
 use crate::error::{Error, Result};
 use crate::output::PartialFile;
@@ -29,7 +29,7 @@ impl Timeline {
     }
 
     /// Up to frame `end` there is `shown`.
-    pub fn add(&mut self, shown: &Shown, end: u64) {
+    pub fn add(&mut self, shown: &ShotInfo, end: u64) {
         if self.shots.last().is_none_or(|last| last.start < shown.frame) {
             self.shots.push(Clip { start: shown.frame, prompt: shown.prompt.clone(), seed: shown.seed });
         }

@@ -4,7 +4,7 @@
 use std::path::Component;
 
 use libfuzzer_sys::fuzz_target;
-use soragen::checkpoint::{Hub, HubName};
+use soragen::hub::{Hub, HubName};
 
 fuzz_target!(|text: &str| {
     let Ok(Some(name)) = HubName::parse(&format!("hf:{text}")) else { return };

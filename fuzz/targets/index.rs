@@ -2,7 +2,8 @@
 //! The index of weights in shards: of a folder, and of a model of the hub.
 
 use libfuzzer_sys::fuzz_target;
-use soragen::checkpoint::{Hub, HubName, Source};
+use soragen::checkpoint::Source;
+use soragen::hub::{Hub, HubName};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 

@@ -11,8 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::checkpoint::Source;
+use crate::text_enum::text_enum;
 use crate::{Cancel, Error, Result, Size};
-use stream::Memory;
+use stream::StreamState;
 pub use taehv::{Taehv, TaehvConfig};
 pub use tiled::Tiling;
 pub use wan::{AutoencoderKlWan, WanConfig};
@@ -34,6 +35,13 @@ pub enum Decoder {
     /// model that makes its video in one piece; it is what [`Auto`](Self::Auto) is where memory would not hold the picture.
     Tiled,
 }
+
+text_enum!(Decoder, Decoder, {
+    Auto => "auto",
+    Full => "full",
+    Tiny => "tiny",
+    Tiled => "tiled",
+});
 
 /// `vae/config.json`.
 #[derive(Clone, Debug)]
@@ -120,7 +128,7 @@ enum Kind {
 
 /// What a decoder remembers of the latents it has seen.
 #[derive(Clone, Debug, Default)]
-pub struct DecoderState(Memory);
+pub struct DecoderState(StreamState);
 
 impl Autoencoder {
     /// Opens `vae/` of `source`, and the tiny decoder if `decoder` asks for it, which it does not by itself
@@ -140,11 +148,12 @@ impl Autoencoder {
         let tiny = match (&config, decoder) {
             (Config::Taehv(_), Decoder::Full | Decoder::Tiled) => {
                 return Err(Error::Request(
+                    crate::Setting::Decoder,
                     "this model's only decoder is a tiny one; use `auto` or `tiny`".into(),
                 ));
             }
             (_, Decoder::Tiled) if streaming => {
-                return Err(Error::Request(
+                return Err(Error::Request(crate::Setting::Decoder, 
                     "tiles go from the first frame to the last, and this model's frames leave chunk by chunk; use `full` \
                      or `tiny`"
                         .into(),
@@ -200,7 +209,7 @@ impl Autoencoder {
     /// [`Error::Cancelled`] within a layer of a cancel; `state` is of no use then.
     pub fn decode(&self, latents: &Tensor, state: &mut DecoderState, cancel: &Cancel) -> Result<Tensor> {
         if latents.dim(2)? == 0 {
-            return Err(Error::Request("there are no latents to decode".into()));
+            return Err(Error::Request(crate::Setting::Shape, "there are no latents to decode".into()));
         }
         let latents = latents.squeeze(0)?.transpose(0, 1)?.contiguous()?;
         if let Some(tiny) = &self.tiny {

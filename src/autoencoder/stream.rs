@@ -6,7 +6,7 @@ use crate::Cancel;
 
 /// What every layer remembers, in the order in which they are visited.
 #[derive(Clone, Debug, Default)]
-pub struct Memory {
+pub struct StreamState {
     slots: Vec<Option<Tensor>>,
     /// Whether anything has been through.
     pub started: bool,
@@ -14,13 +14,13 @@ pub struct Memory {
 
 /// One way through the layers.
 pub struct Stream<'a> {
-    memory: &'a mut Memory,
+    memory: &'a mut StreamState,
     next: usize,
     pub cancel: &'a Cancel,
 }
 
 impl<'a> Stream<'a> {
-    pub fn new(memory: &'a mut Memory, cancel: &'a Cancel) -> Self {
+    pub fn new(memory: &'a mut StreamState, cancel: &'a Cancel) -> Self {
         Self { memory, next: 0, cancel }
     }
 

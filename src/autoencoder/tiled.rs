@@ -40,7 +40,7 @@ impl Autoencoder {
     pub fn decode_tiled(&self, latents: &Tensor, tiling: &Tiling, cancel: &Cancel) -> Result<Tensor> {
         let (_, _, _, height, width) = latents.dims5()?;
         if latents.elem_count() == 0 {
-            return Err(Error::Request("there are no latents to decode".into()));
+            return Err(Error::Request(crate::Setting::Shape, "there are no latents to decode".into()));
         }
         let factor = self.config().spatial_factor();
         let rows = Side::new(height, tiling.tile_sample_min_height, tiling.tile_sample_stride_height, factor);

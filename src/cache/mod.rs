@@ -1,11 +1,10 @@
 //! Latents that were made before, on disk, so that nobody denoises them again, and prompts that were read before.
 //!
-//! An entry is one chunk or one prompt, stored under the digest of everything that decided it ([`Key`]): whoever asks
+//! An entry is one chunk or one prompt, stored under the digest of everything that decided it ([`Digest`]): whoever asks
 //! for the same chunk again, this process or another, only decodes, and whoever asks for the same prompt needs no text
 //! encoder. Entries are whole or not there: each is written beside its place and then renamed. One that is damaged is
 //! dropped, and made anew. The least recently used go when the cache is full.
 
-mod key;
 mod store;
 
 use std::path::{Path, PathBuf};
@@ -13,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Tensor};
 
+use crate::digest::Digest;
 use crate::{Error, Result};
-pub(crate) use key::Key;
 pub(crate) use store::Kind;
 use store::Store;
 
@@ -112,12 +111,12 @@ impl Cache {
     }
 
     /// The tensor stored under `key`, f32.
-    pub(crate) fn get(&self, kind: Kind, key: &Key, device: &Device) -> Option<Tensor> {
+    pub(crate) fn get(&self, kind: Kind, key: &Digest, device: &Device) -> Option<Tensor> {
         self.store.read(kind, key)?.to_device(device).ok()
     }
 
     /// Stores `tensor`, f32. If that cannot be, [`failure`](Self::failure) says why, and no more is tried.
-    pub(crate) fn put(&self, kind: Kind, key: &Key, tensor: &Tensor) {
+    pub(crate) fn put(&self, kind: Kind, key: &Digest, tensor: &Tensor) {
         let mut state = self.lock();
         if state.failure.is_some() {
             return;
@@ -127,7 +126,7 @@ impl Cache {
         }
     }
 
-    fn write(&self, state: &mut State, kind: Kind, key: &Key, tensor: &Tensor) -> Result<()> {
+    fn write(&self, state: &mut State, kind: Kind, key: &Digest, tensor: &Tensor) -> Result<()> {
         let written = self.store.write(kind, key, tensor)?;
         let bytes = match state.bytes {
             Some(bytes) => bytes + written,
@@ -155,8 +154,8 @@ mod tests {
         Tensor::full(number, (1, 4, 1, 2, 3), &Device::Cpu).unwrap()
     }
 
-    fn key(number: u64) -> Key {
-        Key::new("test").with("number", &number.to_le_bytes())
+    fn key(number: u64) -> Digest {
+        Digest::new("test").with("number", &number.to_le_bytes())
     }
 
     fn numbers(latents: Option<Tensor>) -> Option<Vec<f32>> {

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::Key;
+use crate::digest::Digest;
 use crate::{Error, Result};
 
 /// Of a key in the name of a folder; the others are in that of a file.
@@ -73,14 +73,14 @@ impl Store {
         self.size
     }
 
-    pub fn path(&self, kind: Kind, key: &Key) -> PathBuf {
+    pub fn path(&self, kind: Kind, key: &Digest) -> PathBuf {
         let hex = key.hex();
         let (folder, file) = hex.split_at(DIGITS);
         self.folder.join(kind.name()).join(folder).join(format!("{file}.{SUFFIX}"))
     }
 
     /// The tensor of `key`; marks it as used just now. What is damaged is removed.
-    pub fn read(&self, kind: Kind, key: &Key) -> Option<Tensor> {
+    pub fn read(&self, kind: Kind, key: &Digest) -> Option<Tensor> {
         let path = self.path(kind, key);
         let bytes = std::fs::read(&path).ok()?;
         let Some(tensor) = parse(&bytes, kind, key) else {
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Returns how many bytes were written.
-    pub fn write(&self, kind: Kind, key: &Key, tensor: &Tensor) -> Result<u64> {
+    pub fn write(&self, kind: Kind, key: &Digest, tensor: &Tensor) -> Result<u64> {
         let bytes = serialize(tensor, kind, key)?;
         let path = self.path(kind, key);
         let folder = path.parent().unwrap_or(&self.folder);
@@ -180,7 +180,7 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn serialize(tensor: &Tensor, kind: Kind, key: &Key) -> Result<Vec<u8>> {
+fn serialize(tensor: &Tensor, kind: Kind, key: &Digest) -> Result<Vec<u8>> {
     let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     let metadata = HashMap::from([(DIGEST.to_owned(), digest(kind, key, &data))]);
@@ -190,7 +190,7 @@ fn serialize(tensor: &Tensor, kind: Kind, key: &Key) -> Result<Vec<u8>> {
 }
 
 /// `None` unless it is what [`serialize`] made for `key`, whole.
-fn parse(bytes: &[u8], kind: Kind, key: &Key) -> Option<Tensor> {
+fn parse(bytes: &[u8], kind: Kind, key: &Digest) -> Option<Tensor> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
     let expected = metadata.metadata().as_ref()?.get(DIGEST)?.clone();
     let tensors = SafeTensors::deserialize(bytes).ok()?;
@@ -206,6 +206,6 @@ fn parse(bytes: &[u8], kind: Kind, key: &Key) -> Option<Tensor> {
     Tensor::from_vec(numbers, view.shape(), &Device::Cpu).ok()
 }
 
-fn digest(kind: Kind, key: &Key, data: &[u8]) -> String {
-    Key::new(kind.name()).with("key", key.hex().as_bytes()).with("data", data).hex()
+fn digest(kind: Kind, key: &Digest, data: &[u8]) -> String {
+    Digest::new(kind.name()).with("key", key.hex().as_bytes()).with("data", data).hex()
 }

@@ -1,31 +1,26 @@
-//! The default model, compiled in.
+//! The model that a program compiles in.
 
-/// Its files, by their paths in the model folder.
-#[cfg(feature = "builtin")]
-pub static FILES: &[(&str, &[u8])] = {
-    macro_rules! files {
-        ($($path:literal),* $(,)?) => {
-            &[$(($path, include_bytes!(concat!("../../models/builtin/", $path)))),*]
-        };
-    }
-    files![
-        "model_index.json",
-        "soragen.json",
-        "text_encoder/config.json",
-        "text_encoder/model.gguf",
-        "tokenizer/tokenizer.json",
-        "transformer/config.json",
-        "transformer/diffusion_pytorch_model.safetensors",
-        "vae/config.json",
-        "vae/diffusion_pytorch_model.safetensors",
-    ]
-};
+use std::sync::OnceLock;
 
-/// A build without the feature `builtin` has none.
-#[cfg(not(feature = "builtin"))]
-pub static FILES: &[(&str, &[u8])] = &[];
+/// Files by their paths in the model folder.
+pub type Files = &'static [(&'static str, &'static [u8])];
 
-/// The bytes of one of its files.
+static FILES: OnceLock<Files> = OnceLock::new();
+
+/// Makes `files` the model source `builtin` of this process. The first call counts.
+///
+/// The engine has no weights of its own; the crate `soragen-builtin` registers the default model.
+pub fn register_builtin(files: Files) {
+    // A second call registers the same model.
+    let _ = FILES.set(files);
+}
+
+/// The registered files; none before [`register_builtin`].
+pub fn files() -> Files {
+    FILES.get().copied().unwrap_or_default()
+}
+
+/// The bytes of one of the files.
 pub fn file(path: &str) -> Option<&'static [u8]> {
-    FILES.iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
+    files().iter().find(|(name, _)| *name == path).map(|(_, bytes)| *bytes)
 }

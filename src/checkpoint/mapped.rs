@@ -20,20 +20,20 @@ pub struct Mapped {
     pub(super) files: Arc<Files>,
     pub(super) name: String,
     pub(super) shape: [usize; 2],
-    pub(super) numbers: Numbers,
+    pub(super) numbers: WeightFormat,
     /// What the numbers are multiplied with: one for all, or one a row.
     pub(super) scale: Option<Vec<f32>>,
 }
 
 /// What the file has of it.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Numbers {
+pub(super) enum WeightFormat {
     BF16,
     F16,
     F8,
 }
 
-impl Numbers {
+impl WeightFormat {
     pub(super) fn of(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::BF16 => Some(Self::BF16),

@@ -3,7 +3,7 @@
 mod assembly;
 mod builtin;
 mod gguf;
-mod hub;
+mod layer;
 mod lora;
 mod mapped;
 mod names;
@@ -14,11 +14,13 @@ mod tensors;
 mod weights;
 
 pub use assembly::{Assembly, Parts};
-pub use hub::{Download, Hub, HubName};
+pub use builtin::register_builtin;
+pub(crate) use layer::Layer;
 pub use lora::{Lora, Noise};
 pub(crate) use mapped::Mapped;
 pub(crate) use names::SECOND_TRANSFORMER;
 pub use pickle::{Names, convert};
 pub use source::Source;
+pub(crate) use source::{INDEX, ShardIndex};
 pub use tensors::Tensors;
 pub(crate) use weights::{Blocks, Stored};

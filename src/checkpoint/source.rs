@@ -13,13 +13,13 @@ use serde::de::DeserializeOwned;
 
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
-use super::hub::{self, Hub, HubName};
 use super::lora::{Lora, Noise};
 use super::names::{Part, SECOND_TRANSFORMER};
 use super::tensors::Tensors;
 use super::weights::{Stored, Weights};
-use crate::cache::Key;
+use crate::digest::Digest;
 use crate::error::plain;
+use crate::hub::{self, Hub, HubName};
 use crate::{Error, Result};
 
 /// Configurations and tokenizers are read whole; no real one comes near this size.
@@ -27,7 +27,7 @@ const MAX_TEXT: u64 = 64 << 20;
 /// Files up to this size are read for the digest of a model.
 const MAX_DIGESTED: u64 = 1 << 20;
 /// The file that makes a folder a model in diffusers' layout.
-pub(super) const INDEX: &str = "model_index.json";
+pub(crate) const INDEX: &str = "model_index.json";
 
 /// Where a model's files are. Whatever the layout, they are asked for by their paths in a folder of diffusers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,13 +49,13 @@ enum Found<'a> {
 
 /// `*.safetensors.index.json`: which file holds which tensor.
 #[derive(Deserialize)]
-pub(super) struct ShardIndex {
+pub(crate) struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
 impl ShardIndex {
     /// What it calls the files, each once.
-    pub(super) fn files(self) -> BTreeSet<String> {
+    pub(crate) fn files(self) -> BTreeSet<String> {
         self.weight_map.into_values().collect()
     }
 }
@@ -71,12 +71,13 @@ impl Source {
     pub fn parse(text: &str, parts: &Parts) -> Result<Self> {
         if text == "builtin" {
             if builtin::file(INDEX).is_none() {
-                return Err(Error::Request(
-                    "this build has no built-in model; name a model folder, or build with the feature `builtin`".into(),
+                return Err(Error::Request(crate::Setting::Model, 
+                    "this program has no built-in model; name a model folder, or call soragen_builtin::register()".into(),
                 ));
             }
             if *parts != Parts::default() {
                 return Err(Error::Request(
+                    crate::Setting::Parts,
                     "the parts of the built-in model cannot be replaced; name a model folder or file too"
                         .into(),
                 ));
@@ -85,6 +86,7 @@ impl Source {
         }
         if text.is_empty() {
             return Err(Error::Request(
+                crate::Setting::Model,
                 "no model is named; use `builtin`, the path of a model folder or file, or hf:owner/name"
                     .into(),
             ));
@@ -273,11 +275,11 @@ impl Source {
 
     /// The digest of the model, or of these of its folders alone. Weights in a folder count by their file's size and
     /// time, everything else by its content: they are too large to be read for this.
-    pub(crate) fn digest(&self, folders: &[&str]) -> std::io::Result<Key> {
+    pub(crate) fn digest(&self, folders: &[&str]) -> std::io::Result<Digest> {
         let counts =
             |name: &str| folders.is_empty() || folders.contains(&name.split('/').next().unwrap_or(name));
-        let mut key = Key::new("model");
-        let of_folder = |mut key: Key, root: &Path| -> std::io::Result<Key> {
+        let mut key = Digest::new("model");
+        let of_folder = |mut key: Digest, root: &Path| -> std::io::Result<Digest> {
             for path in files(root, 2)? {
                 // The folder may be moved.
                 let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
@@ -289,7 +291,7 @@ impl Source {
         };
         match self {
             Self::Builtin => {
-                for (name, bytes) in builtin::FILES.iter().filter(|(name, _)| counts(name)) {
+                for (name, bytes) in builtin::files().iter().filter(|(name, _)| counts(name)) {
                     key = key.with(name, bytes);
                 }
             }
@@ -359,7 +361,7 @@ fn files(folder: &Path, deep: usize) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn of_file(key: Key, name: &str, path: &Path) -> std::io::Result<Key> {
+fn of_file(key: Digest, name: &str, path: &Path) -> std::io::Result<Digest> {
     let metadata = path.metadata()?;
     if metadata.len() <= MAX_DIGESTED {
         return Ok(key.with(name, &std::fs::read(path)?));

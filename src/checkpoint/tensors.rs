@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::weights::Weights;
-use crate::layer::Layer;
+use crate::checkpoint::Layer;
 use crate::ops::index_select;
 
 /// Tensors by their names: candle's [`VarBuilder`], and what it has no word for, which is to leave numbers in the file and

@@ -15,7 +15,7 @@ use safetensors::tensor::TensorView;
 
 use super::gguf::Gguf;
 use super::lora::{self, Changes, Lora};
-use super::mapped::{Mapped, Numbers};
+use super::mapped::{Mapped, WeightFormat};
 use super::names::{self, Part};
 
 /// What a scaled fp8 weight is multiplied with stands beside it: ComfyUI's name, and that of others.
@@ -137,11 +137,11 @@ impl Weights {
     pub fn mapped(&self, name: &str, shape: [usize; 2]) -> Result<Option<Mapped>> {
         let Some(in_file) = self.names.get(name).filter(|_| self.changes.is_empty()) else { return Ok(None) };
         let Some(view) = self.files.view(in_file)? else { return Ok(None) };
-        let Some(numbers) = Numbers::of(view.dtype()) else { return Ok(None) };
+        let Some(numbers) = WeightFormat::of(view.dtype()) else { return Ok(None) };
         if view.shape() != shape || shape.contains(&0) {
             bail!("{in_file} is of {:?}, not of {shape:?}", view.shape());
         }
-        let scale = if numbers == Numbers::F8 { self.scale(name, &Device::Cpu)? } else { None };
+        let scale = if numbers == WeightFormat::F8 { self.scale(name, &Device::Cpu)? } else { None };
         let scale = scale.map(|scale| scale.flatten_all()?.to_vec1()).transpose()?;
         if scale.as_ref().is_some_and(|scale| ![1, shape[0]].contains(&scale.len())) {
             bail!("the scales of {in_file} are neither one nor one a row");
@@ -226,7 +226,7 @@ impl Files {
     fn stored(&self) -> Vec<(String, Stored)> {
         let plain = |(name, view): (String, TensorView)| {
             let (shape, bytes) = (view.shape().to_vec(), view.data().len() as u64);
-            let mapped = shape.len() == 2 && Numbers::of(view.dtype()).is_some();
+            let mapped = shape.len() == 2 && WeightFormat::of(view.dtype()).is_some();
             (name, Stored { shape, bytes, quantised: false, mapped })
         };
         match self {

@@ -10,13 +10,13 @@ use rayon::prelude::*;
 
 use super::Arch;
 use super::gelu::exp_f32s;
-use super::linear::Numbers;
+use super::linear::WeightFormat;
 use super::pairs::{self, accumulate_pairs};
 use super::panels::{Panel, Panels, Sums, accumulate};
 
 /// Keys and values of some tokens, packed head by head.
 #[derive(Clone, Debug)]
-pub(crate) struct Memory {
+pub(crate) struct PackedKv {
     arch: Arch,
     tokens: usize,
     head_dim: usize,
@@ -33,16 +33,16 @@ struct Head {
     values: Panels,
 }
 
-impl Memory {
+impl PackedKv {
     /// Both are `[tokens, heads × head_dim]`; `numbers` is what the linear layers beside it compute in.
     pub(crate) fn new(
         arch: Arch,
-        numbers: Numbers,
+        numbers: WeightFormat,
         (heads, head_dim): (usize, usize),
         keys: &[f32],
         values: &[f32],
     ) -> Self {
-        let paired = numbers == Numbers::Int8 && pairs::are_fast(arch);
+        let paired = numbers == WeightFormat::Int8 && pairs::are_fast(arch);
         Self::packed(arch, paired, (heads, head_dim), keys, values)
     }
 
@@ -84,7 +84,7 @@ impl Memory {
 
 /// What `queries` `[rows, heads × head_dim]` find in all `memories` together, in `out` of the same shape; on this
 /// thread.
-pub(crate) fn attend(queries: &[f32], memories: &[&Memory], out: &mut [f32]) {
+pub(crate) fn attend(queries: &[f32], memories: &[&PackedKv], out: &mut [f32]) {
     if let Some(first) = memories.first() {
         first.arch.dispatch(Job { queries, memories, out });
     }
@@ -97,7 +97,7 @@ const BLOCK: usize = 384;
 
 struct Job<'a> {
     queries: &'a [f32],
-    memories: &'a [&'a Memory],
+    memories: &'a [&'a PackedKv],
     out: &'a mut [f32],
 }
 
@@ -117,7 +117,7 @@ impl WithSimd for Job<'_> {
 
 /// Some tokens of one memory.
 struct Part<'a> {
-    memory: &'a Memory,
+    memory: &'a PackedKv,
     panels: Vec<Panel>,
     /// The first token, in the memory and in the block.
     first: usize,
@@ -134,7 +134,7 @@ impl Part<'_> {
 }
 
 /// All tokens of `memories`, no more than fit in the cache at a time.
-fn blocks<'a>(memories: &[&'a Memory], lanes: usize) -> Vec<Vec<Part<'a>>> {
+fn blocks<'a>(memories: &[&'a PackedKv], lanes: usize) -> Vec<Vec<Part<'a>>> {
     let (mut blocks, mut block, mut width) = (Vec::new(), Vec::<Part>::new(), 0);
     for &memory in memories {
         let mut begins = true;
@@ -408,7 +408,7 @@ mod tests {
                     .collect();
                 let memories: Vec<_> = parts
                     .iter()
-                    .map(|(k, v)| Memory::packed(arch, paired, (heads, head_dim), k, v))
+                    .map(|(k, v)| PackedKv::packed(arch, paired, (heads, head_dim), k, v))
                     .collect();
                 let mut out = vec![f32::NAN; queries.len()];
                 attend(&queries, &memories.iter().collect::<Vec<_>>(), &mut out);

@@ -1,8 +1,8 @@
 //! Single kernels, ready to be run over and over: for `benches/kernels.rs`.
 
-use super::attention::{Memory, attend};
+use super::attention::{PackedKv, attend};
 use super::conv2d::{Conv2d, Epilogue, Weights};
-use super::linear::{Linear, Numbers, Then};
+use super::linear::{Epilogue, Linear, WeightFormat};
 use super::{Arch, norm};
 
 /// What a kernel does, and how many operations it takes: a multiplication and an addition are two.
@@ -22,7 +22,7 @@ pub fn kernels() -> Vec<Kernel> {
     for (channels, side) in [(96, 64), (192, 32), (384, 16)] {
         kernels.push(conv(arch, channels, side));
     }
-    for (numbers, name) in [(Numbers::F32, "f32"), (Numbers::Int8, "int8")] {
+    for (numbers, name) in [(WeightFormat::F32, "f32"), (WeightFormat::Int8, "int8")] {
         kernels.push(linear(arch, numbers, name));
     }
     for (paired, name) in [(false, "f32"), (true, "bf16")] {
@@ -55,14 +55,14 @@ fn conv(arch: Arch, channels: usize, side: usize) -> Kernel {
     }
 }
 
-fn linear(arch: Arch, kind: Numbers, name: &str) -> Kernel {
+fn linear(arch: Arch, kind: WeightFormat, name: &str) -> Kernel {
     let (rows, n_in, n_out) = (192, 1536, 1536);
     let layer = Linear::new(arch, kind, (n_in, n_out), &numbers(n_in * n_out), None);
     let (x, mut out) = (numbers(rows * n_in), vec![0.0; rows * n_out]);
     Kernel {
         name: format!("linear layer, {name}, {rows} tokens of {n_in}"),
         operations: (2 * rows * n_in * n_out) as u64,
-        run: Box::new(move || layer.run(&x, &mut out, Then::Store)),
+        run: Box::new(move || layer.run(&x, &mut out, Epilogue::Store)),
     }
 }
 
@@ -70,7 +70,7 @@ fn attention(arch: Arch, paired: bool, name: &str) -> Kernel {
     let (heads, head_dim, queries, tokens) = (12, 128, 64, 1280);
     let dim = heads * head_dim;
     let memory =
-        Memory::packed(arch, paired, (heads, head_dim), &numbers(tokens * dim), &numbers(tokens * dim));
+        PackedKv::packed(arch, paired, (heads, head_dim), &numbers(tokens * dim), &numbers(tokens * dim));
     let (query, mut out) = (numbers(queries * dim), vec![0.0; queries * dim]);
     Kernel {
         name: format!("attention, {name}, {queries} queries, {tokens} keys, {heads} heads of {head_dim}"),

@@ -76,7 +76,7 @@ pub(crate) type Sources<'a> = Vec<&'a [f32]>;
 pub(crate) struct Epilogue<'a> {
     /// Added, in the shape of the output.
     pub(crate) residual: Option<&'a [f32]>,
-    /// Then, what is negative becomes zero.
+    /// Epilogue, what is negative becomes zero.
     pub(crate) relu: bool,
 }
 

@@ -15,7 +15,7 @@ pub(crate) trait Rows: Sync {
     fn expand(&self, row: usize, from: usize, out: &mut [f32]);
 }
 
-/// Numbers of a row at a time: those of a tile's rows fit in a core's first cache.
+/// WeightFormat of a row at a time: those of a tile's rows fit in a core's first cache.
 const COLUMNS: usize = 1024;
 /// From one row to the next there: at a power of two they would be in one another's way.
 const STRIDE: usize = COLUMNS + 16;

@@ -19,7 +19,7 @@ enum Weights {
 
 /// How the weights of linear layers are kept, and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Numbers {
+pub(crate) enum WeightFormat {
     F32,
     /// Rounded to 8 bits, as the inputs are.
     Int8,
@@ -27,7 +27,7 @@ pub(crate) enum Numbers {
 
 /// What becomes of a product.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Then {
+pub(crate) enum Epilogue {
     /// It is the output.
     Store,
     /// Its GELU is.
@@ -40,22 +40,22 @@ impl Linear {
     /// `weight` is `[n_out, n_in]`.
     pub(crate) fn new(
         arch: Arch,
-        numbers: Numbers,
+        numbers: WeightFormat,
         (n_in, n_out): (usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Self {
         Self(match numbers {
-            Numbers::F32 => {
+            WeightFormat::F32 => {
                 let at = |row, column| weight[column * n_in + row];
                 Weights::F32(Panels::new(arch, (n_in, n_out), bias, at))
             }
-            Numbers::Int8 => Weights::Int8(Linear8::new(arch, (n_in, n_out), weight, bias)),
+            WeightFormat::Int8 => Weights::Int8(Linear8::new(arch, (n_in, n_out), weight, bias)),
         })
     }
 
     /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
-    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Then) {
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Epilogue) {
         match &self.0 {
             Weights::F32(panels) => panels.arch.dispatch(Job { panels, x, out, then }),
             Weights::Int8(layer) => layer.run(x, out, then),
@@ -67,7 +67,7 @@ struct Job<'a> {
     panels: &'a Panels,
     x: &'a [f32],
     out: &'a mut [f32],
-    then: Then,
+    then: Epilogue,
 }
 
 impl WithSimd for Job<'_> {
@@ -109,9 +109,9 @@ impl Job<'_> {
                     let first = panel.first + v * S::F32_LANES;
                     let range = first..(first + S::F32_LANES).min(n_out);
                     let value = match self.then {
-                        Then::Store => sum,
-                        Then::Gelu => gelu_f32s(simd, sum),
-                        Then::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
+                        Epilogue::Store => sum,
+                        Epilogue::Gelu => gelu_f32s(simd, sum),
+                        Epilogue::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
                     };
                     simd.partial_store_f32s(&mut out[range], value);
                 }
@@ -131,21 +131,21 @@ mod tests {
             for (rows, n_in, n_out) in [(1, 1, 1), (7, 20, 17), (8, 64, 48), (19, 33, 130)] {
                 let (x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
                 let (bias, before) = (random(n_out, 3), random(rows * n_out, 4));
-                let layer = Linear::new(arch, Numbers::F32, (n_in, n_out), &weight, Some(&bias));
+                let layer = Linear::new(arch, WeightFormat::F32, (n_in, n_out), &weight, Some(&bias));
                 let plain = |row: usize, column: usize| {
                     let products = (0..n_in).map(|i| x[row * n_in + i] * weight[column * n_in + i]);
                     bias[column] + products.sum::<f32>()
                 };
                 let gelu = |x: f32| x / (1.0 + (-1.595_769_2 * (x + 0.044715 * x.powi(3))).exp());
-                for then in [Then::Store, Then::Gelu, Then::Add] {
+                for then in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
                     let mut out = before.clone();
                     layer.run(&x, &mut out, then);
                     for (i, &value) in out.iter().enumerate() {
                         let sum = plain(i / n_out, i % n_out);
                         let expected = match then {
-                            Then::Store => sum,
-                            Then::Gelu => gelu(sum),
-                            Then::Add => before[i] + sum,
+                            Epilogue::Store => sum,
+                            Epilogue::Gelu => gelu(sum),
+                            Epilogue::Add => before[i] + sum,
                         };
                         let off = (value - expected).abs();
                         assert!(

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::Arch;
 use super::gelu::gelu_each;
-use super::linear::Then;
+use super::linear::Epilogue;
 use super::panels::Panel;
 
 /// Columns of a vector.
@@ -72,7 +72,7 @@ impl Linear8 {
     }
 
     /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
-    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Then) {
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Epilogue) {
         let x = Rounded::new(self.arch, x, self.n_in);
         for &panel in &self.panels {
             #[cfg(target_arch = "x86_64")]
@@ -89,7 +89,7 @@ impl Linear8 {
             }
             self.arch.dispatch(Portable { layer: self, x: &x, panel, out, then });
         }
-        if let Then::Gelu = then {
+        if let Epilogue::Gelu = then {
             gelu_each(self.arch, out);
         }
     }
@@ -101,18 +101,18 @@ impl Linear8 {
 
     /// Puts the sums of one row and of a vector of columns, from `first` on, where they belong.
     #[inline(always)]
-    fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Then) {
+    fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Epilogue) {
         let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
         let out = &mut out[first..(first + LANES).min(self.n_out)];
         for ((out, &sum), (column, bias)) in out.iter_mut().zip(sums).zip(columns) {
             let value = sum as f32 * (scale * column) + bias;
-            *out = if let Then::Add = then { *out + value } else { value };
+            *out = if let Epilogue::Add = then { *out + value } else { value };
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn panel_vnni<const VECTORS: usize>(&self, x: &Rounded, panel: Panel, out: &mut [f32], then: Then) {
+    fn panel_vnni<const VECTORS: usize>(&self, x: &Rounded, panel: Panel, out: &mut [f32], then: Epilogue) {
         use std::arch::x86_64::*;
 
         let weights = self.weights(panel);
@@ -143,7 +143,7 @@ impl Linear8 {
                     let mut value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, biases[v]);
                     // SAFETY: no more numbers are read and written than `out` has.
                     unsafe {
-                        if let Then::Add = then {
+                        if let Epilogue::Add = then {
                             value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(there, out.as_ptr()));
                         }
                         _mm512_mask_storeu_ps(out.as_mut_ptr(), there, value);
@@ -264,7 +264,7 @@ struct Portable<'a> {
     x: &'a Rounded,
     panel: Panel,
     out: &'a mut [f32],
-    then: Then,
+    then: Epilogue,
 }
 
 impl WithSimd for Portable<'_> {
@@ -321,7 +321,7 @@ mod tests {
                 }
                 let layer = Linear8::new(arch, (n_in, n_out), &weight, Some(&bias));
                 let gelu = |x: f64| x / (1.0 + (-1.595_769_121_605_731 * (x + 0.044715 * x.powi(3))).exp());
-                for then in [Then::Store, Then::Gelu, Then::Add] {
+                for then in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
                     let mut out = before.clone();
                     layer.run(&x, &mut out, then);
                     for (i, &value) in out.iter().enumerate() {
@@ -329,9 +329,9 @@ mod tests {
                         let x = &x[row * n_in..][..n_in];
                         let sum = plain(x, &weight[column * n_in..][..n_in], bias[column]);
                         let expected = match then {
-                            Then::Store => sum,
-                            Then::Gelu => gelu(sum),
-                            Then::Add => f64::from(before[i]) + sum,
+                            Epilogue::Store => sum,
+                            Epilogue::Gelu => gelu(sum),
+                            Epilogue::Add => f64::from(before[i]) + sum,
                         };
                         // A number in the middle between two may go either way.
                         let step =
@@ -354,7 +354,7 @@ mod tests {
             let (n_in, n_out) = (20_000, 16);
             let layer = Linear8::new(arch, (n_in, n_out), &vec![1.0; n_in * n_out], None);
             let mut out = vec![0.0; n_out];
-            layer.run(&vec![-1.0; n_in], &mut out, Then::Store);
+            layer.run(&vec![-1.0; n_in], &mut out, Epilogue::Store);
             assert!(out.iter().all(|x| (x + n_in as f32).abs() < 1.0), "{arch:?} {out:?}");
         }
     }

@@ -88,7 +88,7 @@ impl Panels {
     }
 }
 
-/// Numbers in a vector.
+/// WeightFormat in a vector.
 struct Lanes;
 
 impl WithSimd for Lanes {

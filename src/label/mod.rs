@@ -7,6 +7,7 @@
 mod glyphs;
 
 use crate::Size;
+use crate::text_enum::text_enum;
 
 /// Seconds that the large form is shown.
 const START: u64 = 2;
@@ -38,6 +39,13 @@ pub enum Label {
     /// AI生成, larger for the first two seconds.
     Cn,
 }
+
+text_enum!(Label, Label, {
+    None => "none",
+    Ai => "ai",
+    AiGenerated => "ai-generated",
+    Cn => "cn",
+});
 
 impl Label {
     fn text(self) -> &'static str {

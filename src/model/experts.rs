@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Device;
 
-use super::Precision;
-use crate::Result;
 use crate::checkpoint::Source;
 use crate::transformer::WanTransformer;
+use crate::{Precision, Result};
 
 /// The folder of the transformer, or of the one for much noise.
 pub(super) const FIRST: &str = "transformer";

@@ -17,46 +17,13 @@ pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
 pub use memory::{PartSize, part_sizes, weights_bytes};
 
 use crate::autoencoder::{Autoencoder, Decoder};
-use crate::cache::Key;
 use crate::checkpoint::{Parts, Source};
+use crate::digest::Digest;
 use crate::scheduler::SchedulerConfig;
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
-use crate::{Error, Result, device};
+use crate::{Error, Precision, Result, device};
 use layout::Layout;
-
-/// The number format of the weights and of the arithmetic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// What is best on the device: on a CPU f32, or 8 bits for wide transformers where it is quick at them; on a GPU
-    /// bf16; of a GGUF file on a GPU, or on a CPU that is not so quick, what the file has.
-    #[default]
-    Auto,
-    /// 32-bit.
-    F32,
-    /// 16-bit with f32's range.
-    Bf16,
-    /// 16-bit.
-    F16,
-    /// f32, but the transformer's linear layers multiply numbers of 8 bits, which take a quarter of the memory: for
-    /// a CPU.
-    Int8,
-    /// The transformer's linear layers stay in the blocks of a GGUF file and are multiplied so; the rest is f32 on a CPU,
-    /// bf16 on a GPU.
-    Gguf,
-}
-
-impl Precision {
-    /// What tensors are made of on `device`.
-    pub(crate) fn dtype(self, device: &Device) -> DType {
-        match self {
-            Self::Bf16 => DType::BF16,
-            Self::F16 => DType::F16,
-            Self::Gguf if !device.is_cpu() => DType::BF16,
-            Self::F32 | Self::Int8 | Self::Gguf | Self::Auto => DType::F32,
-        }
-    }
-}
 
 /// How to open a model.
 #[derive(Clone, Debug)]
@@ -98,7 +65,7 @@ pub struct Model {
     /// free: what is made must not depend on them.
     pub(crate) room: Option<u64>,
     source: Source,
-    digest: OnceCell<Option<Key>>,
+    digest: OnceCell<Option<Digest>>,
 }
 
 /// How its video is made.
@@ -157,6 +124,7 @@ impl Model {
         let two = matches!(&layout, Layout::Wan(index) if index.two());
         if !two && source.loras().iter().any(|lora| lora.noise.is_some()) {
             return Err(Error::Request(
+                crate::Setting::Lora,
                 "`high:` and `low:` before a LoRA are for a model of two transformers".into(),
             ));
         }
@@ -193,13 +161,13 @@ impl Model {
 
     /// What stands for the model, its number format and its device in the keys of what it makes; `None` if its
     /// files cannot be read any more.
-    pub(crate) fn key(&self) -> Option<Key> {
+    pub(crate) fn key(&self) -> Option<Digest> {
         *self.digest.get_or_init(|| {
             let model = self.source.digest(&[]).ok()?;
             let (device, precision) =
                 (format!("{:?}", self.device.location()), format!("{:?}", self.precision));
             Some(
-                Key::engine()
+                Digest::engine()
                     .with("model", model.hex().as_bytes())
                     .with("device", device.as_bytes())
                     .with("precision", precision.as_bytes()),

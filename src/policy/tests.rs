@@ -177,26 +177,6 @@ fn obfuscated_prompts_are_told_from_harmless_ones() {
     assert!(refused.is_empty(), "{refused:?}");
 }
 
-/// A policy that refuses what is like a storm at sea.
-#[cfg(feature = "builtin")]
-#[test]
-fn meanings_are_found_in_other_words() {
-    let policy = "name = \"t\"\n[[category]]\nname = \"storms\"\naction = \"block\"\nlike = [\"a violent storm at sea\"]";
-    let policy = Policy::parse(policy).unwrap();
-    for prompt in [
-        "a violent storm at sea",
-        "a ship in a raging tempest on the ocean",
-        "huge waves and thunder over the stormy ocean",
-        "a cat sleeps in the sun, then a terrible hurricane at sea, then flowers in a vase",
-    ] {
-        assert_eq!(policy.check(prompt), Verdict::Block("storms".into()), "{prompt}");
-    }
-    // One of them is about a storm at sea.
-    let harmless = include_str!("harmless.txt").lines().filter(|prompt| !prompt.contains("storm"));
-    let refused: Vec<_> = harmless.filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
-    assert!(refused.is_empty(), "{refused:?}");
-}
-
 #[test]
 fn what_a_category_is_like_has_to_make_sense() {
     let table =

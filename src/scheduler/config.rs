@@ -197,11 +197,17 @@ impl SchedulerConfig {
     /// [`Error::Request`] for numbers that make no schedule.
     pub fn start(&self, steps: u32, shift: Option<f64>) -> Result<Scheduler> {
         if !(1..=MAX_STEPS).contains(&steps) {
-            return Err(Error::Request(format!("{steps} steps; it must be from 1 to {MAX_STEPS}")));
+            return Err(Error::Request(
+                crate::Setting::Steps,
+                format!("{steps} steps; it must be from 1 to {MAX_STEPS}"),
+            ));
         }
         let shift = shift.unwrap_or(self.shift());
         if !(shift.is_finite() && shift > 0.0) {
-            return Err(Error::Request(format!("a shift of {shift}; it must be above 0")));
+            return Err(Error::Request(
+                crate::Setting::Shift,
+                format!("a shift of {shift}; it must be above 0"),
+            ));
         }
         let steps = steps as usize;
         Ok(match self {

@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor};
 use super::plan::{Conditions, Plan, check_finite};
 use super::{Phase, Report};
 use crate::autoencoder::DecoderState;
-use crate::cache::Key;
+use crate::digest::Digest;
 use crate::model::{self, Expert, FirstFrame, Prediction, Sampler};
 use crate::scheduler::{UniPc, UniPcOptions};
 use crate::transformer::{CausalConfig, KvCache, WanTransformer};
@@ -29,7 +29,7 @@ pub struct Causal {
     /// What changes with the next chunk.
     turn: Turn,
     /// Stands for all chunks so far, if they are kept.
-    key: Option<Key>,
+    key: Option<Digest>,
     /// Chunks that had been made before, and that the transformer has not seen. It need not, unless one comes
     /// that had not.
     unseen: VecDeque<Turn>,
@@ -60,7 +60,7 @@ struct Turn {
     first: usize,
     count: usize,
     /// Stands for it and all before it.
-    key: Option<Key>,
+    key: Option<Digest>,
 }
 
 /// The prompt, or what lies between two of them.
@@ -339,7 +339,7 @@ impl Causal {
 
 impl Turn {
     /// The key of this chunk after one of that key.
-    fn follow(&self, key: &Key) -> Key {
+    fn follow(&self, key: &Digest) -> Digest {
         let mut key = *key;
         if let Some((prompt, chunks)) = &self.prompt {
             key = key.with("prompt", prompt.as_bytes()).with("blend", &chunks.to_le_bytes());

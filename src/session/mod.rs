@@ -44,7 +44,7 @@ pub struct Progress {
 
 /// What the video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shown {
+pub struct ShotInfo {
     /// How many shots and new prompts were before it, with those that no chunk was left for.
     pub index: u64,
     /// Its first frame.
@@ -59,7 +59,7 @@ pub struct Shown {
 
 /// What a session has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Effort {
+pub struct SessionStats {
     /// Times that the transformer ran.
     pub forwards: u64,
     /// Frames whose latents had been made before, and were only decoded.
@@ -69,7 +69,7 @@ pub struct Effort {
 /// One running generation: the next chunk, a new prompt. The same request gives the same frames.
 pub struct Session {
     plan: Plan,
-    effort: Effort,
+    effort: SessionStats,
     schedule: Schedule,
     /// Of the take that is being made.
     sampler: Sampler,
@@ -78,7 +78,7 @@ pub struct Session {
     /// A prompt from outside that no chunk was made with yet.
     prompt: Option<String>,
     /// Of the last chunk.
-    shown: Shown,
+    shown: ShotInfo,
     begun: u64,
     chunks: u64,
     made: u64,
@@ -134,12 +134,12 @@ impl Session {
         let sampler = Sampler::new(&plan)?;
         Ok(Self {
             plan,
-            effort: Effort::default(),
+            effort: SessionStats::default(),
             schedule,
             sampler,
             take_end: None,
             prompt: None,
-            shown: Shown::default(),
+            shown: ShotInfo::default(),
             begun: 0,
             chunks: 0,
             made: 0,
@@ -164,12 +164,12 @@ impl Session {
     }
 
     /// What was done so far.
-    pub fn effort(&self) -> Effort {
+    pub fn effort(&self) -> SessionStats {
         self.effort
     }
 
     /// What the chunk made last shows; before the first nothing.
-    pub fn shown(&self) -> &Shown {
+    pub fn shown(&self) -> &ShotInfo {
         &self.shown
     }
 
@@ -224,6 +224,7 @@ impl Session {
     fn check_changeable(&self) -> Result<()> {
         match self.sampler {
             Sampler::Whole(_) => Err(Error::Request(
+                crate::Setting::Prompt,
                 "this model makes its video in one piece; its prompt cannot change meanwhile".into(),
             )),
             Sampler::Causal(_) => Ok(()),
@@ -299,7 +300,7 @@ impl Session {
             self.begun += 1;
         }
         if let Some(cut) = begun {
-            self.shown = Shown {
+            self.shown = ShotInfo {
                 index: self.begun - 1,
                 frame: self.made,
                 prompt: self.plan.prompt.clone(),

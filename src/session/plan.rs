@@ -6,9 +6,10 @@ use candle_core::{DType, Tensor};
 use image::RgbImage;
 
 use super::schedule::Schedule;
-use crate::cache::{Cache, Key, Kind};
+use crate::cache::{Cache, Kind};
+use crate::digest::Digest;
 use crate::model::{Expert, Sampling};
-use crate::noise;
+use crate::noise::NoiseKey;
 use crate::picture::{self, Fit};
 use crate::policy::Policy;
 use crate::request::Shot;
@@ -158,7 +159,7 @@ impl Plan {
         if self.model.info.guidance_scale_2.is_some() {
             numbers += &format!(" {}", self.guidance_scale_2);
         }
-        let mut key = Key::new("request").with("model", self.model.info.name.as_bytes());
+        let mut key = Digest::new("request").with("model", self.model.info.name.as_bytes());
         key = key.with("numbers", numbers.as_bytes()).with("negative", self.negative_prompt.as_bytes());
         for Shot { start, prompt, seed, image, transition } in schedule.shots() {
             key = key.with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes());
@@ -256,7 +257,7 @@ impl Plan {
     }
 
     fn draw(&self, first: usize, step: u64, count: usize) -> Result<Tensor> {
-        let key = noise::Key { seed: self.seed, shot: self.take.number, chunk: first as u64, step };
+        let key = NoiseKey { seed: self.seed, shot: self.take.number, chunk: first as u64, step };
         key.normal(self.latent_shape(count).as_slice(), &self.model.device)
     }
 
@@ -296,7 +297,7 @@ impl Plan {
     }
 
     /// Everything that decides the take's latents but the prompts; `None` if nobody wants to know.
-    pub fn key(&self) -> Option<Key> {
+    pub fn key(&self) -> Option<Digest> {
         if self.cache.is_none() || self.initial_latents.is_some() {
             return None;
         }
@@ -322,13 +323,13 @@ impl Plan {
     }
 
     /// `count` latent frames that were made before.
-    pub fn recall(&self, key: Option<Key>, count: usize) -> Option<Tensor> {
+    pub fn recall(&self, key: Option<Digest>, count: usize) -> Option<Tensor> {
         let latents = self.cache.as_ref()?.get(Kind::Latents, &key?, &self.model.device)?;
         (latents.dims() == self.latent_shape(count)).then_some(latents)
     }
 
     /// Keeps `latents` for whoever asks for them again.
-    pub fn store(&self, key: Option<Key>, latents: &Tensor) {
+    pub fn store(&self, key: Option<Digest>, latents: &Tensor) {
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.put(Kind::Latents, &key, latents);
         }
@@ -399,7 +400,7 @@ fn check_text(prompt: &str) -> Result<()> {
 }
 
 fn refuse<T>(reason: String) -> Result<T> {
-    Err(Error::Request(reason))
+    Err(Error::Request(crate::Setting::Shots, reason))
 }
 
 /// Latents that are not numbers would come out as a grey or black picture without a word.

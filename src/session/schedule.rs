@@ -141,5 +141,5 @@ fn check(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
 }
 
 fn refuse<T>(reason: String) -> Result<T> {
-    Err(Error::Request(reason))
+    Err(Error::Request(crate::Setting::Shots, reason))
 }

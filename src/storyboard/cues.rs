@@ -12,7 +12,7 @@ pub fn parse(text: &str) -> Result<Storyboard, Fault> {
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     let mut last = 1;
     while let Some((line, times)) = lines.next() {
-        // Numbers, names, notes and styles are no cues.
+        // WeightFormat, names, notes and styles are no cues.
         let Some((from, to)) = times.split_once("-->") else { continue };
         // After the second time there may be settings.
         let to = to.split_whitespace().next().unwrap_or_default();

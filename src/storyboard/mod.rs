@@ -112,7 +112,7 @@ impl Storyboard {
     /// # Errors
     /// [`Error::Request`] with the line if it is none.
     pub fn parse(text: &str) -> Result<Self> {
-        let refuse = |reason: String| Error::Request(format!("storyboard: {reason}"));
+        let refuse = |reason: String| Error::Request(crate::Setting::Shots, format!("storyboard: {reason}"));
         if text.len() as u64 > MAX_BYTES {
             return Err(refuse(too_long()));
         }
@@ -125,7 +125,10 @@ impl Storyboard {
     /// [`Error::Request`] if it is none.
     pub fn inline(text: &str) -> Result<Self> {
         if !inline::is(text) {
-            return Err(Error::Request("storyboard: it begins with 0:00, then a prompt".into()));
+            return Err(Error::Request(
+                crate::Setting::Shots,
+                "storyboard: it begins with 0:00, then a prompt".into(),
+            ));
         }
         Self::parse(text)
     }

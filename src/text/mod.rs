@@ -17,8 +17,9 @@ use once_cell::sync::OnceCell;
 use serde::Deserialize;
 use tokenizers::{Tokenizer, TruncationParams};
 
-use crate::cache::{self, Cache, Key};
+use crate::cache::{self, Cache};
 use crate::checkpoint::Source;
+use crate::digest::Digest;
 use crate::{Cancel, Error, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
@@ -46,7 +47,7 @@ struct Absent {
     dtype: DType,
     device: Device,
     /// Of its files.
-    digest: OnceCell<Option<Key>>,
+    digest: OnceCell<Option<Digest>>,
 }
 
 impl TextEncoder {
@@ -121,10 +122,10 @@ impl Absent {
     }
 
     /// Stands for what it makes of `prompt`; `None` if its files cannot be read.
-    fn key(&self, prompt: &str) -> Option<Key> {
+    fn key(&self, prompt: &str) -> Option<Digest> {
         let files = self.digest.get_or_init(|| self.source.digest(&["text_encoder", "tokenizer"]).ok());
         let (device, dtype) = (format!("{:?}", self.device.location()), self.dtype.as_str());
-        let key = Key::engine().with("text encoder", (*files)?.hex().as_bytes());
+        let key = Digest::engine().with("text encoder", (*files)?.hex().as_bytes());
         Some(
             key.with("device", device.as_bytes())
                 .with("precision", dtype.as_bytes())
@@ -153,7 +154,9 @@ fn tokenizer(source: &Source, max_tokens: usize) -> Result<Tokenizer> {
 /// # Errors
 /// [`Error::Request`], for a tokenizer that refers to tokens it does not have too: the crate finds out only here.
 fn cut(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let refused = |reason: String| Error::Request(format!("the prompt cannot be tokenized: {reason}"));
+    let refused = |reason: String| {
+        Error::Request(crate::Setting::Prompt, format!("the prompt cannot be tokenized: {reason}"))
+    };
     let cut = std::panic::catch_unwind(AssertUnwindSafe(|| tokenizer.encode(prompt, true)));
     let cut = cut.map_err(|_| refused(format!("{TOKENIZER} is damaged; get it again")))?;
     Ok(cut.map_err(|e| refused(e.to_string()))?.get_ids().to_vec())
@@ -172,7 +175,7 @@ fn token_ids(tokens: &[u32], vocabulary: usize, device: &Device) -> Result<Tenso
 /// The same, without making any of them.
 fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= vocabulary) {
-        return Err(Error::Request(
+        return Err(Error::Request(crate::Setting::Model, 
             "the tokenizer gives tokens that the text encoder does not know, or none; they are not of one model"
                 .into(),
         ));
@@ -188,7 +191,7 @@ mod tests {
     fn tokens_that_cannot_be_looked_up_are_refused() {
         let ids = |tokens: &[u32]| token_ids(tokens, 3, &Device::Cpu);
         assert_eq!(ids(&[0, 2]).unwrap().dims(), [2]);
-        assert!(matches!(ids(&[]), Err(Error::Request(_))));
-        assert!(matches!(ids(&[0, 3]), Err(Error::Request(_))));
+        assert!(matches!(ids(&[]), Err(Error::Request(..))));
+        assert!(matches!(ids(&[0, 3]), Err(Error::Request(..))));
     }
 }

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use super::{TOKENIZER, check_tokens, clean, cut, tokenizer};
+use crate::checkpoint::Layer;
 use crate::checkpoint::{Source, Tensors};
 use crate::kernels::gelu;
-use crate::layer::Layer;
 use crate::ops::{index_select, matmul};
 use crate::{Cancel, Error, Result};
 
@@ -60,7 +60,8 @@ impl Umt5Config {
     /// [`Error::Request`] names the setting.
     pub fn check(&self) -> Result<()> {
         const MOST: usize = 1 << 20;
-        let refuse = |reason: String| Err(Error::Request(format!("text encoder: {reason}")));
+        let refuse =
+            |reason: String| Err(Error::Request(crate::Setting::Model, format!("text encoder: {reason}")));
         let sizes = [
             ("vocab_size", self.vocab_size),
             ("d_model", self.d_model),

@@ -5,8 +5,8 @@ use candle_core::{D, DType, Tensor};
 use super::Config;
 use super::rope::Rotation;
 use crate::Result;
+use crate::checkpoint::Layer;
 use crate::checkpoint::Tensors;
-use crate::layer::Layer;
 use crate::ops::matmul;
 
 /// Queries are taken in portions so that no tensor of scores has more elements than this. CUDA kernels

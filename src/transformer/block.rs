@@ -7,12 +7,12 @@ use super::Config;
 use super::attention::{Attention, KeyValue};
 use super::rope::Rotation;
 use crate::Result;
+use crate::checkpoint::Layer;
 use crate::checkpoint::Tensors;
 use crate::kernels::gelu;
-use crate::layer::Layer;
 
 /// What a block needs besides the tokens.
-pub(super) struct Surroundings<'a> {
+pub(super) struct BlockInputs<'a> {
     /// f32 `[M, 6, inner_dim]`, one for all frames (M = 1) or one a frame.
     pub(super) modulation: &'a Tensor,
     /// Positions of the tokens, and of these and the `past` before them.
@@ -68,7 +68,7 @@ impl Block {
     }
 
     /// `x` is `[M, tokens, inner_dim]`: as many groups of tokens as there are modulations.
-    pub(super) fn forward(&self, x: &Tensor, around: &Surroundings) -> Result<(Tensor, KeyValue)> {
+    pub(super) fn forward(&self, x: &Tensor, around: &BlockInputs) -> Result<(Tensor, KeyValue)> {
         let modulation = around.modulation.broadcast_add(&self.scale_shift_table)?;
 
         let normed = self.norm.modulated(x, &modulation, 0)?;

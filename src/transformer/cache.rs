@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
-use crate::kernels::attention::Memory;
+use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
 /// How a causal model goes along its video, in latent frames.
@@ -52,7 +52,7 @@ pub struct KvCache {
     shot: u64,
     pub(super) blocks: Vec<KeyValue>,
     /// The same as [`packed`](super::packed) blocks read them, once they have.
-    pub(super) packed: OnceLock<Vec<Memory>>,
+    pub(super) packed: OnceLock<Vec<PackedKv>>,
 }
 
 impl KvCache {
@@ -140,9 +140,10 @@ impl KvCache {
     /// Refuses a chunk of frames of another size than those remembered.
     pub(super) fn check(&self, tokens_per_frame: usize) -> Result<()> {
         match self.blocks.first() {
-            Some(first) if first.tokens()? != self.frames() * tokens_per_frame => {
-                Err(Error::Request("the size of the frames changed in the middle of a shot".into()))
-            }
+            Some(first) if first.tokens()? != self.frames() * tokens_per_frame => Err(Error::Request(
+                crate::Setting::Shape,
+                "the size of the frames changed in the middle of a shot".into(),
+            )),
             _ => Ok(()),
         }
     }

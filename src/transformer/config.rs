@@ -66,7 +66,7 @@ impl Config {
         self.out_channels.filter(|&channels| channels > 0).unwrap_or(self.in_channels)
     }
 
-    /// Numbers of a latent patch of one channel.
+    /// WeightFormat of a latent patch of one channel.
     pub(super) fn patch_area(&self) -> usize {
         self.patch_size[1] * self.patch_size[2]
     }
@@ -78,7 +78,8 @@ impl Config {
     pub fn check(&self) -> Result<()> {
         // Far above any model, far below what overflows when a few of them are multiplied.
         const MOST: usize = 1 << 20;
-        let refuse = |reason: String| Err(Error::Request(format!("transformer: {reason}")));
+        let refuse =
+            |reason: String| Err(Error::Request(crate::Setting::Model, format!("transformer: {reason}")));
 
         if self.image_dim.is_some() || self.added_kv_proj_dim.is_some() {
             return refuse(

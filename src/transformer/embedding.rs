@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Config;
 use crate::Result;
+use crate::checkpoint::Layer;
 use crate::checkpoint::Tensors;
-use crate::layer::Layer;
 
 #[derive(Clone, Debug)]
 pub(super) struct ConditionEmbedder {

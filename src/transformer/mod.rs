@@ -6,30 +6,30 @@
 
 mod attention;
 mod block;
+mod block_store;
 mod cache;
 mod config;
 mod embedding;
 mod packed;
 mod rope;
-mod shelf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
 
+use crate::checkpoint::Layer;
 use crate::checkpoint::{Source, Tensors};
-use crate::kernels::linear::Numbers;
-use crate::kernels::{self, attention::Memory};
-use crate::layer::Layer;
+use crate::kernels::linear::WeightFormat;
+use crate::kernels::{self, attention::PackedKv};
 use crate::ops::linear;
 use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
-use block::{Block, Norm, Surroundings};
+use block::{Block, BlockInputs, Norm};
+use block_store::BlockStore;
 pub use cache::{CausalConfig, KvCache, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{Form, PackedBlock, PackedBlocks};
 use rope::Rope;
-use shelf::Shelf;
 
 /// A loaded transformer. Clones share the weights.
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub struct WanTransformer {
 
 #[derive(Clone, Debug)]
 enum Blocks {
-    Plain(Shelf<Block>),
+    Plain(BlockStore<Block>),
     /// Made for this CPU.
     Packed(PackedBlocks),
 }
@@ -62,7 +62,7 @@ pub struct Context(Texts);
 #[derive(Clone, Debug)]
 enum Texts {
     Plain(Vec<KeyValue>),
-    Packed(Vec<Memory>),
+    Packed(Vec<PackedKv>),
 }
 
 /// Latents as the blocks see them.
@@ -154,12 +154,15 @@ impl WanTransformer {
     pub fn context(&self, text_embeds: &Tensor) -> Result<Context> {
         let (batch, length, dim) = text_embeds.dims3()?;
         if batch != 1 || length == 0 || dim != self.config.text_dim {
-            return Err(Error::Request(format!(
-                "the transformer takes text embeddings of [1, length, {}], not {:?}; \
+            return Err(Error::Request(
+                crate::Setting::Shape,
+                format!(
+                    "the transformer takes text embeddings of [1, length, {}], not {:?}; \
                  text encoder and transformer are not of one model",
-                self.config.text_dim,
-                text_embeds.dims()
-            )));
+                    self.config.text_dim,
+                    text_embeds.dims()
+                ),
+            ));
         }
         let prompt =
             self.condition_embedder.text(&text_embeds.to_device(&self.device)?.to_dtype(self.dtype)?)?;
@@ -259,6 +262,7 @@ impl WanTransformer {
             (Blocks::Plain(blocks), Texts::Plain(texts)) => (blocks, texts),
             _ => {
                 return Err(Error::Request(
+                    crate::Setting::Shape,
                     "the prompt was made ready for another transformer; make it ready for this one".into(),
                 ));
             }
@@ -276,8 +280,8 @@ impl WanTransformer {
             }
             let past = cache.and_then(|cache| cache.block(i));
             let modulation = &tokens.modulation;
-            let (next, own) = block
-                .forward(&x, &Surroundings { modulation, queries: &queries, keys: &keys, text, past })?;
+            let (next, own) =
+                block.forward(&x, &BlockInputs { modulation, queries: &queries, keys: &keys, text, past })?;
             x = next;
             if purpose == Purpose::Cache {
                 collected.push(own);
@@ -293,22 +297,28 @@ impl WanTransformer {
         let [_, patch_rows, patch_columns] = self.config.patch_size;
         let fits = height.is_multiple_of(patch_rows) && width.is_multiple_of(patch_columns);
         if batch != 1 || channels != self.config.in_channels || !fits || latents.elem_count() == 0 {
-            return Err(Error::Request(format!(
-                "the transformer takes latents of [1, {}, T, H, W] with H and W multiples of {patch_rows} and \
+            return Err(Error::Request(
+                crate::Setting::Shape,
+                format!(
+                    "the transformer takes latents of [1, {}, T, H, W] with H and W multiples of {patch_rows} and \
                  {patch_columns}, not {:?}",
-                self.config.in_channels,
-                latents.dims()
-            )));
+                    self.config.in_channels,
+                    latents.dims()
+                ),
+            ));
         }
         // Frames that share a timestep share a modulation.
         let timesteps = match timesteps {
             [first, rest @ ..] if rest.iter().all(|t| t == first) => &timesteps[..1],
             _ if timesteps.len() == frames => timesteps,
             _ => {
-                return Err(Error::Request(format!(
-                    "{} timesteps for {frames} latent frames; give one, or one a frame",
-                    timesteps.len()
-                )));
+                return Err(Error::Request(
+                    crate::Setting::Shape,
+                    format!(
+                        "{} timesteps for {frames} latent frames; give one, or one a frame",
+                        timesteps.len()
+                    ),
+                ));
             }
         };
 
@@ -348,14 +358,15 @@ impl Blocks {
         let packed =
             kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
         Ok(match packed {
-            None => Self::Plain(Shelf::new(count, offload, move |i| {
+            None => Self::Plain(BlockStore::new(count, offload, move |i| {
                 Block::load(&weights.pp(i), &own).map_err(&about)
             })?),
             Some(arch) => {
-                let numbers = if precision == Precision::Int8 { Numbers::Int8 } else { Numbers::F32 };
+                let numbers =
+                    if precision == Precision::Int8 { WeightFormat::Int8 } else { WeightFormat::F32 };
                 let form = Form::new(arch, numbers, config);
-                let bring = move |i| PackedBlock::load(form, &weights.pp(i), &own).map_err(&about);
-                Self::Packed(PackedBlocks::new(form, count, offload, bring)?)
+                let load = move |i| PackedBlock::load(form, &weights.pp(i), &own).map_err(&about);
+                Self::Packed(PackedBlocks::new(form, count, offload, load)?)
             }
         })
     }

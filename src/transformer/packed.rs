@@ -1,6 +1,6 @@
 //! The blocks on the CPU.
 //!
-//! What stands between the matrix products can take longer than they do. Here some rows of tokens go
+//! What stands between the matrix products can take longer than they do. Resident some rows of tokens go
 //! through a whole block on one thread, from one buffer that stays in the cache to the next; threads wait for each
 //! other once a block, for the keys and values of all tokens.
 
@@ -8,13 +8,13 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::attention::KeyValue;
+use super::block_store::BlockStore;
 use super::cache::KvCache;
 use super::rope::Rotation;
-use super::shelf::Shelf;
 use super::{Config, Purpose, Tokens};
 use crate::checkpoint::Tensors;
-use crate::kernels::attention::{Memory, attend};
-use crate::kernels::linear::{Linear, Numbers, Then};
+use crate::kernels::attention::{PackedKv, attend};
+use crate::kernels::linear::{Epilogue, Linear, WeightFormat};
 use crate::kernels::norm::{layer_norm, rms_norm, rotate};
 use crate::kernels::{self, Arch};
 use crate::{Cancel, Result};
@@ -23,13 +23,13 @@ use crate::{Cancel, Result};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
     arch: Arch,
-    numbers: Numbers,
+    numbers: WeightFormat,
     heads: usize,
     head_dim: usize,
 }
 
 impl Form {
-    pub(super) fn new(arch: Arch, numbers: Numbers, config: &Config) -> Self {
+    pub(super) fn new(arch: Arch, numbers: WeightFormat, config: &Config) -> Self {
         Self { arch, numbers, heads: config.num_attention_heads, head_dim: config.attention_head_dim }
     }
 
@@ -38,8 +38,8 @@ impl Form {
     }
 
     /// Keys and values `[tokens, dim]`, packed.
-    fn memory(self, keys: &[f32], values: &[f32]) -> Memory {
-        Memory::new(self.arch, self.numbers, (self.heads, self.head_dim), keys, values)
+    fn memory(self, keys: &[f32], values: &[f32]) -> PackedKv {
+        PackedKv::new(self.arch, self.numbers, (self.heads, self.head_dim), keys, values)
     }
 }
 
@@ -138,11 +138,11 @@ impl PackedBlock {
     }
 
     /// The prompt `[1, length, dim]` as this block sees it.
-    fn text(&self, prompt: &Tensor) -> Result<Memory> {
+    fn text(&self, prompt: &Tensor) -> Result<PackedKv> {
         let prompt = kernels::numbers(prompt)?;
         let (mut key, mut value) = (vec![0.0; prompt.len()], vec![0.0; prompt.len()]);
-        self.cross.to_k.run(&prompt, &mut key, Then::Store);
-        self.cross.to_v.run(&prompt, &mut value, Then::Store);
+        self.cross.to_k.run(&prompt, &mut key, Epilogue::Store);
+        self.cross.to_v.run(&prompt, &mut value, Epilogue::Store);
         for row in key.chunks_exact_mut(self.dim()) {
             rms_norm(self.form.arch, row, self.eps, &self.cross.norm_k);
         }
@@ -163,7 +163,7 @@ impl PackedBlock {
             let (((query, key), rotated), value) = outputs;
             let normed = self.modulated(x, i * portion, modulation, 0);
             let mut qkv = vec![0.0; 3 * x.len()];
-            self.to_qkv.run(&normed, &mut qkv, Then::Store);
+            self.to_qkv.run(&normed, &mut qkv, Epilogue::Store);
             for (r, row) in qkv.chunks_exact(3 * dim).enumerate() {
                 let place = r * dim..(r + 1) * dim;
                 let (cos, sin) = angles.query(i * portion + r);
@@ -188,8 +188,8 @@ impl PackedBlock {
         &self,
         x: &mut [f32],
         query: &[f32],
-        seen: &[&Memory],
-        text: &Memory,
+        seen: &[&PackedKv],
+        text: &PackedKv,
         modulation: &Modulation,
         portion: usize,
     ) {
@@ -200,7 +200,7 @@ impl PackedBlock {
             let mut found = vec![0.0; x.len()];
             attend(query, seen, &mut found);
             let mut change = vec![0.0; x.len()];
-            self.to_out.run(&found, &mut change, Then::Store);
+            self.to_out.run(&found, &mut change, Epilogue::Store);
             modulation.add_gated(x, first, &change, 2);
 
             let mut normed = vec![0.0; x.len()];
@@ -209,18 +209,18 @@ impl PackedBlock {
                 Some((weight, bias)) => layer_norm(self.form.arch, x, self.eps, weight, bias, &mut normed),
             }
             let mut query = change;
-            self.cross.to_q.run(&normed, &mut query, Then::Store);
+            self.cross.to_q.run(&normed, &mut query, Epilogue::Store);
             for row in query.chunks_exact_mut(dim) {
                 rms_norm(self.form.arch, row, self.eps, &self.cross.norm_q);
             }
             attend(&query, &[text], &mut found);
-            self.cross.to_out.run(&found, x, Then::Add);
+            self.cross.to_out.run(&found, x, Epilogue::Add);
 
             let normed = self.modulated(x, first, modulation, 3);
             let mut fed = vec![0.0; x.len() / dim * self.ffn_dim];
-            self.ffn_in.run(&normed, &mut fed, Then::Gelu);
+            self.ffn_in.run(&normed, &mut fed, Epilogue::Gelu);
             let mut change = query;
-            self.ffn_out.run(&fed, &mut change, Then::Store);
+            self.ffn_out.run(&fed, &mut change, Epilogue::Store);
             modulation.add_gated(x, first, &change, 5);
         });
     }
@@ -305,30 +305,30 @@ impl Angles {
 #[derive(Clone, Debug)]
 pub(super) struct PackedBlocks {
     form: Form,
-    shelf: Shelf<PackedBlock>,
+    block_store: BlockStore<PackedBlock>,
 }
 
 impl PackedBlocks {
-    /// Those that `bring` makes; see [`Shelf::new`].
+    /// Those that `load` makes; see [`BlockStore::new`].
     pub(super) fn new(
         form: Form,
         count: usize,
         away: bool,
-        bring: impl Fn(usize) -> Result<PackedBlock> + Send + Sync + 'static,
+        load: impl Fn(usize) -> Result<PackedBlock> + Send + Sync + 'static,
     ) -> Result<Self> {
-        Ok(Self { form, shelf: Shelf::new(count, away, bring)? })
+        Ok(Self { form, block_store: BlockStore::new(count, away, load)? })
     }
 
     /// The prompt `[1, length, dim]` as each sees it.
-    pub(super) fn text(&self, prompt: &Tensor) -> Result<Vec<Memory>> {
-        self.shelf.map(|block| block.text(prompt))
+    pub(super) fn text(&self, prompt: &Tensor) -> Result<Vec<PackedKv>> {
+        self.block_store.map(|block| block.text(prompt))
     }
 
     /// Goes through the blocks, as [`WanTransformer::run`](super::WanTransformer).
     pub(super) fn run(
         &self,
         tokens: Tokens,
-        texts: &[Memory],
+        texts: &[PackedKv],
         cache: Option<&KvCache>,
         keys: &Rotation,
         purpose: Purpose,
@@ -350,7 +350,7 @@ impl PackedBlocks {
         let mut collected = Vec::new();
         for (i, text) in texts.iter().enumerate() {
             cancel.check()?;
-            let block = self.shelf.get(i)?;
+            let block = self.block_store.get(i)?;
             let modulation = Modulation::new(&timesteps, &block.table, count);
             let own = block.project(&x, &angles, &modulation, portion);
             let last = purpose == Purpose::Cache && i + 1 == texts.len();
@@ -371,7 +371,7 @@ impl PackedBlocks {
 }
 
 /// What `cache` remembers, with the keys turned; packed once for all steps of a chunk.
-fn past<'a>(form: Form, cache: &'a KvCache, angles: &Angles) -> Result<&'a [Memory]> {
+fn past<'a>(form: Form, cache: &'a KvCache, angles: &Angles) -> Result<&'a [PackedKv]> {
     if let Some(packed) = cache.packed.get() {
         return Ok(packed);
     }

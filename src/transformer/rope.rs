@@ -50,10 +50,13 @@ impl Rope {
             [(length, "latent frames"), (rows, "rows of tokens"), (columns, "columns of tokens")]
         {
             if length > self.max_positions {
-                return Err(Error::Request(format!(
-                    "{length} {name} are more than the {} that the model knows; ask for fewer or smaller frames",
-                    self.max_positions
-                )));
+                return Err(Error::Request(
+                    crate::Setting::Size,
+                    format!(
+                        "{length} {name} are more than the {} that the model knows; ask for fewer or smaller frames",
+                        self.max_positions
+                    ),
+                ));
             }
         }
         let axes = self.shares.map(frequencies);

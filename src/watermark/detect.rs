@@ -1,4 +1,4 @@
-//! Finding the mark, without the original, at an unknown size and cut.
+//! Detection the mark, without the original, at an unknown size and cut.
 
 use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
@@ -7,7 +7,7 @@ use super::pattern::{CELL, CHIPS, Role, SIDE, Tile};
 use super::payload::{CODE_BITS, FIT, decode};
 use super::residual::{Even, Residual};
 use super::spectrum::{AREA, EDGE, Fourier, whiten};
-use super::{GenerationId, Key};
+use super::{GenerationId, WatermarkKey};
 
 /// The least scale at which the mark is looked for: a picture of this many times its first size.
 pub const MIN_SCALE: f64 = 0.4;
@@ -40,7 +40,7 @@ const NEIGHBOURS: usize = 7;
 
 /// What was found in the frames that were looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Finding {
+pub struct Detection {
     /// How many frames that is.
     pub frames: u64,
     /// The payload, if it can be read.
@@ -51,7 +51,7 @@ pub struct Finding {
     pub scale: f64,
 }
 
-impl Finding {
+impl Detection {
     /// Whether the pictures bear a mark of the key: the payload was read or the strength is [`MARKED`].
     pub fn is_marked(&self) -> bool {
         self.id.is_some() || self.strength >= MARKED
@@ -85,7 +85,7 @@ struct Place {
 
 impl Detector {
     /// A detector of the marks that `key` makes.
-    pub fn new(key: &Key) -> Self {
+    pub fn new(key: &WatermarkKey) -> Self {
         let tile = Tile::new(key);
         let fourier = Fourier::new();
         let mut sync = vec![0.0; AREA];
@@ -143,7 +143,7 @@ impl Detector {
     }
 
     /// What is in the frames so far; `None` if there were none.
-    pub fn finding(&self) -> Option<Finding> {
+    pub fn finding(&self) -> Option<Detection> {
         if self.seen.frames == 0 {
             return None;
         }
@@ -157,17 +157,17 @@ impl Detector {
     }
 
     /// The best that is in any of these pictures, which are so many times smaller than they came.
-    fn look(&self, seen: &[(Even, usize)]) -> Option<Finding> {
+    fn look(&self, seen: &[(Even, usize)]) -> Option<Detection> {
         let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
         let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)), of));
         let mut places: Vec<_> = looks.collect();
         places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
         places.truncate(PLACES);
-        let mut found: Option<Finding> = None;
+        let mut found: Option<Detection> = None;
         for (rough, (seen, times)) in places {
             let (place, id) = self.read(seen, rough);
             let scale = *times as f64 * (place.scale.0 * place.scale.1).sqrt();
-            let here = Finding { frames: self.seen.frames, id, strength: place.strength, scale };
+            let here = Detection { frames: self.seen.frames, id, strength: place.strength, scale };
             if id.is_some() {
                 return Some(here);
             }
@@ -301,14 +301,14 @@ mod tests {
     fn keys_that_were_not_used_are_found_as_often_as_derived() {
         const KEYS: u32 = 10_000;
         let seen = unmarked();
-        let any = Detector::new(&Key::public());
+        let any = Detector::new(&WatermarkKey::public());
         let spectra: Vec<_> = (0..40)
             .map(|i| any.spectrum(&seen, [MIN_SCALE * (1.0 + 0.03 * f64::from(i)); 2].into()))
             .collect();
         let looks = (0..KEYS).into_par_iter().map(|i| {
             let mut key = [0; 16];
             key[..4].copy_from_slice(&i.to_le_bytes());
-            let detector = Detector::new(&Key::from_bytes(&key).unwrap());
+            let detector = Detector::new(&WatermarkKey::from_bytes(&key).unwrap());
             let spectrum = &spectra[i as usize % spectra.len()];
             let (shift, strength) = detector.strongest(spectrum);
             // Reading takes longer than finding; it is tried where the key fits best.

@@ -3,7 +3,7 @@
 use super::activity;
 use super::pattern::{CELL, Role, SIDE, Tile, phase};
 use super::payload::encode;
-use super::{GenerationId, Key};
+use super::{GenerationId, WatermarkKey};
 use crate::Size;
 
 /// A cell's shape at each strength, in 8-bit steps. Round, so that no blocks are seen.
@@ -65,16 +65,16 @@ impl<'a> Plane<'a> {
 
 /// Marks the pictures of one generation.
 #[derive(Clone)]
-pub struct Marker {
-    key: Key,
+pub struct Embedder {
+    key: WatermarkKey,
     id: GenerationId,
     /// Whether each chip of the tile is added or taken away.
     chips: Vec<bool>,
 }
 
-impl Marker {
+impl Embedder {
     /// A marker that writes `id` with `key`.
-    pub fn new(key: &Key, id: GenerationId) -> Self {
+    pub fn new(key: &WatermarkKey, id: GenerationId) -> Self {
         let bits = encode(id);
         let Tile { roles, signs } = Tile::new(key);
         let chips = roles.iter().zip(signs).map(|(role, sign)| match role {

@@ -6,14 +6,14 @@ use crate::{Error, Result};
 
 /// The secret that a pattern is made of. Marks of one key are not seen with another.
 #[derive(Clone)]
-pub struct Key([u8; 32]);
+pub struct WatermarkKey([u8; 32]);
 
 /// The shortest key file: less could be guessed.
 const MIN_BYTES: usize = 16;
 /// No key is longer; another file was meant.
 const MAX_BYTES: u64 = 1 << 16;
 
-impl Key {
+impl WatermarkKey {
     /// The key that everyone has. What it marks, everyone can find; that is its purpose.
     pub fn public() -> Self {
         Self::derive(b"public")
@@ -25,26 +25,29 @@ impl Key {
     /// [`Error::Request`] if there are fewer.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() < MIN_BYTES {
-            return Err(Error::Request(format!(
-                "a watermark key of {} bytes could be guessed; use {MIN_BYTES} random bytes or more",
-                bytes.len()
-            )));
+            return Err(Error::Request(
+                crate::Setting::WatermarkKey,
+                format!(
+                    "a watermark key of {} bytes could be guessed; use {MIN_BYTES} random bytes or more",
+                    bytes.len()
+                ),
+            ));
         }
         Ok(Self::derive(bytes))
     }
 
-    /// The key in the file `path`, or [the public one](Key::public).
+    /// The key in the file `path`, or [the public one](WatermarkKey::public).
     ///
     /// # Errors
-    /// Those of [`Key::read`].
+    /// Those of [`WatermarkKey::read`].
     pub fn open(path: Option<&Path>) -> Result<Self> {
         path.map_or_else(|| Ok(Self::public()), Self::read)
     }
 
-    /// [`Key::from_bytes`] of a file.
+    /// [`WatermarkKey::from_bytes`] of a file.
     ///
     /// # Errors
-    /// The file's, and those of [`Key::from_bytes`].
+    /// The file's, and those of [`WatermarkKey::from_bytes`].
     pub fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
         let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
@@ -66,8 +69,8 @@ impl Key {
 }
 
 /// Keys are not for logs.
-impl std::fmt::Debug for Key {
+impl std::fmt::Debug for WatermarkKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Key(…)")
+        f.write_str("WatermarkKey(…)")
     }
 }

@@ -17,9 +17,9 @@ mod payload;
 mod residual;
 mod spectrum;
 
-pub use detect::{Detector, Finding, MARKED, MAX_SCALE, MIN_SCALE};
-pub use embed::{Marker, Plane};
-pub use key::Key;
+pub use detect::{Detection, Detector, MARKED, MAX_SCALE, MIN_SCALE};
+pub use embed::{Embedder, Plane};
+pub use key::WatermarkKey;
 pub use payload::GenerationId;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::Key;
+use super::WatermarkKey;
 use super::payload::CODE_BITS;
 
 /// Pixels on a side of a chip. What encoders take away is fine; in larger ones there is more of what pictures have of their own.
@@ -31,7 +31,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    pub fn new(key: &Key) -> Self {
+    pub fn new(key: &WatermarkKey) -> Self {
         let mut rng = ChaCha8Rng::from_seed(key.bytes(b"tile"));
         let mut roles: Vec<_> = (0..CHIPS)
             .map(|i| i.checked_sub(SYNC).map_or(Role::Sync, |i| Role::Bit(i % CODE_BITS)))
@@ -47,7 +47,7 @@ impl Tile {
 
 /// By how many chips, across and down, the tile is moved in a shot, so that the mean of many videos does not
 /// show it.
-pub fn phase(key: &Key, id: u64, shot: u64) -> (usize, usize) {
+pub fn phase(key: &WatermarkKey, id: u64, shot: u64) -> (usize, usize) {
     let mut purpose = *b"phase\0\0\0................";
     purpose[8..16].copy_from_slice(&id.to_le_bytes());
     purpose[16..].copy_from_slice(&shot.to_le_bytes());

@@ -26,12 +26,17 @@ fn id() -> GenerationId {
 
 fn marked(time: usize, shot: u64) -> Vec<u8> {
     let mut data = picture(time);
-    Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), shot);
+    Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), shot);
     data
 }
 
 /// What is found in pictures of one size.
-fn find(key: &Key, pictures: impl IntoIterator<Item = Vec<u8>>, width: usize, height: usize) -> Finding {
+fn find(
+    key: &WatermarkKey,
+    pictures: impl IntoIterator<Item = Vec<u8>>,
+    width: usize,
+    height: usize,
+) -> Detection {
     let mut detector = Detector::new(key);
     for picture in pictures {
         detector.push(&picture, width, width, height);
@@ -56,7 +61,7 @@ fn resized(picture: &[u8], (left, top): (usize, usize), scale: f32, width: usize
 #[test]
 fn a_picture_or_a_few_are_enough() {
     for frames in [1, 8] {
-        let finding = find(&Key::public(), (0..frames).map(|t| marked(t, 3)), WIDTH, HEIGHT);
+        let finding = find(&WatermarkKey::public(), (0..frames).map(|t| marked(t, 3)), WIDTH, HEIGHT);
         assert_eq!((finding.id, finding.frames), (Some(id()), frames as u64), "{finding:?}");
         assert!((finding.scale - 1.0).abs() < 0.01, "{finding:?}");
     }
@@ -71,7 +76,7 @@ fn it_is_found_at_another_size_and_cut() {
         ((65, 42), 1.0, 227, 136),
     ] {
         let pictures = (0..8).map(|t| resized(&marked(t, 0), cut, scale, width, height));
-        let finding = find(&Key::public(), pictures, width, height);
+        let finding = find(&WatermarkKey::public(), pictures, width, height);
         assert_eq!(finding.id, Some(id()), "{scale}: {finding:?}");
         assert!((finding.scale - f64::from(scale)).abs() < 0.02, "{finding:?}");
     }
@@ -80,7 +85,7 @@ fn it_is_found_at_another_size_and_cut() {
 #[test]
 fn it_is_found_in_pictures_enlarged_to_high_definition() {
     let pictures = (0..4).map(|t| resized(&marked(t, 0), (0, 12), 4.0, 1280, 720));
-    let finding = find(&Key::public(), pictures, 1280, 720);
+    let finding = find(&WatermarkKey::public(), pictures, 1280, 720);
     assert_eq!(finding.id, Some(id()), "{finding:?}");
     assert!((finding.scale - 4.0).abs() < 0.05, "{finding:?}");
 }
@@ -90,26 +95,26 @@ fn brightness_and_contrast_do_not_matter() {
     for (contrast, brightness) in [(0.5, 60.0), (1.5, -80.0)] {
         let change = |sample: u8| (f32::from(sample) * contrast + brightness) as u8;
         let pictures = (0..8).map(|t| marked(t, 0).into_iter().map(change).collect());
-        assert_eq!(find(&Key::public(), pictures, WIDTH, HEIGHT).id, Some(id()));
+        assert_eq!(find(&WatermarkKey::public(), pictures, WIDTH, HEIGHT).id, Some(id()));
     }
 }
 
 #[test]
 fn nothing_is_found_where_nothing_is_or_with_another_key() {
-    let none = find(&Key::public(), (0..8).map(picture), WIDTH, HEIGHT);
+    let none = find(&WatermarkKey::public(), (0..8).map(picture), WIDTH, HEIGHT);
     assert!(!none.is_marked(), "{none:?}");
     for key in 0..6u8 {
-        let key = Key::from_bytes(&[key; 16]).unwrap();
+        let key = WatermarkKey::from_bytes(&[key; 16]).unwrap();
         let other = find(&key, (0..8).map(|t| marked(t, 0)), WIDTH, HEIGHT);
         assert!(!other.is_marked(), "{other:?}");
     }
-    assert_eq!(Detector::new(&Key::public()).finding(), None);
+    assert_eq!(Detector::new(&WatermarkKey::public()).finding(), None);
 }
 
 #[test]
 fn what_was_seen_at_another_size_is_forgotten() {
     let large = resized(&marked(0, 0), (0, 12), 4.0, 1280, 720);
-    let mut detector = Detector::new(&Key::public());
+    let mut detector = Detector::new(&WatermarkKey::public());
     detector.push(&large, 1280, 1280, 720);
     assert_eq!(detector.finding().unwrap().id, Some(id()));
     for time in 0..8 {
@@ -125,7 +130,7 @@ fn the_first_pictures_are_enough_where_the_mark_is_lost_in_the_others() {
     let grain = |i: usize| blake3::hash(&i.to_le_bytes()).as_bytes()[0] / 2;
     let busy = |time: usize| (0..WIDTH * HEIGHT).map(|i| 64 + grain(i + time % 3 * WIDTH * HEIGHT)).collect();
     let pictures = (0..4).map(|t| marked(t, 0)).chain((0..60).map(busy));
-    let finding = find(&Key::public(), pictures, WIDTH, HEIGHT);
+    let finding = find(&WatermarkKey::public(), pictures, WIDTH, HEIGHT);
     assert_eq!((finding.id, finding.frames), (Some(id()), 64), "{finding:?}");
 }
 
@@ -140,7 +145,7 @@ fn it_is_hardly_there() {
     ];
     for before in pictures {
         let mut after = before.clone();
-        Marker::new(&Key::public(), id()).mark(&mut plane(&mut after, 1), 0);
+        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut after, 1), 0);
         let change = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
         let error = before.iter().zip(&after).map(change).sum::<f64>() / before.len() as f64;
         let psnr = 10.0 * (255.0 * 255.0 / error).log10();
@@ -152,7 +157,7 @@ fn it_is_hardly_there() {
 fn flat_dark_places_are_marked_least() {
     let changes = |level: u8| {
         let mut data = vec![level; WIDTH * HEIGHT];
-        Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), 0);
+        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), 0);
         data.into_iter().map(move |sample| u64::from(sample.abs_diff(level)))
     };
     assert_eq!(changes(30).max(), Some(1), "one step, nowhere more");
@@ -165,7 +170,7 @@ fn flat_dark_places_are_marked_least() {
 fn shots_differ_and_their_mean_shows_nothing() {
     let flat = |shot| {
         let mut data = vec![128; WIDTH * HEIGHT];
-        Marker::new(&Key::public(), id()).mark(&mut plane(&mut data, 1), shot);
+        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), shot);
         data
     };
     let shots: Vec<_> = (0..64).map(flat).collect();
@@ -183,7 +188,7 @@ fn colours_are_marked_in_their_luma_and_nothing_else_is() {
     let mut luma = grey.clone();
     let mut rgb: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y]).collect();
     let mut rgba: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y, 77]).collect();
-    let marker = Marker::new(&Key::public(), id());
+    let marker = Embedder::new(&WatermarkKey::public(), id());
     marker.mark(&mut plane(&mut luma, 1), 0);
     marker.mark(&mut plane(&mut rgb, 3), 0);
     marker.mark(&mut plane(&mut rgba, 4), 0);
@@ -193,14 +198,14 @@ fn colours_are_marked_in_their_luma_and_nothing_else_is() {
 
 #[test]
 fn sizes_that_do_not_fit_are_left_alone() {
-    let marker = Marker::new(&Key::public(), id());
+    let marker = Embedder::new(&WatermarkKey::public(), id());
     for (length, stride, step, width, height) in
         [(0, 0, 1, 0, 0), (100, 320, 1, 320, 192), (9, 3, 1, 3, 3), (64, 4, 3, 8, 8), (64, 8, 2, 8, 8)]
     {
         let mut data = vec![9; length];
         marker.mark(&mut Plane { data: &mut data, stride, step, width, height }, 0);
         assert_eq!(data, vec![9; length]);
-        let mut detector = Detector::new(&Key::public());
+        let mut detector = Detector::new(&WatermarkKey::public());
         detector.push(&data, stride, width, height);
         let _ = detector.finding();
     }
@@ -208,6 +213,6 @@ fn sizes_that_do_not_fit_are_left_alone() {
 
 #[test]
 fn a_key_is_not_guessed() {
-    assert!(Key::from_bytes(b"too short").unwrap_err().to_string().contains("16"));
-    assert_eq!(format!("{:?}", Key::public()), "Key(…)");
+    assert!(WatermarkKey::from_bytes(b"too short").unwrap_err().to_string().contains("16"));
+    assert_eq!(format!("{:?}", WatermarkKey::public()), "WatermarkKey(…)");
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use soragen::checkpoint::{Hub, HubName, Parts};
+use soragen::checkpoint::Parts;
+use soragen::hub::{Hub, HubName};
 use soragen::{Cancel, Error, ModelInfo};
 use soragen_tests::fixtures;
 use soragen_tests::hub::{self, Asked, COMMIT, Reply, Server};

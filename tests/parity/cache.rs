@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use soragen::{
-    Cache, Cancel, Effort, Error, Length, Model, OpenOptions, Request, Session, Shot, Size, Transition,
+    Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, SessionStats, Shot, Size, Transition,
 };
 use soragen_tests::fixtures::{copy, path};
 
@@ -59,7 +59,7 @@ fn the_same_video_is_only_decoded() {
         // As another process would find it.
         let mut second = start(model, asked(), Some(&Cache::new(folder.path(), SIZE)));
         assert!(all(&mut second) == plain, "{model}: again");
-        assert_eq!(second.effort(), Effort { forwards: 0, recalled: 9 }, "{model}");
+        assert_eq!(second.effort(), SessionStats { forwards: 0, recalled: 9 }, "{model}");
     }
 }
 

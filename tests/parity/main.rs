@@ -1,6 +1,7 @@
 //! Parity with the reference.
 
 mod autoencoder;
+mod builtin;
 mod cache;
 mod damaged;
 mod experts;

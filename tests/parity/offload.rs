@@ -3,11 +3,12 @@
 use candle_core::Device;
 use soragen::checkpoint::Parts;
 use soragen::{
-    Cancel, Effort, Length, Model, OpenOptions, Precision, Request, Session, Size, part_sizes, weights_bytes,
+    Cancel, Length, Model, OpenOptions, Precision, Request, Session, SessionStats, Size, part_sizes,
+    weights_bytes,
 };
 use soragen_tests::fixtures::path;
 
-fn frames(model: &str, precision: Precision, offload: bool) -> (Vec<f32>, Effort) {
+fn frames(model: &str, precision: Precision, offload: bool) -> (Vec<f32>, SessionStats) {
     let options = OpenOptions { precision, offload, ..Default::default() };
     let model = Model::open(&path(model).to_string_lossy(), &options).unwrap();
     let whole = model.info().max_frames.is_some();

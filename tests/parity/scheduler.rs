@@ -149,7 +149,7 @@ fn what_cannot_be_sampled_is_refused_by_name() {
     }
     let config = read(&unipc("solver_order", 2.into())).unwrap();
     for (steps, shift) in [(0, None), (1001, None), (4, Some(0.0)), (4, Some(f64::NAN))] {
-        assert!(matches!(config.start(steps, shift), Err(soragen::Error::Request(_))), "{steps} {shift:?}");
+        assert!(matches!(config.start(steps, shift), Err(soragen::Error::Request(..))), "{steps} {shift:?}");
     }
 }
 

@@ -131,7 +131,7 @@ fn no_prompt_has_a_nul_in_it() {
         Request { negative_prompt: Some(hidden.into()), ..request.clone() },
     ] {
         let error = Session::new(model.clone(), request).err().unwrap();
-        assert!(matches!(&error, Error::Request(text) if text.contains("NUL")), "{error}");
+        assert!(matches!(&error, Error::Request(_, text) if text.contains("NUL")), "{error}");
     }
     let mut session = Session::new(model, request).unwrap();
     assert!(session.set_prompt(hidden).is_err());
@@ -263,7 +263,7 @@ fn what_the_model_cannot_do_is_refused() {
         change(&mut asked);
         let model = Model::open(&folder("t2v-unipc"), &OpenOptions::default()).unwrap();
         match Session::new(model, asked).err() {
-            Some(Error::Request(reason)) => reason,
+            Some(Error::Request(_, reason)) => reason,
             other => panic!("{other:?}"),
         }
     };

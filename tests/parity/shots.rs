@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Shot, Shown, Transition};
+use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Shot, ShotInfo, Transition};
 use soragen_tests::fixtures::{json, miniature, path, tensors, values};
 
 /// Sums of f32 in another order, through several chunks.
@@ -36,7 +36,7 @@ fn request(case: &serde_json::Value) -> Request {
 }
 
 /// All samples, and what was shown from when on.
-fn make(mut session: Session) -> (Vec<f32>, Vec<Shown>) {
+fn make(mut session: Session) -> (Vec<f32>, Vec<ShotInfo>) {
     let (mut samples, mut shots) = (Vec::new(), Vec::new());
     while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         samples.extend_from_slice(&frames.data);
@@ -136,7 +136,7 @@ fn shots_that_make_no_video_are_refused() {
     use Transition::{Continue, Cut};
     let refused =
         |folder: &str, shots| match start(&path(folder), Request { shots, ..Default::default() }).err() {
-            Some(Error::Request(reason)) => reason,
+            Some(Error::Request(_, reason)) => reason,
             other => panic!("{other:?}"),
         };
     let image = Some(image::RgbImage::new(8, 8));

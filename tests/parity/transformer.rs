@@ -107,7 +107,7 @@ fn a_cleared_cache_begins_anew_at_any_size() {
     causal.transformer.cache_chunk(&chunk, &[0.0], &causal.context, &mut cache, &cancel).unwrap();
 
     let smaller = chunk.narrow(3, 0, 2).unwrap();
-    assert!(matches!(step(&smaller, &cache), Err(Error::Request(_))), "the size changed within a shot");
+    assert!(matches!(step(&smaller, &cache), Err(Error::Request(..))), "the size changed within a shot");
     cache.clear();
     step(&smaller, &cache).unwrap();
     assert_close("anew", &step(&chunk, &cache).unwrap(), &first, 0.0);
@@ -163,10 +163,10 @@ fn inputs_of_the_wrong_shape_are_refused() {
         ((1, 4, 1025, 2, 2), &timesteps[..1]),
     ] {
         let made = transformer.forward(&latents(shape), timesteps, &context, &Cancel::new());
-        assert!(matches!(made, Err(Error::Request(_))), "{shape:?} {timesteps:?}");
+        assert!(matches!(made, Err(Error::Request(..))), "{shape:?} {timesteps:?}");
     }
     let narrow = Tensor::zeros((1, 512, 21), DType::F32, &Device::Cpu).unwrap();
-    assert!(matches!(transformer.context(&narrow), Err(Error::Request(_))));
+    assert!(matches!(transformer.context(&narrow), Err(Error::Request(..))));
 }
 
 #[test]

@@ -30,8 +30,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
 }
 
 /// The key in the file that the property names, or everyone's.
-fn key(path: Option<&str>) -> Result<soragen::watermark::Key, gst::ErrorMessage> {
-    soragen::watermark::Key::open(path.map(std::path::Path::new))
+fn key(path: Option<&str>) -> Result<soragen::watermark::WatermarkKey, gst::ErrorMessage> {
+    soragen::watermark::WatermarkKey::open(path.map(std::path::Path::new))
         .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 

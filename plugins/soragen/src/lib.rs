@@ -16,7 +16,9 @@ pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, Precision, SoraGen};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    // Nothing is loaded here and no device is touched: the registry's scanner runs this too.
+    // Loads nothing and touches no device: the registry scanner runs this too.
+    #[cfg(feature = "builtin")]
+    soragen_builtin::register();
     source::register(plugin)?;
     prompter::register(plugin)
 }

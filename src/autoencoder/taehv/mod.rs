@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::WanConfig;
 use super::conv::{PlainConv2d, after_zeros, last};
-use super::stream::{Memory, Stream};
+use super::stream::{Stream, StreamState};
 use crate::{Cancel, Result, kernels};
 use packed::Packed;
 
@@ -110,7 +110,7 @@ enum Layer {
     /// One frame to several.
     Grow(usize, PlainConv2d),
     /// A residual block that also sees its input of one frame ago.
-    Memory([PlainConv2d; 3]),
+    StreamState([PlainConv2d; 3]),
 }
 
 impl Taehv {
@@ -156,7 +156,7 @@ impl Taehv {
         let mut frames = vec![first; self.config.temporal_factor() - 1];
         frames.push(video);
         let x = pixel_unshuffle(&Tensor::cat(&frames, 0)?, self.config.patch_size)?;
-        let mut memory = Memory::default();
+        let mut memory = StreamState::default();
         let mut stream = Stream::new(&mut memory, cancel);
         match &self.encoder {
             Layers::Plain(layers) => run(layers, x, &mut stream),
@@ -165,7 +165,7 @@ impl Taehv {
     }
 
     /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
-    pub fn decode(&self, latents: &Tensor, memory: &mut Memory, cancel: &Cancel) -> Result<Tensor> {
+    pub fn decode(&self, latents: &Tensor, memory: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
         let mut stream = Stream::new(memory, cancel);
         let frames = match &self.decoder {
             Layers::Plain(layers) => {
@@ -241,7 +241,7 @@ impl<'a> Stack<'a> {
                 plain(vb.pp(2), (n, n), 3, 1, true)?,
                 plain(vb.pp(4), (n, n), 3, 1, true)?,
             ];
-            self.push(Layer::Memory(convs));
+            self.push(Layer::StreamState(convs));
         }
         Ok(())
     }
@@ -267,7 +267,7 @@ fn run(layers: &[Layer], mut x: Tensor, stream: &mut Stream) -> Result<Tensor> {
                 let (frames, channels, height, width) = x.dims4()?;
                 conv.forward(&x)?.reshape((frames * stride, channels, height, width))?
             }
-            Layer::Memory(convs) => {
+            Layer::StreamState(convs) => {
                 let slot = stream.slot();
                 let before = match slot.take() {
                     Some(before) => Tensor::cat(&[&before, &x], 0)?,

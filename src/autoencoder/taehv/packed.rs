@@ -41,7 +41,7 @@ enum Step {
         scale: usize,
         relu: bool,
     },
-    Memory(Box<[Conv2d; 3]>),
+    StreamState(Box<[Conv2d; 3]>),
 }
 
 /// Layers that are made for this CPU.
@@ -81,8 +81,8 @@ impl Packed {
                     let convs = (0..*frames).map(|i| merged(arch, point, i, *frames, conv, scale));
                     Step::Grow { convs: convs.collect::<Result<_>>()?, scale, relu: relu(&mut layers) }
                 }
-                Layer::Memory([a, b, c]) => {
-                    Step::Memory(Box::new([pack(arch, a, 2)?, pack(arch, b, 1)?, pack(arch, c, 1)?]))
+                Layer::StreamState([a, b, c]) => {
+                    Step::StreamState(Box::new([pack(arch, a, 2)?, pack(arch, b, 1)?, pack(arch, c, 1)?]))
                 }
                 Layer::Relu | Layer::Grow(..) => {
                     return Err(candle_core::Error::Msg("a layer out of its place".into()).into());
@@ -131,7 +131,7 @@ impl Step {
                 }
                 Map { data, frames, height, width, channels }
             }
-            Self::Memory(convs) => {
+            Self::StreamState(convs) => {
                 let [first, second, third] = &**convs;
                 let size = (x.height, x.width);
                 let slot = stream.slot();
@@ -141,6 +141,7 @@ impl Step {
                 };
                 if before.len() != x.height * x.width * x.channels {
                     return Err(Error::Request(
+                        crate::Setting::Shape,
                         "the size of the latents changed in the middle of a video".into(),
                     ));
                 }

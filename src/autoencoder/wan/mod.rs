@@ -9,7 +9,7 @@ use candle_nn::VarBuilder;
 pub use config::WanConfig;
 
 use super::conv::{CausalConv3d, Channels, RmsNorm};
-use super::stream::{Memory, Stream};
+use super::stream::{Stream, StreamState};
 use crate::{Cancel, Result};
 use blocks::{Downsample, MidBlock, ResidualBlock, Upsample, average_down, repeat_up};
 
@@ -92,7 +92,7 @@ impl AutoencoderKlWan {
     /// `[1 + n × scale_factor_temporal, 3, H, W]` in \[−1, 1\] to the mode of its latents, `[1 + n, z, h, w]`.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let video = patchify(video, self.config.patch())?;
-        let mut memory = Memory::default();
+        let mut memory = StreamState::default();
         let frames = video.dim(0)?;
         let mut latents = Vec::new();
         let mut at = 0;
@@ -110,7 +110,7 @@ impl AutoencoderKlWan {
     }
 
     /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
-    pub fn decode(&self, latents: &Tensor, memory: &mut Memory, cancel: &Cancel) -> Result<Tensor> {
+    pub fn decode(&self, latents: &Tensor, memory: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let frames = (0..latents.dim(0)?).map(|t| {
             let mut stream = Stream::new(memory, cancel);

@@ -10,7 +10,7 @@ use gst_base::subclass::prelude::*;
 use gst_video::VideoFrameRef;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
-use soragen::watermark::{Detector, Finding};
+use soragen::watermark::{Detection, Detector};
 
 const DEFAULT_WINDOW: u32 = 96;
 
@@ -28,7 +28,7 @@ impl Default for Settings {
 
 /// Lives from `start` to `stop`.
 struct Running {
-    key: soragen::watermark::Key,
+    key: soragen::watermark::WatermarkKey,
     detector: Detector,
     /// When the first frame that the detector saw is shown.
     since: Option<gst::ClockTime>,
@@ -41,7 +41,7 @@ struct Stats {
     frames: u64,
     windows: u64,
     marked: u64,
-    last: Option<Finding>,
+    last: Option<Detection>,
 }
 
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl SoraDetect {
         }
     }
 
-    fn found(&self, since: Option<gst::ClockTime>, finding: Finding) {
+    fn found(&self, since: Option<gst::ClockTime>, finding: Detection) {
         {
             let mut stats = lock(&self.stats);
             stats.windows += 1;
@@ -119,7 +119,7 @@ fn join(search: Option<JoinHandle<()>>) {
     }
 }
 
-fn describe(name: &str, finding: &Finding) -> gst::Structure {
+fn describe(name: &str, finding: &Detection) -> gst::Structure {
     let mut structure = gst::Structure::builder(name)
         .field("marked", finding.is_marked())
         .field("strength", finding.strength)

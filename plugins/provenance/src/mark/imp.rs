@@ -10,7 +10,7 @@ use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoFormat, VideoFrameRef};
-use soragen::watermark::{GenerationId, Marker, Plane};
+use soragen::watermark::{Embedder, GenerationId, Plane};
 
 /// Those with three colours side by side, which are marked too.
 const COLOUR_FORMATS: [VideoFormat; 6] = [
@@ -31,7 +31,7 @@ struct Settings {
 #[derive(Default)]
 pub struct SoraMark {
     settings: Mutex<Settings>,
-    marker: Mutex<Option<Marker>>,
+    marker: Mutex<Option<Embedder>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,7 +116,7 @@ impl BaseTransformImpl for SoraMark {
             0 => std::hash::RandomState::new().build_hasher().finish(),
             id => id,
         };
-        *lock(&self.marker) = Some(Marker::new(&crate::key(key.as_deref())?, GenerationId::new(id)));
+        *lock(&self.marker) = Some(Embedder::new(&crate::key(key.as_deref())?, GenerationId::new(id)));
         Ok(())
     }
 

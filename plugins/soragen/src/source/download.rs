@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use gst::prelude::*;
-use soragen::checkpoint::{Download, Hub, HubName};
+use soragen::hub::{Download, Hub, HubName};
 use soragen::{Cancel, Shot};
 
 use super::SoraGen;

@@ -15,7 +15,7 @@ pub fn message(error: &Error) -> gst::ErrorMessage {
         Error::Device(_) => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
         Error::Memory(_) => gst::error_msg!(gst::ResourceError::NoSpaceLeft, ("{text}")),
         Error::Refused { .. } => gst::error_msg!(gst::ResourceError::NotAuthorized, ("{text}")),
-        Error::Request(_) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
+        Error::Request(..) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
         Error::Generation(_) => gst::error_msg!(gst::StreamError::Failed, ("{text}")),
         _ => gst::error_msg!(gst::LibraryError::Failed, ("{text}")),
     }

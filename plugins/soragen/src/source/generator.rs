@@ -10,10 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use soragen::label::{Label, Labeller};
-use soragen::watermark::{GenerationId, Key, Marker, Plane};
+use soragen::watermark::{Embedder, GenerationId, Plane, WatermarkKey};
 use soragen::{
-    Cache, Cancel, Effort, Error, Frames, Model, OpenOptions, Progress, Request, Session, Shot, Shown, Size,
-    Threads,
+    Cache, Cancel, Error, Frames, Model, OpenOptions, Progress, Request, Session, SessionStats, Shot,
+    ShotInfo, Size, Threads,
 };
 
 /// Bytes of frames that are kept.
@@ -37,7 +37,7 @@ pub struct Job {
     /// Whether its shots come while the video is made, by [`Generator::add_shot`], and none is in `request`.
     pub open: bool,
     /// What the frames are marked with, if they are.
-    pub watermark: Option<Key>,
+    pub watermark: Option<WatermarkKey>,
     /// What a viewer sees on them.
     pub label: Label,
 }
@@ -85,7 +85,7 @@ pub struct Stats {
     /// Frames that were not there when their time came.
     pub late: u64,
     /// Of all sessions.
-    pub effort: Effort,
+    pub effort: SessionStats,
 }
 
 /// A running worker. It ends by itself after this is dropped; nobody waits for it.
@@ -137,7 +137,7 @@ struct State {
     /// Changes and from which frame they held, to make the same again.
     script: Vec<(u64, Change)>,
     /// What is shown from which frame on.
-    shots: BTreeMap<u64, Arc<Shown>>,
+    shots: BTreeMap<u64, Arc<ShotInfo>>,
     /// What the mark of the session that runs says, if the frames are marked.
     mark: Option<GenerationId>,
     stats: Stats,
@@ -351,7 +351,7 @@ impl Made {
     }
 
     /// What frame `n`, which was made, shows.
-    pub fn shot(&self, n: u64) -> Option<Arc<Shown>> {
+    pub fn shot(&self, n: u64) -> Option<Arc<ShotInfo>> {
         self.0.lock().shots.range(..=n).next_back().map(|(_, shown)| shown.clone())
     }
 
@@ -385,7 +385,7 @@ struct Worker<R> {
     warned: bool,
     started: Instant,
     /// Of the session that runs.
-    marker: Option<Marker>,
+    marker: Option<Embedder>,
     labeller: Option<Labeller>,
 }
 
@@ -420,10 +420,10 @@ impl<R: FnMut(Report)> Worker<R> {
                 None => Session::new(model.clone(), request),
             };
             let mark =
-                |session: &Session| Some(Marker::new(job.watermark.as_ref()?, session.generation_id()));
+                |session: &Session| Some(Embedder::new(job.watermark.as_ref()?, session.generation_id()));
             self.marker = session.as_ref().ok().and_then(mark);
             self.labeller = Some(Labeller::new(job.label, size, model.info().frame_rate));
-            self.shared.lock().mark = self.marker.as_ref().map(Marker::id);
+            self.shared.lock().mark = self.marker.as_ref().map(Embedder::id);
             match session.and_then(|session| self.make(session, shots, job.cache.as_ref(), &cancel)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),
@@ -485,7 +485,7 @@ impl<R: FnMut(Report)> Worker<R> {
         cache: Option<&Cache>,
         cancel: &Cancel,
     ) -> Result<(), Error> {
-        let mut effort = Effort::default();
+        let mut effort = SessionStats::default();
         loop {
             match self.next_task(session.next_end()) {
                 Task::Make => {}
@@ -553,7 +553,7 @@ impl<R: FnMut(Report)> Worker<R> {
     }
 
     /// Adds to the statistics what a session has done since `before`.
-    fn count(&self, before: &mut Effort, now: Effort) {
+    fn count(&self, before: &mut SessionStats, now: SessionStats) {
         let stats = &mut self.shared.lock().stats;
         stats.effort.forwards += now.forwards - before.forwards;
         stats.effort.recalled += now.recalled - before.recalled;

@@ -10,9 +10,9 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use soragen::checkpoint::HubName;
+use soragen::hub::HubName;
 use soragen::watermark::GenerationId;
-use soragen::{Cancel, ModelInfo, Phase, Progress, Shot, Shown, Size, Sizes, Storyboard};
+use soragen::{Cancel, ModelInfo, Phase, Progress, Shot, ShotInfo, Size, Sizes, Storyboard};
 
 use super::download::{self, Coming, Told};
 use super::error;
@@ -45,7 +45,7 @@ struct Running {
     /// A seed that the video is made anew with, from the seek on that is under way.
     again: Option<u64>,
     /// What the last frame showed.
-    shot: Option<Arc<Shown>>,
+    shot: Option<Arc<ShotInfo>>,
     /// What is still to be said of the stream.
     tags: Option<gst::TagList>,
     /// The files of the pictures that it starts from.
@@ -286,7 +286,10 @@ impl SoraGen {
         let info = settings.info()?;
         check_size(settings, &info)?;
         if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_one(text)) {
-            return Err(soragen::Error::Request(format!("{text:?} is no time code; 10:00:00:00 is one")));
+            return Err(soragen::Error::Request(
+                soragen::Setting::Timecode,
+                format!("{text:?} is no time code; 10:00:00:00 is one"),
+            ));
         }
         let storyboard = settings.storyboard()?;
         let extent = match self.open.load(Ordering::Relaxed) {
@@ -468,7 +471,7 @@ impl SoraGen {
 
     /// Says on the bus and downstream, before the first frame of it, that this is another shot; and has encoders
     /// begin anew where it is cut off from the one before.
-    fn announce(&self, shot: &Shown, by: &Maker, start: u64, due: &Due, goes_on: bool) {
+    fn announce(&self, shot: &ShotInfo, by: &Maker, start: u64, due: &Due, goes_on: bool) {
         let element = self.obj();
         let mut structure = gst::Structure::builder("soragen-shot")
             .field("index", shot.index)
@@ -726,10 +729,10 @@ impl URIHandlerImpl for SoraGen {
 impl BaseSrcImpl for SoraGen {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
-        let lacking = settings.lacking().map_err(|e| error::message(&e))?;
+        let missing_model = settings.missing_model().map_err(|e| error::message(&e))?;
         // Only then is the start completed later.
-        self.obj().set_async(lacking.is_some());
-        match lacking {
+        self.obj().set_async(missing_model.is_some());
+        match missing_model {
             Some(name) => self.download(name),
             None => {
                 let running = self.begin(&settings).map_err(|e| error::message(&e))?;
@@ -1019,13 +1022,16 @@ fn check_size(settings: &Settings, info: &ModelInfo) -> soragen::Result<()> {
         return Ok(());
     }
     let side = |side: Option<u32>| side.map_or("any".into(), |side| side.to_string());
-    Err(soragen::Error::Request(format!(
-        "{} cannot make {}x{}; it makes {}",
-        info.name,
-        side(settings.width),
-        side(settings.height),
-        info.sizes
-    )))
+    Err(soragen::Error::Request(
+        soragen::Setting::Size,
+        format!(
+            "{} cannot make {}x{}; it makes {}",
+            info.name,
+            side(settings.width),
+            side(settings.height),
+            info.sizes
+        ),
+    ))
 }
 
 /// What an address asks for.

@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 
 use gst::glib;
 use gst::prelude::*;
-use soragen::checkpoint::{Hub, HubName, Lora, Parts};
+use soragen::checkpoint::{Lora, Parts};
+use soragen::hub::{Hub, HubName};
 use soragen::policy::Policy;
-use soragen::watermark::Key;
+use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
 
 use super::timeline;
@@ -553,8 +554,8 @@ impl Settings {
     }
 
     /// The model, if it has to be downloaded first.
-    pub fn lacking(&self) -> soragen::Result<Option<HubName>> {
-        Hub::from_env().lacking(&self.model)
+    pub fn missing_model(&self) -> soragen::Result<Option<HubName>> {
+        Hub::from_env().missing_model(&self.model)
     }
 
     /// What the model is, without its weights.
@@ -573,8 +574,8 @@ impl Settings {
     }
 
     /// What the frames are to be marked with, if they are.
-    pub fn key(&self) -> soragen::Result<Option<Key>> {
-        self.watermark.then(|| Key::open(file(&self.watermark_key))).transpose()
+    pub fn key(&self) -> soragen::Result<Option<WatermarkKey>> {
+        self.watermark.then(|| WatermarkKey::open(file(&self.watermark_key))).transpose()
     }
 
     /// Frames at the model's own rate and nanoseconds in all; `None` without end.

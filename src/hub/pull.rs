@@ -9,7 +9,7 @@ use std::time::Duration;
 use hf_hub::{Cache, Repo};
 use serde::Deserialize;
 
-use super::digest;
+use super::checksum;
 use super::files::{self, Repository, Unlisted};
 use super::http::{Answer, Http, Piece};
 use super::name::{is_commit, is_plain};
@@ -169,7 +169,7 @@ impl Pull<'_> {
         if !blob.is_file() {
             let part = blob.with_file_name(format!("{}.incomplete", remote.etag));
             self.content(path, remote, &part, report)?;
-            if !digest::fits(&part, &remote.etag, self.cancel)? {
+            if !checksum::fits(&part, &remote.etag, self.cancel)? {
                 std::fs::remove_file(&part).map_err(io(&part))?;
                 return Err(failure(
                     self.name,

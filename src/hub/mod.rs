@@ -2,7 +2,7 @@
 //! `models--owner--name/{refs/REVISION, snapshots/COMMIT/PATH → blobs/ETAG}`
 //! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
 
-mod digest;
+mod checksum;
 mod files;
 mod http;
 mod name;
@@ -108,7 +108,7 @@ impl Hub {
     ///
     /// # Errors
     /// As [`HubName::parse`].
-    pub fn lacking(&self, source: &str) -> Result<Option<HubName>> {
+    pub fn missing_model(&self, source: &str) -> Result<Option<HubName>> {
         Ok(HubName::parse(source)?.filter(|name| !self.offline && self.find(name).is_err()))
     }
 
@@ -175,7 +175,7 @@ fn failure(name: &HubName, reason: impl Into<String>) -> Error {
 }
 
 /// `owner/name`'s last part, where `folder` is a snapshot in a cache.
-pub(super) fn name_of(folder: &Path) -> Option<&str> {
+pub(crate) fn name_of(folder: &Path) -> Option<&str> {
     let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
     let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
     repository.split_once("--").map(|(_, name)| name)

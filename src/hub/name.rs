@@ -29,14 +29,20 @@ impl HubName {
         let (repository, revision) = text.split_once('@').unwrap_or((text, MAIN));
         let named = repository.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name));
         if !named {
-            return Err(Error::Request(format!(
-                "{source:.200?} names no model; hf:owner/name does, as in hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-            )));
+            return Err(Error::Request(
+                crate::Setting::Model,
+                format!(
+                    "{source:.200?} names no model; hf:owner/name does, as in hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+                ),
+            ));
         }
         if !is_revision(revision) {
-            return Err(Error::Request(format!(
-                "{source:.200?} has no revision after the @; a branch, a tag or a commit is one, as in @main"
-            )));
+            return Err(Error::Request(
+                crate::Setting::Model,
+                format!(
+                    "{source:.200?} has no revision after the @; a branch, a tag or a commit is one, as in @main"
+                ),
+            ));
         }
         Ok(Some(Self { repository: repository.into(), revision: revision.into() }))
     }

@@ -1,25 +1,25 @@
-//! What an entry is found by.
+//! Digests that cache entries and generations are named by.
 
-/// The digest of everything that decided some latents (<https://github.com/BLAKE3-team/BLAKE3>).
+/// A BLAKE3 digest (<https://github.com/BLAKE3-team/BLAKE3>) of named values.
 ///
-/// Keys are chained: a chunk's is made of that of the chunk before and of what is new, so that it stands for the
-/// whole video up to there, whatever prompts it went through.
+/// Digests are chained: the digest of a chunk covers the digest of the chunk before it, so it identifies the whole video up
+/// to there, with every prompt on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key([u8; 32]);
+pub struct Digest([u8; 32]);
 
-impl Key {
-    /// The beginning of a chain of one purpose.
+impl Digest {
+    /// The first digest of a chain for one purpose.
     pub fn new(purpose: &str) -> Self {
         Self([0; 32]).with("purpose", purpose.as_bytes())
     }
 
-    /// The beginning of one for what the engine computes: other versions and processors have other numbers.
+    /// The first digest of a chain for computed values. It covers the version and the CPU architecture, which change rounding.
     pub fn engine() -> Self {
         Self::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
             .with("on", std::env::consts::ARCH.as_bytes())
     }
 
-    /// The key of this and also of `value`.
+    /// The digest of this one and of `value`, named `name`.
     #[must_use]
     pub fn with(&self, name: &str, value: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
@@ -31,7 +31,7 @@ impl Key {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// Forty bits of it, enough to tell requests apart.
+    /// The first 40 bits.
     pub fn first_bytes(&self) -> &[u8] {
         &self.0[..5]
     }
@@ -44,14 +44,14 @@ impl Key {
 
 #[cfg(test)]
 mod tests {
-    use super::Key;
+    use super::Digest;
 
     #[test]
     fn everything_matters() {
-        let key = Key::new("test");
+        let key = Digest::new("test");
         let keys = [
             key,
-            Key::new("tes"),
+            Digest::new("tes"),
             key.with("a", b"bc"),
             key.with("ab", b"c"),
             key.with("a", b"b"),
@@ -61,6 +61,6 @@ mod tests {
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "{i}");
         }
-        assert_eq!(key.with("a", b"bc"), Key::new("test").with("a", b"bc"));
+        assert_eq!(key.with("a", b"bc"), Digest::new("test").with("a", b"bc"));
     }
 }

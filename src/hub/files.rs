@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::name::is_plain;
-use crate::checkpoint::names::SECOND_TRANSFORMER as SECOND;
-use crate::checkpoint::source::{INDEX, ShardIndex};
+use crate::checkpoint::SECOND_TRANSFORMER as SECOND;
+use crate::checkpoint::{INDEX, ShardIndex};
 
 /// The folders with weights and what the files in them are called.
 const PARTS: [(&str, &str); 4] = [

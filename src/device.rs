@@ -92,7 +92,7 @@ pub fn resolve(precision: Precision, device: &Device, form: impl FnOnce() -> For
         (Precision::Int8, Device::Cuda(_) | Device::Metal(_)) => {
             Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
-        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(crate::Setting::Precision, 
+        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(crate::Setting::Precision,
             "precision=gguf is for a transformer in a quantised GGUF file; use the precision auto"
                 .into(),
         )),

@@ -153,7 +153,7 @@ impl Autoencoder {
                 ));
             }
             (_, Decoder::Tiled) if streaming => {
-                return Err(Error::Request(crate::Setting::Decoder, 
+                return Err(Error::Request(crate::Setting::Decoder,
                     "tiles go from the first frame to the last, and this model's frames leave chunk by chunk; use `full` \
                      or `tiny`"
                         .into(),

@@ -120,7 +120,7 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
         if path.is_dir() {
             original(path, &mut wanted)?;
         } else if wanted.transformer.replace(path.into()).is_some() {
-            return Err(Error::Request(crate::Setting::Parts, 
+            return Err(Error::Request(crate::Setting::Parts,
                 "the model is a transformer, and another is named too; name a folder as the model, or one of them".into(),
             ));
         }

@@ -71,7 +71,7 @@ impl Source {
     pub fn parse(text: &str, parts: &Parts) -> Result<Self> {
         if text == "builtin" {
             if builtin::file(INDEX).is_none() {
-                return Err(Error::Request(crate::Setting::Model, 
+                return Err(Error::Request(crate::Setting::Model,
                     "this program has no built-in model; name a model folder, or call soragen_builtin::register()".into(),
                 ));
             }

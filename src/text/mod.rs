@@ -175,7 +175,7 @@ fn token_ids(tokens: &[u32], vocabulary: usize, device: &Device) -> Result<Tenso
 /// The same, without making any of them.
 fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
     if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= vocabulary) {
-        return Err(Error::Request(crate::Setting::Model, 
+        return Err(Error::Request(crate::Setting::Model,
             "the tokenizer gives tokens that the text encoder does not know, or none; they are not of one model"
                 .into(),
         ));

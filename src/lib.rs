@@ -48,6 +48,10 @@ mod request;
 pub mod scheduler;
 mod session;
 pub mod storyboard;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(not(feature = "testing"))]
+mod testing;
 pub mod text;
 mod text_enum;
 mod threads;
@@ -58,7 +62,7 @@ pub use autoencoder::Decoder;
 pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
 pub use error::{Error, Result, Setting};
-pub use frames::{Frames, to_u8};
+pub use frames::{Frames, RawFrames, to_u8};
 /// A picture that a video can start from.
 pub use image::RgbImage;
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};

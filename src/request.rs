@@ -1,4 +1,4 @@
-//! What is asked for, before a model is known.
+//! What a caller asks for, before a model is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,11 @@ use candle_core::Tensor;
 use image::RgbImage;
 use serde::Deserialize;
 
+use crate::label::Label;
 use crate::policy::Policy;
+use crate::watermark::WatermarkKey;
 
-/// A picture's size in pixels.
+/// Size of a frame in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Size {
     /// Pixels in a row.
@@ -19,9 +21,14 @@ pub struct Size {
 }
 
 impl Size {
-    /// Whether colours are those of ITU-R BT.709: from more rows on than BT.601 has, as everywhere in GStreamer.
+    /// Whether the colorimetry is ITU-R BT.709 rather than BT.601: above 576 rows, as in GStreamer.
     pub fn is_high_definition(self) -> bool {
         self.height > 576
+    }
+
+    /// Samples in one RGB frame: width × height × 3.
+    pub fn samples(self) -> usize {
+        self.width as usize * self.height as usize * 3
     }
 }
 
@@ -31,79 +38,127 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// How much video is asked for.
+/// Length of a video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Length {
-    /// What the model makes of itself ([`ModelInfo::natural_frames`](crate::ModelInfo::natural_frames)).
+    /// The model's own ([`ModelInfo::natural_frames`](crate::ModelInfo::natural_frames)).
     #[default]
     Natural,
-    /// So many frames, at the model's own frame rate.
+    /// A number of frames, at the model's own frame rate.
     Frames(u64),
-    /// Until the session is dropped. Only a causal model can.
+    /// Until the session is dropped. Causal models only.
     Endless,
 }
 
-/// How a shot follows the one before it.
+/// How a shot follows the shot before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transition {
-    /// The video goes on, with another prompt. Only a causal model can.
+    /// The video continues with another prompt. Causal models only.
     #[default]
     Continue,
-    /// It starts anew: nothing is remembered of what was before.
+    /// The video starts anew: nothing is remembered from before the cut.
     Cut,
 }
 
-/// A part of the video with a prompt of its own. `Image` is a picture, or in a
-/// [`Storyboard`](crate::Storyboard) still a file.
+/// A part of the video with its own prompt. `Image` is a decoded image, or in a
+/// [`Storyboard`](crate::Storyboard) the path of an image file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Shot<Image = RgbImage> {
-    /// When it starts. A cut is made at the frame nearest to that time. Where the video goes on, the chunk whose
-    /// first frame is nearest to it is the first with the new prompt, the earlier of two.
+    /// When it starts. A cut is at the nearest frame. A shot that continues starts with the chunk whose first frame is
+    /// nearest, the earlier of two.
     pub start: Duration,
     /// What it shows.
     pub prompt: String,
-    /// Which of the possible videos; `None` is the request's.
+    /// Random seed; `None` is the seed of the request.
     pub seed: Option<u64>,
-    /// The picture to start from; only at a cut.
+    /// The image that it starts from; only after a cut.
     pub image: Option<Image>,
-    /// How it follows the one before; of no account for the first.
+    /// How it follows the shot before it; ignored for the first shot.
     pub transition: Transition,
 }
 
+impl<Image> Shot<Image> {
+    /// A shot that shows `prompt` from `start` on, and continues the video.
+    pub fn new(start: Duration, prompt: impl Into<String>) -> Self {
+        Self { start, prompt: prompt.into(), seed: None, image: None, transition: Transition::default() }
+    }
+}
+
 /// Everything that decides the frames, apart from the model. `None` means the model's own default.
-#[derive(Clone, Debug, Default)]
+///
+/// ```
+/// let mut request = soragen::Request::new("a red fox runs over the snow");
+/// request.seed = 7;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Request {
     /// What to show.
     pub prompt: String,
-    /// What to show when, in place of `prompt`, if there are any: each starts later than the one before it, the
-    /// first at 0. The first takes `image` if it has none.
+    /// Shots in place of `prompt`, in order, the first at 0. The first shot starts from `image` if it has no image of its
+    /// own.
     pub shots: Vec<Shot>,
-    /// Over how many chunks a new prompt gains weight, linearly in the text embedding, before it has all; 0 is
-    /// at once. It has no meaning at a cut.
+    /// Number of chunks over which a new prompt gains weight, linearly in the text embedding; 0 switches at once. It has no
+    /// effect at a cut.
     pub blend_chunks: u32,
-    /// What not to show; only used with a guidance scale above 1.
+    /// What not to show; used with a guidance scale above 1.
     pub negative_prompt: Option<String>,
-    /// The picture to start from, scaled to the size. If it has another shape, a causal model's is cropped at
-    /// the centre; a diffusers pipeline's is stretched, as there.
+    /// The image to start from, scaled to the size. If its aspect ratio differs, a causal model crops it at the centre and
+    /// a whole-clip model stretches it, as diffusers does.
     pub image: Option<RgbImage>,
-    /// One of the sizes the model can make; `None` is the one most like the image in shape, if there is one.
+    /// One of the sizes that the model can make; `None` is the size whose aspect ratio is nearest to the image.
     pub size: Option<Size>,
-    /// How long.
+    /// Length of the video.
     pub length: Length,
-    /// Which of the possible videos.
+    /// Random seed.
     pub seed: u64,
-    /// Denoising steps (a chunk, for a causal model).
+    /// Denoising steps; of each chunk, for a causal model.
     pub steps: Option<u32>,
-    /// Classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; 1 turns it off.
     pub guidance_scale: Option<f64>,
-    /// That of the second of two transformers, which has the steps with little noise; `None` is `guidance_scale` if that
-    /// is given. Other models have none.
+    /// Guidance scale of the second of two transformers, which makes the steps with little noise; `None` is
+    /// `guidance_scale` if that is set. Other models refuse it.
     pub guidance_scale_2: Option<f64>,
     /// Shift of the noise schedule towards noise.
     pub shift: Option<f64>,
-    /// The noise to start from in place of the seed's: f32 `[1, C, T, H, W]` in latent units.
+    /// Noise to start from in place of that of the seed: f32 `[1, C, T, H, W]` in latent units.
     pub initial_latents: Option<Tensor>,
-    /// Which prompts pass; `None` is [`Policy::built_in`].
+    /// Policy that every prompt must pass; `None` is [`Policy::built_in`].
     pub policy: Option<Arc<Policy>>,
+    /// Visible label in the frames; none by default.
+    pub label: Label,
+    /// Key of the invisible watermark in the frames; `None` turns the watermark off. The public key by default.
+    pub watermark: Option<WatermarkKey>,
+}
+
+impl Request {
+    /// A request for a video of `prompt`, with the model's own values for everything else.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            shots: Vec::new(),
+            blend_chunks: 0,
+            negative_prompt: None,
+            image: None,
+            size: None,
+            length: Length::default(),
+            seed: 0,
+            steps: None,
+            guidance_scale: None,
+            guidance_scale_2: None,
+            shift: None,
+            initial_latents: None,
+            policy: None,
+            label: Label::default(),
+            watermark: Some(WatermarkKey::public()),
+        }
+    }
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self::new("")
+    }
 }

@@ -164,7 +164,7 @@ fn layer(name: &str) -> Option<&str> {
 }
 
 /// What of the transformer decides in which numbers it computes best. What is wrong with it is said when it is loaded.
-pub(super) fn form(source: &Source) -> Form {
+pub(super) fn transformer_shape(source: &Source) -> Form {
     let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
     let blocks =
         size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
@@ -176,7 +176,7 @@ pub(super) fn form(source: &Source) -> Form {
 ///
 /// # Errors
 /// [`Error::Memory`], with what to change, if they do not fit into the memory that is free.
-pub(super) fn room(
+pub(super) fn headroom(
     source: &Source,
     precision: Precision,
     offload: bool,
@@ -242,7 +242,7 @@ mod tests {
         let parts = Parts { transformer: Some(path), ..Parts::default() };
         let source = Source::parse(original, &parts);
         let refused = source
-            .and_then(|source| room(&source, Precision::F32, false, &Device::Cpu))
+            .and_then(|source| headroom(&source, Precision::F32, false, &Device::Cpu))
             .unwrap_err()
             .to_string();
         assert!(refused.contains("2199.0 GB") && refused.contains("int8"), "{refused}");

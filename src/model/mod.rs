@@ -1,9 +1,14 @@
 //! An opened model: its parts, its defaults, what it can make.
 
+mod causal;
 mod experts;
+mod family;
+mod index;
 mod info;
-mod layout;
 mod memory;
+mod pacing;
+mod sizes;
+mod wan;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,33 +16,37 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use candle_core::{DType, Device};
 use once_cell::sync::{Lazy, OnceCell};
 
-pub(crate) use experts::{Expert, Experts};
-pub use info::{ModelInfo, Sizes};
-pub(crate) use layout::{Causal, FirstFrame, Prediction, Sampler};
-pub use memory::{PartSize, part_sizes, weights_bytes};
-
 use crate::autoencoder::{Autoencoder, Decoder};
+use crate::cancel::CancellableMutex;
 use crate::checkpoint::{Parts, Source};
 use crate::digest::Digest;
 use crate::scheduler::SchedulerConfig;
+use crate::testing::{self, Event};
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
-use crate::{Error, Precision, Result, device};
-use layout::Layout;
+use crate::{Cancel, Error, Precision, Result, Setting, device};
+pub(crate) use causal::{CausalConfig, FirstFrame};
+pub(crate) use experts::{Expert, Experts};
+pub use info::ModelInfo;
+pub use memory::{PartSize, part_sizes, weights_bytes};
+pub(crate) use pacing::Pacing;
+use pacing::PacingConfig;
+pub use sizes::Sizes;
 
 /// How to open a model.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// `auto`, `cpu`, `cuda:N` or `metal`.
     pub device: String,
-    /// Number format.
+    /// Number format of the weights and of the arithmetic.
     pub precision: Precision,
-    /// Which decoder makes the frames.
+    /// Decoder of the frames.
     pub decoder: Decoder,
-    /// Whether the transformer's blocks stay in their files, each brought to the device when it is its turn: slower, in
-    /// little more memory than one of them takes. The frames are the same.
+    /// Whether the transformer's blocks stay in their files, and each is loaded for its turn: slower, in little more memory
+    /// than one block. The frames are the same.
     pub offload: bool,
-    /// Files in the place of the model's own parts.
+    /// Files in place of the model's own parts.
     pub parts: Parts,
 }
 
@@ -53,105 +62,109 @@ impl Default for OpenOptions {
     }
 }
 
-/// An opened model, shared by whoever uses it.
+/// An opened model, shared by all its users.
 pub struct Model {
     pub(crate) info: ModelInfo,
     pub(crate) device: Device,
     precision: Precision,
     pub(crate) text: TextEncoder,
     pub(crate) autoencoder: Autoencoder,
-    pub(crate) sampling: Sampling,
-    /// Bytes of this machine's memory that are left beside its weights, where that is known. Not those that happen to be
-    /// free: what is made must not depend on them.
-    pub(crate) room: Option<u64>,
+    pub(crate) pacing: Pacing,
+    /// Bytes of memory that this machine has besides the weights, if known. Total memory counts, not free memory: the frames
+    /// must not depend on what other programs use.
+    pub(crate) memory_headroom: Option<u64>,
     source: Source,
     digest: OnceCell<Option<Digest>>,
 }
 
-/// How its video is made.
-pub(crate) enum Sampling {
-    /// In one piece.
-    Whole(SchedulerConfig, Arc<Experts>),
-    /// Chunk by chunk.
-    Causal(Box<Causal>, Arc<WanTransformer>),
-}
-
-/// What makes two opened models the same: where from, which device, which format, which decoder, where its blocks are.
+/// What two opened models have in common if they are the same: source, device, precision, decoder, offload.
 type Identity = (Source, candle_core::DeviceLocation, Precision, Decoder, bool);
 
-/// A model that is, or was, open; locked while it is being opened.
-type Slot = Arc<Mutex<Weak<Model>>>;
+/// A model that is or was open; locked while it is loaded.
+type Slot = Arc<CancellableMutex<Weak<Model>>>;
 
-/// The models that somebody holds, and those being opened: whoever wants the same waits for it.
+/// The models that are in use or being loaded. A second caller of the same model waits for the first.
 static OPEN: Lazy<Mutex<HashMap<Identity, Slot>>> = Lazy::new(Mutex::default);
 
 impl Model {
-    /// Opens `source`: `builtin`, a folder in diffusers' or Wan's own layout, or a file with a transformer whose companions
-    /// [`OpenOptions::parts`] names. A model that is open already with the same options is shared, not loaded again.
+    /// Opens `source`: `builtin`, a folder in diffusers' or Wan's own layout, a transformer in one file with companions in
+    /// [`OpenOptions::parts`], or `hf:owner/name`. A model that is open already with the same options is shared.
+    ///
+    /// Returns within one tensor of a `cancel`.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound) for a model or file that is not there,
-    /// [`Error::Invalid`](crate::Error::Invalid) for a file that cannot be used,
-    /// [`Error::Device`](crate::Error::Device) for a device that cannot,
-    /// [`Error::Memory`](crate::Error::Memory) for more than is free.
-    pub fn open(source: &str, options: &OpenOptions) -> Result<Arc<Self>> {
+    /// [`Error::NotFound`] for a missing model or file, [`Error::Invalid`] for a file that cannot be used,
+    /// [`Error::Device`] for a device that cannot be used, [`Error::Memory`] for weights that do not fit,
+    /// [`Error::Cancelled`].
+    pub fn open(source: &str, options: &OpenOptions, cancel: &Cancel) -> Result<Arc<Self>> {
         let source = Source::parse(source, &options.parts)?;
         let device = device::parse(&options.device)?;
-        let precision = device::resolve(options.precision, &device, || memory::form(&source))?;
+        let precision = device::resolve(options.precision, &device, || memory::transformer_shape(&source))?;
 
         let slot = {
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another thread holds a slot while it loads the model.
             open.retain(|_, slot| {
-                Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
+                Arc::strong_count(slot) > 1 || slot.try_lock().is_none_or(|model| model.strong_count() > 0)
             });
             let OpenOptions { decoder, offload, .. } = *options;
             open.entry((source.clone(), device.location(), precision, decoder, offload)).or_default().clone()
         };
-        let mut model = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut model = slot.lock(cancel)?;
         if let Some(model) = model.upgrade() {
             return Ok(model);
         }
-        let opened = Arc::new(Self::load(&source, device, precision, options)?);
-        *model = Arc::downgrade(&opened);
-        Ok(opened)
+        let loaded = Self::load(&source, device, precision, options, cancel);
+        // A cancel may come out of candle as another error.
+        cancel.check()?;
+        let loaded = Arc::new(loaded?);
+        *model = Arc::downgrade(&loaded);
+        Ok(loaded)
     }
 
-    fn load(source: &Source, device: Device, precision: Precision, options: &OpenOptions) -> Result<Self> {
+    fn load(
+        source: &Source,
+        device: Device,
+        precision: Precision,
+        options: &OpenOptions,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let OpenOptions { decoder, offload, .. } = *options;
         let dtype = precision.dtype(&device);
-        let layout = Layout::read(source)?;
-        let info = ModelInfo::of(source, &layout)?;
-        let two = matches!(&layout, Layout::Wan(index) if index.two());
-        if !two && source.loras().iter().any(|lora| lora.noise.is_some()) {
+        let config = PacingConfig::read(source)?;
+        let info = config.info(source)?;
+        if !config.has_two_transformers() && source.loras().iter().any(|lora| lora.noise.is_some()) {
             return Err(Error::Request(
-                crate::Setting::Lora,
-                "`high:` and `low:` before a LoRA are for a model of two transformers".into(),
+                Setting::Lora,
+                "`high:` and `low:` before a LoRA are for a model with two transformers".into(),
             ));
         }
-        // First what does not fit is refused.
-        let room = memory::room(source, precision, offload, &device)?;
-        let (max_tokens, streaming) = match &layout {
-            Layout::Wan(_) => (text::MAX_TOKENS, false),
-            Layout::Causal(model) => (model.max_text_tokens, true),
+        // Weights that do not fit are refused before any is loaded.
+        let memory_headroom = memory::headroom(source, precision, offload, &device)?;
+        let max_tokens = match &config {
+            PacingConfig::Clip(_) => text::MAX_TOKENS,
+            PacingConfig::Causal(model) => model.max_text_tokens,
         };
+        let streaming = config.is_streaming();
         Ok(Self {
             info,
-            text: TextEncoder::open(source, max_tokens, dtype, &device)?,
-            sampling: match layout {
-                Layout::Wan(index) => {
+            text: TextEncoder::open(source, max_tokens, dtype, &device, cancel)?,
+            pacing: match config {
+                PacingConfig::Clip(index) => {
                     let scheduler = SchedulerConfig::read(source)?;
                     let boundary = index.boundary(&scheduler);
-                    let experts = Experts::open(source, boundary, precision, offload, &device)?;
-                    Sampling::Whole(scheduler, Arc::new(experts))
+                    let experts = Experts::open(source, boundary, precision, offload, &device, cancel)?;
+                    Pacing::Clip { scheduler, experts: Arc::new(experts) }
                 }
-                Layout::Causal(model) => {
+                PacingConfig::Causal(model) => {
+                    let folder = experts::FIRST;
                     let transformer =
-                        WanTransformer::open(source, experts::FIRST, precision, offload, &device)?;
-                    Sampling::Causal(Box::new(model.causal), Arc::new(transformer))
+                        WanTransformer::open(source, folder, precision, offload, &device, cancel)?;
+                    Pacing::Causal { config: Arc::new(model.causal), transformer: Arc::new(transformer) }
                 }
             },
-            autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
-            room,
+            autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, cancel)?,
+            memory_headroom,
             source: source.clone(),
             digest: OnceCell::new(),
             device,
@@ -159,13 +172,11 @@ impl Model {
         })
     }
 
-    /// What stands for the model, its number format and its device in the keys of what it makes; `None` if its
-    /// files cannot be read any more.
+    /// Identifies the model, its precision and its device in cache keys; `None` if its files cannot be read any more.
     pub(crate) fn key(&self) -> Option<Digest> {
         *self.digest.get_or_init(|| {
             let model = self.source.digest(&[]).ok()?;
-            let (device, precision) =
-                (format!("{:?}", self.device.location()), format!("{:?}", self.precision));
+            let (device, precision) = (format!("{:?}", self.device.location()), self.precision.as_str());
             Some(
                 Digest::engine()
                     .with("model", model.hex().as_bytes())
@@ -175,9 +186,14 @@ impl Model {
         })
     }
 
-    /// What its tensors are made of.
+    /// The data type of its tensors.
     pub(crate) fn dtype(&self) -> DType {
         self.precision.dtype(&self.device)
+    }
+
+    /// Calls the hook of a test at `event`.
+    pub(crate) fn test_event(&self, event: Event, cancel: &Cancel) -> Result<()> {
+        testing::call(&self.source, event, cancel)
     }
 
     /// What it is and what it can make.

@@ -9,10 +9,10 @@ use crate::checkpoint::Source;
 use crate::{Error, Result};
 
 const PATH: &str = "scheduler/scheduler_config.json";
-/// More than anybody takes.
+/// The models were trained with this many steps.
 const MAX_STEPS: u32 = 1000;
 
-/// A kind of scheduler and its settings; [`start`](Self::start) sets it up for a number of steps.
+/// A scheduler of diffusers with its settings; [`start`](Self::start) sets it up for a number of steps.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SchedulerConfig {
     /// diffusers' `UniPCMultistepScheduler`.
@@ -99,7 +99,7 @@ impl Default for FewStepFile {
     }
 }
 
-/// Settings of diffusers' schedulers that are only supported where they are off.
+/// Settings of diffusers' schedulers that must be off.
 const MUST_BE_OFF: [&str; 6] = [
     "use_dynamic_shifting",
     "shift_terminal",
@@ -113,7 +113,7 @@ impl SchedulerConfig {
     /// Reads `scheduler/scheduler_config.json`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if it is missing or asks for what is not supported.
+    /// [`Error::NotFound`] if it is missing, [`Error::Invalid`] if a setting is not supported.
     pub fn read(source: &Source) -> Result<Self> {
         let file: Map<String, Value> = source.json(PATH)?;
         Self::parse(file).map_err(|reason| source.invalid(PATH, reason))
@@ -164,7 +164,7 @@ impl SchedulerConfig {
         Ok(config)
     }
 
-    /// Shift of the schedule towards noise, unless another is asked for.
+    /// Shift of the schedule towards noise.
     pub fn shift(&self) -> f64 {
         match self {
             Self::UniPc { shift, .. } | Self::FlowMatchEuler { shift, .. } | Self::FewStep { shift, .. } => {
@@ -173,7 +173,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// The timestep that is all noise.
+    /// The timestep of pure noise.
     pub fn train_timesteps(&self) -> usize {
         match self {
             Self::UniPc { train_timesteps, .. } | Self::FlowMatchEuler { train_timesteps, .. } => {
@@ -183,7 +183,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// Steps that the scheduler itself settles, if it does.
+    /// The number of steps that the schedule was made for, if it has one.
     pub fn steps(&self) -> Option<usize> {
         match self {
             Self::FewStep { levels, .. } => Some(levels.len()),
@@ -191,10 +191,10 @@ impl SchedulerConfig {
         }
     }
 
-    /// Sets it up for `steps`, with another shift if one is given.
+    /// Sets it up for `steps`, with `shift` in place of its own if there is one.
     ///
     /// # Errors
-    /// [`Error::Request`] for numbers that make no schedule.
+    /// [`Error::Request`] for a number of steps or a shift out of range.
     pub fn start(&self, steps: u32, shift: Option<f64>) -> Result<Scheduler> {
         if !(1..=MAX_STEPS).contains(&steps) {
             return Err(Error::Request(
@@ -212,15 +212,13 @@ impl SchedulerConfig {
         let steps = steps as usize;
         Ok(match self {
             Self::UniPc { train_timesteps, options, .. } => {
-                Scheduler::UniPc(UniPc::new(steps, shift, *train_timesteps, options.clone()))
+                UniPc::new(steps, shift, *train_timesteps, options.clone()).into()
             }
             Self::FlowMatchEuler { train_timesteps, spacing, .. } => {
-                Scheduler::FlowMatchEuler(FlowMatchEuler::new(steps, shift, *train_timesteps, *spacing))
+                FlowMatchEuler::new(steps, shift, *train_timesteps, *spacing).into()
             }
-            Self::FewStep { levels, .. } if levels.len() == steps => {
-                Scheduler::FewStep(FewStep::new(levels, shift))
-            }
-            Self::FewStep { .. } => Scheduler::FewStep(FewStep::even(steps, shift)),
+            Self::FewStep { levels, .. } if levels.len() == steps => FewStep::new(levels, shift).into(),
+            Self::FewStep { .. } => FewStep::even(steps, shift).into(),
         })
     }
 }
@@ -273,7 +271,7 @@ fn unipc(file: UniPcFile) -> std::result::Result<SchedulerConfig, String> {
     }
     let solver_type = match file.solver_type.as_str() {
         "bh1" => SolverType::Bh1,
-        // The others are what the reference takes for bh2.
+        // The reference treats the other three as bh2.
         "bh2" | "midpoint" | "heun" | "logrho" => SolverType::Bh2,
         other => return Err(format!("solver_type is {other:?}; supported are \"bh1\" and \"bh2\"")),
     };

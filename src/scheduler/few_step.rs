@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use super::{rounded, shifted};
 use crate::Result;
 
-/// Every step guesses the clean latents and adds fresh noise to them, less each time.
+/// Each step estimates the clean latents and adds fresh noise to them, less at every step.
 #[derive(Clone, Debug)]
 pub struct FewStep {
     timesteps: Vec<f64>,
@@ -14,7 +14,7 @@ pub struct FewStep {
 }
 
 impl FewStep {
-    /// At `levels` of noise, of 1000 and before the shift, downwards; Self-Forcing has 1000, 750, 500, 250.
+    /// At noise `levels` of 1000, before the shift, downwards; Self-Forcing has 1000, 750, 500, 250.
     pub fn new(levels: &[usize], shift: f64) -> Self {
         let sigmas: Vec<f64> =
             levels.iter().map(|&level| rounded(shifted(rounded(level as f64 / 1000.0), shift))).collect();
@@ -22,26 +22,35 @@ impl FewStep {
         Self { timesteps, sigmas }
     }
 
-    /// `steps` levels, equally far from one another and from 0; `steps` from 1 to 1000.
+    /// `steps` levels at equal distances from one another and from 0; `steps` from 1 to 1000.
     pub fn even(steps: usize, shift: f64) -> Self {
         let levels: Vec<usize> = (0..steps).map(|i| (1000 * (steps - i) + steps / 2) / steps).collect();
         Self::new(&levels, shift)
     }
 
-    /// What the transformer is told at each step.
+    /// At these `timesteps`, thousandths of sigma, downwards.
+    pub fn from_timesteps(timesteps: Vec<f64>) -> Self {
+        let sigmas = timesteps.iter().map(|t| t / 1000.0).collect();
+        Self { timesteps, sigmas }
+    }
+
+    /// The timestep that the transformer receives at each step.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
 
-    /// See [`Scheduler::step`](super::Scheduler::step). The last step returns the guess itself.
-    pub fn step(
+    pub(super) fn sigma(&self, index: usize) -> f64 {
+        self.sigmas[index]
+    }
+
+    /// See [`Scheduler::step`](super::Scheduler::step); `clean` are the estimated clean latents, f32. The last step returns
+    /// them.
+    pub(super) fn step(
         &mut self,
         index: usize,
-        velocity: &Tensor,
-        sample: &Tensor,
+        clean: Tensor,
         noise: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let clean = (sample.to_dtype(DType::F32)? - (velocity.to_dtype(DType::F32)? * self.sigmas[index])?)?;
         match self.sigmas.get(index + 1) {
             None => Ok(clean),
             Some(&sigma) => Ok(((clean * (1.0 - sigma))? + (noise()?.to_dtype(DType::F32)? * sigma)?)?),

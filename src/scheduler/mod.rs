@@ -1,27 +1,37 @@
-//! From noise to latents: which timesteps, and what a step makes of the velocity.
+//! Noise schedules, and the step from one noise level to the next. The engine steps nowhere else.
 //!
-//! All follow the straight path x_σ = (1 − σ) x_0 + σ noise, along which the transformer tells the velocity
-//! noise − x_0. The coefficients are worked out in f64 from sigmas rounded to f32, as the reference has
-//! them; near σ = 1 the rounding shows.
+//! All schedulers follow the straight path x_σ = (1 − σ) x_0 + σ noise. A transformer predicts the velocity noise − x_0, or
+//! x_0 itself ([`Prediction`]). Coefficients are computed in f64 from sigmas rounded to f32, as in the reference; near
+//! σ = 1 the rounding is visible.
 
+mod chunk;
 mod config;
 mod euler;
 mod few_step;
+mod prediction;
 mod spacing;
 mod unipc;
 
 use candle_core::Tensor;
 
 use crate::Result;
+pub use chunk::{ChunkSchedule, ChunkScheduleConfig, Solver};
 pub use config::SchedulerConfig;
 pub use euler::FlowMatchEuler;
 pub use few_step::FewStep;
+pub use prediction::Prediction;
 pub use spacing::Spacing;
 pub use unipc::{Options as UniPcOptions, SolverType, UniPc};
 
-/// One of the schedulers, set up for a number of steps; spent after the last of them.
+/// A scheduler that is set up for a number of steps. After the last step it is used up.
 #[derive(Clone, Debug)]
-pub enum Scheduler {
+pub struct Scheduler {
+    kind: Kind,
+    prediction: Prediction,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
     /// diffusers' `UniPCMultistepScheduler` on flow sigmas.
     UniPc(UniPc),
     /// diffusers' `FlowMatchEulerDiscreteScheduler`.
@@ -31,34 +41,62 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
-    /// What the transformer is told at each step; from near 1000 downwards.
+    /// The timestep that the transformer receives at each step, from near 1000 downwards.
     pub fn timesteps(&self) -> &[f64] {
-        match self {
-            Self::UniPc(unipc) => unipc.timesteps(),
-            Self::FlowMatchEuler(euler) => euler.timesteps(),
-            Self::FewStep(few) => few.timesteps(),
+        match &self.kind {
+            Kind::UniPc(unipc) => unipc.timesteps(),
+            Kind::FlowMatchEuler(euler) => euler.timesteps(),
+            Kind::FewStep(few) => few.timesteps(),
         }
     }
 
-    /// The latents after step `index`, f32, of `velocity` and the latents `sample` before it, which have one
-    /// shape. Steps are taken in order, each once. `noise` draws fresh standard normal noise of that shape,
-    /// if the scheduler wants it.
+    /// Makes step `index`: from the latents `sample` before it and the transformer's output `predicted`, which have one
+    /// shape, to the latents after it, f32. Steps are made in order, each once. `noise` draws fresh standard normal noise
+    /// of that shape; only some schedulers call it.
+    ///
+    /// # Errors
+    /// [`Error::Compute`](crate::Error::Compute), and what `noise` returns.
     pub fn step(
         &mut self,
         index: usize,
-        velocity: &Tensor,
+        predicted: &Tensor,
         sample: &Tensor,
         noise: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        match self {
-            Self::UniPc(unipc) => unipc.step(index, velocity, sample),
-            Self::FlowMatchEuler(euler) => euler.step(index, velocity, sample),
-            Self::FewStep(few) => few.step(index, velocity, sample, noise),
+        let prediction = self.prediction;
+        match &mut self.kind {
+            Kind::UniPc(unipc) => {
+                unipc.step(index, prediction.clean(predicted, sample, unipc.sigma(index))?, sample)
+            }
+            Kind::FlowMatchEuler(euler) => {
+                euler.step(index, prediction.velocity(predicted, sample, euler.sigma(index))?, sample)
+            }
+            Kind::FewStep(few) => {
+                few.step(index, prediction.clean(predicted, sample, few.sigma(index))?, noise)
+            }
         }
     }
 }
 
-/// σ moved towards noise.
+impl From<UniPc> for Scheduler {
+    fn from(unipc: UniPc) -> Self {
+        Self { kind: Kind::UniPc(unipc), prediction: Prediction::Flow }
+    }
+}
+
+impl From<FlowMatchEuler> for Scheduler {
+    fn from(euler: FlowMatchEuler) -> Self {
+        Self { kind: Kind::FlowMatchEuler(euler), prediction: Prediction::Flow }
+    }
+}
+
+impl From<FewStep> for Scheduler {
+    fn from(few: FewStep) -> Self {
+        Self { kind: Kind::FewStep(few), prediction: Prediction::Flow }
+    }
+}
+
+/// The sigma that a schedule with `shift` has in place of `sigma`: nearer to noise for a shift above 1.
 fn shifted(sigma: f64, shift: f64) -> f64 {
     shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
@@ -69,7 +107,7 @@ fn linspace(first: f64, last: f64, n: usize) -> Vec<f64> {
     (0..n).map(|i| if i > 0 && i + 1 == n { last } else { first + i as f64 * step }).collect()
 }
 
-/// As the reference keeps its sigmas.
+/// Rounds to f32, as the reference keeps its sigmas.
 fn rounded(x: f64) -> f64 {
     f64::from(x as f32)
 }

@@ -1,15 +1,15 @@
-//! How noise levels are spread between the first and the last.
+//! How noise levels are distributed between the first and the last.
 
 use super::linspace;
 
-/// Another spacing than the schedule's own; diffusers' `use_karras_sigmas` and the like.
+/// A spacing in place of the schedule's own: diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// Evenly after the seventh root (<https://arxiv.org/abs/2206.00364>).
+    /// Even in the seventh root (<https://arxiv.org/abs/2206.00364>).
     Karras,
-    /// Evenly after the logarithm.
+    /// Even in the logarithm.
     Exponential,
-    /// By quantiles of Beta(0.6, 0.6): closer at both ends (<https://arxiv.org/abs/2407.12173>).
+    /// By quantiles of Beta(0.6, 0.6): denser at both ends (<https://arxiv.org/abs/2407.12173>).
     Beta,
 }
 
@@ -33,9 +33,9 @@ impl Spacing {
 /// Both parameters of the beta distribution.
 const SHAPE: f64 = 0.6;
 
-/// Where Beta(0.6, 0.6) has `p` of its weight below.
+/// The quantile `p` of Beta(0.6, 0.6).
 fn quantile(p: f64) -> f64 {
-    // The distribution is symmetric, and the series is at its best in the lower half.
+    // The distribution is symmetric, and the series converges fastest in the lower half.
     if p > 0.5 {
         return 1.0 - quantile(1.0 - p);
     }

@@ -1,8 +1,7 @@
 //! UniPC (<https://arxiv.org/abs/2302.04867>) on flow sigmas: diffusers' `UniPCMultistepScheduler`.
 //!
-//! A predictor of some order over the last guesses of the clean latents, and a corrector that takes the
-//! last step again once the guess at its end is known. Half the log of the signal to noise ratio,
-//! λ = ln(1 − σ) − ln σ, is the time.
+//! A predictor extrapolates the last estimates of the clean latents; a corrector repeats the last step once the estimate at
+//! its end is known. The time variable is half the log of the signal to noise ratio, λ = ln(1 − σ) − ln σ.
 
 use std::collections::VecDeque;
 
@@ -25,15 +24,15 @@ pub enum SolverType {
 /// What is set in `scheduler_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
-    /// Guesses that a step uses, from 1 up.
+    /// Number of estimates that a step uses, from 1 up.
     pub order: usize,
     /// See [`SolverType`].
     pub solver_type: SolverType,
     /// Whether the last steps use fewer.
     pub lower_order_final: bool,
-    /// Steps that are not taken again.
+    /// Steps that the corrector skips.
     pub disable_corrector: Vec<usize>,
-    /// Whether the last step goes to σ = 0 or stays where it is.
+    /// Whether the last step goes to σ = 0, or stays at its sigma.
     pub final_zero: bool,
 }
 
@@ -49,16 +48,16 @@ impl Default for Options {
     }
 }
 
-/// Predictor and corrector, and what they remember.
+/// Predictor and corrector with their history.
 #[derive(Clone, Debug)]
 pub struct UniPc {
     options: Options,
     timesteps: Vec<f64>,
     /// One more than steps.
     sigmas: Vec<f64>,
-    /// The last guesses of the clean latents, the latest first, at most `order`.
-    guesses: VecDeque<Tensor>,
-    /// Where the last step began, and its order.
+    /// The last estimates of the clean latents, the latest first, at most `order`.
+    estimates: VecDeque<Tensor>,
+    /// The latents before the last step, and its order.
     last: Option<(Tensor, usize)>,
 }
 
@@ -74,8 +73,8 @@ impl UniPc {
         Self::at(sigmas, train, options)
     }
 
-    /// At these noise levels, of which there is one a step, from at most 1 downwards to above 0. The transformer is told whole
-    /// timesteps, of which `train` are 1.
+    /// At these noise levels, one for each step, from at most 1 downwards to above 0. The transformer receives whole
+    /// timesteps; timestep `train` is σ = 1.
     pub fn at(mut sigmas: Vec<f64>, train: f64, options: Options) -> Self {
         // λ is infinite where σ is 1.
         const EPSILON: f64 = 1e-6;
@@ -86,38 +85,40 @@ impl UniPc {
         let mut sigmas: Vec<f64> = sigmas.into_iter().map(rounded).collect();
         let last = sigmas.last().copied().unwrap_or_default();
         sigmas.push(if options.final_zero { 0.0 } else { last });
-        Self { options, timesteps, sigmas, guesses: VecDeque::new(), last: None }
+        Self { options, timesteps, sigmas, estimates: VecDeque::new(), last: None }
     }
 
-    /// What the transformer is told at each step.
+    /// The timestep that the transformer receives at each step.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
 
-    /// See [`Scheduler::step`](super::Scheduler::step).
-    pub fn step(&mut self, index: usize, velocity: &Tensor, sample: &Tensor) -> Result<Tensor> {
-        let sample = sample.to_dtype(DType::F32)?;
-        let guess = (&sample - (velocity.to_dtype(DType::F32)? * self.sigmas[index])?)?;
+    pub(super) fn sigma(&self, index: usize) -> f64 {
+        self.sigmas[index]
+    }
 
+    /// See [`Scheduler::step`](super::Scheduler::step); `clean` are the estimated clean latents, f32.
+    pub(super) fn step(&mut self, index: usize, clean: Tensor, sample: &Tensor) -> Result<Tensor> {
+        let sample = sample.to_dtype(DType::F32)?;
         let sample = match &self.last {
             Some((begin, order)) if index > 0 && !self.options.disable_corrector.contains(&(index - 1)) => {
-                self.update(index - 1, *order, begin, Some(&guess))?
+                self.update(index - 1, *order, begin, Some(&clean))?
             }
             _ => sample,
         };
 
-        self.guesses.push_front(guess);
-        self.guesses.truncate(self.options.order);
+        self.estimates.push_front(clean);
+        self.estimates.truncate(self.options.order);
         let steps = self.timesteps.len();
         let order = if self.options.lower_order_final { steps - index } else { self.options.order };
-        let order = order.min(self.guesses.len());
+        let order = order.min(self.estimates.len());
         let next = self.update(index, order, &sample, None)?;
         self.last = Some((sample, order));
         Ok(next)
     }
 
-    /// Goes from `begin` at step `from` to the next sigma. `guesses` begin with the one made at `from`;
-    /// the corrector knows also the guess at the `end`.
+    /// Goes from `begin` at step `from` to the next sigma. The latest estimate is the one made at `from`; the corrector also
+    /// knows the estimate at the `end`.
     fn update(&self, from: usize, order: usize, begin: &Tensor, end: Option<&Tensor>) -> Result<Tensor> {
         let (sigma, sigma_next) = (self.sigmas[from], self.sigmas[from + 1]);
         let lambda = |sigma: f64| (1.0 - sigma).ln() - sigma.ln();
@@ -128,16 +129,16 @@ impl UniPc {
             SolverType::Bh2 => phi,
         };
         let alpha = 1.0 - sigma_next;
-        let latest = &self.guesses[0];
+        let latest = &self.estimates[0];
 
-        // Where the guesses before the latest one stand, in units of the step.
+        // The positions of the estimates before the latest one, in units of the step.
         let places: Vec<f64> =
             (1..order).map(|i| (lambda(self.sigmas[from - i]) - lambda(sigma)) / h).collect();
         let weights = weights(&places, h, phi, b, end.is_some());
 
         let mut next = ((begin * (sigma_next / sigma))? - (latest * (alpha * phi))?)?;
-        for ((guess, place), weight) in self.guesses.iter().skip(1).zip(&places).zip(&weights) {
-            next = (next - ((guess - latest)? * (alpha * b * weight / place))?)?;
+        for ((estimate, place), weight) in self.estimates.iter().skip(1).zip(&places).zip(&weights) {
+            next = (next - ((estimate - latest)? * (alpha * b * weight / place))?)?;
         }
         if let (Some(end), Some(weight)) = (end, weights.get(places.len())) {
             next = (next - ((end - latest)? * (alpha * b * weight))?)?;
@@ -146,13 +147,13 @@ impl UniPc {
     }
 }
 
-/// How much each difference of guesses counts: ρ of the paper. The corrector has one more, for the guess at
-/// the end of the step, which is at place 1.
+/// The weight of each difference of estimates: ρ of the paper. The corrector has one more, for the estimate at the end of the
+/// step, at position 1.
 fn weights(places: &[f64], h: f64, phi: f64, b: f64, corrector: bool) -> Vec<f64> {
     let order = places.len() + 1;
     match (order, corrector) {
         (1, false) => return vec![],
-        // The paper takes these, which are nearly what the equations would give.
+        // The paper uses these values, which are close to the solution of the equations.
         (1, true) | (2, false) => return vec![0.5],
         _ => {}
     }

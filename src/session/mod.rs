@@ -1,353 +1,366 @@
-//! One running generation.
+//! One running generation: the next chunk, a new prompt, a cancel.
+//!
+//! [`validate`] checks the request, [`timeline`] puts its shots on frames, and for each [`scene`] a sampler makes the latents:
+//! [`clip`] in one piece, [`causal`] chunk by chunk. They share [`conditioning`], [`guidance`] and [`latents`]. [`finish`]
+//! makes the frames that leave.
 
 mod causal;
-mod plan;
-mod schedule;
-mod whole;
+mod clip;
+mod conditioning;
+mod finish;
+mod guidance;
+mod latents;
+mod progress;
+mod prompt;
+mod scene;
+mod timeline;
+mod validate;
 
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use crate::model::Sampling;
+use crate::frames::RawFrames;
+use crate::model::Pacing;
 use crate::request::{Shot, Transition};
 use crate::watermark::GenerationId;
-use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Size};
-use plan::{Plan, admit};
-use schedule::{Placed, Schedule};
+use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Setting, Size};
+use causal::CausalSampler;
+use clip::ClipSampler;
+use conditioning::TextConditioner;
+use finish::Finisher;
+use latents::{GivenNoise, LatentGeometry, LatentStore};
+use progress::Reporter;
+pub use progress::{Phase, Progress, SessionStats};
+use scene::{Scene, SceneCounter};
+use timeline::{PendingShot, ShotStart, Timeline};
+use validate::{ValidatedRequest, negative_prompt, refuse};
 
-/// What a session is busy with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Reading the prompt.
-    Text,
-    /// Making latents.
-    Denoise,
-    /// Making frames of them.
-    Decode,
-}
-
-/// How far a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// What it is doing.
-    pub phase: Phase,
-    /// Which chunk, from 0.
-    pub chunk: u64,
-    /// Steps done in this chunk.
-    pub step: u32,
-    /// Steps in a chunk.
-    pub steps: u32,
-    /// Frames finished so far.
-    pub frame: u64,
-}
-
-/// What the video shows from a frame on.
+/// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShotInfo {
-    /// How many shots and new prompts were before it, with those that no chunk was left for.
+    /// Number of the shot, counted with prompts that changed and with shots too short for a chunk of their own.
     pub index: u64,
     /// Its first frame.
     pub frame: u64,
-    /// What it shows.
+    /// Its prompt.
     pub prompt: String,
-    /// Which of the possible videos.
+    /// Its random seed.
     pub seed: u64,
     /// Whether there is a cut before it.
     pub cut: bool,
 }
 
-/// What a session has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SessionStats {
-    /// Times that the transformer ran.
-    pub forwards: u64,
-    /// Frames whose latents had been made before, and were only decoded.
-    pub recalled: u64,
-}
-
-/// One running generation: the next chunk, a new prompt. The same request gives the same frames.
+/// One running generation. The same request gives the same frames on the same build and device.
 pub struct Session {
-    plan: Plan,
-    effort: SessionStats,
-    schedule: Schedule,
-    /// Of the take that is being made.
-    sampler: Sampler,
-    /// Where that ends.
-    take_end: Option<u64>,
-    /// A prompt from outside that no chunk was made with yet.
-    prompt: Option<String>,
+    model: Arc<Model>,
+    request: ValidatedRequest,
+    timeline: Timeline,
+    text: TextConditioner,
+    store: LatentStore,
+    given_noise: Option<GivenNoise>,
+    finisher: Finisher,
+    generation_id: GenerationId,
+    scenes: SceneCounter,
+    /// Of the current scene; none before the first chunk.
+    sampler: Option<Sampler>,
+    /// The frame at which the current scene ends.
+    scene_end: Option<u64>,
     /// Of the last chunk.
-    shown: ShotInfo,
-    begun: u64,
+    shot: ShotInfo,
+    stats: SessionStats,
+    shots_begun: u64,
     chunks: u64,
+    /// Frames made.
     made: u64,
-    spent: bool,
+    failed: bool,
 }
 
-/// Makes frames of a plan, some at a time.
+/// Makes the frames of one scene, some at a time.
 enum Sampler {
-    Whole(whole::Whole),
-    Causal(Box<causal::Causal>),
-}
-
-/// Whom to tell of progress.
-struct Report<'a> {
-    to: &'a mut dyn FnMut(Progress),
-    chunk: u64,
-    steps: u32,
-    frame: u64,
-    /// Times that the transformer ran for this chunk.
-    forwards: u64,
-    /// Whether its latents had been made before.
-    recalled: bool,
-}
-
-impl Report<'_> {
-    fn at(&mut self, phase: Phase, step: u32) {
-        let Self { chunk, steps, frame, .. } = *self;
-        (self.to)(Progress { phase, chunk, step, steps, frame });
-    }
+    Clip(Box<ClipSampler>),
+    Causal(Box<CausalSampler>),
 }
 
 impl Session {
     /// Checks `request` against what `model` can make. Computes nothing.
     ///
     /// # Errors
-    /// [`Error::Request`] says what the model cannot do and what it can.
+    /// [`Error::Request`] names the setting that the model cannot fulfil; [`Error::Refused`] by the policy.
     pub fn new(model: Arc<Model>, request: Request) -> Result<Self> {
-        let (plan, schedule) = Plan::new(model, request)?;
-        Self::start(plan, schedule)
+        Self::start(model, request, None)
     }
 
-    /// The same, with latents kept in `cache`: what is in there is not made again.
+    /// As [`new`](Self::new), with latents kept in `cache`: latents that it has are not computed again.
     ///
     /// # Errors
     /// As [`new`](Self::new).
     pub fn with_cache(model: Arc<Model>, request: Request, cache: Cache) -> Result<Self> {
-        let (mut plan, schedule) = Plan::new(model, request)?;
-        plan.cache = Some(cache);
-        Self::start(plan, schedule)
+        Self::start(model, request, Some(cache))
     }
 
-    fn start(plan: Plan, schedule: Schedule) -> Result<Self> {
-        let sampler = Sampler::new(&plan)?;
+    fn start(model: Arc<Model>, request: Request, cache: Option<Cache>) -> Result<Self> {
+        let info = &model.info;
+        let mut request = ValidatedRequest::new(request, info)?;
+        let generation_id = request.generation_id(info);
+        let timeline = Timeline::new(std::mem::take(&mut request.shots), info, request.total_frames);
+        let scenes = timeline.scenes();
+        if let (Some(&frames), Some(max)) = (scenes.iter().flatten().max(), info.max_frames)
+            && frames > max
+        {
+            return refuse(
+                Setting::Length,
+                format!("{} makes at most {max} frames, not {frames}", info.name),
+            );
+        }
+        let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
+        let given = request.initial_latents.take();
+        let given_noise =
+            given.map(|given| GivenNoise::new(given, scenes, &geometry, &model.device)).transpose()?;
+        let watermark = request.watermark.as_ref();
         Ok(Self {
-            plan,
-            effort: SessionStats::default(),
-            schedule,
-            sampler,
-            take_end: None,
-            prompt: None,
-            shown: ShotInfo::default(),
-            begun: 0,
+            finisher: Finisher::new(request.label, watermark, generation_id, request.size, info.frame_rate),
+            text: TextConditioner { model: model.clone(), cache: cache.clone(), guidance: request.guidance },
+            store: LatentStore { cache, geometry, device: model.device.clone() },
+            model,
+            request,
+            timeline,
+            given_noise,
+            generation_id,
+            scenes: SceneCounter::default(),
+            sampler: None,
+            scene_end: None,
+            shot: ShotInfo::default(),
+            stats: SessionStats::default(),
+            shots_begun: 0,
             chunks: 0,
             made: 0,
-            spent: false,
+            failed: false,
         })
     }
 
     /// Size of the frames.
     pub fn size(&self) -> Size {
-        self.plan.size
+        self.request.size
     }
 
-    /// A name for the request: the same one, however long, has the same. It is the first 40 bits of a digest, so
-    /// whoever has a guess at the whole request can confirm it.
+    /// A name for the request: equal requests have the same, whatever their length. It is the first 40 bits of a digest, so
+    /// anyone who guesses the whole request can confirm the guess.
     pub fn generation_id(&self) -> GenerationId {
-        self.plan.generation_id
+        self.generation_id
     }
 
-    /// How many frames there will be in all; `None` if it goes on for ever.
+    /// The id in the watermark of the frames; `None` if they have no watermark.
+    pub fn watermark_id(&self) -> Option<GenerationId> {
+        self.finisher.watermark_id()
+    }
+
+    /// Frames of the whole video; `None` without an end.
     pub fn total_frames(&self) -> Option<u64> {
-        self.schedule.total()
+        self.timeline.total()
     }
 
-    /// What was done so far.
-    pub fn effort(&self) -> SessionStats {
-        self.effort
+    /// What the session has computed so far.
+    pub fn stats(&self) -> SessionStats {
+        self.stats
     }
 
-    /// What the chunk made last shows; before the first nothing.
-    pub fn shown(&self) -> &ShotInfo {
-        &self.shown
+    /// The shot of the last chunk; empty before the first chunk.
+    pub fn shot(&self) -> &ShotInfo {
+        &self.shot
     }
 
-    /// Adds a shot after those of the request. What is made stays: one whose time has passed starts with the next
+    /// Adds a shot after those of the request. Finished frames stay: a shot whose time has passed starts with the next
     /// chunk.
     ///
     /// # Errors
-    /// [`Error::Request`] if it does not start later than the one before it, or is none that the model can make.
+    /// [`Error::Request`] if it does not start later than the shot before it, or if the model cannot make it;
+    /// [`Error::Refused`] by the policy.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
-        self.schedule.add(shot, &self.plan.model.info, &self.plan.policy)
+        self.timeline.add(shot, &self.model.info, &self.request.policy)
     }
 
-    /// Ends a video that would go on for ever after `frames` frames.
+    /// Ends an endless video after `frames` frames.
     pub fn end_at(&mut self, frames: u64) {
-        self.schedule.end_at(frames);
+        self.timeline.end_at(frames);
     }
 
-    /// The frame that the next chunk reaches up to at most. If all shots up to there are added before it is made,
-    /// the video is that of a request that had them from the beginning.
+    /// The frame before which the next chunk ends at the latest. If all shots before that frame are added in time, the video
+    /// equals that of a request that has them from the beginning.
     pub fn next_end(&self) -> u64 {
-        match &self.sampler {
-            Sampler::Whole(_) => self.schedule.total().unwrap_or(u64::MAX),
-            Sampler::Causal(sampler) => self.made + sampler.most_frames(&self.plan),
+        match (&self.sampler, &self.model.pacing) {
+            (Some(Sampler::Causal(sampler)), _) => self.made + sampler.max_frames(),
+            (None, Pacing::Causal { config, .. }) => {
+                self.made + self.store.geometry.frames_of(1, config.max_chunk())
+            }
+            _ => self.timeline.total().unwrap_or(u64::MAX),
         }
     }
 
-    /// Uses another prompt from the next chunk on, until the next shot of the request.
+    /// Shows another prompt from the next chunk on, until the next shot of the request.
     ///
     /// # Errors
-    /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece.
+    /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece; [`Error::Refused`] by the
+    /// policy.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.check_changeable()?;
-        admit(prompt, &self.plan.policy)?;
-        self.prompt = Some(prompt.into());
-        Ok(())
+        self.check_prompt_may_change()?;
+        self.timeline.set_prompt(prompt, &self.request.policy)
     }
 
     /// Uses another negative prompt from the next chunk on; `None` is the model's own.
     ///
     /// # Errors
-    /// [`Error::Request`] for one that is too long, and from a model that makes its video in one piece;
+    /// [`Error::Request`] for a prompt that is too long, and from a model that makes its video in one piece;
     /// [`Error::Refused`] by the policy.
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
-        self.check_changeable()?;
-        self.plan.set_negative_prompt(prompt)?;
-        if let Sampler::Causal(sampler) = &mut self.sampler {
-            sampler.set_negative_prompt(&self.plan);
+        self.check_prompt_may_change()?;
+        let prompt = negative_prompt(prompt, &self.model.info, &self.request.policy)?;
+        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+            sampler.set_negative_prompt(prompt.clone());
         }
+        self.request.negative_prompt = prompt;
         Ok(())
     }
 
-    fn check_changeable(&self) -> Result<()> {
-        match self.sampler {
-            Sampler::Whole(_) => Err(Error::Request(
-                crate::Setting::Prompt,
-                "this model makes its video in one piece; its prompt cannot change meanwhile".into(),
-            )),
-            Sampler::Causal(_) => Ok(()),
+    fn check_prompt_may_change(&self) -> Result<()> {
+        match self.model.info.causal {
+            true => Ok(()),
+            false => refuse(
+                Setting::Prompt,
+                "this model makes its video in one piece; the prompt cannot change while it is made".into(),
+            ),
         }
     }
 
-    /// Makes the next frames; `None` after the last.
+    /// Makes the next frames: 8 bits a sample, with label and watermark as requested. `None` after the last.
     ///
-    /// Returns within one transformer block or decoder layer of a cancel, with [`Error::Cancelled`]; the
-    /// session is spent then: make another from the same request.
+    /// After a cancel it returns [`Error::Cancelled`] within one transformer block or decoder layer. After an error the
+    /// session is of no more use: start another one from the same request.
     pub fn next_chunk(
         &mut self,
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Frames>> {
-        if self.spent {
-            return Err(Error::Generation("this generation has failed before; start another".into()));
+        let raw = self.next_raw_chunk(cancel, progress)?;
+        Ok(raw.map(|raw| self.finisher.finish(&raw, self.shot.index)))
+    }
+
+    /// As [`next_chunk`](Self::next_chunk), but the frames are as the autoencoder decoded them: f32, without label and
+    /// watermark. For measurements; a pipeline that shows frames to people takes [`next_chunk`](Self::next_chunk).
+    pub fn next_raw_chunk(
+        &mut self,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<RawFrames>> {
+        if self.failed {
+            return Err(Error::Generation("this generation failed before; start another one".into()));
         }
-        if self.schedule.total().is_some_and(|total| self.made >= total) {
+        if self.timeline.total().is_some_and(|total| self.made >= total) {
             return Ok(None);
         }
-        // Half of a chunk may be in the caches if this fails.
-        self.spent = true;
+        // After an error, half of a chunk may be in the KV caches.
+        self.failed = true;
         self.begin_shots()?;
-        let mut report = Report {
-            to: progress,
-            chunk: self.chunks,
-            steps: self.plan.steps,
-            frame: self.made,
-            forwards: 0,
-            recalled: false,
-        };
+        let mut reporter = Reporter::new(progress, self.chunks, self.made, self.request.steps);
         let frames = match &mut self.sampler {
-            Sampler::Whole(sampler) => sampler.next(&self.plan, cancel, &mut report)?,
-            Sampler::Causal(sampler) => {
+            Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
+            Some(Sampler::Causal(sampler)) => {
                 self.chunks += 1;
-                sampler.next(&self.plan, cancel, &mut report)?
+                sampler.next(cancel, &mut reporter)?
             }
+            None => unreachable!("the first shot begins a scene"),
         };
-        let (forwards, recalled) = (report.forwards, report.recalled);
-        let frames = self.finish(&frames)?;
-        self.effort.forwards += forwards;
-        self.effort.recalled += if recalled { frames.len() as u64 } else { 0 };
+        let (forwards, cached) = (reporter.forwards, reporter.cached);
+        let frames = self.within_scene(&frames)?;
+        self.stats.forwards += forwards;
+        self.stats.cached += if cached { frames.len() as u64 } else { 0 };
         self.made += frames.len() as u64;
-        self.spent = false;
+        self.failed = false;
         Ok(Some(frames))
     }
 
-    /// Begins what is due: shots of the request, then a prompt from outside.
+    /// Begins the shots that are due with the next chunk.
     fn begin_shots(&mut self) -> Result<()> {
-        let mut begun = None;
-        while let Some(Placed { shot, take, .. }) =
-            self.schedule.due(self.made, self.sampler.next_frames(&self.plan))
-        {
-            let cut = shot.transition == Transition::Cut;
-            self.plan.begin(shot, take);
-            if take {
-                let end = self.schedule.next_take();
-                self.plan.begin_take(end.map(|end| end.saturating_sub(self.made)));
-                self.sampler = Sampler::new(&self.plan)?;
-            } else {
-                self.sampler.set_prompt(&self.plan, cut);
+        let mut cut = None;
+        while let Some(pending) = self.timeline.next_due(self.made, self.next_frames()) {
+            let PendingShot { start, shot } = pending;
+            let shot_cut = shot.transition == Transition::Cut;
+            self.shot.prompt = shot.prompt.clone();
+            if start != ShotStart::Live {
+                self.shot.seed = shot.seed.unwrap_or(self.request.seed);
             }
-            begun = Some(cut || begun.unwrap_or(false));
-            self.begun += 1;
+            match (start, &mut self.sampler) {
+                (ShotStart::Scene(_), _) => self.begin_scene(shot)?,
+                (_, Some(Sampler::Causal(sampler))) => {
+                    sampler.set_prompt(shot.prompt, Some(self.shot.seed), shot_cut);
+                }
+                _ => {}
+            }
+            cut = Some(shot_cut || cut.unwrap_or(false));
+            self.shots_begun += 1;
         }
-        // One may have been added since.
-        self.take_end = self.schedule.next_take();
-        if let Some(prompt) = self.prompt.take() {
-            self.plan.prompt = prompt;
-            self.sampler.set_prompt(&self.plan, false);
-            begun = begun.or(Some(false));
-            self.begun += 1;
-        }
-        if let Some(cut) = begun {
-            self.shown = ShotInfo {
-                index: self.begun - 1,
-                frame: self.made,
-                prompt: self.plan.prompt.clone(),
-                seed: self.plan.seed,
-                cut: cut && self.made > 0,
-            };
+        // A shot may have been added since the last chunk.
+        self.scene_end = self.timeline.next_scene();
+        if let Some(cut) = cut {
+            self.shot.index = self.shots_begun - 1;
+            self.shot.frame = self.made;
+            self.shot.cut = cut && self.made > 0;
         }
         Ok(())
     }
 
-    /// `[T, 3, H, W]` as frames, without those that the model made beyond a cut or what was asked for.
-    fn finish(&self, frames: &Tensor) -> Result<Frames> {
-        let mut count = frames.dim(0)?;
-        if let Some(end) = self.take_end {
-            count = count.min(end.saturating_sub(self.made) as usize);
-        }
-        let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
-        let data = frames.flatten_all()?.to_vec1()?;
-        Ok(Frames { first: self.made, size: self.plan.size, data })
+    fn begin_scene(&mut self, shot: Shot) -> Result<()> {
+        let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.made));
+        let given = self.given_noise.as_ref();
+        let scene = self.scenes.next(&self.model, &self.request, &self.store, given, shot, frames)?;
+        self.sampler = Some(self.sampler_for(scene)?);
+        Ok(())
     }
-}
 
-impl Sampler {
-    fn new(plan: &Plan) -> Result<Self> {
-        Ok(match &plan.model.sampling {
-            Sampling::Whole(config, experts) => {
-                Self::Whole(whole::Whole::new(plan, config, experts.clone())?)
+    fn sampler_for(&self, scene: Scene) -> Result<Sampler> {
+        let (text, store) = (self.text.clone(), self.store.clone());
+        let ValidatedRequest { size, steps, shift, blend_chunks, .. } = self.request;
+        Ok(match &self.model.pacing {
+            Pacing::Clip { scheduler, experts } => {
+                let scheduler = scheduler.start(steps, shift)?;
+                let experts = experts.clone();
+                Sampler::Clip(Box::new(ClipSampler::new(experts, scheduler, text, store, size, scene)))
             }
-            Sampling::Causal(config, transformer) => {
-                Self::Causal(Box::new(causal::Causal::new(plan, config, transformer.clone())))
+            Pacing::Causal { config, transformer } => {
+                let schedule = config.schedule.resolve(steps as usize, shift);
+                let (config, transformer) = (config.clone(), transformer.clone());
+                Sampler::Causal(Box::new(CausalSampler::new(
+                    config,
+                    transformer,
+                    schedule,
+                    text,
+                    store,
+                    size,
+                    blend_chunks,
+                    scene,
+                )))
             }
         })
     }
 
-    /// Frames that come next together.
-    fn next_frames(&self, plan: &Plan) -> u64 {
-        match self {
-            // Its prompt changes at a cut, and a cut may be at any frame.
-            Self::Whole(_) => 1,
-            Self::Causal(sampler) => sampler.next_frames(plan),
+    /// Frames of the next chunk.
+    fn next_frames(&self) -> u64 {
+        match &self.sampler {
+            Some(Sampler::Causal(sampler)) => sampler.next_frames(),
+            // A scene of a clip begins at any frame, and has no other shots.
+            Some(Sampler::Clip(_)) | None => 1,
         }
     }
 
-    fn set_prompt(&mut self, plan: &Plan, cut: bool) {
-        match self {
-            Self::Whole(_) => {}
-            Self::Causal(sampler) => sampler.set_prompt(plan, cut),
+    /// `frames`, `[T, 3, H, W]`, without those that the model made beyond the end of the scene.
+    fn within_scene(&self, frames: &Tensor) -> Result<RawFrames> {
+        let mut count = frames.dim(0)?;
+        if let Some(end) = self.scene_end {
+            count = count.min(end.saturating_sub(self.made) as usize);
         }
+        let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
+        let data = frames.flatten_all()?.to_vec1()?;
+        Ok(RawFrames { first: self.made, size: self.request.size, data })
     }
 }

@@ -1,0 +1,186 @@
+//! `soragen.json`: a causal model, which makes its video chunk by chunk.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::family::Family;
+use super::info::ModelInfo;
+use super::pacing::{SORAGEN, frames_of};
+use super::sizes::{MAX_SIDE, Sizes};
+use crate::checkpoint::Source;
+use crate::scheduler::ChunkScheduleConfig;
+use crate::transformer::ShotMemory;
+use crate::{Result, Size, autoencoder};
+
+/// Limit of latent frames in a chunk, a window or a sink: hundreds of times as many as any model has.
+const MAX_LATENTS: usize = 4096;
+/// Limit of latent frames of a video that asks for no length: months.
+const MAX_NATURAL_LATENTS: u64 = 1 << 24;
+
+/// `soragen.json`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CausalModel {
+    format: u32,
+    #[serde(default)]
+    family: Family,
+    name: String,
+    /// Frames per second, as a fraction.
+    frame_rate: (u32, u32),
+    /// Width and height; the first size is the default.
+    sizes: Vec<(u32, u32)>,
+    /// Latent frames of a video that asks for no length.
+    natural_latents: u64,
+    pub causal: CausalConfig,
+    guidance_scale: f64,
+    pub max_text_tokens: usize,
+    /// What it was trained to show, by kind, for people.
+    #[serde(default)]
+    knows: BTreeMap<String, Vec<String>>,
+}
+
+/// How a causal model goes from chunk to chunk. Counts are latent frames.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CausalConfig {
+    /// Frames of a chunk.
+    pub chunk: usize,
+    /// Frames of the first chunk of a scene, if they differ.
+    pub first_chunk: Option<usize>,
+    /// Past frames that are attended to, besides the sink.
+    pub window: usize,
+    /// First frames of the scene that are always attended to.
+    pub sink: usize,
+    /// After a prompt change, rebuild the attention sink after this many frames from the window: the old sink would hold the
+    /// video to its beginning. `None` keeps the sink.
+    pub renew_sink: Option<usize>,
+    /// Timestep at which finished latents are written to the KV cache.
+    pub context_noise: f64,
+    /// Whether a new prompt within a scene re-reads the window, not the sink, as in LongLive 1
+    /// (`pipeline/interactive_causal_inference.py` with `global_sink`).
+    #[serde(default)]
+    pub recache: bool,
+    /// Timesteps, solver and prediction.
+    #[serde(flatten)]
+    pub schedule: ChunkScheduleConfig,
+    #[serde(default)]
+    pub image: FirstFrame,
+    /// How it continues over a cut and remembers the shot before it; `None`: it starts a new scene.
+    pub shots: Option<ShotsConfig>,
+}
+
+/// Of a model that was trained on videos of several shots, as LongLive 2.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ShotsConfig {
+    #[serde(flatten)]
+    pub memory: ShotMemory,
+    /// Prefix of the prompt in the first chunk after a cut.
+    #[serde(default)]
+    pub prompt_prefix: String,
+}
+
+/// How the image that a scene starts from becomes its first latent frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFrame {
+    /// It is a chunk of its own, which is in the KV cache before the next chunk begins (Causal-Forcing, frame-wise).
+    #[default]
+    Apart,
+    /// It is the first frame of its chunk, held at timestep 0 while the others are denoised (LongLive 2).
+    Within,
+}
+
+impl CausalConfig {
+    /// The most latent frames of a chunk.
+    pub fn max_chunk(&self) -> usize {
+        self.chunk.max(self.first_chunk.unwrap_or(0))
+    }
+}
+
+impl CausalModel {
+    /// What the model can make.
+    pub(super) fn info(&self, source: &Source) -> Result<ModelInfo> {
+        let autoencoder = autoencoder::Config::read(source)?;
+        let sizes: Vec<_> = self.sizes().collect();
+        let step = self.family.size_step(source, &autoencoder)?;
+        if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
+            return Err(source.invalid(SORAGEN, format!("the size {size} is not a multiple of {step}")));
+        }
+        Ok(ModelInfo {
+            name: self.name.clone(),
+            sizes: Sizes::Exact(sizes),
+            frame_rate: self.frame_rate,
+            natural_frames: frames_of(self.natural_latents, &autoencoder),
+            max_frames: None,
+            causal: true,
+            remembers_shots: self.causal.shots.is_some(),
+            image_to_video: true,
+            needs_image: false,
+            steps: self.causal.schedule.timesteps.len() as u32,
+            guidance_scale: self.guidance_scale,
+            guidance_scale_2: None,
+            shift: 1.0,
+            negative_prompt: String::new(),
+            knows: self.knows.clone(),
+        })
+    }
+
+    fn sizes(&self) -> impl Iterator<Item = Size> {
+        self.sizes.iter().map(|&(width, height)| Size { width, height })
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let CausalConfig { chunk, window, sink, context_noise, first_chunk, shots, renew_sink, .. } =
+            &self.causal;
+        let timesteps = &self.causal.schedule.timesteps;
+        let first_timesteps = self.causal.schedule.first_timesteps.as_deref().unwrap_or(timesteps);
+        let is_timestep = |t: &f64| (0.0..=1000.0).contains(t);
+        let falls =
+            |all: &[f64]| all.iter().all(|t| is_timestep(t) && *t > 0.0) && all.is_sorted_by(|a, b| a > b);
+        let rules = [
+            (self.format == 1, "`format` is not 1; install a newer soragen"),
+            (self.frame_rate.0 > 0 && self.frame_rate.1 > 0, "`frame_rate` contains 0"),
+            (
+                !self.sizes.is_empty() && self.sizes().all(|s| s.width > 0 && s.height > 0),
+                "`sizes` is empty or contains 0",
+            ),
+            (self.sizes().all(|s| s.width.max(s.height) <= MAX_SIDE), "a size in `sizes` is too large"),
+            (
+                (1..=MAX_NATURAL_LATENTS).contains(&self.natural_latents),
+                "`natural_latents` is 0 or too large",
+            ),
+            (
+                [*chunk, *window, first_chunk.unwrap_or(1)].iter().all(|n| (1..=MAX_LATENTS).contains(n)),
+                "`chunk`, `first_chunk` or `window` is 0 or too large",
+            ),
+            (*sink <= MAX_LATENTS, "`sink` is too large"),
+            (
+                !timesteps.is_empty() && !first_timesteps.is_empty(),
+                "`timesteps` or `first_timesteps` is empty",
+            ),
+            (
+                falls(timesteps) && falls(first_timesteps),
+                "`timesteps` or `first_timesteps` do not fall from at most 1000 to above 0",
+            ),
+            (is_timestep(context_noise), "`context_noise` is not a timestep"),
+            (
+                shots.as_ref().is_none_or(|shots| shots.memory.sink.saturating_add(*chunk) <= *window),
+                "`sink` of `shots` leaves no room for a chunk in the window",
+            ),
+            (shots.is_none() || !self.causal.recache, "`shots` and `recache` exclude each other"),
+            (
+                renew_sink.is_none() || shots.is_none() && !self.causal.recache,
+                "`renew_sink` excludes `shots` and `recache`",
+            ),
+            (
+                renew_sink.is_none_or(|after| after >= *window && *sink > 0),
+                "`renew_sink` is less than `window`, or there is no `sink`",
+            ),
+            (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
+            (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, reason)) => Err((*reason).into()),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the pipelines of the Wan family can make, with Wan's own default values.
+
+use std::collections::BTreeMap;
+
+use super::family::{Family, transformer_config};
+use super::index::PipelineIndex;
+use super::info::ModelInfo;
+use super::pacing::frames_of;
+use super::sizes::{MAX_SIDE, Sizes};
+use crate::checkpoint::Source;
+use crate::scheduler::SchedulerConfig;
+use crate::{Result, Size, autoencoder};
+
+/// Wan's negative prompt; quality falls without it (`wan/configs/shared_config.py`).
+const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，\
+                            低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，\
+                            毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走";
+
+pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo> {
+    let autoencoder = autoencoder::Config::read(source)?;
+    let transformer = transformer_config(source)?;
+    let step = Family::Wan.size_step(source, &autoencoder)?;
+    // The 5B model of Wan 2.2 is the one that expands timesteps; its native format is 720p at 24.
+    let (default, frame_rate, natural_frames) = match index.expand_timesteps {
+        true => (Size { width: 1280, height: 704 }, (24, 1), 121),
+        false => (Size { width: 832, height: 480 }, (16, 1), 81),
+    };
+    let needs_image = index.has_image_channels();
+    let latents = autoencoder.latent_channels();
+    let channels = if needs_image { 2 * latents + autoencoder.temporal_factor() } else { latents };
+    if transformer.in_channels != channels {
+        let reason =
+            format!("in_channels is {}, but the autoencoder makes it {channels}", transformer.in_channels);
+        return Err(source.invalid("transformer/config.json", reason));
+    }
+    // `wan/configs/wan_t2v_A14B.py` and `wan_i2v_A14B.py` of <https://github.com/Wan-Video/Wan2.2>.
+    let (steps, guidance_scale, guidance_scale_2) = match (index.has_two_transformers(), needs_image) {
+        (true, false) => (40, 4.0, Some(3.0)),
+        (true, true) => (40, 3.5, Some(3.5)),
+        (false, _) => (50, 5.0, None),
+    };
+    let round = |side: u32| (side / step * step).max(step);
+    Ok(ModelInfo {
+        name: source.name(),
+        sizes: Sizes::Multiple {
+            step,
+            min: step,
+            max: MAX_SIDE / step * step,
+            default: Size { width: round(default.width), height: round(default.height) },
+        },
+        frame_rate,
+        natural_frames,
+        max_frames: Some(frames_of(transformer.rope_max_seq_len as u64, &autoencoder)),
+        causal: false,
+        remembers_shots: false,
+        image_to_video: index.expand_timesteps || needs_image,
+        needs_image,
+        steps,
+        guidance_scale,
+        guidance_scale_2,
+        shift: SchedulerConfig::read(source)?.shift(),
+        negative_prompt: NEGATIVE_PROMPT.into(),
+        knows: BTreeMap::new(),
+    })
+}

@@ -1,0 +1,114 @@
+//! The schedule of a causal model, which makes few steps in every chunk: `soragen.json`.
+
+use serde::Deserialize;
+
+use super::{FewStep, FlowMatchEuler, Kind, Prediction, Scheduler, UniPc, UniPcOptions};
+
+/// How a causal model gets from one timestep to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Solver {
+    /// Along the velocity ([`FlowMatchEuler`]).
+    Euler,
+    /// With fresh noise after each step, as in Self-Forcing ([`FewStep`]).
+    FewStep,
+    /// UniPC within each chunk, as in LongLive 2 (`pipeline/causal_diffusion_inference.py`); the transformer receives whole
+    /// timesteps.
+    UniPc,
+}
+
+/// The schedule as `soragen.json` has it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ChunkScheduleConfig {
+    /// Denoising timesteps from noise to video, in thousandths of sigma.
+    pub timesteps: Vec<f64>,
+    /// Those of the first chunk of a scene, where they differ: there is no past yet to start from.
+    pub first_timesteps: Option<Vec<f64>>,
+    /// How to step.
+    #[serde(rename = "sampler")]
+    pub solver: Solver,
+    /// What the transformer predicts.
+    #[serde(default)]
+    pub prediction: Prediction,
+}
+
+/// The schedule of one generation; [`start`](Self::start) sets up a scheduler for each chunk.
+#[derive(Clone, Debug)]
+pub struct ChunkSchedule {
+    solver: Solver,
+    prediction: Prediction,
+    first_timesteps: Vec<f64>,
+    timesteps: Vec<f64>,
+}
+
+impl ChunkScheduleConfig {
+    /// The schedule for `steps` steps a chunk. Another number of steps than the model's follows the same curve, unless a
+    /// `shift` defines the curve.
+    pub fn resolve(&self, steps: usize, shift: Option<f64>) -> ChunkSchedule {
+        let own_steps = steps == self.timesteps.len();
+        let first = self.first_timesteps.as_deref().unwrap_or(&self.timesteps);
+        ChunkSchedule {
+            solver: self.solver,
+            prediction: self.prediction,
+            first_timesteps: resample(first, if own_steps { first.len() } else { steps }, shift),
+            timesteps: resample(&self.timesteps, steps, shift),
+        }
+    }
+}
+
+impl ChunkSchedule {
+    /// A scheduler for the `first` chunk of a scene, or for another one.
+    pub fn start(&self, first: bool) -> Scheduler {
+        let timesteps = if first { &self.first_timesteps } else { &self.timesteps }.clone();
+        let kind = match self.solver {
+            Solver::Euler => Kind::FlowMatchEuler(FlowMatchEuler::from_timesteps(timesteps)),
+            Solver::FewStep => Kind::FewStep(FewStep::from_timesteps(timesteps)),
+            Solver::UniPc => {
+                let sigmas = timesteps.iter().map(|t| t / 1000.0).collect();
+                Kind::UniPc(UniPc::at(sigmas, 1000.0, UniPcOptions::default()))
+            }
+        };
+        Scheduler { kind, prediction: self.prediction }
+    }
+}
+
+/// `steps` timesteps: `own` if there are as many; otherwise on the same curve, or on that of a `shift`.
+fn resample(own: &[f64], steps: usize, shift: Option<f64>) -> Vec<f64> {
+    let part = |i: usize| i as f64 / steps as f64;
+    match shift {
+        Some(shift) => (0..steps)
+            .map(|i| 1.0 - part(i))
+            .map(|s| 1000.0 * shift * s / (1.0 + (shift - 1.0) * s))
+            .collect(),
+        None => (0..steps)
+            .map(|i| {
+                let place = part(i) * own.len() as f64;
+                let at = |i: usize| own.get(i).copied().unwrap_or(0.0);
+                let (before, rest) = (place.floor() as usize, place.fract());
+                at(before) * (1.0 - rest) + at(before + 1) * rest
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resample;
+
+    #[test]
+    fn the_model_s_own_timesteps_are_kept() {
+        assert_eq!(resample(&[1000.0, 750.0, 400.0], 3, None), [1000.0, 750.0, 400.0]);
+    }
+
+    #[test]
+    fn another_number_of_steps_follows_the_same_curve() {
+        assert_eq!(resample(&[1000.0, 600.0], 4, None), [1000.0, 800.0, 600.0, 300.0]);
+        assert_eq!(resample(&[1000.0, 600.0], 1, None), [1000.0]);
+    }
+
+    #[test]
+    fn a_shift_moves_timesteps_towards_noise() {
+        // sigma' = 3 sigma / (1 + 2 sigma) at 1/2.
+        assert_eq!(resample(&[1000.0], 2, Some(3.0)), [1000.0, 750.0]);
+    }
+}

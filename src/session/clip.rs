@@ -1,0 +1,188 @@
+//! A scene in one piece: all latents are denoised together, then decoded as a stream.
+//!
+//! As diffusers' `WanPipeline` and, from an image, `WanImageToVideoPipeline`: with `expand_timesteps` the image is the first
+//! latent frame, at timestep 0; without, the transformer takes the image as channels beside the latents.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::conditioning::{TextConditioner, TextContexts, image_channels, image_latents};
+use super::latents::{LatentStore, check_finite, hold_first_frame};
+use super::progress::{Phase, Reporter};
+use super::scene::Scene;
+use crate::autoencoder::{DecoderState, Tiling};
+use crate::model::{Expert, Experts};
+use crate::picture::Fit;
+use crate::scheduler::Scheduler;
+use crate::testing::Event;
+use crate::transformer::WanTransformer;
+use crate::{Cancel, Model, Result, Size};
+
+pub struct ClipSampler {
+    model: Arc<Model>,
+    experts: Arc<Experts>,
+    scheduler: Scheduler,
+    text: TextConditioner,
+    store: LatentStore,
+    size: Size,
+    scene: Scene,
+    latents: Option<Tensor>,
+    /// Whether the latents came from the cache.
+    cached: bool,
+    decoder: DecoderState,
+    /// Where latents are decoded in tiles: all frames, `[T, 3, H, W]`.
+    frames: Option<Tensor>,
+    /// Latent frames decoded.
+    decoded: usize,
+}
+
+impl ClipSampler {
+    pub fn new(
+        experts: Arc<Experts>,
+        scheduler: Scheduler,
+        text: TextConditioner,
+        store: LatentStore,
+        size: Size,
+        scene: Scene,
+    ) -> Self {
+        let model = text.model.clone();
+        Self {
+            decoder: model.autoencoder.decoder_state(),
+            model,
+            experts,
+            scheduler,
+            text,
+            store,
+            size,
+            scene,
+            latents: None,
+            cached: false,
+            frames: None,
+            decoded: 0,
+        }
+    }
+
+    /// The frames of the next latent frame, `[T, 3, H, W]` in \[0, 1\].
+    pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let latents = match &self.latents {
+            Some(latents) => latents,
+            None => {
+                let latents = self.sample(cancel, reporter)?;
+                self.latents.insert(latents)
+            }
+        };
+        reporter.cached = self.cached;
+        reporter.report(Phase::Decode, reporter.steps);
+        let Model { autoencoder, memory_headroom, .. } = &*self.model;
+        let first = self.decoded;
+        self.decoded += 1;
+        if !autoencoder.in_tiles(self.size, *memory_headroom) {
+            let next = latents.narrow(2, first, 1)?.to_dtype(self.model.dtype())?;
+            return autoencoder.decode(&next, &mut self.decoder, cancel);
+        }
+        let frames = match &self.frames {
+            Some(frames) => frames,
+            None => {
+                let latents = latents.to_dtype(self.model.dtype())?;
+                self.frames.insert(autoencoder.decode_tiled(&latents, &Tiling::default(), cancel)?)
+            }
+        };
+        let geometry = &self.store.geometry;
+        let before = if first > 0 { geometry.frames_of(0, first) } else { 0 };
+        Ok(frames.narrow(0, before as usize, geometry.frames_of(first, 1) as usize)?)
+    }
+
+    /// All latents of the scene, f32 `[1, C, T, H, W]`.
+    fn sample(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let Scene { prompt, negative_prompt, noise, image, key, .. } = &self.scene;
+        let frames = self.scene.frames.map_or(1, |frames| noise.geometry.latents_of(frames));
+        let key = key.map(|key| {
+            key.with("prompt", prompt.as_bytes())
+                .with("negative", negative_prompt.as_bytes())
+                .with("latents", &(frames as u64).to_le_bytes())
+        });
+        if let Some(latents) = self.store.get(key, frames) {
+            self.cached = true;
+            return Ok(latents);
+        }
+        reporter.report(Phase::Text, 0);
+        let embeds = self.text.embed(prompt, cancel)?;
+        let (model, size) = (&self.model, self.size);
+        let (first_frame, channels) = match image {
+            None => (None, None),
+            Some(image) if model.info.needs_image => {
+                (None, Some(image_channels(model, image, size, frames, cancel)?))
+            }
+            Some(image) => (Some(image_latents(model, image, size, Fit::Stretch, cancel)?), None),
+        };
+        let mut latents = noise.initial(0, frames)?;
+        let mut current: Option<Denoiser> = None;
+        for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
+            cancel.check()?;
+            reporter.report(Phase::Denoise, step as u32);
+            self.model.test_event(Event::Step { chunk: 0, step }, cancel)?;
+            let expert = self.experts.at(t);
+            // The expert before it leaves memory first.
+            let denoiser = match current.take().filter(|denoiser| denoiser.expert == expert) {
+                Some(denoiser) => denoiser,
+                None => Denoiser::new(&self.text, &self.experts, expert, &embeds, negative_prompt, cancel)?,
+            };
+            let (mut input, timesteps) = match &first_frame {
+                Some(image) => {
+                    let mut timesteps = vec![t; frames];
+                    timesteps[0] = 0.0;
+                    (hold_first_frame(Some(image), latents.clone())?, timesteps)
+                }
+                None => (latents.clone(), vec![t]),
+            };
+            if let Some(channels) = &channels {
+                input = Tensor::cat(&[&input, channels], 1)?;
+            }
+            let predicted = denoiser.predict(&self.text, &input, &timesteps, cancel)?;
+            reporter.forwards += denoiser.contexts.forwards();
+            latents = self.scheduler.step(step, &predicted, &latents, || noise.fresh(step, 0, frames))?;
+            check_finite(&latents)?;
+            current = Some(denoiser);
+        }
+        let latents = hold_first_frame(first_frame.as_ref(), latents)?;
+        self.store.put(key, &latents);
+        Ok(latents)
+    }
+}
+
+/// A transformer with its text contexts.
+struct Denoiser {
+    expert: Expert,
+    transformer: Arc<WanTransformer>,
+    contexts: TextContexts,
+}
+
+impl Denoiser {
+    fn new(
+        text: &TextConditioner,
+        experts: &Experts,
+        expert: Expert,
+        prompt_embeds: &Tensor,
+        negative: &str,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let transformer = experts.get(expert, cancel)?;
+        let contexts = text.contexts(expert, &transformer, prompt_embeds, negative, cancel)?;
+        Ok(Self { expert, transformer, contexts })
+    }
+
+    fn predict(
+        &self,
+        text: &TextConditioner,
+        latents: &Tensor,
+        timesteps: &[f64],
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let latents = latents.to_dtype(text.model.dtype())?;
+        let forward = |context| self.transformer.forward(&latents, timesteps, context, cancel);
+        let prompt = forward(&self.contexts.prompt)?;
+        let negative = self.contexts.negative.as_ref().map(forward).transpose()?;
+        text.guidance.combine(self.expert, prompt, negative)
+    }
+}

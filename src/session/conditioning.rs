@@ -1,0 +1,92 @@
+//! What the transformer is conditioned on: text contexts and the image that a scene starts from.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Tensor};
+use image::RgbImage;
+
+use super::guidance::Guidance;
+use crate::model::Expert;
+use crate::picture::{self, Fit};
+use crate::transformer::{Context, WanTransformer};
+use crate::{Cache, Cancel, Model, Result, Size};
+
+/// Makes text contexts for a generation.
+#[derive(Clone)]
+pub struct TextConditioner {
+    pub model: Arc<Model>,
+    /// Where embeddings of prompts are kept.
+    pub cache: Option<Cache>,
+    pub guidance: Guidance,
+}
+
+/// The prompt, and with guidance also the negative prompt, ready for every block of one transformer.
+pub struct TextContexts {
+    pub prompt: Context,
+    pub negative: Option<Context>,
+}
+
+impl TextContexts {
+    /// Forward passes of the transformer for one step.
+    pub fn forwards(&self) -> u64 {
+        1 + u64::from(self.negative.is_some())
+    }
+}
+
+impl TextConditioner {
+    /// The embedding of `prompt`, f32 `[1, tokens, dim]`.
+    pub fn embed(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+        Ok(self.model.text.encode(prompt, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
+    }
+
+    /// The contexts of the prompt with this embedding and of the `negative` prompt for `transformer`.
+    pub fn contexts(
+        &self,
+        expert: Expert,
+        transformer: &WanTransformer,
+        prompt_embeds: &Tensor,
+        negative: &str,
+        cancel: &Cancel,
+    ) -> Result<TextContexts> {
+        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
+        let negative =
+            self.guidance.is_on(expert).then(|| context(&self.embed(negative, cancel)?)).transpose()?;
+        Ok(TextContexts { prompt: context(prompt_embeds)?, negative })
+    }
+}
+
+/// `image` as one latent frame, f32 `[1, C, 1, H, W]`.
+pub fn image_latents(
+    model: &Model,
+    image: &RgbImage,
+    size: Size,
+    fit: Fit,
+    cancel: &Cancel,
+) -> Result<Tensor> {
+    encode(model, &picture::to_video(image, size, fit, &model.device)?, cancel)
+}
+
+/// `image` for a transformer that takes it as further channels beside the latents, f32
+/// `[1, temporal factor + C, frames, H, W]`: a mask that is 1 where a frame is given, and the latents of a video that is
+/// grey after the image; as diffusers' `WanImageToVideoPipeline`.
+pub fn image_channels(
+    model: &Model,
+    image: &RgbImage,
+    size: Size,
+    frames: usize,
+    cancel: &Cancel,
+) -> Result<Tensor> {
+    let video = picture::to_video(image, size, Fit::Stretch, &model.device)?;
+    let factor = model.autoencoder.config().temporal_factor();
+    let padded = video.pad_with_zeros(2, 0, frames.saturating_sub(1) * factor)?;
+    let latents = encode(model, &padded, cancel)?;
+    let (_, _, _, height, width) = latents.dims5()?;
+    let mask = Tensor::ones((1, factor, 1, height, width), DType::F32, &model.device)?;
+    let mask = mask.pad_with_zeros(2, 0, frames.saturating_sub(1))?;
+    Ok(Tensor::cat(&[mask, latents], 1)?)
+}
+
+fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+    let video = video.to_dtype(model.dtype())?;
+    Ok(model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?)
+}

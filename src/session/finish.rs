@@ -1,0 +1,47 @@
+//! From what the autoencoder decoded to frames that leave the engine: 8 bits, label, watermark.
+
+use crate::frames::{RawFrames, to_u8};
+use crate::label::{Label, Labeller};
+use crate::watermark::{Embedder, GenerationId, Plane, WatermarkKey};
+use crate::{Frames, Size};
+
+/// Finishes the frames of one generation.
+pub struct Finisher {
+    labeller: Option<Labeller>,
+    embedder: Option<Embedder>,
+}
+
+impl Finisher {
+    pub fn new(
+        label: Label,
+        watermark: Option<&WatermarkKey>,
+        id: GenerationId,
+        size: Size,
+        frame_rate: (u32, u32),
+    ) -> Self {
+        Self {
+            labeller: (label != Label::None).then(|| Labeller::new(label, size, frame_rate)),
+            embedder: watermark.map(|key| Embedder::new(key, id)),
+        }
+    }
+
+    /// The id in the watermark, if there is one.
+    pub fn watermark_id(&self) -> Option<GenerationId> {
+        self.embedder.as_ref().map(Embedder::id)
+    }
+
+    /// `raw`, frames of the shot number `shot`, in 8 bits with label and watermark.
+    pub fn finish(&self, raw: &RawFrames, shot: u64) -> Frames {
+        let mut data: Vec<u8> = raw.data.iter().map(|&sample| to_u8(sample)).collect();
+        let frame_len = raw.size.samples();
+        for (number, frame) in (raw.first..).zip(data.chunks_exact_mut(frame_len)) {
+            if let Some(labeller) = &self.labeller {
+                labeller.draw(frame, number);
+            }
+            if let Some(embedder) = &self.embedder {
+                embedder.embed(&mut Plane::rgb(frame, raw.size), shot);
+            }
+        }
+        Frames { first: raw.first, size: raw.size, data }
+    }
+}

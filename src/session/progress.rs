@@ -1,0 +1,74 @@
+//! What a session reports about itself.
+
+/// What a session computes at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// It encodes the prompt.
+    Text,
+    /// It denoises latents.
+    Denoise,
+    /// It decodes latents to frames.
+    Decode,
+}
+
+impl Phase {
+    /// The word for it in messages: `text`, `denoise`, `decode`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Denoise => "denoise",
+            Self::Decode => "decode",
+        }
+    }
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What it computes.
+    pub phase: Phase,
+    /// Number of the chunk, from 0.
+    pub chunk: u64,
+    /// Steps done in this chunk.
+    pub step: u32,
+    /// Steps in a chunk.
+    pub steps: u32,
+    /// Frames finished so far.
+    pub frame: u64,
+}
+
+/// What a session has computed so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SessionStats {
+    /// Forward passes of the transformer.
+    pub forwards: u64,
+    /// Frames whose latents came from the cache.
+    pub cached: u64,
+}
+
+/// Passes progress on to the caller, and counts what a chunk costs.
+pub(super) struct Reporter<'a> {
+    callback: &'a mut dyn FnMut(Progress),
+    chunk: u64,
+    frame: u64,
+    /// Steps in this chunk.
+    pub steps: u32,
+    /// Forward passes of the transformer for this chunk.
+    pub forwards: u64,
+    /// Whether its latents came from the cache.
+    pub cached: bool,
+}
+
+impl<'a> Reporter<'a> {
+    pub fn new(callback: &'a mut dyn FnMut(Progress), chunk: u64, frame: u64, steps: u32) -> Self {
+        Self { callback, chunk, frame, steps, forwards: 0, cached: false }
+    }
+
+    pub fn report(&mut self, phase: Phase, step: u32) {
+        let Self { chunk, steps, frame, .. } = *self;
+        (self.callback)(Progress { phase, chunk, step, steps, frame });
+    }
+}

@@ -1,0 +1,89 @@
+//! The prompt of a causal scene as it changes from chunk to chunk.
+
+use candle_core::Tensor;
+
+use super::conditioning::TextContexts;
+use crate::digest::Digest;
+
+/// What decides a chunk besides the chunks before it.
+#[derive(Default)]
+pub struct ChunkInput {
+    /// A new prompt, and the number of chunks over which it gains weight.
+    pub prompt: Option<(String, u32)>,
+    pub negative: Option<String>,
+    /// A new seed.
+    pub seed: Option<u64>,
+    /// Whether the chunk is the first after a cut within the scene.
+    pub cut: bool,
+    /// The latent frames of the chunk are `first..first + count` of the scene.
+    pub first: usize,
+    pub count: usize,
+    /// Identifies this chunk and all chunks before it.
+    pub key: Option<Digest>,
+}
+
+impl ChunkInput {
+    /// The key of this chunk after a chunk with the key `before`.
+    pub fn key_after(&self, before: &Digest) -> Digest {
+        let mut key = *before;
+        if let Some((prompt, chunks)) = &self.prompt {
+            key = key.with("prompt", prompt.as_bytes()).with("blend", &chunks.to_le_bytes());
+        }
+        if let Some(negative) = &self.negative {
+            key = key.with("negative", negative.as_bytes());
+        }
+        if let Some(seed) = self.seed {
+            key = key.with("seed", &seed.to_le_bytes());
+        }
+        if self.cut {
+            key = key.with("cut", &[]);
+        }
+        key.with("latents", &(self.count as u64).to_le_bytes())
+    }
+}
+
+/// The prompt that chunks are made with, or a blend of two prompts.
+#[derive(Default)]
+pub struct PromptState {
+    pub prompt: String,
+    pub negative: String,
+    /// Embedding and contexts of the last chunk.
+    pub current: Option<(Tensor, TextContexts)>,
+    /// Chunks until the prompt has all the weight; `None` when it has.
+    pub chunks_left: Option<u32>,
+    /// Whether the prompt itself changes, and not the negative prompt alone.
+    pub changes: bool,
+}
+
+impl PromptState {
+    /// Has new prompts encoded before the next chunk.
+    pub fn update(&mut self, prompt: Option<(String, u32)>, negative: Option<String>) {
+        if let Some(negative) = negative {
+            self.negative = negative;
+            self.chunks_left.get_or_insert(0);
+        }
+        if let Some((prompt, chunks)) = prompt {
+            // The prompt that is shown already may be set again.
+            self.changes |= prompt != self.prompt;
+            self.prompt = prompt;
+            self.chunks_left = Some(chunks);
+        }
+    }
+
+    /// The embedding of the next chunk on the way to that of the prompt: an equal part of the way with every chunk.
+    pub fn blend(&self, prompt: Tensor) -> candle_core::Result<Tensor> {
+        match (&self.current, self.chunks_left) {
+            (Some((current, _)), Some(left)) if left > 0 => {
+                current + ((prompt - current)? / f64::from(left + 1))?
+            }
+            _ => Ok(prompt),
+        }
+    }
+
+    /// Keeps what the next chunk is made with.
+    pub fn advance(&mut self, embeds: Tensor, contexts: TextContexts) {
+        self.current = Some((embeds, contexts));
+        self.chunks_left = self.chunks_left.and_then(|left| left.checked_sub(1));
+        self.changes &= self.chunks_left.is_some();
+    }
+}

@@ -1,0 +1,267 @@
+//! A request becomes values that a model can generate from. Every prompt passes the policy here.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use super::guidance::Guidance;
+use crate::digest::Digest;
+use crate::label::Label;
+use crate::policy::Policy;
+use crate::request::Shot;
+use crate::watermark::{GenerationId, WatermarkKey};
+use crate::{Error, Length, ModelInfo, Request, Result, Setting, Size, Transition};
+
+/// Twice what any text encoder reads: 512 tokens.
+const MAX_PROMPT_BYTES: usize = 1 << 14;
+/// The models were trained with this many steps.
+const MAX_STEPS: u32 = 1000;
+
+/// A request that the model can fulfil, with the model's own values where the request has none.
+pub struct ValidatedRequest {
+    pub size: Size,
+    /// Frames of the whole video; `None` without an end.
+    pub total_frames: Option<u64>,
+    /// In order, the first at 0; never empty, unless the shots are added later.
+    pub shots: Vec<Shot>,
+    pub steps: u32,
+    pub shift: Option<f64>,
+    pub blend_chunks: u32,
+    pub seed: u64,
+    pub guidance: Guidance,
+    pub negative_prompt: String,
+    pub initial_latents: Option<Tensor>,
+    pub label: Label,
+    pub watermark: Option<WatermarkKey>,
+    pub policy: Arc<Policy>,
+}
+
+impl ValidatedRequest {
+    /// Checks `request` against what the model can make.
+    ///
+    /// # Errors
+    /// [`Error::Request`] names the setting and says what the model can make; [`Error::Refused`] by the policy.
+    pub fn new(mut request: Request, info: &ModelInfo) -> Result<Self> {
+        let size = size(&request, info)?;
+        let total_frames = total_frames(request.length, info)?;
+        let policy = request.policy.take().unwrap_or_else(Policy::built_in);
+        let shots = shots(&mut request, info, &policy)?;
+        let steps = request.steps.unwrap_or(info.steps);
+        if !(1..=MAX_STEPS).contains(&steps) {
+            return refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
+        }
+        let guidance = Guidance::new(&request, info)?;
+        if let Some(shift) = request.shift
+            && !(shift.is_finite() && shift > 0.0)
+        {
+            return refuse(Setting::Shift, format!("a shift of {shift} is not possible; use one above 0"));
+        }
+        let negative_prompt = negative_prompt(request.negative_prompt.as_deref(), info, &policy)?;
+        Ok(Self {
+            size,
+            total_frames,
+            shots,
+            steps,
+            shift: request.shift,
+            blend_chunks: request.blend_chunks,
+            seed: request.seed,
+            guidance,
+            negative_prompt,
+            initial_latents: request.initial_latents,
+            label: request.label,
+            watermark: request.watermark,
+            policy,
+        })
+    }
+
+    /// A digest of everything that decides the frames, except the length and the initial latents.
+    pub fn generation_id(&self, info: &ModelInfo) -> GenerationId {
+        let Self { size, seed, steps, guidance, shift, blend_chunks, .. } = self;
+        let mut numbers = format!("{size} {seed} {steps} {} {shift:?} {blend_chunks}", guidance.scale);
+        if info.guidance_scale_2.is_some() {
+            numbers += &format!(" {}", guidance.scale_2);
+        }
+        let mut digest = Digest::new("request")
+            .with("model", info.name.as_bytes())
+            .with("numbers", numbers.as_bytes())
+            .with("negative", self.negative_prompt.as_bytes());
+        for Shot { start, prompt, seed, image, transition } in &self.shots {
+            digest = digest
+                .with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes())
+                .with("prompt", prompt.as_bytes())
+                .with("image", image.as_ref().map_or(&[][..], |image| image.as_raw()));
+        }
+        GenerationId::new(digest.first_bytes().iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+    }
+}
+
+fn size(request: &Request, info: &ModelInfo) -> Result<Size> {
+    let image = request.image.as_ref().or(request.shots.first().and_then(|shot| shot.image.as_ref()));
+    let size = request.size.unwrap_or_else(|| match image {
+        Some(image) => info.sizes.like(image.width(), image.height()),
+        None => info.sizes.default_size(),
+    });
+    match info.sizes.contains(size) {
+        true => Ok(size),
+        false => refuse(Setting::Size, format!("{} cannot make {size}; it makes {}", info.name, info.sizes)),
+    }
+}
+
+fn total_frames(length: Length, info: &ModelInfo) -> Result<Option<u64>> {
+    match length {
+        Length::Natural => Ok(Some(info.natural_frames)),
+        Length::Frames(0) => refuse(Setting::Length, "a video needs at least one frame".into()),
+        Length::Frames(frames) => Ok(Some(frames)),
+        Length::Endless if info.max_frames.is_none() => Ok(None),
+        Length::Endless => refuse(
+            Setting::Length,
+            format!("{} makes its video in one piece, which needs an end; set a duration", info.name),
+        ),
+    }
+}
+
+/// The shots of `request`. A plain prompt is one shot.
+fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec<Shot>> {
+    let mut shots = std::mem::take(&mut request.shots);
+    let image = request.image.take();
+    match shots.first_mut() {
+        Some(first) => first.image = first.image.take().or(image),
+        None => shots.push(Shot {
+            image,
+            transition: Transition::Cut,
+            ..Shot::new(std::time::Duration::ZERO, std::mem::take(&mut request.prompt))
+        }),
+    }
+    if !shots[0].start.is_zero() {
+        return refuse(Setting::Shots, "the first shot must start at 0".into());
+    }
+    // There is nothing before it to continue from.
+    shots[0].transition = Transition::Cut;
+    if !shots.is_sorted_by(|a, b| a.start < b.start) {
+        return refuse(Setting::Shots, "each shot must start later than the one before it".into());
+    }
+    shots.iter().try_for_each(|shot| check_shot(shot, info, policy))?;
+    Ok(shots)
+}
+
+/// Checks a shot against what the model can make, and its prompt against the policy.
+pub fn check_shot(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
+    let continues = shot.transition == Transition::Continue;
+    if continues && !info.causal {
+        return refuse(
+            Setting::Shots,
+            format!("{} makes its video in one piece; put a cut between its shots", info.name),
+        );
+    }
+    if continues && shot.image.is_some() {
+        return refuse(Setting::Shots, "a shot that starts from an image needs a cut before it".into());
+    }
+    if shot.image.is_none() && info.needs_image {
+        return refuse(Setting::Image, format!("{} starts from an image; set `image`", info.name));
+    }
+    if shot.image.is_some() && !info.image_to_video {
+        return refuse(Setting::Image, format!("{} cannot start from an image", info.name));
+    }
+    check_prompt(&shot.prompt, policy)
+}
+
+/// The gate that every prompt passes.
+pub fn check_prompt(prompt: &str, policy: &Policy) -> Result<()> {
+    if prompt.trim().is_empty() {
+        return refuse(Setting::Prompt, "the prompt is empty; say what to show".into());
+    }
+    check_text(prompt)?;
+    policy.admit(prompt)
+}
+
+/// The negative prompt to use: `prompt`, or the model's own. A prompt from outside passes the policy, so that the audit log
+/// has all that a model reads.
+pub fn negative_prompt(prompt: Option<&str>, info: &ModelInfo, policy: &Policy) -> Result<String> {
+    if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
+        check_text(prompt)?;
+        policy.admit_negative(prompt)?;
+    }
+    Ok(prompt.unwrap_or(&info.negative_prompt).into())
+}
+
+fn check_text(prompt: &str) -> Result<()> {
+    if prompt.len() > MAX_PROMPT_BYTES {
+        return refuse(
+            Setting::Prompt,
+            format!("a prompt of {} bytes is too long; use at most {MAX_PROMPT_BYTES}", prompt.len()),
+        );
+    }
+    // A C program would see the text before it only, and the model all of it.
+    if prompt.contains('\0') {
+        return refuse(Setting::Prompt, "the prompt contains a NUL character; remove it".into());
+    }
+    Ok(())
+}
+
+pub fn refuse<T>(setting: Setting, reason: String) -> Result<T> {
+    Err(Error::Request(setting, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use image::RgbImage;
+
+    use super::*;
+    use crate::{Cancel, Model, OpenOptions, Session};
+
+    fn miniature() -> Arc<Model> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
+        Model::open(folder, &OpenOptions::default(), &Cancel::new()).unwrap()
+    }
+
+    #[test]
+    fn another_request_has_another_generation_id() {
+        let model = miniature();
+        let id = |request: Request| {
+            ValidatedRequest::new(request, &model.info).unwrap().generation_id(&model.info)
+        };
+        let request = Request { seed: 1, ..Request::new("a fox") };
+        let first = id(request.clone());
+        assert_eq!(id(Request { length: Length::Frames(5), ..request.clone() }), first, "the length");
+        assert_eq!(id(Request { size: Some(model.info.sizes.default_size()), ..request.clone() }), first);
+        for other in [
+            Request { prompt: "a fo".into(), ..request.clone() },
+            Request { seed: 2, ..request.clone() },
+            Request { negative_prompt: Some("rain".into()), ..request.clone() },
+            Request { image: Some(RgbImage::new(2, 2)), ..request.clone() },
+            Request { steps: Some(2), ..request.clone() },
+            Request { guidance_scale: Some(3.5), ..request.clone() },
+        ] {
+            assert_ne!(id(other.clone()), first, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn every_prompt_passes_the_policy() {
+        let model = miniature();
+        let policy =
+            "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
+        let start = |prompt: &str, later: &str| {
+            let cut = |start, prompt: &str| Shot {
+                transition: Transition::Cut,
+                ..Shot::new(Duration::from_secs(start), prompt)
+            };
+            let policy = Some(Arc::new(Policy::parse(policy).unwrap()));
+            let shots = vec![cut(0, prompt), cut(1, later)];
+            Session::new(model.clone(), Request { shots, policy, ..Request::default() })
+        };
+        assert!(matches!(start("a quartz fox", "a fox"), Err(Error::Refused { .. })));
+        assert!(matches!(start("a fox", "a quartz fox"), Err(Error::Refused { .. })));
+        let mut session = start("a fox", "a bird").unwrap();
+        assert!(matches!(session.set_prompt("a fox of qu4rtz"), Err(Error::Refused { .. })));
+        assert!(session.set_prompt("a fox of stone").is_ok());
+        // A negative prompt may name what is not wanted; an application may refuse that too.
+        assert!(session.set_negative_prompt(Some("quartz")).is_ok());
+        assert!(session.set_negative_prompt(None).is_ok());
+        let policy = Some(Policy::parse(policy).unwrap().guarded(|prompt| prompt != "quartz"));
+        let request = Request { negative_prompt: Some("quartz".into()), policy, ..Request::new("a fox") };
+        assert!(matches!(Session::new(model, request), Err(Error::Refused { .. })));
+    }
+}

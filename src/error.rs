@@ -1,34 +1,34 @@
-//! What can go wrong in the engine, and what to do about it.
+//! Errors of the engine.
 
 use std::path::PathBuf;
 
-/// The engine's error. Its text is for the person who runs it: what is wrong and what to change.
+/// An error of the engine. The message is for the person who runs the program: what is wrong and what to change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The caller asked for it to stop.
+    /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
     /// A setting of the request has a value that this model or this build cannot fulfil. The text says what it can.
     #[error("{1}")]
     Request(Setting, String),
-    /// The policy does not let the prompt pass.
+    /// The policy refuses the prompt.
     #[error("the prompt is refused: `{category}` in the policy `{policy}`; ask for something else")]
     Refused {
-        /// Why.
+        /// The category of the policy that matched.
         category: String,
-        /// The policy's name.
+        /// The name of the policy.
         policy: String,
     },
-    /// A file or folder that is needed is not there.
+    /// A file or folder is missing.
     #[error("{}: not found; {hint}", path.display())]
     NotFound {
-        /// What was looked for.
+        /// The missing file.
         path: PathBuf,
-        /// What to do about it.
+        /// What to do.
         hint: String,
     },
-    /// A file that is there cannot be used.
+    /// A file cannot be used.
     #[error("{}: {reason}", path.display())]
     Invalid {
         /// The file.
@@ -44,24 +44,24 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A model is not on this machine, and cannot be brought there.
+    /// A model of the hub is not on this machine, and cannot be downloaded.
     #[error("{model}: {reason}")]
     Download {
-        /// Its name on the hub.
+        /// Name of the model on the hub.
         model: String,
         /// Why, and what to do.
         reason: String,
     },
-    /// The device that was asked for cannot be used by this build or on this machine.
+    /// This build or this machine cannot use the device.
     #[error("{0}")]
     Device(String),
-    /// There is less memory than the model needs.
+    /// The model needs more memory than there is.
     #[error("{0}")]
     Memory(String),
-    /// The model computed something that is not a picture (not a number, say).
+    /// The generation failed, for example because the model computed values that are not finite.
     #[error("{0}")]
     Generation(String),
-    /// The computation itself failed: a driver, a shape.
+    /// The computation failed: a driver error, or tensors whose shapes do not match.
     #[error("the computation failed: {}", plain(.0))]
     Compute(candle_core::Error),
 }
@@ -135,11 +135,11 @@ impl std::fmt::Display for Setting {
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        // Of a GPU it is known only when it is too late, and the driver and its libraries say so in words alone.
+        // A GPU reports it only when an allocation fails, and its driver and libraries only in words.
         let text = plain(&error).to_ascii_lowercase().replace('_', " ");
         if ["out of memory", "alloc failed", "allocation failed"].iter().any(|words| text.contains(words)) {
             return Self::Memory(
-                "the device has no memory left; take offload, decoder=tiny or decoder=tiled, a smaller size or fewer \
+                "the device has no memory left; use offload, decoder=tiny or decoder=tiled, a smaller size or fewer \
                  frames"
                     .into(),
             );
@@ -148,7 +148,7 @@ impl From<candle_core::Error> for Error {
     }
 }
 
-/// What candle says, without the trace of its own calls that it adds where `RUST_BACKTRACE` is set.
+/// The message of candle, without the backtrace that it adds if `RUST_BACKTRACE` is set.
 pub(crate) fn plain(error: &candle_core::Error) -> String {
     use candle_core::Error::{Context, WithBacktrace, WithPath};
     match error {
@@ -159,7 +159,7 @@ pub(crate) fn plain(error: &candle_core::Error) -> String {
     }
 }
 
-/// The engine's result.
+/// A result of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[cfg(test)]
@@ -167,9 +167,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_full_is_told_from_one_that_fails() {
+    fn a_full_device_is_distinguished_from_a_failed_computation() {
         let of = |text: &str| Error::from(candle_core::Error::Msg(text.into()).context("matmul"));
-        // What cudarc says, of the driver and of its libraries, and Metal.
+        // Messages of cudarc, for the driver and its libraries, and of Metal.
         for text in [
             "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
             "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",

@@ -1,26 +1,29 @@
-//! Video from text, or from an image and text, by an open diffusion model run in-process.
+//! The engine of soragen: video from text, or from an image and text, by an open diffusion model that runs in-process.
 //!
-//! A [`Model`] is opened once and shared. A [`Request`] says what to make. A [`Session`] makes it,
-//! chunk by chunk, so that the first frames are there before the last are begun:
+//! A [`Model`] is opened once and shared. A [`Request`] says what to generate. A [`Session`] generates it chunk by chunk, so
+//! that the first frames are there before the last ones are begun:
 //!
-//! ```no_run
+//! ```
 //! use soragen::{Cancel, Model, OpenOptions, Request, Session};
 //!
 //! # fn main() -> soragen::Result<()> {
-//! let model = Model::open("builtin", &OpenOptions::default())?;
-//! let request = Request { prompt: "a red fox runs over the snow".into(), ..Default::default() };
-//! let mut session = Session::new(model, request)?;
+//! # let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
 //! let cancel = Cancel::new();
+//! let model = Model::open(source, &OpenOptions::default(), &cancel)?;
+//! let mut session = Session::new(model, Request::new("a red fox runs over the snow"))?;
 //! while let Some(frames) = session.next_chunk(&cancel, &mut |_progress| {})? {
-//!     println!("frames {}..{}", frames.first, frames.first + frames.len() as u64);
+//!     println!("frames {}..{} of {}", frames.first, frames.first + frames.len() as u64, frames.size);
 //! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Data goes one way: [`Request`] → text encoder → sampler (scheduler × transformer) → autoencoder →
-//! [`Frames`]. A folder imports what stands below it in that line, never what stands above. The engine
-//! knows nothing of GStreamer.
+//! `source` is a model folder in diffusers layout, a checkpoint file or `hf:owner/name`; a program that calls
+//! `soragen_builtin::register()` also has `builtin`. Frames are 8-bit RGB with an invisible watermark, unless
+//! [`Request::watermark`] is `None`.
+//!
+//! Data flows one way: [`Request`] → text encoder → sampler (scheduler × transformer) → autoencoder → [`Frames`]. A module
+//! uses modules later in that line, never earlier ones. The engine does not depend on GStreamer.
 
 pub mod autoencoder;
 mod cache;
@@ -61,9 +64,11 @@ pub mod watermark;
 pub use autoencoder::Decoder;
 pub use cache::{Cache, Usage};
 pub use cancel::Cancel;
+/// The tensor library of the engine; its types appear in the lower-level modules.
+pub use candle_core as candle;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
-/// A picture that a video can start from.
+/// A decoded image that a video can start from.
 pub use image::RgbImage;
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
 pub use picture::read_image;

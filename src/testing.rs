@@ -3,9 +3,6 @@
 //! A hook belongs to the folder of a model. The engine calls it at every [`Event`], and the hook may wait or return an error:
 //! a test then decides how long a step takes and which step fails. Without the feature `testing` the calls are empty.
 
-use crate::checkpoint::Source;
-use crate::{Cancel, Result};
-
 /// A place in the engine where a hook is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,7 +23,7 @@ pub enum Event {
 /// Calls the hook of the model at `source`, if there is one.
 #[cfg(not(feature = "testing"))]
 #[inline]
-pub(crate) fn call(_source: &Source, _event: Event, _cancel: &Cancel) -> Result<()> {
+pub(crate) fn call(_: &crate::checkpoint::Source, _: Event, _: &crate::Cancel) -> crate::Result<()> {
     Ok(())
 }
 

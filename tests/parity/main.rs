@@ -3,6 +3,7 @@
 mod autoencoder;
 mod builtin;
 mod cache;
+mod cancel;
 mod damaged;
 mod experts;
 #[cfg(feature = "cuda")]

@@ -6,11 +6,12 @@ MINUTES ?= 10
 FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 
-.PHONY: help demo test bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
+.PHONY: help demo test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
 
 help:
-	@echo "make demo        build, then make a video with the built-in model: $(OUT)"
-	@echo "make test        build, then run all tests"
+	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
+	@echo "make test        lint, build, then run all tests; what CI runs"
+	@echo "make test-all    make test, and what is heavy: robustness, endurance, audit, check-cuda"
 	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
 	@echo "make bench-peers the parts of Wan 1.3B beside torch; PYTHON has torch, diffusers and taehv.py"
 	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
@@ -22,11 +23,15 @@ help:
 	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
 
 demo: setup
-	cargo build --release -p gst-plugin-soragen -p soragen-cli
+	cargo build --release -p gst-plugin-soragen
 	pipelines/file.sh "$(PROMPT)" "$(OUT)"
 
-test: setup
+test: lint
 	cargo test --workspace
+
+test-all: test cargo-deny
+	cargo deny check
+	$(MAKE) robustness endurance check-cuda
 
 bench: setup
 	cargo bench --workspace --bench engine --bench element
@@ -60,11 +65,10 @@ fuzz:
 	    -max_total_time=$(FUZZ_SECONDS) -max_len=16384 -timeout=20 -rss_limit_mb=4096 || exit 1; \
 	done
 
-lint: setup cargo-deny
+lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
-	cargo deny check licenses bans sources
 
 audit: cargo-deny
 	cargo deny check advisories

@@ -1,5 +1,9 @@
 //! Digests that cache entries and generations are named by.
 
+/// Goes up when the engine computes other values than before, or describes them in another way: entries of older caches are
+/// then not found.
+const FORMAT: u32 = 2;
+
 /// A BLAKE3 digest (<https://github.com/BLAKE3-team/BLAKE3>) of named values.
 ///
 /// Digests are chained: the digest of a chunk covers the digest of the chunk before it, so it identifies the whole video up
@@ -13,9 +17,11 @@ impl Digest {
         Self([0; 32]).with("purpose", purpose.as_bytes())
     }
 
-    /// The first digest of a chain for computed values. It covers the version and the CPU architecture, which change rounding.
+    /// The first digest of a chain for computed values. It covers the version, the format number and the CPU architecture,
+    /// since each may change how values are rounded.
     pub fn engine() -> Self {
         Self::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
+            .with("format", &FORMAT.to_le_bytes())
             .with("on", std::env::consts::ARCH.as_bytes())
     }
 

@@ -49,7 +49,7 @@ fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String
 }
 
 /// Runs `pipelines/SCRIPT` with keys; what the file says of itself.
-fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::Report {
+fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::ManifestReport {
     let keys = tempfile::tempdir().unwrap();
     let chain = credentials::test_chain("the test").unwrap();
     std::fs::write(keys.path().join("certificate.pem"), chain.certificate).unwrap();
@@ -88,7 +88,7 @@ fn every_script_that_writes_an_mp4_marks_and_signs_it() {
         let report = signed(script, arguments, Path::new(out));
         assert_eq!(report.state, credentials::State::Valid, "{script}");
         assert!(report.generated, "{script}: {report:?}");
-        assert_eq!(report.marks, [mark_in(out)], "{script}");
+        assert_eq!(report.generation_ids, [mark_in(out)], "{script}");
         std::fs::remove_file(out).unwrap();
     }
 }

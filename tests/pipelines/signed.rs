@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use gst::prelude::*;
-use gstsoraprovenance::credentials::{Report, State, read, test_chain};
+use gstsoraprovenance::credentials::{ManifestReport, State, read, test_chain};
 use soragen_tests::fixtures::path;
 
 use crate::support::{init, parse, samples};
@@ -52,7 +52,7 @@ impl Folder {
         names
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> ManifestReport {
         read(&self.out(), None).unwrap().unwrap()
     }
 }
@@ -137,11 +137,11 @@ fn the_manifest_is_bound_to_the_invisible_mark() {
     let description = |more: &str| format!("{} {more} ! x264enc ! mp4mux ! {}", source(), folder.sink());
     let shot = play(&description(""), "soragen-shot").unwrap().unwrap();
     let id = shot.get::<u64>("generation-id").unwrap();
-    assert_eq!(folder.report().marks, [format!("{id:010x}")]);
+    assert_eq!(folder.report().generation_ids, [format!("{id:010x}")]);
     play(&description("seed=1"), "").unwrap();
-    assert_ne!(folder.report().marks, [format!("{id:010x}")], "another video, another id");
+    assert_ne!(folder.report().generation_ids, [format!("{id:010x}")], "another video, another id");
     play(&description("watermark=false"), "").unwrap();
-    assert!(folder.report().marks.is_empty(), "what is not marked is not said to be");
+    assert!(folder.report().generation_ids.is_empty(), "what is not marked is not said to be");
 }
 
 #[test]

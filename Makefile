@@ -1,4 +1,4 @@
-# `make demo` and `make test` are all that a fresh machine needs; both install what is missing first.
+# `make demo` and `make test` install missing packages first.
 
 PROMPT ?= a red fox runs over the snow
 OUT ?= out/demo.mp4
@@ -12,15 +12,15 @@ help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
 	@echo "make test        lint, build, then run all tests; what CI runs"
 	@echo "make test-all    make test, and what is heavy: robustness, endurance, audit, check-cuda"
-	@echo "make bench       how fast the engine is on this CPU, beside what the CPU can do"
-	@echo "make bench-peers the parts of Wan 1.3B beside torch; PYTHON has torch, diffusers and taehv.py"
-	@echo "make endurance   how much memory it has after every minute of MINUTES=$(MINUTES) of video"
-	@echo "make build       the plugins and the command, optimised, in target/release"
-	@echo "make robustness  what the invisible mark outlives, in eleven clips or in the files CLIPS"
-	@echo "make fuzz        each target in fuzz/ for FUZZ_SECONDS=$(FUZZ_SECONDS)"
-	@echo "make lint        format, clippy, documentation, licences and sources of dependencies"
-	@echo "make audit       known holes in dependencies; fetches the RustSec database"
-	@echo "make check-cuda  compile the plugin for CUDA; needs no GPU"
+	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
+	@echo "make bench-peers parts of Wan 1.3B compared with torch; PYTHON needs torch, diffusers and taehv.py"
+	@echo "make endurance   memory after every minute of a video of MINUTES=$(MINUTES)"
+	@echo "make build       release build of the plugins and the command, in target/release"
+	@echo "make robustness  robustness of the watermark, for eleven clips or the files CLIPS"
+	@echo "make fuzz        run each target in fuzz/ for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+	@echo "make lint        formatting, clippy, documentation"
+	@echo "make audit       known vulnerabilities in dependencies; downloads the RustSec database"
+	@echo "make check-cuda  check the plugin for CUDA; needs no GPU"
 
 demo: setup
 	cargo build --release -p gst-plugin-soragen

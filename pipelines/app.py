@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""An application around `soragen`: how far it is, prompts that change while it makes the video, and an end on demand.
+"""Example application for `soragen`: shows progress, changes the prompt while the video is generated, and stops on demand.
 
     GST_PLUGIN_PATH=target/release pipelines/app.py 'soragen prompt="a red fox runs over the snow" duration=-1' \
         'x264enc tune=zerolatency ! mp4mux ! filesink location=out.mp4'
 
-A line on stdin is the next prompt; an empty one ends the video.
+Each line on stdin is the next prompt; an empty line ends the video.
 """
 
 import sys
@@ -16,18 +16,18 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 
-def follow(message: Gst.Message) -> None:
-    """Says what the source has to say."""
-    at = message.get_structure()
-    if at.get_name() == "soragen-progress":
-        phase, step, steps, frame = (at.get_value(name) for name in ("phase", "step", "steps", "frame"))
+def print_message(message: Gst.Message) -> None:
+    """Prints progress and shot messages of the source."""
+    structure = message.get_structure()
+    if structure.get_name() == "soragen-progress":
+        phase, step, steps, frame = (structure.get_value(name) for name in ("phase", "step", "steps", "frame"))
         print(f"\r{phase:8} step {step}/{steps} frame {frame} ", end="", file=sys.stderr, flush=True)
-    elif at.get_name() == "soragen-shot":
-        print(f"\rfrom frame {at.get_value('frame')}: {at.get_value('prompt')}", file=sys.stderr)
+    elif structure.get_name() == "soragen-shot":
+        print(f"\rfrom frame {structure.get_value('frame')}: {structure.get_value('prompt')}", file=sys.stderr)
 
 
-def obey(source: Gst.Element) -> None:
-    """Every property may be written from any thread at any time; neither it nor the signal waits for the model."""
+def read_prompts(source: Gst.Element) -> None:
+    """Sets prompts from stdin. Properties and signals work from any thread and do not wait for the model."""
     for line in sys.stdin:
         if line.strip():
             source.set_property("prompt", line.strip())
@@ -45,13 +45,13 @@ def main() -> int:
         print(error.message, file=sys.stderr)
         return 1
     pipeline.set_state(Gst.State.PLAYING)
-    threading.Thread(target=obey, args=[pipeline.get_by_name("source")], daemon=True).start()
+    threading.Thread(target=read_prompts, args=[pipeline.get_by_name("source")], daemon=True).start()
     kinds = Gst.MessageType.EOS | Gst.MessageType.ERROR | Gst.MessageType.ELEMENT
     status = 0
     while True:
         message = pipeline.get_bus().timed_pop_filtered(Gst.CLOCK_TIME_NONE, kinds)
         if message.type == Gst.MessageType.ELEMENT:
-            follow(message)
+            print_message(message)
             continue
         if message.type == Gst.MessageType.ERROR:
             print(message.parse_error()[0].message, file=sys.stderr)

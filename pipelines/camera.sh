@@ -1,7 +1,7 @@
 #!/bin/sh
-# Every shot of a subtitle file starts from what another video shows at that time, and goes on in its own way:
+# Generates a video from a subtitle file; each shot starts from the frame of another video at that time:
 # pipelines/camera.sh VIDEO FILM.srt [OUT.mp4 [PROPERTY=VALUE ...]]
-# For a camera put v4l2src in place of filesrc and decodebin.
+# For a camera replace filesrc and decodebin by v4l2src.
 set -eu
 . "$(dirname "$0")/common.sh"
 video=$1
@@ -9,7 +9,7 @@ subtitles=$2
 out=${3:-out/camera.mp4}
 shift $(($# > 3 ? 3 : $#))
 
-# The properties are those of the soragen within.
+# The properties are set on the inner soragen element.
 for setting; do
     shift
     set -- "$@" "soragen::$setting"

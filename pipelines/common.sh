@@ -1,13 +1,13 @@
-# Read by the other scripts: finds the plugin, and writes files.
+# Sourced by the other scripts: sets the plugin path, and writes files.
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 export GST_PLUGIN_PATH="${SORAGEN_PLUGINS:-$root/target/release}${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
 
-# quoted TEXT: as a string of gst-launch's language, in which it means nothing but itself.
+# quoted TEXT: quotes TEXT as a string for gst-launch.
 quoted() { printf '"%s"' "$(printf '%s' "$1" | sed 's/[\\"]/\\&/g')"; }
 
-# write FILE PIPELINE...: runs a pipeline that ends with a muxer of MP4 or QuickTime. With a folder of keys in
-# SORAGEN_KEYS, as `soragen certificate` makes one, what made the file is signed.
+# write FILE PIPELINE...: runs a pipeline that ends with an MP4 or QuickTime muxer. If SORAGEN_KEYS is a folder of
+# `soragen certificate`, the file gets a signed C2PA manifest.
 write() {
     to=$1
     shift
@@ -20,8 +20,8 @@ write() {
     gst-launch-1.0 -e -q "$@"
 }
 
-# record OUT.mp4 PIPELINE...: runs a pipeline that ends with an H.264 encoder, and says where its file is. The file gets
-# its name when it is whole.
+# record OUT.mp4 PIPELINE...: runs a pipeline that ends with an H.264 encoder, and prints the path of the file. The file
+# is renamed to OUT.mp4 when it is complete.
 record() {
     out=$1
     shift

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A prompt becomes an H.264 file: pipelines/file.sh [PROMPT [OUT.mp4 [FRAME_RATE [PROPERTY=VALUE ...]]]]
+# Generates an H.264 file from a prompt: pipelines/file.sh [PROMPT [OUT.mp4 [FRAME_RATE [PROPERTY=VALUE ...]]]]
 set -eu
 . "$(dirname "$0")/common.sh"
 prompt=${1:-a red fox runs over the snow}

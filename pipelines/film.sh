@@ -1,6 +1,6 @@
 #!/bin/sh
-# An editor's project (GStreamer Editing Services) with two videos that are only addresses, one fading into the other,
-# becomes a file: pipelines/film.sh [PROJECT.xges [OUT.mkv]]
+# Renders a project of GStreamer Editing Services, with a crossfade between two soragen:// clips:
+# pipelines/film.sh [PROJECT.xges [OUT.mkv]]
 set -eu
 . "$(dirname "$0")/common.sh"
 project=$(realpath "${1:-$root/pipelines/film.xges}")

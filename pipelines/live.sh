@@ -1,5 +1,5 @@
 #!/bin/sh
-# A live stream as MPEG-TS over UDP, until interrupted:
+# Sends a live stream as MPEG-TS over UDP, until interrupted:
 # pipelines/live.sh [PROMPT [HOST [PORT [PROPERTY=VALUE ...]]]]
 # Watch it with: gst-launch-1.0 playbin3 uri=udp://127.0.0.1:5000
 set -eu

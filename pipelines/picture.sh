@@ -1,5 +1,5 @@
 #!/bin/sh
-# A video goes on from a picture: pipelines/picture.sh PICTURE PROMPT [OUT.mp4 [PROPERTY=VALUE ...]]
+# Generates a video that starts from an image: pipelines/picture.sh PICTURE PROMPT [OUT.mp4 [PROPERTY=VALUE ...]]
 set -eu
 . "$(dirname "$0")/common.sh"
 picture=$1

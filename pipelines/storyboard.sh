@@ -1,5 +1,5 @@
 #!/bin/sh
-# Shots, or the cues of a .srt, become an H.264 file with a key frame at every cut:
+# Generates an H.264 file from a storyboard or a .srt, with a key frame at every cut:
 # pipelines/storyboard.sh [STORYBOARD [OUT.mp4 [PROPERTY=VALUE ...]]]
 set -eu
 . "$(dirname "$0")/common.sh"
@@ -9,5 +9,5 @@ storyboard=${1:-$film}
 out=${2:-out/storyboard.mp4}
 shift $(($# > 2 ? 2 : $#))
 
-# Without look-ahead: until one key frame has left the encoder it takes no order for another.
+# zerolatency disables look-ahead: x264enc ignores a key frame request while an earlier one is pending.
 record "$out" soragen storyboard="$(quoted "$storyboard")" "$@" ! x264enc tune=zerolatency

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Timed text that comes through the pipeline becomes a film, here from a subtitle file:
+# Generates a video from timed text in the pipeline, here from a subtitle file:
 # pipelines/subtitles.sh FILM.srt [OUT.mp4 [PROPERTY=VALUE ...]]
 set -eu
 . "$(dirname "$0")/common.sh"
@@ -7,7 +7,7 @@ subtitles=$1
 out=${2:-out/subtitles.mp4}
 shift $(($# > 2 ? 2 : $#))
 
-# The properties are those of the soragen within.
+# The properties are set on the inner soragen element.
 for setting; do
     shift
     set -- "$@" "soragen::$setting"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Compiles the plugin and the tests for CUDA, as far as `cargo check` does: candle's kernels with nvcc, Rust without
-# linking. Needs no GPU, and no toolkit: where there is none, the compiler's part of it is fetched as Python
-# wheels, once, into target/. Features other than `cuda` may be given: `scripts/check-cuda.sh cuda,cudnn`.
+# Checks the plugin and the tests for CUDA: candle's kernels are compiled with nvcc, Rust with `cargo check`, without
+# linking. Needs neither a GPU nor a CUDA toolkit: if none is installed, the compiler is downloaded once as Python
+# wheels into target/. Other features can be passed: `scripts/check-cuda.sh cuda,cudnn`.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,15 +15,15 @@ fail() {
     exit 1
 }
 
-# Lays the toolkit out in the folder $1; there is nothing, or all of it.
+# fetch DIR: installs the toolkit to DIR, atomically.
 fetch() {
-    command -v python3 >/dev/null || fail "python3 is missing, which fetches the toolkit; install it"
+    command -v python3 >/dev/null || fail "python3 is missing, which downloads the toolkit; install it"
     rm -rf "$1.part"
     mkdir -p "$1.part"
     pip="python3 -m pip"
     $pip --version >/dev/null 2>&1 || {
         python3 -m venv "$1.part/venv" >/dev/null 2>&1 ||
-            fail "python3 has neither pip nor venv; install python3-pip or python3-venv (Debian's names)"
+            fail "python3 has neither pip nor venv; install python3-pip or python3-venv (Debian package names)"
         pip=$1.part/venv/bin/pip
     }
     # shellcheck disable=SC2086 # lists
@@ -45,9 +45,9 @@ if ! command -v nvcc >/dev/null; then
     export PATH="$CUDA_HOME/bin:$PATH"
 fi
 
-# Of no GPU here: the architecture to compile for.
+# The architecture to compile for, since no GPU is queried.
 export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
-# Apart from ordinary builds, which would be done again after each of these.
+# A separate target folder, so that ordinary builds are not invalidated.
 export CARGO_TARGET_DIR="target/cuda"
 cargo check -p soragen-tests --tests --features cuda
 exec cargo check -p gst-plugin-soragen --features "$features"

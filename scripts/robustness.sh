@@ -1,9 +1,9 @@
 #!/bin/sh
-# What the invisible mark outlives: scripts/robustness.sh [CLIP ...], of names without spaces
-# Marks clips, does to them what videos go through, and looks for the mark. Without clips it makes eleven of three seconds:
-# four of the built-in model, two test patterns, and five that Debian's package opencv-doc has. On stderr every clip, on
-# stdout a table: in how many clips the id was read, in how many others there was a mark, and how strong it was where it
-# was weakest. Needs `make build` and GStreamer's x265.
+# Measures the robustness of the watermark: scripts/robustness.sh [CLIP ...] (file names without spaces)
+# Embeds the watermark, applies common changes such as encoding and scaling, and runs the detection. The default clips
+# are eleven of three seconds: four of the built-in model, two test patterns, and five of Debian's package opencv-doc.
+# stderr has the results of each clip. stdout has a table: number of clips in which the id was decoded, number of clips in
+# which only the watermark was detected, and the lowest strength. Needs `make build` and GStreamer's x265.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 export GST_PLUGIN_PATH="${SORAGEN_PLUGINS:-$root/target/release}${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
@@ -11,11 +11,11 @@ soragen=${SORAGEN:-$root/target/release/soragen}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# A pipeline of fragments, which become words.
+# launch FRAGMENT...: runs a pipeline; fragments are split into words.
 # shellcheck disable=SC2068
-launch() { timeout 900 gst-launch-1.0 -q $@ >"$work/said" 2>&1 || { cat "$work/said" >&2; return 1; }; }
+launch() { timeout 900 gst-launch-1.0 -q $@ >"$work/log" 2>&1 || { cat "$work/log" >&2; return 1; }; }
 open() { echo "filesrc location=$1 ! decodebin ! videoconvert"; }
-# Without the padding that decoders leave.
+# Removes the padding that decoders add.
 plain="videoconvert ! video/x-raw,format=AYUV ! videoconvert ! video/x-raw,format=I420"
 keep() { echo "$plain ! avenc_ffv1 ! matroskamux ! filesink location=$1"; }
 from_to() { echo "avwait mode=running-time target-running-time=$1000000000 end-running-time=$2000000000"; }
@@ -23,7 +23,7 @@ x264() { echo "x264enc pass=qual quantizer=$1"; }
 scale() { echo "videoscale ! video/x-raw,width=$(($1 * width / 2000 * 2)),height=$(($1 * height / 2000 * 2))"; }
 
 make_clips() {
-    render() { "$soragen" render "$2" --no-watermark --duration 3 --codec ffv1 -o "$work/$1.mkv" 2>"$work/said"; }
+    render() { "$soragen" render "$2" --no-watermark --duration 3 --codec ffv1 -o "$work/$1.mkv" 2>"$work/log"; }
     render fox "a red fox runs over the snow"
     render whale "a whale swims under water"
     render rocket "a rocket flies among the stars"
@@ -31,35 +31,35 @@ make_clips() {
     pattern() { echo "videotestsrc pattern=$1 num-buffers=90 ! video/x-raw,width=640,height=480"; }
     launch "$(pattern 'smpte horizontal-speed=2')" ! "$(keep "$work/bars.mkv")"
     launch "$(pattern 'zone-plate kx2=8 ky2=8 kt=2')" ! "$(keep "$work/rings.mkv")"
-    (cd "$work" && apt-get download -q opencv-doc >said 2>&1 && dpkg-deb -x opencv-doc_*.deb footage)
+    (cd "$work" && apt-get download -q opencv-doc >log 2>&1 && dpkg-deb -x opencv-doc_*.deb footage)
     gunzip "$work"/footage/usr/share/doc/opencv-doc/opencv4/html/*.mp4.gz
     for file in examples/data/vtest.avi examples/data/tree.avi examples/data/Megamind.avi opencv4/html/cup.mp4 \
         opencv4/html/box.mp4; do
         name=${file##*/}
-        # Only the tree has frames left out.
+        # Only tree.avi has missing frames.
         launch "$(open "$work/footage/usr/share/doc/opencv-doc/$file")" ! "$(from_to 1 4)" ! videorate ! \
             "$(keep "$work/${name%.*}.mkv")"
     done
     for name in fox whale rocket boat bars rings vtest Megamind cup box tree; do echo "$work/$name.mkv"; done
 }
 
-# try CASE FRAGMENT...: does that to the marked clip, and looks.
+# try CASE FRAGMENT...: applies the fragments to the marked clip and runs the detection.
 try() {
     name=$1
     shift
     launch "$(open "$work/marked")" ! "$@" ! "$(keep "$work/out.mkv")"
     report=$("$soragen" detect "$work/out.mkv") || true
     case $report in
-    *1cbe991a14*) said=read ;;
-    *'"marked": true'*) said=seen ;;
-    *) said=none ;;
+    *1cbe991a14*) result=decoded ;;
+    *'"marked": true'*) result=detected ;;
+    *) result=none ;;
     esac
     strength=$(echo "$report" | sed -n 's/.*"strength": \([0-9.]*\).*/\1/p' | sort -n | tail -1)
-    echo "$name|$said|${strength:-0}" >>"$work/results"
-    printf '  %-28s %s %s\n' "$name" "$said" "$strength" >&2
+    echo "$name|$result|${strength:-0}" >>"$work/results"
+    printf '  %-28s %s %s\n' "$name" "$result" "$strength" >&2
 }
 
-# How far the mark is below the peak of luma.
+# Level of the watermark below the luma peak in dB.
 psnr() {
     for file in clip marked; do
         launch "$(open "$work/$file")" ! "$plain" ! videoconvert ! video/x-raw,format=GRAY8 ! \
@@ -71,7 +71,7 @@ print("%.1f" % (10 * math.log10(255 ** 2 * len(a) / sum((x - y) ** 2 for x, y in
         "$work/clip.raw" "$work/marked.raw"
 }
 
-# By how many percent the mark makes a file longer at a crf.
+# cost CRF: increase of the file size by the watermark in percent.
 cost() {
     for file in clip marked; do
         launch "$(open "$work/$file")" ! "$(x264 "$1")" ! filesink "location=$work/$file.h264"
@@ -99,7 +99,7 @@ for clip in "$@"; do
     psnr=$(psnr)
     costs="$(cost 23) $(cost 28)"
     echo "$psnr $costs" >>"$work/measures"
-    printf '  %-28s %s dB, %s and %s %% longer at crf 23 and 28\n' "the mark" "$psnr" $costs >&2
+    printf '  %-28s %s dB, %s and %s %% larger at crf 23 and 28\n' "watermark" "$psnr" $costs >&2
     try "nothing" identity
     for crf in 23 28 40; do try "x264 crf $crf" "$(x264 $crf)" ! avdec_h264; done
     try "VP9 cq 30" vp9enc end-usage=cq cq-level=30 target-bitrate=0 deadline=1 cpu-used=6 ! vp9dec
@@ -107,7 +107,7 @@ for clip in "$@"; do
     for by in 500 710 1500; do try "scaled by $by/1000" "$(scale $by)"; done
     try "cropped to 0.71 × 0.71" "$half"
     try "cropped, scaled, crf 28" "$half" ! "$(scale 504)" ! "$(x264 28)" ! avdec_h264
-    # videobalance multiplies what is above black, and then adds.
+    # videobalance multiplies by contrast, relative to black, and then adds brightness.
     try "brightness × 0.5" videobalance contrast=0.5
     try "brightness × 1.5" videobalance contrast=1.5
     try "contrast × 0.5" videobalance contrast=0.5 brightness=0.25
@@ -119,12 +119,12 @@ for clip in "$@"; do
     try "one second, crf 28" "$(from_to 0 1)" ! "$(x264 28)" ! avdec_h264
 done
 
-echo "| | read | seen | weakest |"
+echo "| | decoded | detected only | lowest strength |"
 echo "|---|---|---|---|"
 awk -F'|' '!($1 in all) { order[++cases] = $1; weakest[$1] = $3 }
     { all[$1]++; n[$1, $2]++; if ($3 + 0 < weakest[$1] + 0) weakest[$1] = $3 }
     END { for (i = 1; i <= cases; i++) { c = order[i]
-        printf "| %s | %d of %d | %d | %s |\n", c, n[c, "read"], all[c], n[c, "seen"], weakest[c] } }' "$work/results"
+        printf "| %s | %d of %d | %d | %s |\n", c, n[c, "decoded"], all[c], n[c, "detected"], weakest[c] } }' "$work/results"
 awk '{ if (NR == 1 || $1 < least) least = $1; sum += $2; more += $3 }
-    END { printf "\nThe mark is at least %.1f dB below the peak of luma; files are %.1f %% longer with it at crf 23, %.1f %% at crf 28.\n",
+    END { printf "\nThe watermark is at least %.1f dB below the luma peak; files are %.1f %% larger at crf 23, %.1f %% at crf 28.\n",
         least, sum / NR, more / NR }' "$work/measures"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what Debian 12 with the Rust toolchain lacks to build, run and test soragen. Does nothing where
-# it is all there.
+# Installs the Debian 12 packages to build, run and test soragen. The Rust toolchain must be installed. Does nothing if
+# no package is missing.
 set -eu
 
 packages="pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
@@ -21,7 +21,7 @@ done
 [ -z "$missing" ] && exit 0
 
 command -v apt-get >/dev/null || {
-    echo "setup: no apt-get here; install the equivalent of:$missing" >&2
+    echo "setup: apt-get is missing; install the equivalent of:$missing" >&2
     exit 1
 }
 sudo=""

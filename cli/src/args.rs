@@ -1,14 +1,18 @@
-//! What the command is told.
+//! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
-use soragen::Size;
 use soragen::checkpoint::Lora;
+use soragen::label::Label;
+use soragen::{Decoder, Precision, Size};
 
 use crate::output::Codec;
+use crate::signing::SigningOptions;
 
-/// Video from text, or from an image and text
+/// Generate video from text, or from an image and text
 #[derive(Parser)]
 #[command(name = "soragen", version)]
 pub struct Args {
@@ -18,55 +22,61 @@ pub struct Args {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a video file
+    /// Generate a video file
     Render(Box<RenderArgs>),
-    /// What models there are and what they can make
+    /// List, download and describe models
     #[command(subcommand)]
     Models(ModelsCommand),
-    /// Make safetensors of a PyTorch file; nothing in it is run
+    /// Convert a PyTorch checkpoint to safetensors, without executing code from it
     Convert(ConvertArgs),
-    /// What is kept of videos made before
+    /// Inspect or clear the cache of latents and text embeddings
     #[command(subcommand)]
     Cache(CacheCommand),
-    /// Tell whether a video is marked as generated: JSON on stdout, exit status 0 if it is, invisibly or by a manifest
-    /// (C2PA) that holds, 3 if nothing says so
+    /// Detect the watermark and the C2PA manifest of a video
+    ///
+    /// Prints a JSON report. Exits with status 0 if the video has a watermark or a valid manifest that declares it as
+    /// generated, and with 3 if it has neither.
     Detect(DetectArgs),
-    /// Make a key and certificates to try out signing with; nobody trusts them
+    /// Create a test key and test certificates for signing; no verifier trusts them
     Certificate(CertificateArgs),
-    /// Try out a policy, or check an audit log
+    /// Test a content policy, or verify an audit log
     #[command(subcommand)]
     Policy(PolicyCommand),
 }
 
 #[derive(Subcommand)]
 pub enum CacheCommand {
-    /// How much there is
+    /// Print the number of entries and their size
     List(CacheArgs),
-    /// Remove it
+    /// Remove all entries
     Clear(CacheArgs),
 }
 
 #[derive(clap::Args)]
 pub struct CacheArgs {
-    /// Where latents are kept, so that the same video is only decoded the next time, and what was read of prompts; "" is
-    /// nowhere; if not given `soragen` in the user's cache folder
+    /// Folder of the cache for latents and text embeddings: a video that was generated before is only decoded again. ""
+    /// disables the cache [default: `soragen` in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
 }
 
 #[derive(Subcommand)]
 pub enum ModelsCommand {
-    /// The models that are on this machine: the built-in one, and those of the hub that were pulled
+    /// List local models: the built-in model and downloaded Hugging Face Hub models
     List,
-    /// Download a model of the hub, or what is newer of it there, into the cache of huggingface_hub (HF_HOME). What is
-    /// there is not downloaded again; what was interrupted goes on
+    /// Download or update a model from the Hugging Face Hub
+    ///
+    /// Files are stored in the cache of huggingface_hub (HF_HOME). Complete files are not downloaded again, and an
+    /// interrupted download is resumed.
     Pull {
-        /// hf:owner/name, or hf:owner/name@revision with a branch, a tag or a commit
+        /// hf:owner/name or hf:owner/name@revision, where revision is a branch, a tag or a commit
         source: String,
     },
-    /// What a model is and what it can make; its weights are not read
+    /// Describe a model: sizes, length, defaults, memory
+    ///
+    /// Only configuration files and headers are read, not the weights.
     Info {
-        /// `builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file, or hf:owner/name
+        /// `builtin`, a folder in diffusers or Wan layout, a transformer in one file, or hf:owner/name
         source: String,
         #[command(flatten)]
         parts: PartsArgs,
@@ -75,25 +85,25 @@ pub enum ModelsCommand {
 
 #[derive(clap::Args)]
 pub struct PartsArgs {
-    /// In the place of the model's transformer
+    /// Transformer to use instead of the model's
     #[arg(long, value_name = "PATH")]
     pub transformer: Option<PathBuf>,
 
-    /// In the place of the model's text encoder, with its tokenizer.json beside it
+    /// Text encoder to use instead of the model's, with tokenizer.json in the same folder
     #[arg(long, value_name = "PATH")]
     pub text_encoder: Option<PathBuf>,
 
-    /// In the place of the model's autoencoder; TAEHV too
+    /// Autoencoder to use instead of the model's; TAEHV is supported
     #[arg(long, value_name = "PATH")]
     pub autoencoder: Option<PathBuf>,
 
-    /// How a causal transformer makes its video: self-forcing, causal-forcing, causal-forcing-framewise, longlive, longlive-2, or a
-    /// soragen.json; if not given the one beside the transformer
+    /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise, longlive,
+    /// longlive-2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,
 
-    /// A LoRA for the transformer, and how much of it is added; high: or low: before it is for one of two transformers; may
-    /// be given several times
+    /// LoRA for the transformer, with an optional scale; the prefix high: or low: selects one of two transformers. Can be
+    /// repeated
     #[arg(long, value_name = "PATH[:SCALE]")]
     pub lora: Vec<String>,
 }
@@ -113,30 +123,30 @@ impl From<&PartsArgs> for soragen::checkpoint::Parts {
 
 #[derive(clap::Args)]
 pub struct ConvertArgs {
-    /// A PyTorch file: .pt, .pth, .ckpt, .bin
+    /// PyTorch file: .pt, .pth, .ckpt or .bin
     pub from: PathBuf,
 
-    /// The .safetensors to make
+    /// Output file, .safetensors
     pub to: PathBuf,
 
-    /// Which of its objects has the weights; if not given generator_ema, generator and other usual ones are tried
+    /// Key of the object that holds the weights [default: the first of generator_ema, generator and other common keys]
     #[arg(long, value_name = "NAME")]
     pub key: Option<String>,
 
-    /// What the tensors are to be called
+    /// Naming scheme of the output tensors
     #[arg(long, value_enum, default_value_t)]
     pub names: Names,
 }
 
-/// What the tensors are to be called.
+/// Naming scheme of the output tensors.
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 pub enum Names {
-    /// As in the file
+    /// Unchanged
     #[default]
     Kept,
-    /// As diffusers and transformers have them
+    /// diffusers and transformers names
     Diffusers,
-    /// As Wan's own files have them
+    /// Names of the original Wan checkpoints
     Original,
 }
 
@@ -152,163 +162,170 @@ impl From<Names> for soragen::checkpoint::Names {
 
 #[derive(Subcommand)]
 pub enum PolicyCommand {
-    /// What the policy says to each line of stdin; exit status 3 if one is refused
+    /// Check each line of stdin as a prompt; exits with status 3 if one is blocked
     Check {
-        /// A TOML file, in place of the one that ships
+        /// Policy file (TOML) [default: the built-in policy]
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
     },
-    /// Whether an audit log is as it was written
+    /// Verify that an audit log was not modified
     Verify {
-        /// The log; its head lies beside it
+        /// Audit log; its .head file must be in the same folder
         log: PathBuf,
     },
 }
 
 #[derive(clap::Args)]
 pub struct DetectArgs {
-    /// A video file, of any kind that GStreamer reads
+    /// Video file in any format that GStreamer decodes
     pub file: PathBuf,
 
-    /// A file with the key it was marked with, in place of the public one
+    /// File with the watermark key [default: the public key]
     #[arg(long, value_name = "FILE")]
     pub watermark_key: Option<PathBuf>,
 
-    /// A PEM file with the certificates of authorities whose signatures are trusted
+    /// PEM file with the certificates of trusted authorities
     #[arg(long, value_name = "FILE")]
     pub trust_anchors: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
 pub struct CertificateArgs {
-    /// Where certificate.pem, private-key.pem and authority.pem go; those that are there are not replaced
+    /// Folder for certificate.pem, private-key.pem and authority.pem; existing files are not overwritten
     #[arg(default_value = ".")]
     pub folder: PathBuf,
 
-    /// In whose name
+    /// Organization name in the certificates
     #[arg(long, value_name = "NAME", default_value = "soragen test")]
     pub organization: String,
 }
 
 #[derive(clap::Args)]
 pub struct RenderArgs {
-    /// What to show
+    /// Text that describes the video
     #[arg(required_unless_present = "storyboard")]
     pub prompt: Option<String>,
 
-    /// Shots in place of the prompt: a file (TOML, SubRip, WebVTT), or as in
+    /// Prompts over time: a file (TOML, SubRip, WebVTT), or text such as
     /// "0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12"
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub storyboard: Option<String>,
 
-    /// Over how many chunks a new prompt gains weight before it has all, except at a cut
+    /// Number of chunks over which a prompt change is blended in; cuts are immediate
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub blend_chunks: u32,
 
-    /// The file to make: .mp4, .mov, .mkv, .webm, .y4m, .png with a %05d in its name, or .safetensors with one
-    /// tensor `frames`, f32 [T, H, W, 3] in [0, 1]
+    /// Output file: .mp4, .mov, .mkv, .webm, .y4m, .png with %05d in its name, or .safetensors with one tensor `frames`,
+    /// f32 [T, H, W, 3] in [0, 1]
     #[arg(short, long, value_name = "OUT", default_value = "out.mp4")]
     pub output: PathBuf,
 
-    /// How a video is encoded; if not given h264, in a .mov prores, in a .webm vp8. An editor cuts prores, ffv1 (.mkv) and
-    /// h264-intra anywhere
+    /// Video codec [default: h264; prores in .mov, vp8 in .webm]. In prores, ffv1 (.mkv) and h264-intra every frame is
+    /// a key frame
     #[arg(long, value_name = "CODEC")]
     pub codec: Option<Codec>,
 
-    /// Where to write the shots as a timeline for editors: OpenTimelineIO, a clip a shot
+    /// Write an OpenTimelineIO timeline with one clip per shot, for video editors
     #[arg(long, value_name = "FILE.otio")]
     pub timeline: Option<PathBuf>,
 
-    /// `builtin`, a folder in diffusers' or in Wan's own layout, a transformer in one file (safetensors, GGUF), or
-    /// hf:owner/name@revision, which is downloaded first
+    /// `builtin`, a folder in diffusers or Wan layout, a transformer in one file (safetensors, GGUF), or
+    /// hf:owner/name@revision, which is downloaded if it is missing
     #[arg(long, value_name = "SRC", default_value = "builtin")]
     pub model: String,
 
     #[command(flatten)]
     pub parts: PartsArgs,
 
-    /// Size in pixels; if not given the model's own, or for a picture one of its shape
+    /// Size in pixels [default: the model's; with --image, a size with the image's aspect ratio]
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<Size>,
 
-    /// How many frames
+    /// Length in frames [default: the end of the storyboard, or the model's length]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub frames: Option<u64>,
 
-    /// How long, at the model's frame rate
+    /// Length in seconds, at the model's frame rate
     #[arg(long, value_name = "SECONDS", conflicts_with = "frames", allow_negative_numbers = true, value_parser = seconds)]
     pub duration: Option<f64>,
 
-    /// Which of the possible videos
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
-    /// Denoising steps; the model's own if not given
+    /// Number of denoising steps [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
 
-    /// Guidance scale; 1 is none; the model's own if not given
+    /// Classifier-free guidance scale; 1 disables guidance [default: the model's]
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance: Option<f64>,
 
-    /// Guidance scale of the second of two transformers (Wan 2.2 A14B); if not given that of the first
+    /// Guidance scale of the second transformer (Wan 2.2 A14B) [default: --guidance]
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub guidance_2: Option<f64>,
 
-    /// Shift of the noise schedule; the model's own if not given
+    /// Shift of the noise schedule [default: the model's]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub shift: Option<f64>,
 
-    /// What not to show; the model's own if not given
+    /// Negative prompt [default: the model's]
     #[arg(long, value_name = "TEXT")]
     pub negative: Option<String>,
 
-    /// The picture to start from; it is scaled to the size
+    /// Image to start from; it is scaled to the size of the video
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 
-    /// A TOML file that says which prompts are refused, in place of the one that ships
+    /// Content policy for prompts (TOML) [default: the built-in policy]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
 
-    /// A file to which every decision on a prompt is written
+    /// Append every policy decision to this file
     #[arg(long, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 
-    /// What a viewer sees in the upper left corner, drawn into the frames (a .safetensors has no label)
-    #[arg(long, value_enum, default_value_t)]
+    /// Visible label in the upper left corner: nothing, AI, AI GENERATED or AI生成. Not drawn in .safetensors
+    #[arg(long, value_name = "LABEL", default_value_t, value_parser = one_of(Label::ALL, Label::as_str))]
     pub label: Label,
 
-    /// Do not mark the frames; otherwise `soragen detect` can tell them (a .safetensors has no mark)
+    /// Do not embed the watermark that `soragen detect` detects. A .safetensors never has one
     #[arg(long)]
     pub no_watermark: bool,
 
-    /// A file with the key to mark with, in place of the public one
+    /// File with the watermark key [default: the public key]
     #[arg(long, value_name = "FILE", conflicts_with = "no_watermark")]
     pub watermark_key: Option<PathBuf>,
 
     #[command(flatten)]
     pub signing: SigningArgs,
 
-    /// auto, cpu, cuda:N or metal
+    /// Compute device: auto, cpu, cuda:N or metal
     #[arg(long, value_name = "D", default_value = "auto")]
     pub device: String,
 
-    /// Number format of the weights and of the arithmetic; int8 is for a CPU
-    #[arg(long, value_enum, default_value_t)]
+    /// Data type of weights and arithmetic
+    ///
+    /// auto selects f32 on a CPU, or int8 if the transformer is wide and the CPU has fast int8 instructions; on a GPU bf16,
+    /// or gguf for a GGUF file. int8 computes the transformer's linear layers in 8 bits, in a quarter of the memory, on
+    /// CPUs only. gguf keeps the transformer's weights quantized as in the file. bf16 and f16 are for GPUs.
+    #[arg(long, value_name = "TYPE", default_value_t, value_parser = one_of(Precision::ALL, Precision::as_str))]
     pub precision: Precision,
 
-    /// Which decoder makes the frames: the model's own, or a tiny one (taew2_1.safetensors or
-    /// taew2_2.safetensors in the model's folder)
-    #[arg(long, value_name = "KIND", default_value = "auto")]
+    /// Video decoder
+    ///
+    /// full is the model's autoencoder. tiny is TAEHV (taew2_1.safetensors or taew2_2.safetensors in the model's folder).
+    /// tiled is the model's autoencoder, one tile at a time, in less memory. auto selects tiny for streaming models
+    /// that have it, tiled if memory is short, and full otherwise.
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = one_of(Decoder::ALL, Decoder::as_str))]
     pub decoder: Decoder,
 
-    /// Leave the transformer's blocks in their files and bring each to the device when it is its turn: slower, in little
-    /// more memory than one of them takes
+    /// Keep the transformer's blocks in their files and load each block when it is needed: slower, but needs little more
+    /// memory than one block
     #[arg(long)]
     pub offload: bool,
 
-    /// How many threads compute [default: one for each core]
+    /// Number of CPU threads [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true,
           value_parser = clap::value_parser!(u16).range(..=1024))]
     pub threads: u16,
@@ -316,125 +333,67 @@ pub struct RenderArgs {
     #[command(flatten)]
     pub cache: CacheArgs,
 
-    /// Noise to start from in place of the seed's: one tensor `latents`, f32 [1, C, T, H, W]
+    /// Initial noise instead of the seed's: one tensor `latents`, f32 [1, C, T, H, W]
     #[arg(long, value_name = "FILE.safetensors")]
     pub initial_latents: Option<PathBuf>,
 }
 
-/// A signature under what a file says of itself; only .mp4 and .mov have one.
-#[derive(Clone, clap::Args)]
+/// Options for a signed C2PA manifest.
+#[derive(clap::Args)]
 pub struct SigningArgs {
-    /// Sign what made the file (C2PA, .mp4 and .mov): a PEM file with the signer's certificate and those above it
+    /// Sign a C2PA manifest (.mp4 and .mov) with this PEM file: the signer's certificate and its intermediates
     #[arg(long, value_name = "FILE")]
     pub certificate: Option<PathBuf>,
 
-    /// The certificate's key: PEM, PKCS #8
+    /// Private key of the certificate: PEM, PKCS #8
     #[arg(long, value_name = "FILE", requires = "certificate")]
     pub private_key: Option<PathBuf>,
 
-    /// In place of the key: a program that is given on stdin what is to be signed, and writes the signature to stdout
+    /// Program that signs, instead of a private key: it reads the data from stdin and writes the signature to stdout
     #[arg(long, value_name = "COMMAND", requires = "certificate", conflicts_with = "private_key")]
     pub sign_command: Option<String>,
 
-    /// Have the prompts in what is signed
+    /// Include the prompts in the manifest
     #[arg(long, requires = "certificate")]
     pub embed_prompt: bool,
 
-    /// Who runs the generator, to be in what is signed
+    /// Operator of the generator, named in the manifest
     #[arg(long, value_name = "NAME", requires = "certificate")]
     pub provider: Option<String>,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Decoder {
-    /// The tiny one for streaming, where there is one, else the model's own
-    Auto,
-    /// The model's own
-    Full,
-    /// TAEHV
-    Tiny,
-    /// The model's own, a part of the picture at a time
-    Tiled,
-}
-
-impl From<Decoder> for soragen::Decoder {
-    fn from(decoder: Decoder) -> Self {
-        match decoder {
-            Decoder::Auto => Self::Auto,
-            Decoder::Full => Self::Full,
-            Decoder::Tiny => Self::Tiny,
-            Decoder::Tiled => Self::Tiled,
-        }
+impl SigningArgs {
+    /// `None` if the file is not to be signed.
+    pub fn options(&self) -> Option<SigningOptions> {
+        let Self { certificate, private_key, sign_command, embed_prompt, provider } = self;
+        Some(SigningOptions {
+            certificate: certificate.clone()?,
+            private_key: private_key.clone(),
+            sign_command: sign_command.clone(),
+            embed_prompt: *embed_prompt,
+            provider: provider.clone(),
+        })
     }
 }
 
-/// What a viewer sees that it was generated by.
-#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Label {
-    /// Nothing
-    #[default]
-    None,
-    /// The letters AI
-    Ai,
-    /// AI GENERATED, larger for two seconds
-    AiGenerated,
-    /// AI生成, larger for two seconds
-    Cn,
-}
-
-impl From<Label> for soragen::label::Label {
-    fn from(label: Label) -> Self {
-        match label {
-            Label::None => Self::None,
-            Label::Ai => Self::Ai,
-            Label::AiGenerated => Self::AiGenerated,
-            Label::Cn => Self::Cn,
-        }
-    }
-}
-
-/// The number format of the weights and of the arithmetic.
-#[derive(Clone, Copy, Default, clap::ValueEnum)]
-pub enum Precision {
-    /// On a CPU f32, or int8 where the transformer is wide and the CPU quick at it; on a GPU bf16, or gguf where the file
-    /// is one
-    #[default]
-    Auto,
-    /// 32-bit
-    F32,
-    /// 16-bit with the range of 32-bit numbers
-    Bf16,
-    /// 16-bit
-    F16,
-    /// 8-bit products in the transformer, in a quarter of the memory
-    Int8,
-    /// The transformer's weights as a GGUF file has them
-    Gguf,
-}
-
-impl From<Precision> for soragen::Precision {
-    fn from(precision: Precision) -> Self {
-        match precision {
-            Precision::Auto => Self::Auto,
-            Precision::F32 => Self::F32,
-            Precision::Bf16 => Self::Bf16,
-            Precision::F16 => Self::F16,
-            Precision::Int8 => Self::Int8,
-            Precision::Gguf => Self::Gguf,
-        }
-    }
+/// Parses an enum of the engine from its name, and lists all names in the help.
+fn one_of<T>(all: &[T], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T> + use<T>
+where
+    T: FromStr<Err = soragen::Error> + Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(all.iter().map(|&value| name(value))).try_map(|text| text.parse::<T>())
 }
 
 fn size(text: &str) -> Result<Size, String> {
     text.split_once(['x', 'X', '×'])
         .and_then(|(width, height)| Some(Size { width: width.parse().ok()?, height: height.parse().ok()? }))
         .filter(|size| size.width > 0 && size.height > 0)
-        .ok_or_else(|| "two numbers of pixels are needed, as in 832x480".into())
+        .ok_or_else(|| "expected a width and a height in pixels, such as 832x480".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0)
-        .ok_or_else(|| "a positive number of seconds is needed, as in 4.5".into())
+        .ok_or_else(|| "expected a positive number of seconds, such as 4.5".into())
 }

@@ -1,24 +1,24 @@
-//! What is kept of videos made before.
+//! `soragen cache`.
 
 use soragen::{Cache, Usage};
 
 use crate::error::{Error, Result};
 
 pub fn list(folder: Option<&str>) -> Result<()> {
-    let cache = named(folder)?;
-    say!("{}: {}", cache.folder().display(), count(cache.usage()?))?;
+    let cache = open(folder)?;
+    print_line!("{}: {}", cache.folder().display(), count(cache.usage()?))?;
     Ok(())
 }
 
 pub fn clear(folder: Option<&str>) -> Result<()> {
-    let cache = named(folder)?;
-    say!("{}: removed {}", cache.folder().display(), count(cache.clear()?))?;
+    let cache = open(folder)?;
+    print_line!("{}: removed {}", cache.folder().display(), count(cache.clear()?))?;
     Ok(())
 }
 
-fn named(folder: Option<&str>) -> Result<Cache> {
+fn open(folder: Option<&str>) -> Result<Cache> {
     Cache::open(folder, Cache::DEFAULT_SIZE)
-        .ok_or_else(|| Error::Usage("there is no cache; name one with --cache-dir".into()))
+        .ok_or_else(|| Error::Usage("the cache is disabled; set its folder with --cache-dir".into()))
 }
 
 fn count(Usage { entries, prompts, bytes }: Usage) -> String {

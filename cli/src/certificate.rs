@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::args::CertificateArgs;
 use crate::error::{Error, Result};
 
-/// Writes a chain to try out signing with, and says how to.
+/// Writes a test certificate chain, and prints a pipeline that uses it.
 pub fn run(args: &CertificateArgs) -> Result<()> {
     let chain = gstsoraprovenance::credentials::test_chain(&args.organization)?;
     let files = [
@@ -16,7 +16,7 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
     ];
     let path = |name: &str| args.folder.join(name);
     if let Some((name, ..)) = files.iter().find(|(name, ..)| path(name).exists()) {
-        return Err(Error::file(path(name), "it is there already and is not replaced; name another folder"));
+        return Err(Error::file(path(name), "the file exists and is not overwritten; choose another folder"));
     }
     std::fs::create_dir_all(&args.folder).map_err(|e| Error::file(&args.folder, e))?;
     for (name, text, mode) in files {
@@ -29,7 +29,7 @@ pub fn run(args: &CertificateArgs) -> Result<()> {
         let written = options.open(path(name)).and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|e| Error::file(path(name), e))?;
     }
-    say!(
+    print_line!(
         "... ! mp4mux ! c2pasink location=out.mp4 certificate={} private-key={}",
         path("certificate.pem").display(),
         path("private-key.pem").display()

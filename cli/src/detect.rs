@@ -4,19 +4,19 @@ use std::process::ExitCode;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
-use gstsoraprovenance::credentials::{self, Report, State};
+use gstsoraprovenance::credentials::{self, ManifestReport, State};
 use serde_json::{Value, json};
 use soragen::watermark::{Detection, Detector, WatermarkKey};
 
 use crate::args::DetectArgs;
 use crate::error::{Error, Result};
 
-/// Frames that are looked at together. A mark is the same in all frames of a shot, and shots are longer.
+/// Frames per detection. The watermark is constant within a shot, and most shots are longer.
 const WINDOW: u64 = 96;
-/// How often it is asked whether reading has failed.
-const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+/// Interval at which the bus is checked for errors.
+const POLL_INTERVAL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 
-/// Prints what is found as JSON.
+/// Prints the report as JSON.
 pub fn run(args: &DetectArgs) -> Result<ExitCode> {
     let key = WatermarkKey::open(args.watermark_key.as_deref())?;
     let anchors = args
@@ -25,81 +25,84 @@ pub fn run(args: &DetectArgs) -> Result<ExitCode> {
         .map(|path| std::fs::read_to_string(path).map_err(|e| Error::file(path, e)));
     let anchors = anchors.transpose()?;
     let mut search = Search::new(&key);
-    read(&args.file, |luma, stride, width, height| search.look_at(luma, stride, width, height))?;
-    search.end();
+    read(&args.file, |luma, stride, width, height| search.push(luma, stride, width, height))?;
+    search.flush();
     let Search { found, frames, .. } = search;
     let marked = !found.is_empty();
-    let marks: Vec<_> = found.iter().map(|(first, finding)| describe(*first, finding)).collect();
+    let detections: Vec<_> = found.iter().map(|(first, detection)| describe(*first, detection)).collect();
     let manifest = credentials::read(&args.file, anchors.as_deref());
-    let says_so =
+    let declared_generated =
         matches!(&manifest, Ok(Some(manifest)) if manifest.generated && manifest.state != State::Invalid);
     let report = json!({
         "file": args.file.to_string_lossy(),
         "frames": frames,
         "marked": marked,
-        "marks": marks,
+        "marks": detections,
         "c2pa": match &manifest {
             Ok(None) => Value::Null,
             Ok(Some(manifest)) => describe_manifest(manifest, &found),
-            // One that is too damaged to be read is none to be believed.
+            // A manifest that cannot be read is not valid.
             Err(error) => json!({ "state": "invalid", "problems": [error.to_string()] }),
         },
     });
-    say!("{report:#}")?;
-    Ok(if marked || says_so { ExitCode::SUCCESS } else { ExitCode::from(crate::NO) })
+    print_line!("{report:#}")?;
+    Ok(if marked || declared_generated { ExitCode::SUCCESS } else { ExitCode::from(crate::NEGATIVE) })
 }
 
-/// What is found in a file's frames.
+/// Detections in the frames of a file.
 struct Search {
-    /// Those of the window.
-    part: Detector,
-    /// All of one size: where no part is enough by itself the whole may be.
-    whole: Detector,
+    /// The frames of the current window.
+    window: Detector,
+    /// All frames of one size: together they may suffice where no window does.
+    all: Detector,
     frames: u64,
-    /// Each with its first frame.
+    /// The first frame of each detection, and the detection.
     found: Vec<(u64, Detection)>,
 }
 
 impl Search {
     fn new(key: &WatermarkKey) -> Self {
-        Self { part: Detector::new(key), whole: Detector::new(key), frames: 0, found: Vec::new() }
+        Self { window: Detector::new(key), all: Detector::new(key), frames: 0, found: Vec::new() }
     }
 
-    fn look_at(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
-        if !self.whole.fits(width, height) {
-            self.end();
+    fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
+        if !self.all.fits(width, height) {
+            self.flush();
         }
-        self.part.push(luma, stride, width, height);
-        self.whole.push(luma, stride, width, height);
+        self.window.push(luma, stride, width, height);
+        self.all.push(luma, stride, width, height);
         self.frames += 1;
-        if self.part.frames() == WINDOW {
-            self.found.extend(marked(&self.part, self.frames));
-            self.part.clear();
+        if self.window.frames() == WINDOW {
+            self.found.extend(marked(&self.window, self.frames));
+            self.window.clear();
         }
     }
 
-    /// There are no more frames, or none that go with those before.
-    fn end(&mut self) {
-        self.found.extend(marked(&self.part, self.frames));
-        // Of fewer it is the same.
-        if self.found.is_empty() && self.whole.frames() > WINDOW {
-            self.found.extend(marked(&self.whole, self.frames));
+    /// Detects in the remaining frames, at the end of the file or when the frame size changes.
+    fn flush(&mut self) {
+        self.found.extend(marked(&self.window, self.frames));
+        // With fewer frames the window had all of them.
+        if self.found.is_empty() && self.all.frames() > WINDOW {
+            self.found.extend(marked(&self.all, self.frames));
         }
-        self.part.clear();
-        self.whole.clear();
+        self.window.clear();
+        self.all.clear();
     }
 }
 
-/// What a detector whose last frame is the one before `end` has found, and its first frame.
+/// The detection of a detector whose last frame is `end - 1`, with its first frame.
 fn marked(detector: &Detector, end: u64) -> Option<(u64, Detection)> {
-    let finding = detector.finding().filter(Detection::is_marked)?;
-    Some((end.saturating_sub(finding.frames), finding))
+    let detection = detector.finding().filter(Detection::is_marked)?;
+    Some((end.saturating_sub(detection.frames), detection))
 }
 
-fn describe_manifest(manifest: &Report, found: &[(u64, Detection)]) -> Value {
-    // Whether it was made for this video: a manifest can be taken off one and signed into another.
-    let bound = || {
-        manifest.marks.iter().any(|id| found.iter().any(|(_, f)| f.id.is_some_and(|f| f.to_string() == *id)))
+fn describe_manifest(manifest: &ManifestReport, found: &[(u64, Detection)]) -> Value {
+    // A manifest can be copied to another video: its id must match a detected one.
+    let matches = || {
+        manifest
+            .generation_ids
+            .iter()
+            .any(|id| found.iter().any(|(_, f)| f.id.is_some_and(|f| f.to_string() == *id)))
     };
     json!({
         "state": match manifest.state {
@@ -115,37 +118,37 @@ fn describe_manifest(manifest: &Report, found: &[(u64, Detection)]) -> Value {
         "models": manifest.models,
         "provider": manifest.provider,
         "prompts": manifest.prompts,
-        "generation-ids": manifest.marks,
+        "generation-ids": manifest.generation_ids,
         "ingredients": manifest.ingredients,
-        "matches-mark": (!manifest.marks.is_empty()).then(bound),
+        "matches-mark": (!manifest.generation_ids.is_empty()).then(matches),
         "problems": manifest.problems,
     })
 }
 
-fn describe(first: u64, finding: &Detection) -> Value {
+fn describe(first: u64, detection: &Detection) -> Value {
     json!({
         "first-frame": first,
-        "frames": finding.frames,
-        "generation-id": finding.id.map(|id| id.to_string()),
-        "strength": (finding.strength * 10.0).round() / 10.0,
-        "scale": (finding.scale * 1000.0).round() / 1000.0,
+        "frames": detection.frames,
+        "generation-id": detection.id.map(|id| id.to_string()),
+        "strength": (detection.strength * 10.0).round() / 10.0,
+        "scale": (detection.scale * 1000.0).round() / 1000.0,
     })
 }
 
-/// A pipeline that is stopped on every way out.
-struct Running(gst::Pipeline);
+/// Stops the pipeline on drop.
+struct PipelineGuard(gst::Pipeline);
 
-impl Drop for Running {
+impl Drop for PipelineGuard {
     fn drop(&mut self) {
         let _ = self.0.set_state(gst::State::Null);
     }
 }
 
-/// Gives the luma of each picture of a file to `look`: rows, bytes from row to row, width, height.
-fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)) -> Result<()> {
+/// Decodes a file and calls `push` for each frame with its luma plane, stride, width and height.
+fn read(path: &std::path::Path, mut push: impl FnMut(&[u8], usize, usize, usize)) -> Result<()> {
     let unreadable = |reason: &dyn std::fmt::Display| Error::file(path, reason);
     if !path.is_file() {
-        return Err(unreadable(&"there is no such file"));
+        return Err(unreadable(&"no such file"));
     }
     gst::init().map_err(|e| unreadable(&e))?;
     let description = "filesrc name=source ! decodebin ! videoconvert ! \
@@ -158,13 +161,13 @@ fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)
     by_name("source")?.set_property("location", path);
     let sink = by_name("sink")?.downcast::<gst_app::AppSink>().map_err(|_| unreadable(&"no appsink"))?;
     let bus = pipeline.bus().ok_or_else(|| unreadable(&"the pipeline has no bus"))?;
-    let running = Running(pipeline);
-    // What is wrong is said on the bus.
+    let running = PipelineGuard(pipeline);
+    // The error is on the bus.
     let _ = running.0.set_state(gst::State::Playing);
-    let mut looked = 0u64;
+    let mut count = 0u64;
     loop {
-        let Some(sample) = sink.try_pull_sample(PATIENCE) else {
-            // A file that cannot be read ends without an end.
+        let Some(sample) = sink.try_pull_sample(POLL_INTERVAL) else {
+            // After an error there is no end of stream.
             let message = bus.pop_filtered(&[gst::MessageType::Error]);
             if let Some(gst::MessageView::Error(e)) = message.as_ref().map(|m| m.view()) {
                 return Err(unreadable(&e.error()));
@@ -180,11 +183,11 @@ fn read(path: &std::path::Path, mut look: impl FnMut(&[u8], usize, usize, usize)
             gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(|e| unreadable(&e))?;
         let stride = usize::try_from(frame.plane_stride()[0]).unwrap_or_default();
         let luma = frame.plane_data(0).map_err(|e| unreadable(&e))?;
-        look(luma, stride, frame.width() as usize, frame.height() as usize);
-        looked += 1;
+        push(luma, stride, frame.width() as usize, frame.height() as usize);
+        count += 1;
     }
-    if looked == 0 {
-        return Err(unreadable(&"there is no picture in it"));
+    if count == 0 {
+        return Err(unreadable(&"the file has no video frames"));
     }
     Ok(())
 }

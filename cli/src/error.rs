@@ -1,19 +1,19 @@
-//! What can go wrong in the command.
+//! Errors of the command.
 
 use std::path::PathBuf;
 
-/// The command's error; its text goes to stderr as it is.
+/// An error of the command. Its text is printed to stderr.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("interrupted")]
     Interrupted,
     #[error("{0}")]
     Usage(String),
-    #[error("cannot listen for an interrupt: {0}")]
+    #[error("cannot install a signal handler: {0}")]
     Signal(#[from] ctrlc::Error),
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
-    #[error("the video cannot be encoded: {0}")]
+    #[error("cannot encode the video: {0}")]
     Encode(String),
     #[error(transparent)]
     Engine(#[from] soragen::Error),
@@ -22,7 +22,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Puts the path in front of whatever went wrong with it.
+    /// An error about the file at `path`.
     pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
     }

@@ -1,4 +1,4 @@
-//! What an interrupt does.
+//! Interrupt (Ctrl-C) handling.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,16 +8,15 @@ use soragen::Cancel;
 use crate::error::Result;
 use crate::output;
 
-/// A flag that is raised by the first interrupt; the second ends the command. To be called once.
+/// Installs the handler: the first interrupt cancels, the second exits at once. Call it only once.
 pub fn cancel() -> Result<Cancel> {
     let cancel = Cancel::new();
     let interrupted = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler({
         let cancel = cancel.clone();
         move || {
-            // The second time it is meant: do not wait for the file to be finished.
             if interrupted.swap(true, Ordering::Relaxed) {
-                output::abandon();
+                output::remove_partial_files();
                 std::process::exit(crate::INTERRUPTED.into());
             }
             cancel.cancel();

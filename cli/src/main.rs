@@ -1,7 +1,7 @@
-//! The `soragen` command: video from text, without a pipeline to write.
+//! The `soragen` command: generates video from text without a GStreamer pipeline.
 
 #[macro_use]
-mod say;
+mod print;
 
 mod args;
 mod cache;
@@ -15,6 +15,7 @@ mod models;
 mod output;
 mod policy;
 mod render;
+mod signing;
 mod timeline;
 
 use std::process::ExitCode;
@@ -22,12 +23,12 @@ use std::process::ExitCode;
 use args::{Args, CacheCommand, Command, ModelsCommand, PolicyCommand};
 use clap::Parser;
 
-/// Exit status of a command that was not understood; clap's.
+/// Exit status for wrong usage, the same as clap's.
 const USAGE: u8 = 2;
-/// Exit status of a command that a signal ended, as shells have it for SIGINT.
+/// Exit status after SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
-/// Exit status where the answer is no: no mark was found, a prompt is refused.
-const NO: u8 = 3;
+/// Exit status for a negative result: no watermark was detected, or a prompt was blocked.
+const NEGATIVE: u8 = 3;
 
 fn success((): ()) -> ExitCode {
     ExitCode::SUCCESS
@@ -35,7 +36,7 @@ fn success((): ()) -> ExitCode {
 
 fn main() -> ExitCode {
     soragen_builtin::register();
-    let done: error::Result<ExitCode> = match Args::parse().command {
+    let result: error::Result<ExitCode> = match Args::parse().command {
         Command::Render(args) => render::run(&args).map(success),
         Command::Models(ModelsCommand::List) => models::list().map(success),
         Command::Models(ModelsCommand::Info { source, parts }) => {
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         Command::Detect(args) => detect::run(&args),
         Command::Certificate(args) => certificate::run(&args).map(success),
     };
-    match done {
+    match result {
         Ok(status) => status,
         Err(error::Error::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {

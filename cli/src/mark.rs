@@ -1,4 +1,4 @@
-//! What tells that the frames were generated: to programs and to viewers.
+//! The watermark and the label that show that frames were generated.
 
 use std::borrow::Cow;
 
@@ -6,15 +6,15 @@ use soragen::Size;
 use soragen::label::Labeller;
 use soragen::watermark::{Embedder, Plane};
 
-/// The invisible mark and the visible label, if there are any.
+/// The invisible watermark and the visible label, if enabled.
 pub struct Marks {
     pub watermark: Option<Embedder>,
     pub label: Option<Labeller>,
 }
 
 impl Marks {
-    /// Frame `number`, of shot `shot`, RGB f32 `[H, W, 3]`, with what it is marked with: all its samples are whole steps
-    /// of 8 bits then.
+    /// Applies label and watermark to frame `number` of shot `shot`, RGB f32 `[H, W, 3]` in \[0, 1\]. Marked samples are
+    /// quantized to 8 bits.
     pub fn on<'a>(&self, frame: &'a [f32], size: Size, number: u64, shot: u64) -> Cow<'a, [f32]> {
         if self.watermark.is_none() && self.label.is_none() {
             return frame.into();

@@ -7,26 +7,26 @@ use soragen::policy::{self, Policy, Verdict};
 
 use crate::error::{Error, Result};
 
-/// Says of each line of stdin whether it would pass. The lines are not repeated.
+/// Prints the verdict on each line of stdin, without the line.
 pub fn check(file: Option<&Path>) -> Result<ExitCode> {
     let policy = Policy::open(file, None)?;
-    let mut refused = false;
+    let mut blocked = false;
     for (number, line) in std::io::stdin().lines().enumerate() {
         let line = line.map_err(|e| Error::file("stdin", e))?;
-        let said = match policy.check(&line) {
+        let verdict = match policy.check(&line) {
             Verdict::Pass => "pass".into(),
             Verdict::Warn(category) => format!("warn   {category}"),
             Verdict::Block(category) => {
-                refused = true;
+                blocked = true;
                 format!("block  {category}")
             }
         };
-        say!("{:5}  {said}", number + 1)?;
+        print_line!("{:5}  {verdict}", number + 1)?;
     }
-    Ok(if refused { ExitCode::from(crate::NO) } else { ExitCode::SUCCESS })
+    Ok(if blocked { ExitCode::from(crate::NEGATIVE) } else { ExitCode::SUCCESS })
 }
 
 pub fn verify(log: &Path) -> Result<()> {
-    say!("{}: {} decisions, all as they were written", log.display(), policy::verify(log)?)?;
+    print_line!("{}: {} decisions, not modified", log.display(), policy::verify(log)?)?;
     Ok(())
 }

@@ -8,18 +8,19 @@ use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
-use soragen::label::Labeller;
+use soragen::label::{Label, Labeller};
 use soragen::policy::Policy;
 use soragen::watermark::{Embedder, WatermarkKey};
 use soragen::{
     Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard, Threads,
 };
 
-use crate::args::{Label, RenderArgs};
+use crate::args::RenderArgs;
 use crate::error::{Error, Result};
 use crate::hub;
 use crate::mark::Marks;
-use crate::output::{self, About, Signed};
+use crate::output::{self, OutputInfo};
+use crate::signing::Signing;
 use crate::timeline::Timeline;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
@@ -27,26 +28,26 @@ pub fn run(args: &RenderArgs) -> Result<()> {
 }
 
 fn render(args: &RenderArgs) -> Result<()> {
-    // First what costs nothing to find out.
+    // Check what is cheap to check before the model is loaded.
     let key = WatermarkKey::open(args.watermark_key.as_deref())?;
-    let kind = output::Kind::of(&args.output, args.codec)?;
-    if args.signing.certificate.is_some() && !kind.can_be_signed() {
+    let kind = output::Kind::from_path(&args.output, args.codec)?;
+    if args.signing.certificate.is_some() && !kind.supports_signing() {
         return Err(Error::Usage(
-            "only .mp4 and .mov can be signed; leave out --certificate or name such a file".into(),
+            "only .mp4 and .mov can be signed; change --output or remove --certificate".into(),
         ));
     }
     if let Some(timeline) = &args.timeline {
         if *timeline == args.output {
-            return Err(Error::Usage("--timeline is a file of its own; name another than --output".into()));
+            return Err(Error::Usage("--timeline and --output are the same file; change one of them".into()));
         }
         let folder = timeline.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Error::file(timeline, "there is no such folder"));
+            return Err(Error::file(timeline, "no such folder; create it first"));
         }
     }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;
-    hub::bring(&args.model, &cancel)?;
+    hub::pull_if_missing(&args.model, &cancel)?;
     let info = ModelInfo::read(&args.model, &parts)?;
     let storyboard = args.storyboard.as_deref().map(Storyboard::open).transpose()?;
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
@@ -73,8 +74,8 @@ fn render(args: &RenderArgs) -> Result<()> {
 
     let options = OpenOptions {
         device: args.device.clone(),
-        precision: args.precision.into(),
-        decoder: args.decoder.into(),
+        precision: args.precision,
+        decoder: args.decoder,
         offload: args.offload,
         parts,
     };
@@ -84,67 +85,68 @@ fn render(args: &RenderArgs) -> Result<()> {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,
         None => Session::new(model, request)?,
     };
-    // Frames for checking numbers are as the autoencoder made them.
-    let pictures = kind != output::Kind::Safetensors;
+    // Frames for numeric comparisons have neither watermark nor label.
+    let markable = kind != output::Kind::Safetensors;
     let marks = Marks {
-        watermark: (!args.no_watermark && pictures).then(|| Embedder::new(&key, session.generation_id())),
-        label: (args.label != Label::None && pictures)
-            .then(|| Labeller::new(args.label.into(), session.size(), info.frame_rate)),
+        watermark: (!args.no_watermark && markable).then(|| Embedder::new(&key, session.generation_id())),
+        label: (args.label != Label::None && markable)
+            .then(|| Labeller::new(args.label, session.size(), info.frame_rate)),
     };
-    let signed = args.signing.certificate.is_some().then(|| Signed {
-        with: args.signing.clone(),
+    let signing = args.signing.options().map(|options| Signing {
+        options,
         model: info.name.clone(),
-        mark: marks.watermark.as_ref().map(Embedder::id),
+        generation_id: marks.watermark.as_ref().map(Embedder::id),
         images,
     });
-    let about = About {
+    let output_info = OutputInfo {
         size: session.size(),
         frame_rate: info.frame_rate,
         title,
         cuts: args.storyboard.is_some(),
-        signed,
+        signing,
     };
-    let mut writer = kind.create(&args.output, &about)?;
+    let mut writer = kind.create(&args.output, &output_info)?;
     let mut timeline = Timeline::new(info.frame_rate);
 
     let bar = progress_bar(session.total_frames());
-    let made = loop {
+    let result = loop {
         match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
             Ok(Some(frames)) => {
-                let shown = session.shown();
-                timeline.add(shown, frames.first + frames.len() as u64);
-                if shown.frame == frames.first {
-                    writer.shot(&shown.prompt, shown.cut);
+                let shot = session.shown();
+                timeline.add(shot, frames.first + frames.len() as u64);
+                if shot.frame == frames.first {
+                    writer.shot(&shot.prompt, shot.cut);
                 }
                 for (number, frame) in (frames.first..).zip(frames.iter()) {
-                    writer.write(&marks.on(frame, frames.size, number, shown.index))?;
+                    writer.write(&marks.on(frame, frames.size, number, shot.index))?;
                 }
                 bar.inc(frames.len() as u64);
             }
             Ok(None) => break Ok(()),
             Err(soragen::Error::Cancelled) => break Err(Error::Interrupted),
-            // Nothing half-made is left: the writer goes without having been finished.
+            // The writer is dropped unfinished, which removes its file.
             Err(error) => return Err(error.into()),
         }
     };
     bar.finish_and_clear();
     if let Some(failure) = cache.and_then(|cache| cache.failure()) {
-        eprintln!("soragen: the cache was not written: {failure}");
+        eprintln!("soragen: cannot write the cache: {failure}");
     }
-    // What was made before an interrupt is kept, and plays.
+    // After an interrupt the frames so far are kept as a playable file.
     let kept = writer.finish()?;
     if let Some(path) = args.timeline.as_deref().filter(|_| kept) {
         match timeline.write(path, &args.output) {
-            Err(error) if made.is_ok() => return Err(error),
+            Err(error) if result.is_ok() => return Err(error),
             Err(error) => eprintln!("soragen: {error}"),
             Ok(()) => {}
         }
     }
-    match (&made, kept) {
-        (_, true) => eprintln!("{}", args.output.display()),
-        (_, false) => eprintln!("soragen: stopped before the first frame; no file was made"),
+    if kept {
+        eprintln!("{}", args.output.display());
+    } else {
+        eprintln!("soragen: stopped before the first frame; no file was written");
     }
-    made
+    result
 }
 
 fn length(args: &RenderArgs, end: Option<Duration>, info: &ModelInfo) -> Length {
@@ -164,14 +166,14 @@ fn read_latents(path: &Path) -> Result<Tensor> {
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|e| Error::file(path, format!("not a safetensors file: {e}")))?;
     let latents =
-        file.tensor("latents").map_err(|_| Error::file(path, "there is no tensor `latents` in it"))?;
+        file.tensor("latents").map_err(|_| Error::file(path, "the file has no tensor `latents`"))?;
     latents
         .load(&Device::Cpu)
-        .map_err(|_| Error::file(path, "the tensor `latents` is of a type that is not read; f32 is"))
+        .map_err(|_| Error::file(path, "unsupported data type of the tensor `latents`; use f32"))
 }
 
 fn progress_bar(total: Option<u64>) -> ProgressBar {
-    // Draws on stderr, and only where that is a terminal.
+    // Drawn on stderr, and only on a terminal.
     let bar = ProgressBar::new(total.unwrap_or_default());
     if let Ok(style) =
         ProgressStyle::with_template("{bar:30} {pos}/{len} frames  {msg}  {elapsed}, {eta} left")
@@ -183,7 +185,7 @@ fn progress_bar(total: Option<u64>) -> ProgressBar {
 
 fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_message(match progress.phase {
-        Phase::Text => "reading the prompt".to_string(),
+        Phase::Text => "encoding the prompt".to_string(),
         Phase::Denoise => format!("step {}/{}", progress.step, progress.steps),
         Phase::Decode => "decoding".to_string(),
     });

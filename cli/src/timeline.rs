@@ -1,5 +1,5 @@
-//! The shots of a video as OpenTimelineIO (<https://opentimelineio.readthedocs.io>), which editors read: a clip a shot, all
-//! of the one file.
+//! OpenTimelineIO export (<https://opentimelineio.readthedocs.io>) for video editors: one clip per shot, all in one media
+//! file.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use soragen::ShotInfo;
 use crate::error::{Error, Result};
 use crate::output::PartialFile;
 
-/// Shots in the order in which they were made.
+/// The shots of a video, in order.
 pub struct Timeline {
     frame_rate: f64,
     shots: Vec<Clip>,
-    /// Frames in all.
+    /// Total number of frames.
     frames: u64,
 }
 
@@ -28,15 +28,15 @@ impl Timeline {
         Self { frame_rate: f64::from(numerator) / f64::from(denominator), shots: Vec::new(), frames: 0 }
     }
 
-    /// Up to frame `end` there is `shown`.
-    pub fn add(&mut self, shown: &ShotInfo, end: u64) {
-        if self.shots.last().is_none_or(|last| last.start < shown.frame) {
-            self.shots.push(Clip { start: shown.frame, prompt: shown.prompt.clone(), seed: shown.seed });
+    /// Adds frames of `shot` up to frame `end`. A shot may be added in several parts.
+    pub fn add(&mut self, shot: &ShotInfo, end: u64) {
+        if self.shots.last().is_none_or(|last| last.start < shot.frame) {
+            self.shots.push(Clip { start: shot.frame, prompt: shot.prompt.clone(), seed: shot.seed });
         }
         self.frames = end;
     }
 
-    /// Writes it to `path`, of a video in the file `media`.
+    /// Writes the timeline of the video in the file `media` to `path`.
     pub fn write(&self, path: &Path, media: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.otio(media)).map_err(|e| Error::file(path, e))?;
         let file = PartialFile::new(path);

@@ -1,6 +1,6 @@
-"""The autoencoder: the form of TAEHV (https://github.com/madebyollin/taehv), with widths of its own.
+"""The autoencoder: the TAEHV architecture (https://github.com/madebyollin/taehv) with other widths.
 
-Convolutions over single frames, and blocks that see the frame before: it runs as a stream by construction.
+Convolutions over single frames, and blocks that also take the previous frame, so that it can run as a stream.
 8 times in space, 4 times in time; the first latent frame is the first frame alone.
 """
 
@@ -31,7 +31,7 @@ class Clamp(nn.Module):
 
 
 class MemBlock(nn.Module):
-    """A residual block that also sees its input of one frame ago."""
+    """A residual block that also takes its input of the previous frame."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class MemBlock(nn.Module):
 
 
 class TPool(nn.Module):
-    """`stride` frames to one."""
+    """Merges `stride` frames into one."""
 
     def __init__(self, n: int, stride: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class TPool(nn.Module):
 
 
 class TGrow(nn.Module):
-    """One frame to `stride`."""
+    """Expands one frame to `stride` frames."""
 
     def __init__(self, n: int, stride: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class TGrow(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Module order and names are TAEHV's: a checkpoint of this class loads there and the other way round."""
+    """Module order and names match TAEHV, so that checkpoints are interchangeable."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Autoencoder(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Every stage begins near the identity; with torch's defaults training hardly starts."""
+        """Initializes every stage near the identity; with torch's defaults training barely starts."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -108,7 +108,7 @@ class Autoencoder(nn.Module):
 
     @staticmethod
     def run(model: nn.Sequential, x: Tensor) -> Tensor:
-        """`[N, T, C, H, W]` through all blocks, all frames side by side."""
+        """Runs `[N, T, C, H, W]` through all blocks, with all frames in parallel."""
         batch = x.shape[0]
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         for block in model:
@@ -116,12 +116,12 @@ class Autoencoder(nn.Module):
         return x.unflatten(0, (batch, -1))
 
     def encode(self, video: Tensor) -> Tensor:
-        """`[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, C, H / 8, W / 8]`."""
+        """Encodes `[N, 1 + 4n, 3, H, W]` in [0, 1] to `[N, 1 + n, C, H / 8, W / 8]`."""
         video = torch.cat([video[:, :1].expand(-1, TIME_FACTOR - 1, -1, -1, -1), video], 1)
         return self.run(self.encoder, F.pixel_unshuffle(video, PATCH))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """`[N, 1 + n, C, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
+        """Decodes `[N, 1 + n, C, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
 
 

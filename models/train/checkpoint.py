@@ -1,4 +1,4 @@
-"""Where training goes on from: its own last state, or else a milestone, or else the weights that are shipped."""
+"""Starting points of training: its last state, else a milestone, else the shipped weights."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-# Weights that are further than those shipped, and not fit to ship yet.
+# Weights that are trained further than the shipped ones, but not ready to ship.
 MILESTONES = Path(__file__).parent / "milestone"
 SHIPPED = Path(__file__).parent.parent / "builtin"
-# A state that has nothing: what is shipped is wanted.
+# An empty state: use the shipped weights.
 NOWHERE = Path("nowhere")
 FOLDERS = {"autoencoder": "vae", "transformer": "transformer"}
 FILE = "diffusion_pytorch_model.safetensors"
 
 
 def weights(state: Path, name: str) -> dict[str, Tensor] | None:
-    """f32, if there are any."""
+    """The weights in f32, if they exist."""
     files = [state / f"{name}.pt"]
     if state != NOWHERE:
         files.append(MILESTONES / f"{name}.safetensors")
@@ -32,7 +32,7 @@ def weights(state: Path, name: str) -> dict[str, Tensor] | None:
 
 
 def load(model: nn.Module, state: Path, name: str) -> bool:
-    """Fills `model`; says whether there was anything to fill it with."""
+    """Loads weights into `model`. Returns whether there were any."""
     found = weights(state, name)
     if found is not None:
         model.load_state_dict(found)
@@ -41,14 +41,14 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
 
 @torch.no_grad()
 def guide(transformer: nn.Module, state: Path) -> None:
-    """Adds to it what guidance changed the last time."""
+    """Adds the weight change of the last guidance training."""
     for name, change in (weights(state, "guidance") or {}).items():
         parameter = transformer.get_parameter(name)
         parameter += change.to(parameter.device)
 
 
 def save(weights: dict[str, Tensor], state: Path, name: str) -> None:
-    """Whole or not at all."""
+    """Writes the file atomically."""
     state.mkdir(parents=True, exist_ok=True)
     partial = state / f"{name}.part"
     torch.save(weights, partial)

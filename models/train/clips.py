@@ -1,4 +1,4 @@
-"""A clip: one or two subjects that move through a scene, with its caption. No two are the same."""
+"""Random clips: one or two subjects that move through a scene, with captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sprites import SUBJECTS, Subject
 
 FRAME_RATE = 16
 
-# What it does → verbs; {dir} is filled with the direction or left away.
+# Motion → verbs; {dir} becomes the direction or is removed.
 MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "travel": {
         "land": ("runs{dir}", "is running{dir}", "walks{dir}", "races{dir}", "wanders{dir}"),
@@ -29,14 +29,14 @@ MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "approach": {"*": ("comes closer and goes away", "grows and shrinks", "comes near", "gets bigger and smaller")},
     "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
 }
-# So much more often than once when learning: what is hard, and what most prompts ask for.
+# Sampling weights in training: difficult motions and common prompts are drawn more often.
 OFTEN = (*4 * ("approach", "dance", "travel"), *3 * ("spin",), "jump", "float")
-# Beats a second of whatever moves, and pixels a second that the camera goes along. The same for all: where a thing is some
-# time after a first picture can then be known from that picture and the text, and what is known is learned in far fewer steps.
+# Beats per second of all motions, and pixels per second of the camera. They are fixed, so that the first frame and the text
+# determine every later position; this is learned in far fewer steps.
 RATE, SPEED = 0.82, 80
-# Those that two side by side have room for.
+# Motions that fit two subjects side by side.
 BESIDE = ("jump", "stand", "spin", "dance", "float")
-# How large, as parts of the picture's height, and what it is called then.
+# Size as a fraction of the frame height, and its word in captions.
 SIZES = {
     "huge": ((0.86, 1.02), ("huge", "giant", "enormous", "very big")),
     "tiny": ((0.26, 0.34), ("tiny", "very small", "little", "mini")),
@@ -45,33 +45,33 @@ CAMERA = {
     "zoom": (", the camera zooms in and out", "; zooming in and out", ", seen from near and far"),
     "pan": (", the camera pans from side to side", "; panning left and right", ", the camera looks around"),
 }
-# Pairs of subject and scene that are never shown, to judge what was understood rather than remembered.
+# Held-out pairs of subject and scene, to test generalization.
 HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "night"),
             ("whale", "sea"), ("duck", "meadow"), ("balloon", "sunset"), ("elephant", "forest"), ("cat", "mountains")}
 
-# What is said of a subject in one frame: its number (-1: none), where its centre is, in degrees how far it is turned, its side in
-# pixels, 1 if it looks to the right and -1 if to the left, and of its shadow half the width and the height, from the top.
+# Values of a subject in one frame: its index (-1: none), position of the centre, rotation in degrees, side in pixels,
+# 1 if it looks to the right and -1 to the left, and half width and y position (from the top) of its shadow.
 ACTOR = ("kind", "x", "y", "angle", "size", "facing", "shadow", "ground")
 
 
 @dataclass
 class Actor:
-    """A subject and what it does."""
+    """A subject and its motion."""
 
     subject: Subject
     motion: str
-    direction: int  # -1 to the left, 1 to the right
-    measure: str | None  # of SIZES
+    direction: int  # -1 is left, 1 is right
+    measure: str | None  # a key of SIZES
     size: float
     x: float
     y: float
-    floats: bool  # it needs no ground
+    floats: bool  # does not stand on the ground
 
     def numbers(self, t: np.ndarray, shadows: bool) -> tuple[np.ndarray, np.ndarray]:
-        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and how far the camera goes along.
+        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and the movement of the camera.
 
-        At first it is upright and in its place, and where it goes from there can be seen by where it looks, so that a first
-        picture need not guess.
+        The subject starts upright and in place, and looks in the direction of its motion, so that the first frame determines
+        the motion.
         """
         beat = 2 * np.pi * RATE * t
         still = np.zeros_like(t)
@@ -101,7 +101,7 @@ class Actor:
             case "float":
                 y = y - 26 * np.sin(0.6 * beat) - 8
         size = self.size * scale
-        # On the ground, fainter the higher the subject is: it tells jumping from standing.
+        # On the ground, fainter the higher the subject is, so that jumping differs from standing.
         ground = self.y + self.size * 0.46
         height = np.maximum(ground - (y + size * 0.46), 0)
         shadow = size * 0.34 * np.maximum(1 - height / 120, 0.4) if shadows and not self.floats else still
@@ -111,7 +111,7 @@ class Actor:
 
 @dataclass
 class Numbers:
-    """What is drawn: the camera's place and zoom `[T, 2]`, and two subjects `[2, T, len(ACTOR)]`, if there are two."""
+    """The geometry of a clip: position and zoom of the camera `[T, 2]`, and its subjects `[1 or 2, T, len(ACTOR)]`."""
 
     view: np.ndarray
     actors: np.ndarray
@@ -122,7 +122,7 @@ def choose(rng: Rng, options: tuple[str, ...]) -> str:
 
 
 class Clip:
-    """Everything that is said of a clip and drawn of it. `plain` is one subject of an ordinary size before a camera that is still."""
+    """Content and caption of a clip. `plain` means one subject of medium size and a still camera."""
 
     def __init__(self, rng: Rng, scene: Scene, index: int, allow=None, plain: bool = False) -> None:
         allow = allow or (lambda subject, place: (subject, place) not in HELD_OUT)
@@ -133,13 +133,13 @@ class Clip:
         self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.08 else None
         self.rate = rng.uniform(0.1, 0.16)
         self.actors = [self.actor(rng, fitting, place, plain) for place in (("left", "right") if pair else ("middle",))]
-        # Both travel, or neither does: there is one camera.
+        # Both travel or neither does, since there is one camera.
         if pair and self.actors[0].motion == "travel":
             for name in ("motion", "direction"):
                 setattr(self.actors[1], name, getattr(self.actors[0], name))
 
     def actor(self, rng: Rng, fitting: list[Subject], place: str, plain: bool) -> Actor:
-        # Mostly where it belongs, sometimes where it does not.
+        # Mostly in a matching place, sometimes in another.
         at_home = [s for s in fitting if s.element in self.scene.elements]
         pool = at_home if at_home and rng.random() < 0.75 else fitting
         subject = pool[rng.integers(len(pool))]
@@ -167,11 +167,11 @@ class Clip:
 
     @property
     def scrolls(self) -> bool:
-        """Things that were never seen come into view."""
+        """Whether new content scrolls into view."""
         return self.camera == "pan" or self.actors[0].motion == "travel"
 
     def numbers(self, t: np.ndarray) -> Numbers:
-        """At `t` `[T]` seconds."""
+        """The geometry at `t` `[T]` seconds."""
         made = [actor.numbers(t, self.scene.name != "sea") for actor in self.actors]
         swing = 2 * np.pi * self.rate * t
         pan, zoom = 0.0, np.ones_like(t)
@@ -186,7 +186,7 @@ class Clip:
         return Numbers(np.stack([self.offset + made[0][1] + pan, zoom], 1), np.concatenate([actors, nobody]))
 
     def caption(self, rng: Rng) -> str:
-        """In varied words; sometimes without the motion, the colour or the place."""
+        """A caption in varied words; sometimes without motion, colour or place."""
         pick = partial(choose, rng)
         a = self.actors[0]
         name, verb, place = named(rng, a), action(rng, a), pick(self.scene.phrases)
@@ -221,7 +221,7 @@ class Clip:
 
 
 def named(rng: Rng, actor: Actor) -> str:
-    """With an article, its size if that is unusual, and now and then its colour."""
+    """The noun with an article, an unusual size, and sometimes the colour."""
     name = choose(rng, actor.subject.names)
     if actor.subject.colour not in name and rng.random() < 0.4:
         name = f"{actor.subject.colour} {name}"
@@ -234,7 +234,7 @@ def named(rng: Rng, actor: Actor) -> str:
 
 
 def action(rng: Rng, actor: Actor) -> str:
-    """A verb for what it does, now and then with where to."""
+    """A verb for the motion, sometimes with the direction."""
     way = ""
     if rng.random() < 0.5:
         way = " to the left" if actor.direction < 0 else " to the right"

@@ -1,4 +1,4 @@
-"""Holds the engine's frames against torch's, with the shipped weights and the same noise.
+"""Compares frames of the engine with frames of torch, with the shipped weights and the same noise.
 
     python compare.py --soragen ../../target/release/soragen
 """
@@ -21,7 +21,7 @@ from checkpoint import NOWHERE, SHIPPED, load
 from text import TextEncoder
 from train_transformer import LOOK_AT
 
-# More than are remembered.
+# More frames than the attention window.
 LATENTS = 9
 
 

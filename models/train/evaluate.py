@@ -1,4 +1,4 @@
-"""Judges the built-in model: do its videos show what the prompt says, and do they go on showing it?
+"""Evaluates the built-in model: whether its videos match the prompt, also over time.
 
     python evaluate.py learn
     python evaluate.py judge --soragen ../../target/release/soragen
@@ -6,11 +6,11 @@
     python evaluate.py drift --soragen ../../target/release/soragen
     python evaluate.py images --soragen ../../target/release/soragen
 
-`learn` trains a classifier on drawn clips, which has nothing of the model. `judge` has `soragen` render prompts
-of pairs and wordings that were never trained on, and classifies them; and, as a ceiling, drawn clips of the same kind
-that went through the autoencoder. `motions` asks for so many of each motion, and whether it is still there after some
-seconds. `drift` does so for every ten seconds of a minute, of one prompt and of six shots; `images` begins with the first
-frames of clips that were never seen.
+`learn` trains a classifier on drawn clips, independent of the model. `judge` renders prompts with held-out pairs and
+wordings with `soragen` and classifies them; as an upper bound it also classifies drawn clips of the same kind that went
+through the autoencoder. `motions` renders the same number of prompts for each motion, and also classifies later seconds.
+`drift` evaluates every ten seconds of a minute, for one prompt and for six shots. `images` starts from the first frames
+of unseen clips.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from sheet import sheet
 from sprites import SUBJECTS
 from world import World
 
-# What the classifier sees: two seconds, a frame every eighth of a second, small.
+# Input of the classifier: two seconds at eight frames per second, downscaled.
 APART, FRAMES = 2, 17
 LENGTH = APART * (FRAMES - 1) + 1
 SIZE = (80, 48)
@@ -46,7 +46,7 @@ NAMES = {
     "scene": [scene(np.random.default_rng(0)).name for scene in SCENES],
     "motion": list(MOTIONS),
 }
-# Not one of these forms is in the captions that were trained on.
+# None of these wordings is in the training captions.
 FORMS = (
     "show {a} {name} as it {verb} {place}", "{place} there is {a} {name} that {verb}",
     "look, {a} {name} {verb} {place}", "a short film: {place} {a} {name} {verb}", "{a} {name}, it {verb} {place}",
@@ -54,8 +54,8 @@ FORMS = (
 
 
 class Classifier(nn.Module):
-    """`[N, T, 3, H, W]` in [0, 1] to a score for every name. What stands there is told from single frames, what it does from
-    all of them and their differences."""
+    """Classifies `[N, T, 3, H, W]` in [0, 1]; returns a score for every name. Subject and place are classified from single
+    frames, the motion from all frames and their differences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Classifier(nn.Module):
 
 
 def small(video: Tensor) -> Tensor:
-    """`[N, T, 3, 48, 80]` of RGB f32 `[N, T, 3, H, W]` in [0, 1]."""
+    """Downscales to `[N, T, 3, 48, 80]` from RGB f32 `[N, T, 3, H, W]` in [0, 1]."""
     made = F.interpolate(video.flatten(0, 1), SIZE[::-1], mode="area")
     return (made.clamp(0, 1) * 255).round().unflatten(0, video.shape[:2]) / 255
 
@@ -95,7 +95,7 @@ def one(world: World, rng: np.random.Generator, motion: str, **options) -> Clip:
 
 
 def draw(world: World, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Small clips, as many of each motion, so that none is what is said in doubt, and their labels."""
+    """Downscaled clips and their labels, with the same number of each motion, so that the classifier has no bias."""
     rng, videos, labels, motions = np.random.default_rng([11, seed]), [], [], NAMES["motion"]
     for start in range(0, count, 32):
         wanted = [motions[i % len(motions)] for i in range(start, min(start + 32, count))]
@@ -107,8 +107,8 @@ def draw(world: World, count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def warped(video: Tensor, place: Tensor, size: Tensor) -> Tensor:
-    """`video` from where `place` `[N, 2, 3]` says, and edges astray by about `size` `[N, 1, 1, 1, 1]` small pixels, from frame to
-    frame elsewhere."""
+    """Transforms `video` by `place` `[N, 2, 3]`, and displaces edges by about `size` `[N, 1, 1, 1, 1]` downscaled pixels,
+    differently in each frame."""
     (n, t, _, h, w), device = video.shape, video.device
     coarse = ((2, 3), (5, 8))[int(torch.randint(2, ()))]
     astray = torch.randn(n, t, 2, *coarse, device=device)
@@ -121,8 +121,8 @@ def warped(video: Tensor, place: Tensor, size: Tensor) -> Tensor:
 
 
 def rough(video: Tensor) -> Tensor:
-    """Trembling, blurred, noisy and shifted in colour, each as it happens: the model's pictures are not so clean. And from
-    somewhat elsewhere, or in a mirror."""
+    """Augments clips with random trembling, blur, noise, colour shift, zoom, translation and mirroring, because generated
+    frames are less clean than drawn ones."""
     n, device = len(video), video.device
     zoom, mirror = 0.85 + 0.3 * torch.rand(n, device=device), torch.randint(2, (n,), device=device) * 2 - 1
     place = torch.zeros(n, 2, 3, device=device)
@@ -137,7 +137,7 @@ def rough(video: Tensor) -> Tensor:
 
 
 def windows(video: Tensor, starts: list[int]) -> Tensor:
-    """What the classifier sees of `[T, 3, H, W]` from each of these frames on."""
+    """Inputs of the classifier from `[T, 3, H, W]`, one from each of these frames on."""
     return torch.stack([small(video[None, s : s + LENGTH : APART])[0] for s in starts])
 
 
@@ -176,7 +176,7 @@ def learn(args: argparse.Namespace) -> None:
 
 
 def prompts(world: World, count: int) -> list[tuple[str, list[int]]]:
-    """Half of pairs that were never shown, all in words that were never read."""
+    """Prompts in unseen wordings, half of them with held-out pairs."""
     rng, made = np.random.default_rng(12), []
     places = {place for _, place in HELD_OUT}
     while len(made) < count:
@@ -193,7 +193,7 @@ def prompts(world: World, count: int) -> list[tuple[str, list[int]]]:
 
 
 def plain(rng: np.random.Generator, clip: Clip) -> str:
-    """Says all of what the classifier tells."""
+    """Prints all results of the classifier."""
     actor = clip.actors[0]
     return f"a {choose(rng, actor.subject.names)} {action(rng, actor)} {choose(rng, clip.scene.phrases)}"
 
@@ -203,7 +203,7 @@ def choose_index(rng: np.random.Generator, options: list[int]) -> int:
 
 
 def classifier(args: argparse.Namespace) -> Classifier:
-    """That which was learned here, or else the one that is kept."""
+    """The classifier of `learn`, else the one in `milestone`."""
     model, own = Classifier(), args.state / "classifier.pt"
     weights = torch.load(own, map_location="cpu") if own.exists() else load_file(MILESTONES / "classifier.safetensors")
     model.load_state_dict(weights)
@@ -211,7 +211,7 @@ def classifier(args: argparse.Namespace) -> Classifier:
 
 
 def render(args: argparse.Namespace, frames: int, seed: int, *options: str | Path) -> Tensor:
-    """f32 `[frames, 3, H, W]`."""
+    """Renders a prompt; returns f32 `[frames, 3, H, W]`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "frames.safetensors"
         command = [args.soragen, "render", "-o", out, "--frames", str(frames), "--seed", str(seed), "--cache-dir", ""]
@@ -247,7 +247,7 @@ def judge(args: argparse.Namespace) -> None:
 
 
 def motions(args: argparse.Namespace) -> None:
-    """As many prompts of each motion, the same for all weights: how many are right from these seconds on?"""
+    """Evaluates the same number of prompts for each motion, the same for all weights, from these seconds on."""
     model, rng = classifier(args), np.random.default_rng(16)
     world, at = World.draw(60, 16, torch.device("cpu"), args.processes), (0, 3, 6.5)
     starts = [round(FRAME_RATE * second) for second in at]
@@ -262,7 +262,7 @@ def motions(args: argparse.Namespace) -> None:
 
 
 def colours(video: Tensor) -> dict[str, float]:
-    """What goes wrong where a picture fades, burns out, is flat or stands still."""
+    """Statistics that reveal fading, overexposure, flat or frozen frames."""
     return {
         "mean": float(video.mean()), "deviation": float(video.std((2, 3)).mean()),
         "change": float(video.diff(dim=0).abs().mean()),
@@ -270,7 +270,7 @@ def colours(video: Tensor) -> dict[str, float]:
 
 
 def drift(args: argparse.Namespace) -> None:
-    """Of each ten seconds of a minute: what is right in their second half, and the colours."""
+    """Accuracy in the second half of every ten seconds of a minute, and colour statistics."""
     model, seconds = classifier(args), 60
     rng, world = np.random.default_rng(14), World.draw(60, 14, torch.device("cpu"), args.processes)
     found: dict = {}
@@ -290,7 +290,7 @@ def drift(args: argparse.Namespace) -> None:
             for part in range(6):
                 frames = video[part * 10 * FRAME_RATE :][: 10 * FRAME_RATE]
                 target = label(clips[part % len(clips)])
-                # The latter half: by then a cut is over.
+                # The second half, after a cut has settled.
                 answers = guess(model, windows(frames, [80, 100, 120]))
                 hits[part].append([float((answers[name] == target[n]).float().mean()) for n, name in enumerate(NAMES)])
                 seen[part].append(colours(frames))
@@ -303,7 +303,7 @@ def drift(args: argparse.Namespace) -> None:
 
 
 def images(args: argparse.Namespace) -> None:
-    """Is what the first frame shows still there at frames 1, 33 and 81?"""
+    """Accuracy at frames 1, 33 and 81 of videos that start from an image."""
     model, rng = classifier(args), np.random.default_rng(15)
     world = World.draw(60, 15, torch.device("cpu"), args.processes)
     at, rows, hits = [0, 32, 80], [], []
@@ -327,7 +327,7 @@ def main() -> None:
     args = parser(__doc__, clips=3000, steps=1500, scenes=400, count=200, ceiling=100, each=4, minutes=8)
     args.add_argument("what", choices=("learn", "judge", "motions", "drift", "images"))
     args.add_argument("--soragen", type=Path)
-    args.add_argument("--options", action="append", default=[], help="more for soragen render, as --options=--precision=int8")
+    args.add_argument("--options", action="append", default=[], help="additional option of soragen render, such as --options=--precision=int8")
     args = args.parse_args()
     threads()
     args.state.mkdir(parents=True, exist_ok=True)

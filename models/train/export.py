@@ -1,4 +1,4 @@
-"""Writes the trained parts as the folder that is compiled in; f16, in diffusers' layout.
+"""Exports the trained parts in f16, in the diffusers layout of the built-in model's folder.
 
     python export.py --state DIR --out ../builtin
 """
@@ -27,14 +27,14 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
 
 
 def parts(state: Path, out: Path) -> None:
-    """Those that were trained."""
+    """The trained parts."""
     for name, stages, config in (
         ("autoencoder", ("autoencoder",), autoencoder.CONFIG),
         ("transformer", ("guided", "transformer"), transformer.CONFIG),
     ):
         files = [file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()]
         if files:
-            # What was guided is of no use any more when there is a later transformer.
+            # The guided weights are outdated if there is a later transformer.
             last = max(files, key=lambda file: file.stat().st_mtime)
             write(out / FOLDERS[name], config, torch.load(last, map_location="cpu"))
 

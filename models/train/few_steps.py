@@ -1,4 +1,4 @@
-"""Where each of a few steps ought to lead: to where the model itself gets in several (https://arxiv.org/abs/2202.00512)."""
+"""Targets of progressive distillation (https://arxiv.org/abs/2202.00512): one step reaches the result of several teacher steps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 from sample import HEIGHT, WIDTH, denoise, schedule
 from transformer import CHANNELS, Transformer
 
-# Steps of the teacher to one of those that are learned.
+# Steps of the teacher per distilled step.
 FINER = 4
 
 
 @torch.no_grad()
 def landings(teacher: Transformer, features: Tensor, steps: int, shift: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Of `features` `[N, S, TEXT_DIM]` first frames on their way from noise `[steps * N, 1, C, H, W]`, their noise levels
-    `[steps * N, 1]`, and what has to be predicted there for one step to lead as far as the teacher's do."""
+    """For `features` `[N, S, TEXT_DIM]`: first frames at every step from noise on `[steps * N, 1, C, H, W]`, their noise levels
+    `[steps * N, 1]`, and the predictions with which one step reaches the result of the teacher's steps."""
     x = torch.randn(len(features), 1, CHANNELS, HEIGHT, WIDTH, device=features.device)
 
     def predict(x: Tensor, t: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Clips that were drawn, whole frames of them: what the autoencoder learns from, and after it the transformer."""
+"""Drawn clips as full frames, the training data of the autoencoder and of the transformer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scenes import HEIGHT, WIDTH
 from world import AT_ONCE, World
 
 CAPTIONS = 6
-# Seconds into a clip up to which its frames may be cut out of it.
+# Latest start of a part of a clip, in seconds.
 LATEST = 8
 
 
 @dataclass
 class Footage:
-    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions of each clip, those of one after those of the other. Into
-    those that scroll, bool `[N]`, comes what was not seen before."""
+    """RGB u8 `[N, T, 3, HEIGHT, WIDTH]`, and `CAPTIONS` captions per clip, grouped by clip. In scrolling clips, bool `[N]`, new
+    content comes into view."""
 
     frames: Tensor
     captions: list[str]
@@ -28,7 +28,7 @@ class Footage:
 
     @classmethod
     def draw(cls, world: World, count: int, length: int, seed: int, begins: int) -> Footage:
-        """`count` clips of `length` frames: the first `begins` from their beginning, of the others some part."""
+        """Draws `count` clips of `length` frames: the first `begins` from their beginning, the others from a random time."""
         rng, steps = np.random.default_rng([7, seed]), np.arange(length) / FRAME_RATE
         starts = np.where(np.arange(count) < begins, 0, rng.uniform(0, LATEST, count))
         frames = torch.empty(count, length, 3, HEIGHT, WIDTH, dtype=torch.uint8, device=world.device)
@@ -42,7 +42,7 @@ class Footage:
         return cls(frames, captions, torch.tensor(scrolls, device=world.device))
 
     def cuttings(self, count: int, length: int, height: int, width: int) -> Tensor:
-        """f32 `[count, length, 3, height, width]` in [0, 1], mostly from around the middle, where the subject is."""
+        """Crops, f32 `[count, length, 3, height, width]` in [0, 1], mostly near the centre, where the subject is."""
         device, (clips, frames) = self.frames.device, self.frames.shape[:2]
 
         def corner(middle: float, room: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Many small operations in one kernel: reading and writing is most of what they cost."""
+"""Fuses many small operations into one kernel, since memory access dominates their cost."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ import torch
 
 
 def fused(function: Callable, dynamic: bool | None = False) -> Callable:
-    """Compiled at its first call, and again where a shape is another, unless `dynamic`: for what is called very often."""
+    """Compiles a frequently called function at its first call, and again for new shapes unless `dynamic`."""
     return torch.compile(function, dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""Footage as latents, with what its captions mean: what the transformer learns from."""
+"""Clips as latents with features of their captions, the training data of the transformer."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from text import TextEncoder
 from transformer import SINK, WINDOW
 from world import AT_ONCE
 
-# No caption is longer; the last place stands for all those behind it.
+# No caption is longer; the last token stands for all padding tokens.
 TOKENS = 40
-# Captions that are read at a time.
+# Captions per batch of the text encoder.
 READ_AT_ONCE = 1024
 
 
 @dataclass
 class Batch:
-    """Of so many clips as many frames as are attended to. Where they do not begin the clip, its first stands before them all
-    the same."""
+    """A batch of clips with as many frames as the attention window. If they do not start at the beginning of the clip, the
+    first frame of the clip comes before them."""
 
     of: Latents
     where: tuple[Tensor, Tensor]
@@ -33,7 +33,7 @@ class Batch:
 
     @property
     def start(self) -> int:
-        """From which frame on they are learned: later frames are never made without a past, nor after the clip's first alone."""
+        """First frame with a loss: later frames are never generated without a past, nor after only the first frame of the clip."""
         return 0 if self.begins else SINK + 1
 
     @cached_property
@@ -51,28 +51,28 @@ class Batch:
         return self.of.own[self.where].float()
 
     def remember(self, own: Tensor) -> None:
-        """What the transformer made of them."""
+        """Predictions of the transformer for these clips."""
         clips, frames = self.where
         self.of.own[clips, frames[self.start :]] = own[:, self.start :].half()
 
 
 @dataclass
 class Latents:
-    """f16 `[N, F, C, H, W]`, and of each the features of its captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`. Into those
-    that scroll, bool `[N]`, comes what was not seen before."""
+    """f16 `[N, F, C, H, W]`, and the features of their captions, f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`. In scrolling clips,
+    bool `[N]`, new content comes into view."""
 
     video: Tensor
     features: Tensor
     scrolls: Tensor
 
     def __post_init__(self) -> None:
-        # As the transformer made them anew when they were last looked at, with what it took for their past then.
+        # The transformer's last predictions for these clips, and the past it used for them.
         self.own = self.video.clone() if self.video.shape[1] > 1 else self.video
 
     @classmethod
     @torch.no_grad()
     def of(cls, footage: Footage, vae: Autoencoder, text: TextEncoder) -> Latents:
-        # A CPU has its caches for few.
+        # Small batches fit the caches of a CPU.
         at_once = AT_ONCE if footage.frames.is_cuda else 50
         video = []
         for frames in footage.frames.split(max(1, at_once // footage.frames.shape[1])):
@@ -86,7 +86,7 @@ class Latents:
     def batch(self, size: int) -> Batch:
         device = self.video.device
         length = self.video.shape[1]
-        # Longer ones than are attended to are there for their later frames.
+        # Clips longer than the attention window are used for their later frames.
         begins = length <= SINK + WINDOW + 1
         rows = torch.randint(len(self.video), (size,), device=device)
         features = self.features[rows, torch.randint(CAPTIONS, (size,), device=device)].float()
@@ -96,5 +96,5 @@ class Latents:
 
 
 def length_in_frames(latents: int) -> int:
-    """How many frames that many latent frames are."""
+    """Number of frames of this many latent frames."""
     return 1 + TIME_FACTOR * (latents - 1)

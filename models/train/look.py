@@ -1,4 +1,4 @@
-"""Draws a contact sheet of what the built-in model makes, through the `soragen` command.
+"""Draws a contact sheet of videos of the built-in model, with the `soragen` command.
 
     python look.py --soragen ../../target/release/soragen --out ../sheet.png
 """
@@ -18,7 +18,7 @@ from sheet import sheet
 from train_transformer import LOOK_AT
 
 SECONDS = 6
-# Those that training shows, and some that it does not.
+# Prompts from the training data, and held-out ones.
 PROMPTS = (
     *LOOK_AT, "a hot air balloon over the mountains", "a robot dances in the rain", "a fish swims under water",
     "a red car drives at sunset",

@@ -1,6 +1,6 @@
-"""Muon (https://kellerjordan.github.io/posts/muon/): momentum whose matrices are made orthogonal.
+"""Muon (https://kellerjordan.github.io/posts/muon/): momentum with orthogonalized matrices.
 
-Without normalisation layers the autoencoder is badly conditioned; this reaches in minutes what AdamW does in an hour.
+Without normalization layers the autoencoder is badly conditioned; Muon reaches in minutes what AdamW reaches in an hour.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from options import fastest
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """`[N, out, in]` with all singular values near 1, by Newton and Schulz's iteration."""
+    """Sets all singular values of `[N, out, in]` near 1, by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.to(fastest(matrices.device))
     tall = x.shape[1] > x.shape[2]
@@ -25,7 +25,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two dimensions and more, which are taken as `[out, everything else]`."""
+    """For weights of at least two dimensions, reshaped to `[out, rest]`."""
 
     def __init__(self, parameters: list[Tensor], lr: float, momentum: float = 0.9) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
                 updates.setdefault(update.shape, []).append((p, update))
             for shape, pairs in updates.items():
                 made = orthogonalise(torch.stack([update for _, update in pairs]))
-                # The step has the size of Adam's: every entry changes by about 0.2 of the rate.
+                # Same step size as Adam: every entry changes by about 0.2 of the rate.
                 scale = 0.2 * max(shape) ** 0.5
                 for (p, _), update in zip(pairs, made):
                     p.add_(update.view_as(p), alpha=-group["lr"] * scale)

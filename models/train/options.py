@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""Options that all training commands share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 
 
 def parser(description: str, **defaults: float) -> argparse.ArgumentParser:
-    """With `--NAME` for each of the defaults."""
+    """A parser with an option `--NAME` for each default."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state", help="where training goes on")
+    made.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state", help="folder of the training state")
     made.add_argument("--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    made.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that draw scenes")
+    made.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="number of processes that draw scenes")
     made.add_argument("--seed", type=int, default=int(time.time()))
     for name, value in defaults.items():
         made.add_argument(f"--{name}", type=type(value), default=value)
@@ -25,7 +25,7 @@ def parser(description: str, **defaults: float) -> argparse.ArgumentParser:
 
 
 def fastest(device: torch.device) -> torch.dtype:
-    """What it multiplies in: bf16 takes longer than f32 on a CPU without tiles (AMX), with AVX-512's instructions for it too."""
+    """Data type of matrix products: bf16 is slower than f32 on a CPU without AMX tiles, even with AVX-512 BF16."""
     return torch.bfloat16 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else torch.float32
 
 
@@ -34,13 +34,13 @@ def mixed(device: torch.device, wanted: bool = True) -> torch.autocast:
 
 
 def leave() -> None:
-    """Ends the program: the compiler's own processes were once seen to keep an ordinary end waiting for ever."""
+    """Exits at once, because processes of the compiler can block a normal exit for ever."""
     sys.stdout.flush()
     os._exit(0)
 
 
 def threads() -> None:
-    """Drawing is not what is slow."""
+    """Limits OpenCV to one thread, since drawing is not the bottleneck."""
     cv2.setNumThreads(1)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True

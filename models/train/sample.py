@@ -1,4 +1,4 @@
-"""Makes videos as the engine does, to look at what was learned."""
+"""Samples videos like the engine, to inspect the training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from autoencoder import Autoencoder
 from options import mixed
 from transformer import CHANNELS, Cache, Transformer
 
-HEIGHT, WIDTH = 24, 40  # of a latent frame
+HEIGHT, WIDTH = 24, 40  # size of a latent frame
 
 
 def denoise(predict: Callable[[Tensor, float], Tensor], x: Tensor, timesteps: list[float]) -> Iterator[Tensor]:
-    """What `x` is after each step, where `predict` says what it would be without noise."""
+    """Yields `x` after each step; `predict` returns the clean prediction."""
     for t, after in zip(timesteps, [*timesteps[1:], 0.0]):
         video = predict(x, t)
         x = video + (x - video) * (after / t)
@@ -28,8 +28,8 @@ def latents(
     context_noise: float = 0.0, seed: int = 0, first: Tensor | None = None, noise: Tensor | None = None,
     autocast: bool = True, first_timesteps: list[float] | None = None,
 ) -> Tensor:
-    """`[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`; `first` `[B, 1, C, H, W]` is an image's latents,
-    `noise` what to start from in place of the seed's, `first_timesteps` the steps of the first frame if they are others."""
+    """Samples `[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`. `first` `[B, 1, C, H, W]` are latents of an image,
+    `noise` replaces the noise of the seed, `first_timesteps` are other timesteps for the first frame."""
     generator = torch.Generator().manual_seed(seed)
     features = [prompts] if guidance == 1 else [prompts, empty.expand(len(prompts), -1, -1)]
     texts = [model.text(f) for f in features]
@@ -51,7 +51,7 @@ def latents(
                 steps = first_timesteps if frame == 0 and first_timesteps else timesteps
                 *_, x = denoise(predict, x, steps)
             made.append(x)
-            if frame + 1 == frames:  # nobody's past
+            if frame + 1 == frames:  # the last frame is not in any past
                 break
             for text, cache in zip(texts, caches):
                 model.chunk(x, context_noise, text, cache, True)
@@ -66,6 +66,6 @@ def decode(autoencoder: Autoencoder, made: Tensor, autocast: bool = True) -> Ten
 
 
 def schedule(steps: int, shift: float) -> list[float]:
-    """Falling timesteps from 1000, without the 0 at the end."""
+    """Descending timesteps from 1000, without the final 0."""
     even = [1 - i / steps for i in range(steps)]
     return [1000 * shift * s / (1 + (shift - 1) * s) for s in even]

@@ -1,4 +1,4 @@
-"""The places: simple landscapes in layers that scroll at their own speeds, most with motion of their own."""
+"""The places: simple landscapes in layers with parallax, most of them animated."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 WIDTH, HEIGHT = 320, 192
-PERIOD = 640  # pixels after which a layer repeats
-LAYERS = 6  # no scene has more
-# Pixels from crest to crest. At twice what a camera that goes along passes in a latent frame nobody could say which way it goes.
+PERIOD = 640  # period of a layer in pixels
+LAYERS = 6  # maximum layers per scene
+# Wavelength in pixels. At twice the camera movement per latent frame the direction would be ambiguous.
 WAVE = 80
 
 Colour = tuple[float, float, float]
@@ -20,18 +20,18 @@ Rng = np.random.Generator
 
 @dataclass
 class Layer:
-    """A strip that repeats, RGBA f32 [HEIGHT, PERIOD, 4], premultiplied."""
+    """A periodic strip, RGBA f32 [HEIGHT, PERIOD, 4], premultiplied."""
 
     strip: np.ndarray | None
-    depth: float  # pixels it scrolls when the camera goes one
-    drift: float = 0.0  # pixels a second it goes by itself
-    sway: float = 0.0  # pixels it swings up and down
-    fall: float = 0.0  # pixels a second it falls, round and round
+    depth: float  # scrolled pixels per pixel of camera movement
+    drift: float = 0.0  # own horizontal speed in pixels per second
+    sway: float = 0.0  # vertical amplitude in pixels
+    fall: float = 0.0  # falling speed in pixels per second, periodic
 
 
 @dataclass
 class Scene:
-    """A place with its captions and the height of its ground (where feet go), from the top."""
+    """A place with its captions and the y position of its ground, from the top."""
 
     name: str
     phrases: tuple[str, ...]
@@ -45,13 +45,13 @@ def rgb(text: str) -> Colour:
 
 
 def vary(rng: Rng, text: str, amount: float = 0.05) -> Colour:
-    """The colour, a little brighter or darker and a little off."""
+    """A random variation of the colour."""
     c = np.array(rgb(text)) * (1 + rng.normal(0, amount)) + rng.normal(0, amount / 3, 3)
     return tuple(np.clip(c, 0, 1))
 
 
 class Canvas:
-    """Draws with smooth edges on a strip that repeats."""
+    """Draws antialiased shapes on a periodic strip."""
 
     SCALE = 2
 
@@ -76,7 +76,7 @@ class Canvas:
         return self.polygon([(x, y), (x + w, y), (x + w, y + h), (x, y + h)], colour, alpha)
 
     def hills(self, rng: Rng, top: float, height: float, colour: Colour, waves: tuple[int, ...] = (1, 2, 3)) -> Canvas:
-        """Everything below a line that repeats."""
+        """Fills the area below a periodic line."""
         x = np.arange(0, PERIOD + 1, 4)
         y = np.zeros_like(x, dtype=float)
         for k in waves:
@@ -91,7 +91,7 @@ class Canvas:
 
 
 def spread(rng: Rng, count: int, margin: float = 0.1) -> Iterator[float]:
-    """Places of so many things along a strip, about as far from each other."""
+    """Positions of objects along a strip, about evenly spaced."""
     for i in range(count):
         yield (i + rng.uniform(margin, 1 - margin)) * PERIOD / count
 
@@ -130,7 +130,7 @@ def trees(rng: Rng, ground: float, count: int, colour: Colour, trunk: Colour, fi
 
 
 def bushes(rng: Rng, ground: float, colour: Colour) -> Canvas:
-    """What goes past where there would be only a bare line."""
+    """Passing objects for places with a bare horizon."""
     canvas = Canvas()
     for x in spread(rng, 7):
         s = rng.uniform(0.8, 1.4)
@@ -333,7 +333,7 @@ SCENES: list[Callable[[Rng], Scene]] = [
 
 
 def draw_one(job: tuple[str, tuple[int, ...], int, int]) -> Scene:
-    """The scene without its strips, which go to the file."""
+    """The scene without its strips, which are stored in the file."""
     file, shape, seed, index = job
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, index])

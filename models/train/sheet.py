@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 
 def sheet(path: Path, rows: list[np.ndarray], titles: list[str], scale: float = 0.5) -> None:
-    """One row a video: each f32 or uint8 [T, H, W, 3]; the title stands above it."""
+    """Draws one row per video, f32 or uint8 [T, H, W, 3], with its title above."""
     height, width = rows[0].shape[1:3]
     w, h, margin = int(width * scale), int(height * scale), 14
     image = Image.new("RGB", (max(len(r) for r in rows) * w, len(rows) * (h + margin)), "white")

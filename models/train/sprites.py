@@ -1,4 +1,4 @@
-"""The subjects: flat drawings with a name, rasterised once.
+"""The subjects: flat drawings, rasterized once.
 
 From Fluent Emoji (Microsoft, MIT licence), as packed in the npm package `@iconify-json/fluent-emoji-flat`:
 
@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SIZE = 192  # pixels of a rasterised sprite's side
+SIZE = 192  # side of a rasterized sprite in pixels
 DRAWN = Path(__file__).parent / "sprites.npz"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A drawing, what people call it, and how it gets about."""
+    """A drawing, its names, and its verbs of motion."""
 
     icon: str
     names: tuple[str, ...]
@@ -74,7 +74,7 @@ SUBJECTS = [
     Subject("unicorn", ("unicorn",), "pink", "land"),
 ]
 
-# The emoji is a face; on legs of its own it can run. Head to the left, as the others.
+# The emoji is only a face; this body lets it run. The head is on the left, as in the others.
 FOX_BODY = """
 <path d="M24 19c3-1 6-5 5.500-9 2.500 4 2 11-3.500 14z" fill="#FF822D"/><path d="M29.500 10c1 1.600 1.400 3.800 1 6l-2.200-.8z" fill="#FFDEA7"/>
 <rect x="10" y="23" width="2.600" height="7" rx="1.200" fill="#6D4534"/><rect x="14" y="23" width="2.600" height="7" rx="1.200" fill="#FF822D"/>
@@ -93,14 +93,14 @@ def svg(icons: dict[str, dict[str, str]], name: str) -> str:
 
 @cache
 def load() -> dict[str, np.ndarray]:
-    """RGBA u8 [SIZE + 4, SIZE + 4, 4], colour premultiplied, by the icon's name."""
+    """Rasterizes an icon to RGBA u8 [SIZE + 4, SIZE + 4, 4], premultiplied."""
     with np.load(DRAWN) as drawn:
         return dict(drawn)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("icons", type=Path, help="icons.json of the npm package")
+    parser.add_argument("icons", type=Path, help="path of icons.json in the npm package")
     args = parser.parse_args()
     import resvg_py
 

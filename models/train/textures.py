@@ -1,4 +1,4 @@
-"""Moving shapes, colours and gradients that mean nothing, so that the autoencoder keeps pictures of any kind."""
+"""Abstract moving shapes and gradients, so that the autoencoder generalizes to any image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def textures(count: int, times: Tensor, height: int, width: int) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, device=device)
 
-    # A ground twice as large, of few colours or of many, with some grain; the picture glides over it.
+    # A background of twice the size, with few or many colours and some grain; the view moves over it.
     cells = [uniform(0, 1, 1, 3, int(torch.randint(2, 24, ())), int(torch.randint(2, 32, ()))) for _ in range(count)]
     ground = torch.cat([F.interpolate(c, (2 * height, 2 * width), mode="bicubic") for c in cells])
     ground = (ground + uniform(0, 0.05, count, 1, 1, 1) * torch.randn_like(ground)).clamp(0, 1)
@@ -26,7 +26,7 @@ def textures(count: int, times: Tensor, height: int, width: int) -> Tensor:
     grid = torch.stack(torch.broadcast_tensors(x[None, None, None] + moved[..., :1, None], y[None, None, :, None] + moved[..., 1:, None]), -1)
     view = F.grid_sample(ground, grid.flatten(1, 2), padding_mode="reflection", align_corners=False)
     view = view.unflatten(2, (length, height)).transpose(1, 2)
-    # Rectangles and ellipses, turned, each on its way.
+    # Rotated rectangles and ellipses with their own motion.
     rows, columns = torch.arange(height, device=device)[:, None] + 0.5, torch.arange(width, device=device) + 0.5
     for _ in range(SHAPES):
         speed, place = uniform(-60, 60, count, 2)[:, None], uniform(0, 1, count, 2)[:, None]

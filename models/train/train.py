@@ -1,9 +1,9 @@
-"""Everything in one go, on a GPU of 100 GB or more: draws clips, trains the autoencoder, then the transformer, and guides it.
+"""All training on a GPU with 100 GB or more: draws clips, trains the autoencoder, then the transformer with its guidance stage.
 
     python train.py --state DIR --out DIR --within 760
 
-Each part goes on from what is in DIR or shipped; 0 seconds leave it out, and what the others leave of `--within` is for
-the clips. What a part has trained is written out as it is shipped before the next begins.
+Each part resumes from the state in DIR or from the shipped weights; 0 seconds skip it. The rest of `--within` is for
+the clips stage. Each part is exported before the next one starts.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from transformer import CHANNELS, TEXT_DIM, Transformer
 from world import World
 
 PARTS = ("autoencoder", "transformer")
-# Seconds at the end for what is written and looked at.
+# Seconds reserved for export and evaluation.
 SPARE = 15
 
 
 def rehearse(part: str, args) -> None:
-    """A few steps on noise: what is compiled here is found in the compiler's cache by the process that trains."""
+    """Runs a few steps on noise, to fill the compiler's cache for the training process."""
     if part == "autoencoder":
         model = Autoencoder().to(args.device, memory_format=torch.channels_last)
         video = torch.rand(args.autoencoder_batch, FRAMES, 3, *CUT, device=args.device)
@@ -56,7 +56,7 @@ def rehearse(part: str, args) -> None:
 
 
 def heard(rehearsal: subprocess.Popen | None) -> None:
-    """Waits for it, and not for ever: without it everything is compiled here."""
+    """Waits with a timeout; without the cache, everything is compiled in this process."""
     try:
         if rehearsal:
             rehearsal.wait(timeout=100)
@@ -70,7 +70,7 @@ def main() -> None:
         autoencoder_batch=48, batch=48, stills_batch=288, autoencoder_rate=2e-3, rate=1.5e-3,
     )
     args.add_argument("--out", type=Path, required=True)
-    args.add_argument("--rehearse", choices=PARTS, help="only fill the compiler's cache for it")
+    args.add_argument("--rehearse", choices=PARTS, help="only fill the compiler's cache for this part")
     args = args.parse_args()
     began, cuda = time.time(), args.device.type == "cuda"
     threads()

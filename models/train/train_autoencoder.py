@@ -1,9 +1,9 @@
-"""Trains the autoencoder on cuttings of drawn clips, and on textures.
+"""Trains the autoencoder on crops of drawn clips and on textures.
 
     python train_autoencoder.py --state DIR --seconds 150
 
-Goes on from `DIR/autoencoder.pt`, or from the shipped weights. The learning rate falls to zero at the
-end of the time; what is kept is an average over the last steps.
+Resumes from `DIR/autoencoder.pt`, or from the shipped weights. The learning rate decays to zero at the
+end; the result is an average over the last steps.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FRAMES = 9
 TEXTURES = 0.15
 SAVE_EVERY = 120  # seconds
 LOOK_EVERY = {"cpu": 20, "cuda": 200}  # steps
-LENGTH = 41  # frames of a clip that is cut from
-# How far from right what it is given to decode may be: what a transformer makes is never exact.
+LENGTH = 41  # frames of a source clip
+# Noise that is added to latents before decoding, since latents of the transformer are not exact.
 ROUGH = 0.04
 
 
 def sample(footage: Footage, count: int) -> Tensor:
-    """f32 [count, FRAMES, 3, *CUT]: cuttings of clips, and a few textures."""
+    """f32 [count, FRAMES, 3, *CUT]: crops of clips, and a few textures."""
     meaningless = max(1, round(TEXTURES * count))
     times = torch.arange(FRAMES, device=footage.frames.device) / FRAME_RATE
     return torch.cat([footage.cuttings(count - meaningless, FRAMES, *CUT), textures(meaningless, times, *CUT)])
@@ -46,7 +46,7 @@ def sample(footage: Footage, count: int) -> Tensor:
 
 def loss_of(video: Tensor, decoded: Tensor, latents: Tensor) -> Tensor:
     difference = decoded - video
-    # Near the end small errors everywhere are what is left, and few of them are large.
+    # Near the end most errors are small and few are large.
     pixels = difference.abs().mean() + 10 * difference.square().mean()
     edges = sum(difference.diff(dim=d).abs().mean() for d in (-1, -2))
     flicker = difference.diff(dim=1).abs().mean()
@@ -56,12 +56,12 @@ def loss_of(video: Tensor, decoded: Tensor, latents: Tensor) -> Tensor:
 
 
 def square_error(video: Tensor, decoded: Tensor) -> Tensor:
-    """Its mean, as it is seen."""
+    """Mean squared error of the clamped frames."""
     return (decoded.detach().clamp(0, 1) - video).square().mean()
 
 
 def reconstruct(model: Autoencoder, video: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and the mean square of the error."""
+    """The loss and the mean squared error."""
     with mixed(video.device):
         latents = model.encode(video)
         decoded = model.decode(latents + ROUGH * torch.randn_like(latents)).float()
@@ -74,7 +74,7 @@ def psnr(square: Tensor) -> Tensor:
 
 @torch.no_grad()
 def show(model: Autoencoder, state: Path) -> str:
-    """PSNR of stills and of clips never seen, whole frames; writes a contact sheet."""
+    """PSNR of unseen stills and clips, full frames; writes a contact sheet."""
     world, rng = World.draw(12, 10**6, next(model.parameters()).device), np.random.default_rng(10**6)
     clips = [world.clip(rng, index=i) for i in range(12)]
     video = world.frames(clips, rng.uniform(0, 6, (12, 1)) + np.arange(9) / FRAME_RATE)
@@ -87,7 +87,7 @@ def show(model: Autoencoder, state: Path) -> str:
 
 
 def train(footage: Footage, state: Path, seconds: float, batch: int, rate: float, decoder: bool = False) -> Autoencoder:
-    """With `decoder` latents stay what they are."""
+    """With `decoder` only the decoder is trained, so that latents do not change."""
     device = footage.frames.device
     model = Autoencoder()
     load(model, state, "autoencoder")
@@ -98,7 +98,7 @@ def train(footage: Footage, state: Path, seconds: float, batch: int, rate: float
     hidden = [p for p in learning if p.ndim == 4 and p.shape[2] == 3]
     others = [p for p in learning if p.ndim < 4 or p.shape[2] == 1]
     optimizers = [Muon(hidden, rate), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)]
-    # A CPU would take longer to compile it than that would save.
+    # On a CPU, compiling takes longer than it saves.
     step_of = fused(reconstruct) if device.type == "cuda" else reconstruct
     began = saved = time.time()
     step, recent = 0, []
@@ -131,7 +131,7 @@ def train(footage: Footage, state: Path, seconds: float, batch: int, rate: float
 def main() -> None:
     args = parser(__doc__, seconds=2400, batch=6, scenes=120, clips=300)
     args.add_argument("--rate", type=float, default=1.5e-3)
-    args.add_argument("--decoder", action="store_true", help="only the decoder learns")
+    args.add_argument("--decoder", action="store_true", help="train only the decoder")
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)

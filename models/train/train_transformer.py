@@ -1,16 +1,16 @@
-"""Trains the transformer on drawn clips and stills, then makes guidance part of its weights, then has few steps do what many did.
+"""Trains the transformer on drawn clips and stills, then distills guidance into its weights, then distills the number of steps.
 
     python train_transformer.py clips --state DIR --seconds 3600
     python train_transformer.py guided --state DIR --seconds 1200
     python train_transformer.py few --state DIR --seconds 800
 
-`guided` (https://arxiv.org/abs/2210.03142): what the model at the start of the stage predicts with guidance is what
-it learns to predict without. `few`: a first frame, which four steps leave a blur of what it could be, is to become what it becomes
-in sixteen; later ones go on as in `guided`.
+`guided` (https://arxiv.org/abs/2210.03142): the model learns to predict without guidance what it predicted with guidance at
+the start of the stage. `few`: four steps give a blurred first frame, so the model learns to reach the result of sixteen steps
+in four; later frames are trained as in `guided`.
 
-All go on from `DIR/transformer.pt`, or from the milestone, or from the shipped weights, the last two with what guidance changed in
-them; these leave `DIR/guided.pt`, which is what is shipped. The learning rate falls at the end of the time; what is kept is an
-average over the last steps.
+All stages resume from `DIR/transformer.pt`, else from the milestone, else from the shipped weights. `guided` and `few` add the
+weight change of guidance and write `DIR/guided.pt`, which is shipped. The learning rate decays at the end; the result is an average over
+the last steps.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from world import World
 
 DROP_TEXT = 0.1
 GUIDANCE = 3.0
-# How often the past is what the model itself makes of a noisy clip, and passes for clean: when sampling it is no better.
-# And how often its own past was then what it had made before, and so on back: faults that are not mended add up
+# Probability that the past is predicted by the model from a noisy clip, but treated as clean, as in sampling.
+# And probability that its own past was an earlier prediction, and so on: uncorrected errors accumulate
 # (https://arxiv.org/abs/2510.09212).
 OWN_PAST, OWN_PAST_OF_OWN = 0.8, 0.8
-# How often in the last stages the past of a start is what it makes out of noise alone: a noisy clip still shows how things move, so
-# that what is made of it moves even where the model by itself would have begun nothing. Later than in a start, where the clip is
-# by then could not have been known, and what is learned is a blur; of one that scrolls that holds after so many latent frames.
+# Probability in the last stages that the past of a start is predicted from noise alone. A noisy clip still shows its motion, so
+# that its prediction moves even if the model would start no motion itself. Later than a start the position in the clip is
+# unpredictable, which trains a blur; in scrolling clips already after KNOWN latent frames.
 FROM_NOISE = 0.8
 KNOWN = 4
-# Latent frames of a clip: its first, and later a window with what follows it; and of its start.
+# Latent frames of a clip (its first, and later a window with the frames after it) and of its start.
 LENGTH, START = WINDOW + 6, SINK + WINDOW + 1
-# What is learned from in turn.
+# Order of the data sources.
 TURNS = ("clips", "starts", "stills", "starts")
 FEW_TURNS = ("starts", "stills", "starts", "clips", "starts")
-# What it will be asked at.
+# Noise levels of sampling.
 STEPS, SHIFT = 4, 5.0
 SAVE_EVERY = 600  # seconds
 LOOK_AT = (
@@ -65,8 +65,8 @@ LOOK_AT = (
 
 @dataclass
 class Data:
-    """What a thing looks like is learned from stills, how it goes on moving from clips, and how it begins to from their starts:
-    later frames need only go on as those before them do, and what the text says of it is needed there alone."""
+    """Stills teach appearance, clips teach how motions continue, and starts teach how they begin. Later frames can be predicted
+    from earlier ones; only starts need the motion in the text."""
 
     clips: Latents
     starts: Latents
@@ -79,7 +79,7 @@ class Data:
     def __post_init__(self) -> None:
         self.nothing = self.text([""], TOKENS)
         self.worth = worth(self.vae, self.clips.video[:16, :3].float())
-        # Of starts as many frames, about, as of whole clips.
+        # Starts have about as many frames in total as clips.
         self.sources = {
             "clips": (self.clips, self.clips_batch), "starts": (self.starts, 3 * self.clips_batch // 2),
             "stills": (self.stills, self.stills_batch),
@@ -103,7 +103,7 @@ class Data:
 
 
 def draw(world: World, clips: int, starts: int, stills: int, seed: int) -> list[Footage]:
-    """So many clips, as long as is trained on, the starts of others, and as stills the first pictures of yet others."""
+    """Draws clips of the training length, starts of other clips, and first frames of further clips as stills."""
     long, short = length_in_frames(LENGTH), length_in_frames(START)
     wanted = ((clips, long, (clips + 1) // 2), (starts, short, starts), (stills, 1, stills))
     return [Footage.draw(world, count, length, seed + i, begins) for i, (count, length, begins) in enumerate(wanted)]
@@ -111,7 +111,7 @@ def draw(world: World, clips: int, starts: int, stills: int, seed: int) -> list[
 
 @torch.no_grad()
 def worth(vae: Autoencoder, latents: Tensor) -> Tensor:
-    """How much of an error of each channel is seen, `[C, 1, 1]` of mean 1: the root of what the picture changes by."""
+    """Visibility of errors per channel, `[C, 1, 1]` with mean 1: the root of the change of the image."""
     seen, picture = [], vae.decode(latents)
     for channel in range(latents.shape[2]):
         other = latents.clone()
@@ -122,15 +122,15 @@ def worth(vae: Autoencoder, latents: Tensor) -> Tensor:
 
 
 def importance(height: int, width: int, device: torch.device) -> Tensor:
-    """Where subjects are an error counts more than at the edges. Of mean 1, and the same for every sample."""
+    """Error weights that are higher in the centre, where subjects are. Mean 1, the same for every sample."""
     y, x = torch.linspace(0, 1, height, device=device)[:, None], torch.linspace(0, 1, width, device=device)
     weight = 0.35 + torch.exp(-(((x - 0.5) / 0.3) ** 2) - ((y - 0.6) / 0.35) ** 2)
     return weight / weight.mean()
 
 
 def movement(latents: Tensor, start: int) -> Tensor:
-    """Where something moves an error counts more, or it would be drawn out before it is moved: `[B, F, 1, H, W]`, of mean 1 for
-    the frames from `start` on of each clip."""
+    """Error weights that are higher where something moves, or details would be learned before motion: `[B, F, 1, H, W]`, with
+    mean 1 over the frames from `start` on of each clip."""
     change = latents.diff(dim=1).square().mean(2).sqrt()
     change = F.avg_pool2d(torch.cat([change[:, :1], change], 1), 3, 1, 1, count_include_pad=False)
     mean = change[:, start:].mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
@@ -138,34 +138,34 @@ def movement(latents: Tensor, start: int) -> Tensor:
 
 
 def noise_levels(shape: tuple[int, ...], shift: float, device: torch.device) -> Tensor:
-    """Most often in the middle, moved towards noise."""
+    """Random noise levels, mostly medium, shifted towards noise."""
     sigma = torch.sigmoid(1.2 * torch.randn(shape, device=device))
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
 def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """The noise levels of the few steps, and now and then any other."""
+    """The noise levels of the few steps, and sometimes any other."""
     levels = torch.tensor(sample.schedule(STEPS, SHIFT), device=device) / 1000
     few = levels[torch.randint(STEPS, shape, device=device)]
     return torch.where(torch.rand(shape, device=device) < 0.7, few, noise_levels(shape, 1.5, device))
 
 
 def made_before(batch: Batch, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """The clips as the model made them the last time, or some as they are given, and which `[B, 1]` are its own."""
+    """The model's last predictions or the given clips as the past, and which `[B, 1]` are predictions."""
     again = torch.rand(len(clean), 1, device=clean.device) < OWN_PAST_OF_OWN
     return torch.where(again[..., None, None, None], batch.own, clean), again
 
 
 def noised(video: Tensor, t: Tensor) -> Tensor:
-    """`[B, F, C, H, W]` with noise of the levels `t` `[B, F]` or `[B, 1]`."""
+    """Adds noise to `[B, F, C, H, W]` at the levels `t` `[B, F]` or `[B, 1]`."""
     sigma = t[..., None, None, None]
     return (1 - sigma) * video + sigma * torch.randn_like(video)
 
 
 def error_of(video: Tensor, target: Tensor, t: Tensor, data: Data) -> Tensor:
-    """As it is seen, of what was predicted at the noise levels `t` `[B, F]`: `[B, F, 1, H, W]`.
+    """Perceptually weighted error `[B, F, 1, H, W]` of predictions at the noise levels `t` `[B, F]`.
 
-    An error of the video is one of the velocity σ times as large; with little noise left there is little to learn.
+    An error of the clean prediction is σ times the error of the velocity. The clamp limits the weight of low noise levels.
     """
     square = (video - target).square() * importance(*target.shape[-2:], target.device) * data.worth
     return square.mean(2, keepdim=True) / t.clamp_min(0.2).square()[..., None, None, None]
@@ -173,28 +173,28 @@ def error_of(video: Tensor, target: Tensor, t: Tensor, data: Data) -> Tensor:
 
 @torch.no_grad()
 def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor) -> Tensor:
-    """The clips as the model makes them anew out of noisy ones, after what it made of them before."""
+    """Predicts clips from noisy ones, with earlier predictions as the past."""
     size, frames, device = *clean.shape[:2], clean.device
     past, again = made_before(batch, clean)
     t = noise_levels((size, 1), 3.0, device).expand(size, frames)
     own = model(past, noised(batch.video, t), context_t * ~again, 1000 * t, batch.features).float()
     own[:, : batch.start] = past[:, : batch.start]
     if batch.begins:
-        # Not the image that it may have begun with.
+        # Except the image that the clip may start with.
         image = torch.rand(size, 1, 1, 1, device=device) < 0.5
         own[:, 0] = torch.where(image, clean[:, 0], own[:, 0])
     return own
 
 
 def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
-    """How the model by itself goes on from the first frames of clips, as when sampling (https://arxiv.org/abs/2506.08009)."""
+    """Samples continuations of the first frames of clips (https://arxiv.org/abs/2506.08009)."""
     first, seed = made_before(batch, clean)[0][:, :1], int(torch.randint(2**31, ()))
     steps = sample.schedule(STEPS, SHIFT)
     return sample.latents(model, batch.features, batch.features, clean.shape[1], steps, 1.0, seed=seed, first=first)
 
 
 def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None, after: int = 0) -> Tensor:
-    """Of the frames `after` so many."""
+    """The loss of a batch, over the frames from `after` on."""
     batch = data.batch(source, 0.0 if teacher else DROP_TEXT)
     latents, features, start = batch.video, batch.features, max(after, batch.start)
     size, frames, device = *latents.shape[:2], latents.device
@@ -204,7 +204,7 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
         clean, context_t, moves = None, t, 1.0
     else:
         moves = movement(latents, start)
-        # When sampling, the past is what the model made and not without faults.
+        # In sampling, the past is predicted by the model and has errors.
         level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
         clean = noised(latents, level)
         context_t = 1000 * level.expand(size, frames)
@@ -223,14 +223,14 @@ def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | 
             with torch.no_grad():
                 said = teacher(*inputs, features)
                 guidance = (GUIDANCE - 1) * (said - teacher(*inputs, data.nothing.repeat(size, 1, 1)))
-                # After faults that it would not make itself the teacher knows no better than to go on with them; the clip does.
+                # After errors in the past the teacher continues them; the clip shows the correction.
                 latents = (latents if own else said) + guidance
     error = error_of(video, latents, t, data) * moves
     return (error.mean((2, 3, 4)) * known)[:, start:].mean()
 
 
 def loss_of_few(model: Transformer, data: Data, teacher: Transformer) -> Tensor:
-    """Of first frames, as many of the student's as in the other stages."""
+    """The loss of `few` on first frames; as many frames as in the other stages."""
     features = data.batch("stills", 0.0).features[::STEPS]
     with mixed(features.device):
         noisy, t, target = landings(teacher, features, STEPS, SHIFT)
@@ -250,13 +250,13 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     model = Transformer()
     load(model, state, "transformer")
     model = model.to(device)
-    # The next stage of clips does not begin with what was guided, nor does guidance come twice.
+    # The next clips stage must not start from guided weights, and guidance must not be added twice.
     name = "transformer" if kind == "clips" else "guided"
     teacher = None
     if kind != "clips":
         teacher = copy.deepcopy(model).eval()
         guide(model, state)
-    # What gets in sixteen steps where four are to.
+    # The teacher, with sixteen steps instead of four.
     slow = copy.deepcopy(model).eval() if kind == "few" else None
     turns = FEW_TURNS if slow else TURNS
     average = copy.deepcopy(model)
@@ -300,14 +300,14 @@ def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Tr
     return average
 
 
-# What is its own teacher is soon led astray.
+# A model that is its own teacher soon diverges.
 RATES = {"clips": 1.5e-3, "guided": 4e-4, "few": 2e-4}
 
 
 def main() -> None:
     args = parser(__doc__, seconds=1800, scenes=240, clips=240, starts=640, stills=3000, batch=8)
     args.add_argument("kind", choices=RATES)
-    args.add_argument("--rate", type=float, help="where it does not fall yet")
+    args.add_argument("--rate", type=float, help="learning rate before the decay")
     args = args.parse_args()
     threads()
     torch.manual_seed(args.seed)

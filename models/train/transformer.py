@@ -1,11 +1,11 @@
 """The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, and causal over time.
 
-It predicts the video itself, not the velocity: a token is 192 numbers, nearly as many as the transformer is wide, and
-noise is not to be carried through that (https://arxiv.org/abs/2511.13720).
+It predicts clean latents, not the velocity: a token has 192 values, nearly the width of the transformer, which is too
+many to carry noise through the network (https://arxiv.org/abs/2511.13720).
 
-A latent frame attends to itself, to the finished ones up to `WINDOW` before it and to the first. In training the finished
-frames stand beside the noisy ones in one sequence; when sampling they are in a cache, their keys without
-rotation, so that positions count from the start of the window.
+A latent frame attends to itself, to the `WINDOW` clean frames before it and to the first frame. In training the clean
+and the noisy frames are in one sequence. In sampling the clean frames are in a cache with unrotated keys, so that
+positions count from the start of the window.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from fused import fused
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 24, (2, 4)  # rows and columns of latents
-WINDOW = 5  # past latent frames that are attended to
-SINK = 1  # the first latent frame, which is attended to besides
-MAX_TOKENS = 64  # of a prompt; those that are not there are zeros, and attended to
+WINDOW = 5  # past latent frames in the attention window
+SINK = 1  # the first latent frame, always in the attention window
+MAX_TOKENS = 64  # of a prompt; padding tokens are zero, but attended to
 
 CONFIG = {
     "_class_name": "WanTransformer3DModel",
@@ -63,7 +63,7 @@ def rotary(frames: tuple[int, ...], height: int, width: int, device: torch.devic
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`[B, heads, L, HEAD_DIM]`, in neighbouring pairs."""
+    """Rotates `[B, heads, L, HEAD_DIM]` in adjacent pairs."""
     a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).type_as(x)
 
@@ -92,14 +92,14 @@ class Attention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     if q.is_cuda and bias is None:
         return F.scaled_dot_product_attention(q, k, v)
-    # Written out: on so few keys torch's own takes four times as long to train on a CPU.
+    # Not torch's own attention, which takes four times as long in training on a CPU with so few keys.
     scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
     return torch.softmax(scores if bias is None else scores + bias, -1) @ v
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
-    """Over `frames` finished and as many noisy ones, no more than are attended to: none sees what comes later, the noisy ones
-    see the finished past."""
+    """Attention mask over `frames` clean and as many noisy frames, at most one window: no frame attends to later ones, and
+    noisy frames attend to the clean past."""
     assert frames <= SINK + WINDOW + 1
     each = q.shape[2] // (2 * frames)
     seen = []
@@ -116,7 +116,7 @@ def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
 
 
 def padding(features: Tensor) -> Tensor:
-    """What the last row of features `[B, S, TEXT_DIM]` weighs in attention: it stands for all rows up to `MAX_TOKENS`."""
+    """Attention weight of the last row of features `[B, S, TEXT_DIM]`, which stands for all rows up to `MAX_TOKENS`."""
     weight = math.log(1 + MAX_TOKENS - features.shape[1])
     return F.pad(torch.zeros(features.shape[1] - 1, device=features.device), (0, 1), value=weight)
 
@@ -139,7 +139,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass
 class Cache:
-    """Of one block: keys without rotation and values of finished frames, `[B, heads, L, HEAD_DIM]`."""
+    """Cache of one block: unrotated keys and values of clean frames, `[B, heads, L, HEAD_DIM]`."""
 
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Block(nn.Module):
         cache: Cache | None = None, past_turn: tuple[Tensor, Tensor] | None = None, write: bool = False,
     ) -> Tensor:
         """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` `[B, S, DIM]`; without a cache, half of the frames
-        are finished, or one stands alone."""
+        are clean, or there is only one."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table[:, None] + time.float()).split(1, 2)
         h = modulate(x, shift1, scale1).flatten(1, 2)
         q, (k, v) = self.attn1.queries(h), self.attn1.keys_values(h)
@@ -184,7 +184,7 @@ class Block(nn.Module):
         return x + y.float() * gate2
 
 
-# One for all blocks, in training.
+# Shared by all blocks in training.
 block_without_cache = fused(Block.forward)
 
 
@@ -252,9 +252,9 @@ class Transformer(nn.Module):
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
     def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        """What every noisy frame would be without noise, given the finished ones before it, all `[B, F, C, H, W]`.
+        """Predicts every noisy frame without noise, given the clean frames before it, all `[B, F, C, H, W]`.
 
-        Without `clean` there is one frame, the first.
+        Without `clean` there is only the first frame.
         """
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH[0], noisy.shape[4] // PATCH[1]
         if clean is None:
@@ -271,7 +271,7 @@ class Transformer(nn.Module):
         return self.head(x[:, -frames:], time[:, -frames:], height, width).float()
 
     def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
-        """One latent frame `[B, 1, C, H, W]` after those in the caches."""
+        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH[0], latents.shape[4] // PATCH[1]
         x = self.embed(latents).float()
         time, time6 = self.time(torch.full((len(latents), 1), float(timestep), device=latents.device))

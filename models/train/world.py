@@ -1,4 +1,4 @@
-"""Many scenes on one device, and clips in them drawn there, whole batches at a time."""
+"""Scenes on one device, and batched drawing of clips there."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from fused import fused
 from scenes import HEIGHT, LAYERS, PERIOD, WIDTH, Scene, draw_one
 from sprites import SUBJECTS, load
 
-# Frames that are drawn at a time, on a GPU and on a CPU: what is in between takes about 8 MB each.
+# Frames per batch on a GPU and on a CPU: intermediate values take about 8 MB per frame.
 AT_ONCE, FEW = 1152, 32
 
 
 class World:
-    """What clips are made of: `scenes`, their strips RGBA u8 `[N, LAYERS, HEIGHT, PERIOD, 4]`, and the sprites."""
+    """The content of clips: `scenes`, their strips RGBA u8 `[N, LAYERS, HEIGHT, PERIOD, 4]`, and the sprites."""
 
     def __init__(self, scenes: list[Scene], strips: Tensor) -> None:
         self.scenes, self.device = scenes, strips.device
-        # A pixel is one number to gather.
+        # One value per pixel, for a single gather.
         self.strips = strips.view(torch.int32).flatten()
         motion = np.zeros((len(scenes), LAYERS, 4), np.float32)
         for row, scene in zip(motion, scenes):
@@ -35,7 +35,7 @@ class World:
         self.motion = torch.tensor(motion, device=self.device)
         sprites = torch.tensor(np.stack([load()[subject.icon] for subject in SUBJECTS]), device=self.device)
         whole = sprites.permute(0, 3, 1, 2).float() / 255
-        # Each half as large as the one before: what is drawn small would flicker otherwise.
+        # A mipmap, so that small sprites do not flicker.
         self.sprites = [whole, F.avg_pool2d(whole, 2), F.avg_pool2d(whole, 4)]
 
     @classmethod
@@ -60,7 +60,7 @@ class World:
 
     @torch.no_grad()
     def frames(self, clips: list[Clip], times: np.ndarray) -> Tensor:
-        """RGB f32 `[N, T, 3, H, W]` in [0, 1] of `clips` at `times` `[N, T]` seconds."""
+        """Draws RGB f32 `[N, T, 3, H, W]` in [0, 1] of `clips` at `times` `[N, T]` seconds."""
         count, length = times.shape
         numbers = [clip.numbers(t) for clip, t in zip(clips, times)]
         view = self.tensor(np.concatenate([n.view for n in numbers]))
@@ -75,9 +75,9 @@ class World:
         return torch.tensor(np.asarray(numbers, np.float32), device=self.device)
 
     def paint(self, scene: Tensor, time: Tensor, view: Tensor, actors: np.ndarray) -> Tensor:
-        """`view` `[F, 2]` is where the camera is and how near; `actors` `[A, F, ...]` as `clips.ACTOR` has it."""
+        """`view` `[F, 2]` is position and zoom of the camera; `actors` `[A, F, ...]` are the values of `clips.ACTOR`."""
         camera, zoom = view.T
-        # Where in the world, in pixels, each row and each column of the picture is.
+        # World coordinates of each row and column of the frame, in pixels.
         y, x = torch.arange(HEIGHT, device=self.device), torch.arange(WIDTH, device=self.device)
         y = HEIGHT * 0.6 + (y + 0.5 - HEIGHT * 0.6) / zoom[:, None] - 0.5
         x = WIDTH * 0.5 + (x + 0.5 - WIDTH * 0.5) / zoom[:, None] - 0.5
@@ -96,14 +96,14 @@ class World:
         return picture
 
     def act(self, picture: Tensor, numbers: np.ndarray, there: np.ndarray, y: Tensor, x: Tensor, zoom: Tensor) -> Tensor:
-        """`picture` with a subject and its shadow in front, in those frames where it is `there`."""
+        """Draws a subject and its shadow over `picture`, in the frames where it is `there`."""
         actor = self.tensor(numbers)
         dx, dy = x[:, None] - actor[:, 1, None, None], y[:, :, None] - actor[:, 2, None, None]
         width, low = actor[:, 6, None, None], y[:, :, None] - actor[:, 7, None, None]
         far = ((dx / width.clamp_min(1)) ** 2 + (low / (width * 0.175).clamp_min(1)) ** 2).sqrt()
         shade = ((1 - far) * width * 0.175 * zoom[:, None, None] + 0.5).clamp(0, 1) * (width > 0)
         picture = picture * (1 - 0.25 * shade[:, None])
-        # The drawings look to the left.
+        # The sprites look to the left.
         turn, half, facing = torch.deg2rad(actor[:, 3])[:, None, None], actor[:, 4, None, None] / 2, actor[:, 5, None, None]
         cos, sin = turn.cos(), turn.sin()
         grid = torch.stack([-(cos * dx - sin * dy) * facing / half, (sin * dx + cos * dy) / half], -1)
@@ -119,7 +119,7 @@ class World:
 
 @partial(fused, dynamic=None)
 def cover(picture: Tensor, strips: Tensor, strip: Tensor, y: Tensor, x: Tensor, round_and_round: Tensor) -> Tensor:
-    """`picture` `[F, 3, H, W]` behind a layer, whose strips are these; `y` `[F, H]` and `x` `[F, W]` are places in it."""
+    """Draws a layer with these strips over `picture` `[F, 3, H, W]`; `y` `[F, H]` and `x` `[F, W]` are positions in the layer."""
     y = torch.where(round_and_round, y % HEIGHT, y.clamp(0, HEIGHT - 1))
     top, left = y.floor(), x.floor()
     below = torch.where(round_and_round, (top + 1) % HEIGHT, (top + 1).clamp_max(HEIGHT - 1))

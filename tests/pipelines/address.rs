@@ -1,4 +1,4 @@
-//! `soragen://`: players and editors take it for a file.
+//! `soragen://` URIs, which players and editors use like files.
 
 use gst::prelude::*;
 use gst_pbutils::prelude::*;
@@ -11,7 +11,7 @@ fn element(uri: &str) -> Result<gst::Element, gst::glib::Error> {
 }
 
 #[test]
-fn an_address_is_all_the_element_needs() {
+fn a_uri_configures_the_element() {
     let source = element("soragen:///a%20red%20fox;duration=1.5;seed=7;width=320;framerate=25").unwrap();
     assert_eq!(source.property::<String>("prompt"), "a red fox");
     assert_eq!(source.property::<u64>("seed"), 7);
@@ -20,7 +20,7 @@ fn an_address_is_all_the_element_needs() {
     let canonical = "soragen:///a%20red%20fox;seed=7;duration=1.5;width=320;framerate=25";
     assert_eq!(handler.uri().unwrap(), canonical);
 
-    // The element has an address however it was told, and a complete one replaces all.
+    // The URI reflects properties too, and setting a URI resets all of them.
     source.set_property("prompt", "a cat");
     assert_eq!(handler.uri().unwrap(), canonical.replace("red%20fox", "cat"));
     handler.set_uri("soragen:///snow").unwrap();
@@ -28,7 +28,7 @@ fn an_address_is_all_the_element_needs() {
 }
 
 #[test]
-fn what_an_address_cannot_say_is_refused() {
+fn an_invalid_uri_is_an_error() {
     let refused = element("soragen:///x;model=/etc").unwrap_err();
     assert!(refused.matches(gst::URIError::BadUri) && refused.message().contains("model"), "{refused}");
     let running = element("soragen:///x;duration=0.1").unwrap();
@@ -46,13 +46,13 @@ fn what_an_address_cannot_say_is_refused() {
 }
 
 #[test]
-fn players_play_it() {
+fn uridecodebin_plays_a_uri() {
     let made = samples("uridecodebin uri=\"soragen:///snow;duration=0.25\"");
     assert_eq!(made.len(), 4);
 }
 
 #[test]
-fn it_is_known_before_anything_is_made() {
+fn the_discoverer_reports_a_uri_without_generating() {
     init();
     let discoverer = gst_pbutils::Discoverer::new(gst::ClockTime::from_seconds(60)).unwrap();
     let info = |uri: &str| discoverer.discover_uri(uri).unwrap();
@@ -62,7 +62,7 @@ fn it_is_known_before_anything_is_made() {
     let videos = hour.video_streams();
     assert_eq!(videos.len(), 1);
     assert_eq!((videos[0].width(), videos[0].height()), (320, 192));
-    // Editors tell their clips apart by it.
+    // Editors identify clips by this id.
     let id = |uri: &str| info(uri).video_streams()[0].stream_id().unwrap().to_string();
     assert_eq!(id("soragen:///snow?duration=1"), id("soragen:///snow;duration=1.0;seed=0"));
     assert_ne!(id("soragen:///snow;duration=1"), id("soragen:///snow;duration=1;seed=1"));

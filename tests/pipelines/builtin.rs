@@ -1,8 +1,8 @@
-//! The default model: what a newcomer sees first.
+//! The built-in model.
 
 use crate::support::samples;
 
-/// Means of red, green and blue over the first frame.
+/// Mean red, green and blue of the first frame.
 fn colours(request: &str) -> [f64; 3] {
     let made = samples(&format!("soragen duration=1 {request} ! video/x-raw,format=RGB"));
     assert_eq!(made.len(), 1);
@@ -13,7 +13,7 @@ fn colours(request: &str) -> [f64; 3] {
 }
 
 #[test]
-fn the_place_in_the_prompt_is_there() {
+fn the_place_in_the_prompt_sets_the_colours() {
     let [red, _, blue] = colours("prompt=\"a cat walks in the desert\"");
     assert!(red > blue + 40.0, "sand and an orange sky: {red} {blue}");
     let [red, _, blue] = colours("prompt=\"a fish swims under water\"");
@@ -23,7 +23,7 @@ fn the_place_in_the_prompt_is_there() {
 }
 
 #[test]
-fn an_image_is_its_first_frame() {
+fn a_video_starts_with_its_image() {
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("red.png");
     image::RgbImage::from_pixel(640, 384, image::Rgb([200, 40, 40])).save(&picture).unwrap();
@@ -33,8 +33,8 @@ fn an_image_is_its_first_frame() {
 }
 
 #[test]
-fn frames_leave_before_the_video_is_made() {
-    // An hour of it would take hours.
+fn frames_are_streamed_before_the_video_is_complete() {
+    // Generating a whole hour would take hours.
     let made =
         samples("soragen prompt=\"snow\" steps=1 guidance-scale=1 duration=3600000000000 num-buffers=9");
     assert_eq!(made.len(), 9);

@@ -1,13 +1,13 @@
-//! Whatever the model is at, the pipeline obeys; and comes back with the same video.
+//! State changes, seeks and queries while the model computes.
 
 use gst::prelude::*;
 
 use crate::support::{init, samples, tiny};
 
-/// Plays until the worker is in `phase` of a video that would take very long.
-fn busy(phase: &str) -> gst::Pipeline {
+/// Starts a very slow video and waits until the worker is in `phase`.
+fn start_and_wait_for(phase: &str) -> gst::Pipeline {
     init();
-    // The last phase is not to wait for the others.
+    // The decode phase must be reached quickly.
     let steps = if phase == "decode" { "steps=1" } else { "steps=1000" };
     let source = tiny("t2v-unipc").replace("steps=2", steps);
     let pipeline =
@@ -32,22 +32,21 @@ fn busy(phase: &str) -> gst::Pipeline {
     }
 }
 
-/// These hang until the thousand steps are done, and the test with them, if the streaming thread waits for
-/// the model.
+/// Hangs for a thousand steps if the streaming thread waits for the model.
 #[test]
-fn it_stops_in_every_phase() {
+fn the_pipeline_stops_in_every_phase() {
     for phase in ["load", "text", "denoise", "decode"] {
-        busy(phase).set_state(gst::State::Null).unwrap();
+        start_and_wait_for(phase).set_state(gst::State::Null).unwrap();
 
-        let pipeline = busy(phase);
+        let pipeline = start_and_wait_for(phase);
         pipeline.set_state(gst::State::Ready).unwrap();
         pipeline.set_state(gst::State::Null).unwrap();
     }
 }
 
 #[test]
-fn it_seeks_and_ends_while_denoising() {
-    let pipeline = busy("denoise");
+fn a_seek_and_eos_work_while_denoising() {
+    let pipeline = start_and_wait_for("denoise");
     let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
     pipeline.seek_simple(flags, gst::ClockTime::SECOND).unwrap();
     assert_eq!(pipeline.query_duration::<gst::ClockTime>().unwrap().nseconds(), 5_062_500_000);
@@ -58,8 +57,8 @@ fn it_seeks_and_ends_while_denoising() {
 }
 
 #[test]
-fn properties_are_answered_while_it_works() {
-    let pipeline = busy("denoise");
+fn properties_can_be_read_while_the_model_computes() {
+    let pipeline = start_and_wait_for("denoise");
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
     source.set_property("prompt", "a blue whale");
     assert_eq!(source.property::<String>("prompt"), "a blue whale");
@@ -69,13 +68,13 @@ fn properties_are_answered_while_it_works() {
 }
 
 #[test]
-fn the_same_video_comes_again() {
+fn a_stopped_video_is_the_same_when_played_again() {
     let bytes = || -> Vec<Vec<u8>> {
         let made =
             samples(&format!("{} duration=300000000 ! video/x-raw,width=32,height=32", tiny("t2v-unipc")));
         made.iter().map(|s| s.buffer().unwrap().map_readable().unwrap().to_vec()).collect()
     };
     let first = bytes();
-    busy("denoise").set_state(gst::State::Null).unwrap();
+    start_and_wait_for("denoise").set_state(gst::State::Null).unwrap();
     assert!(bytes() == first);
 }

@@ -1,17 +1,17 @@
-//! What the pad offers and what it settles on.
+//! Caps of the source pad, and negotiation.
 
 use gst::prelude::*;
 
 use crate::support::{init, samples, tiny};
 
-fn settled(filter: &str) -> String {
+fn negotiated_caps(filter: &str) -> String {
     let made = samples(&format!("{} duration=1 ! {filter}", tiny("t2v-unipc")));
     made[0].caps().unwrap().to_string()
 }
 
 #[test]
-fn the_first_choice_plays_everywhere() {
-    let caps = settled("video/x-raw,width=48,height=32");
+fn the_default_format_is_i420() {
+    let caps = negotiated_caps("video/x-raw,width=48,height=32");
     for part in [
         "format=(string)I420",
         "framerate=(fraction)16/1",
@@ -25,14 +25,14 @@ fn the_first_choice_plays_everywhere() {
 }
 
 #[test]
-fn colours_are_those_that_are_asked_for() {
-    let caps = settled("video/x-raw,width=48,height=32,format=NV12,colorimetry=bt709");
+fn the_requested_colorimetry_is_used() {
+    let caps = negotiated_caps("video/x-raw,width=48,height=32,format=NV12,colorimetry=bt709");
     assert!(caps.contains("NV12") && caps.contains("bt709"), "{caps}");
-    assert!(settled("video/x-raw,width=48,height=32,format=RGB").contains("sRGB"));
+    assert!(negotiated_caps("video/x-raw,width=48,height=32,format=RGB").contains("sRGB"));
 }
 
 #[test]
-fn only_sizes_that_the_model_can_make_are_offered() {
+fn only_sizes_of_the_model_are_offered() {
     init();
     let source = gst::parse::bin_from_description(&tiny("t2v-unipc"), true).unwrap();
     source.set_state(gst::State::Paused).unwrap();
@@ -44,7 +44,7 @@ fn only_sizes_that_the_model_can_make_are_offered() {
 }
 
 #[test]
-fn inspecting_needs_no_model() {
+fn caps_are_known_without_a_model() {
     init();
     let element = gst::ElementFactory::make("soragen").property("model", "/no/such/model").build().unwrap();
     assert_eq!(element.factory().unwrap().metadata("klass").unwrap(), "Source/Video");

@@ -1,13 +1,13 @@
-//! Programs of others, on the plugin as they would load it.
+//! Other programs that load the plugin: GStreamer's player, transcoder and editor.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::init;
 
-/// A folder with the plugin that was built for this test, and nothing else.
-pub fn plugin() -> (tempfile::TempDir, PathBuf) {
-    // Beside it are libraries that are no plugins.
+/// A folder with only the plugin that was built for this test.
+pub fn plugin_folder() -> (tempfile::TempDir, PathBuf) {
+    // The build folder also has libraries that are not plugins.
     let name = "libgstsoragen.so";
     let folder = tempfile::tempdir().unwrap();
     let built = std::env::current_exe().unwrap().with_file_name(name);
@@ -16,20 +16,20 @@ pub fn plugin() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// `program` with the plugin that was built for this test.
+/// Runs `program` with the plugin that was built for this test.
 fn run(program: &str, args: &[&str]) {
-    let (_folder, path) = plugin();
+    let (_folder, path) = plugin_folder();
     let output = Command::new(program)
         .args(args)
         .env("GST_PLUGIN_PATH", path)
         .output()
         .unwrap_or_else(|e| panic!("{program}: {e}; scripts/setup.sh installs it"));
     let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).join("\n");
-    // The player ends well whatever happened.
+    // The player exits with status 0 even after an error.
     assert!(output.status.success() && !said.contains("ERROR"), "{program} {args:?}: {said}");
 }
 
-/// How long the video in a file is, in seconds.
+/// Duration of the video in a file, in seconds.
 fn seconds(path: &Path) -> f64 {
     init();
     let uri = gst::glib::filename_to_uri(path, None).unwrap();
@@ -50,7 +50,7 @@ fn temporary(name: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn the_player_plays_an_address() {
+fn gst_play_plays_a_uri() {
     run(
         "gst-play-1.0",
         &["--no-interactive", "-q", "--videosink=fakevideosink", "soragen:///snow;duration=0.25"],
@@ -58,7 +58,7 @@ fn the_player_plays_an_address() {
 }
 
 #[test]
-fn the_transcoder_makes_a_file_of_it() {
+fn gst_transcoder_transcodes_a_uri() {
     let (_folder, path) = temporary("snow.ogv");
     run(
         "gst-transcoder-1.0",
@@ -68,7 +68,7 @@ fn the_transcoder_makes_a_file_of_it() {
 }
 
 #[test]
-fn an_editor_cuts_two_into_one_another() {
+fn an_editor_crossfades_two_uris() {
     let (_folder, path) = temporary("film.mkv");
     let project = path.with_extension("xges");
     let project = project.to_str().unwrap();
@@ -81,10 +81,10 @@ fn an_editor_cuts_two_into_one_another() {
     assert!((seconds(&path) - 0.375).abs() < 0.1, "{} s", seconds(&path));
 }
 
-/// No file can have a single byte: as on a full disk, but for the error's name.
+/// Simulates a full disk with a file size limit of zero.
 #[test]
-fn on_a_full_disk_it_goes_on_without_its_cache() {
-    let (_folder, plugins) = plugin();
+fn a_full_disk_disables_the_cache() {
+    let (_folder, plugins) = plugin_folder();
     let cache = plugins.join("cache");
     let play = |limit: &str, cache: &str| {
         let model = soragen_tests::fixtures::path("miniature");
@@ -97,7 +97,7 @@ fn on_a_full_disk_it_goes_on_without_its_cache() {
             .unwrap();
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).join("\n");
         assert!(output.status.success(), "{said}");
-        // A time and a checksum for each frame.
+        // Timestamp and checksum of each frame.
         let sums = said.lines().filter(|line| line.starts_with("0:00:0")).map(str::to_owned);
         (sums.collect::<Vec<_>>(), said.matches("WARNING").count())
     };

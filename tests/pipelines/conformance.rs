@@ -1,4 +1,4 @@
-//! What GStreamer's own checks ask of a source.
+//! GStreamer's conformance checks for sources.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 
-use crate::clients::plugin;
+use crate::clients::plugin_folder;
 use crate::support::{parse, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
 
 #[test]
-fn timestamps_and_offsets_are_perfect_at_every_rate() {
+fn timestamps_and_offsets_have_no_gaps_at_any_frame_rate() {
     for rate in ["24000/1001", "25/1", "30000/1001", "50/1", "60000/1001"] {
         let source = format!("{} duration=1500000000 steps=1 ! {SIZE},framerate={rate}", tiny("t2v-unipc"));
         let checks = "identity check-imperfect-timestamp=true check-imperfect-offset=true";
@@ -38,7 +38,7 @@ fn timestamps_and_offsets_are_perfect_at_every_rate() {
     }
 }
 
-/// A video that would take very long, in a harness: its pad is linked, and nobody waits for frames.
+/// A very slow video in a harness: the pad is linked, and nothing waits for frames.
 fn harness(steps: u32) -> gst_check::Harness {
     let source = tiny("t2v-unipc").replace("steps=2", &format!("steps={steps}"));
     crate::support::init();
@@ -48,9 +48,9 @@ fn harness(steps: u32) -> gst_check::Harness {
     gst_check::Harness::with_element(&bin, None, Some("src"))
 }
 
-/// Hangs if a state change or a seek waits for the model. Criticals end the test.
+/// Hangs if a state change or a seek waits for the model. Criticals fail the test.
 #[test]
-fn it_stands_states_seeks_and_properties_all_at_once() {
+fn state_changes_seeks_and_property_writes_can_run_at_the_same_time() {
     let mut harness = harness(1000);
     let element = harness.element().unwrap();
     for _ in 0..100 {
@@ -81,7 +81,7 @@ fn it_stands_states_seeks_and_properties_all_at_once() {
             }
         }
     });
-    // A busy machine may not let the writer begin before the last seek.
+    // On a busy machine the writer may start only after the last seek.
     for n in (0u64..).take_while(|n| *n < 500 || written.load(Ordering::Relaxed) < 20) {
         let rate = if n % 3 == 0 { -1.0 } else { 1.0 };
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
@@ -96,7 +96,7 @@ fn it_stands_states_seeks_and_properties_all_at_once() {
 
 #[test]
 fn nothing_leaks() {
-    let (_folder, path) = plugin();
+    let (_folder, path) = plugin_folder();
     let source = tiny("t2v-unipc").replace("steps=2", "steps=1");
     let description = format!("{source} duration=300000000 timecode=10:00:00:00 ! {SIZE} ! fakesink");
     let output = Command::new("sh")
@@ -117,7 +117,7 @@ fn nothing_leaks() {
     assert!(alive.is_empty(), "{alive:#?}");
 }
 
-/// Scenarios of GStreamer's own validation tool, in real time.
+/// Scenarios of gst-validate, in real time.
 const SCENARIOS: [&str; 17] = [
     "play_5s",
     "play_15s",
@@ -139,18 +139,18 @@ const SCENARIOS: [&str; 17] = [
 ];
 
 #[test]
-fn gst_validate_has_nothing_to_say() {
+fn gst_validate_reports_no_issues() {
     if Command::new("gst-validate-1.0").arg("--version").output().is_err() {
         eprintln!(
             "SKIPPED: gst-validate-1.0 is not on PATH (Debian 12 has none); its scenarios were not run"
         );
         return;
     }
-    let (_folder, path) = plugin();
+    let (_folder, path) = plugin_folder();
     let miniature = soragen_tests::fixtures::path("miniature");
     let source = format!("soragen model={} prompt=fox duration=500000000000", miniature.display());
     let run = |scenario: &'static str| {
-        // Each with a cache of its own: none may live on what another has made.
+        // Each scenario has its own cache, so that none reuses frames of another.
         let cache = tempfile::tempdir().unwrap();
         let description =
             format!("{source} cache-dir={} ! videoconvert ! fakevideosink sync=true", cache.path().display());
@@ -160,17 +160,16 @@ fn gst_validate_has_nothing_to_say() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        // An end that a scenario itself asks for has another number than what came before, with every source, and is
-        // noticed if it comes before the scenario stops.
+        // An EOS that the scenario itself sends has another sequence number. gst-validate reports this for every source.
         let asked = said.contains("Issues found: 1") && said.contains("should have the same seqnum");
         let issues = said.contains("Issues found: 0") || asked && said.contains("Action `eos`");
         assert!(output.status.success() && issues, "{scenario}: {said}");
     };
-    // One after the other: they are held to the clock.
+    // Sequentially, since they run in real time.
     SCENARIOS.into_iter().for_each(run);
 }
 
-/// What leaves the pad: one line for each event and buffer, frames by the order in which their contents were first seen.
+/// The dataflow on the pad: one line per event and buffer. Frames are numbered by the first appearance of their content.
 #[derive(Default)]
 struct Flow {
     log: String,
@@ -214,7 +213,7 @@ impl Flow {
                 .unwrap();
             }
             gst::EventView::Caps(caps) => writeln!(self.log, "caps {}", caps.caps()).unwrap(),
-            // When it was is in there.
+            // The structure has a timestamp.
             gst::EventView::Tag(_) | gst::EventView::StreamStart(_) => {
                 writeln!(self.log, "{}", event.type_().name()).unwrap();
             }
@@ -226,10 +225,10 @@ impl Flow {
     }
 }
 
-/// The flow of a film that is played, and played again from its middle, and backwards. What changed on purpose goes into
-/// the file by running this with `UPDATE_DATAFLOW=1`.
+/// Dataflow of a video that is played, played again from the middle, and played backwards. `UPDATE_DATAFLOW=1` updates the
+/// expected file after an intended change.
 #[test]
-fn the_dataflow_is_as_it_was() {
+fn the_dataflow_matches_the_recorded_one() {
     let film = "\"0:00 a red fox | 0:00.5 (cut) a blue bird | 0:01\"";
     let source = tiny("t2v-unipc").replace("prompt=\"a red fox\"", &format!("storyboard={film} seed=5"));
     let pipeline =
@@ -256,7 +255,7 @@ fn the_dataflow_is_as_it_was() {
         let ends = [gst::MessageType::Eos, gst::MessageType::SegmentDone, gst::MessageType::Error];
         let message = bus.timed_pop_filtered(None, &ends).unwrap();
         assert_ne!(message.type_(), gst::MessageType::Error, "{message:?}");
-        // The message that a segment is done is posted before the event is sent.
+        // The segment-done message is posted before the event is sent.
         drop(pad.stream_lock());
     };
     end();

@@ -1,11 +1,11 @@
-//! What cannot work is said once, clearly and in the right domain.
+//! Error messages and their domains.
 
 use soragen_tests::fixtures::path;
 
 use crate::support::{error, tiny};
 
 #[test]
-fn each_has_its_domain_and_says_what_to_do() {
+fn every_error_has_its_domain_and_names_the_setting() {
     let empty = error("soragen prompt=\" \"");
     assert!(
         empty.matches(gst::LibraryError::Settings) && empty.message().contains("prompt is empty"),
@@ -34,7 +34,7 @@ fn each_has_its_domain_and_says_what_to_do() {
 }
 
 #[test]
-fn damaged_weights_are_named() {
+fn an_error_names_the_damaged_weights_file() {
     let folder = tempfile::tempdir().unwrap();
     copy(&path("pipelines/t2v-unipc"), folder.path());
     let weights = folder.path().join("transformer/diffusion_pytorch_model.safetensors");

@@ -1,4 +1,4 @@
-//! Timestamps and pictures.
+//! Timestamps and frames.
 
 use gst::prelude::*;
 use soragen_tests::fixtures::json;
@@ -13,7 +13,7 @@ fn times(samples: &[gst::Sample]) -> Vec<(u64, u64)> {
 }
 
 #[test]
-fn frames_are_the_engines() {
+fn frames_match_the_engine() {
     use soragen::{Cancel, Length, Model, OpenOptions, Request, Session, Size};
 
     let folder = soragen_tests::fixtures::path("pipelines/t2v-unipc");
@@ -39,7 +39,7 @@ fn frames_are_the_engines() {
 }
 
 #[test]
-fn how_many_threads_compute_changes_no_frame() {
+fn the_number_of_threads_does_not_change_frames() {
     let source = format!("{} duration=500000000", tiny("t2v-unipc"));
     let frames = |source: &str| samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect::<Vec<_>>();
     let pipeline = crate::support::parse(&format!("{source} threads=3 ! {SIZE} ! fakesink"));
@@ -47,7 +47,7 @@ fn how_many_threads_compute_changes_no_frame() {
     pipeline.state(gst::ClockTime::from_seconds(30)).0.unwrap();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
-    // No other test asks for threads of its own, and those of a pipeline before this might not have ended yet.
+    // No other test sets the number of threads, and threads of an earlier pipeline may still run.
     let mut names: Vec<_> = names.filter(|name| name.starts_with("soragen-") && name.len() == 10).collect();
     names.sort();
     pipeline.set_state(gst::State::Null).unwrap();
@@ -59,7 +59,7 @@ fn how_many_threads_compute_changes_no_frame() {
 }
 
 #[test]
-fn it_ends_after_the_models_natural_length() {
+fn the_stream_ends_after_the_natural_length_of_the_model() {
     let natural =
         if json("pipelines/t2v-unipc/model_index.json")["expand_timesteps"] == true { 121 } else { 81 };
     let made = samples(&format!("{} steps=1 ! {SIZE}", tiny("t2v-unipc")));
@@ -68,7 +68,7 @@ fn it_ends_after_the_models_natural_length() {
 }
 
 #[test]
-fn another_rate_keeps_the_speed() {
+fn another_frame_rate_keeps_the_speed() {
     let source = format!("{} duration=500000000", tiny("t2v-unipc"));
     let own: Vec<_> = samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect();
     assert_eq!(own.len(), 8);
@@ -94,7 +94,7 @@ fn timestamps_are_exact_at_ntsc_rates() {
 }
 
 #[test]
-fn an_image_is_where_it_starts() {
+fn a_video_starts_with_its_image() {
     let image = soragen_tests::fixtures::path("pipelines/i2v-22/image.png");
     let source = format!("{} duration=1", tiny("i2v-22"));
     let size = "video/x-raw,format=RGB,width=64,height=64";
@@ -134,7 +134,7 @@ fn a_seek_gives_the_same_frames() {
 }
 
 #[test]
-fn the_stream_says_how_it_was_made() {
+fn tags_describe_the_request() {
     init();
     let pipeline = gst::parse::launch(&format!("{} seed=7 ! fakesink", tiny("t2v-unipc"))).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -153,7 +153,7 @@ fn the_stream_says_how_it_was_made() {
 }
 
 #[test]
-fn what_was_made_before_is_only_decoded() {
+fn a_cached_video_is_only_decoded() {
     init();
     let folder = tempfile::tempdir().unwrap();
     let source =
@@ -175,7 +175,7 @@ fn what_was_made_before_is_only_decoded() {
     assert!(second == first);
     assert_eq!((cached, forwards), (first.len() as u64, 0));
 
-    // A folder that cannot be written costs a warning and nothing else.
+    // A read-only cache folder only causes a warning.
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let source = format!("{} cache-dir=\"{}\" name=source ! {SIZE}", tiny("t2v-unipc"), file.display());

@@ -1,11 +1,11 @@
-//! Live: the clock goes on whatever the model does.
+//! Live sources.
 
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
 use crate::support::{parse, pixels, shots};
 
-/// A live source of `arguments` under a clock that stands still until it is told otherwise.
+/// A live source with `arguments` and a test clock that the test advances.
 fn live(arguments: &str) -> (gst::Pipeline, gst_check::TestClock, gst::Element) {
     let pipeline = parse(&format!(
         "soragen name=source is-live=true model=\"{}\" prompt=\"the red fox\" {arguments} ! video/x-raw,format=RGB ! \
@@ -24,8 +24,8 @@ fn frames(pipeline: &gst::Pipeline) -> Vec<gst::Sample> {
 }
 
 #[test]
-fn where_the_model_is_late_the_last_frame_is_held() {
-    // The second chunk takes a thousand steps, and it is late from the beginning.
+fn a_late_model_repeats_the_last_frame() {
+    // The second chunk takes a thousand steps, so it is always late.
     let (pipeline, clock, source) = live("steps=1000 guidance-scale=1 num-buffers=12");
     pipeline.set_state(gst::State::Playing).unwrap();
     clock.set_time(gst::ClockTime::from_seconds(3600));
@@ -48,7 +48,7 @@ fn where_the_model_is_late_the_last_frame_is_held() {
     }
     assert_eq!(told.len(), 7);
     for (n, sample) in made.iter().enumerate() {
-        // The time goes on as if nothing were.
+        // Timestamps continue without a gap.
         assert_eq!(sample.buffer().unwrap().pts().unwrap().nseconds(), n as u64 * 62_500_000, "frame {n}");
         assert_eq!(pixels(sample) == pixels(&made[4]), n >= 4, "frame {n}");
     }
@@ -57,8 +57,8 @@ fn where_the_model_is_late_the_last_frame_is_held() {
 }
 
 #[test]
-fn where_it_is_in_time_nothing_is_held_or_lost() {
-    // The clock stands at the beginning: nothing is late for as long as this takes.
+fn a_model_in_time_neither_repeats_nor_drops_frames() {
+    // The clock stands still, so nothing is ever late.
     let (pipeline, _clock, source) = live("seed=3 num-buffers=5");
     pipeline.set_state(gst::State::Playing).unwrap();
     let made: Vec<_> = frames(&pipeline).iter().map(pixels).collect();
@@ -73,7 +73,7 @@ fn where_it_is_in_time_nothing_is_held_or_lost() {
 }
 
 #[test]
-fn it_says_that_it_is_live_and_a_frame_late() {
+fn the_latency_query_reports_one_frame() {
     let (pipeline, _clock, source) = live("");
     pipeline.set_state(gst::State::Playing).unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -91,7 +91,7 @@ fn it_says_that_it_is_live_and_a_frame_late() {
 }
 
 #[test]
-fn it_goes_on_in_another_size() {
+fn the_size_can_change_while_live() {
     let model = path("pipelines/t2v-unipc");
     let pipeline = parse(&format!(
         "soragen is-live=true model=\"{}\" prompt=\"a red fox\" steps=2 duration=1000000000 ! \
@@ -102,7 +102,7 @@ fn it_goes_on_in_another_size() {
     pipeline.use_clock(Some(&clock));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    // Whatever is made from here on is late.
+    // All frames from here on are late.
     clock.set_time(gst::ClockTime::from_seconds(3600));
     let first = sink.pull_sample().unwrap();
     let caps = "video/x-raw,format=RGB,width=80,height=64".parse::<gst::Caps>().unwrap();
@@ -116,7 +116,7 @@ fn it_goes_on_in_another_size() {
 }
 
 #[test]
-fn what_is_live_or_has_no_end_is_not_made_anew() {
+fn a_live_or_endless_stream_cannot_be_regenerated() {
     for arguments in ["is-live=true duration=2000000000", "duration=-1"] {
         let pipeline = parse(&format!(
             "soragen name=source {arguments} model=\"{}\" prompt=\"the red fox\" ! appsink name=sink sync=false max-buffers=1",
@@ -133,7 +133,7 @@ fn what_is_live_or_has_no_end_is_not_made_anew() {
 }
 
 #[test]
-fn a_storyboard_is_cut_at_its_frame() {
+fn a_live_storyboard_cuts_at_the_exact_frame() {
     let film = "0:00 the red fox | 0:00.5 a blue bird | 0:01 (cut) the green cat | 0:02";
     let storyboard = format!("seed=3 watermark=false storyboard=\"{film}\"");
     let (pipeline, _clock, _) = live(&format!("{storyboard} num-buffers=32"));

@@ -1,4 +1,4 @@
-//! The element `soragen` in pipelines, on tiny models.
+//! The GStreamer elements in pipelines, with tiny models.
 
 mod address;
 #[path = "../../plugins/soragen/examples/app.rs"]

@@ -1,10 +1,10 @@
-//! What the element refuses to make.
+//! Content policy in the element.
 
 use gst::prelude::*;
 
 use crate::support::{error, init, tiny};
 
-/// A file with a policy that refuses quartz.
+/// A policy file that blocks quartz.
 fn policy(folder: &tempfile::TempDir) -> String {
     let path = folder.path().join("policy.toml");
     let text = "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";
@@ -13,7 +13,7 @@ fn policy(folder: &tempfile::TempDir) -> String {
 }
 
 #[test]
-fn a_refused_prompt_makes_no_video() {
+fn a_blocked_prompt_generates_no_video() {
     let folder = tempfile::tempdir().unwrap();
     let source = format!("{} {} prompt=\"a mountain of q.u.4.r.t.z\"", tiny("t2v-unipc"), policy(&folder));
     let error = error(&source);
@@ -25,7 +25,7 @@ fn a_refused_prompt_makes_no_video() {
 }
 
 #[test]
-fn a_refused_prompt_does_not_take_the_place_of_another() {
+fn a_blocked_prompt_change_keeps_the_current_prompt() {
     init();
     let folder = tempfile::tempdir().unwrap();
     let model = soragen_tests::fixtures::path("miniature");
@@ -60,7 +60,7 @@ fn a_refused_prompt_does_not_take_the_place_of_another() {
 }
 
 #[test]
-fn a_policy_that_is_none_is_an_error() {
+fn an_invalid_policy_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("policy.toml");
     std::fs::write(&path, "name = 3").unwrap();
@@ -68,7 +68,7 @@ fn a_policy_that_is_none_is_an_error() {
     assert!(error.message().contains("policy.toml") && error.message().contains("name"), "{error}");
 }
 
-/// What the audit log in `folder` has: decisions, and how many were refusals.
+/// Number of decisions and of blocked prompts in the audit log in `folder`.
 fn decisions(folder: &tempfile::TempDir) -> (u64, usize) {
     let log = folder.path().join("audit.jsonl");
     let count = soragen::policy::verify(&log).unwrap();
@@ -81,14 +81,14 @@ fn miniature() -> String {
 }
 
 #[track_caller]
-fn refuses(error: &gst::glib::Error, folder: &tempfile::TempDir) {
+fn assert_blocked(error: &gst::glib::Error, folder: &tempfile::TempDir) {
     assert!(error.matches(gst::ResourceError::NotAuthorized), "{error:?}");
     assert!(error.message().contains("stones") && !error.message().contains("quartz"), "{error}");
     assert_eq!(decisions(folder).1, 1);
 }
 
 #[test]
-fn an_address_goes_through_the_gate() {
+fn the_prompt_in_a_uri_is_checked() {
     init();
     for uri in [
         "soragen:///a%20quartz%20fox",
@@ -103,14 +103,14 @@ fn an_address_goes_through_the_gate() {
         let end = bus.timed_pop_filtered(None, &[gst::MessageType::Error, gst::MessageType::Eos]).unwrap();
         pipeline.set_state(gst::State::Null).unwrap();
         match end.view() {
-            gst::MessageView::Error(end) => refuses(&end.error(), &folder),
+            gst::MessageView::Error(end) => assert_blocked(&end.error(), &folder),
             _ => panic!("{uri} passes"),
         }
     }
 }
 
 #[test]
-fn every_shot_of_a_storyboard_goes_through_the_gate() {
+fn every_shot_of_a_storyboard_is_checked() {
     for (name, text) in [
         (
             "film.toml",
@@ -126,15 +126,15 @@ fn every_shot_of_a_storyboard_goes_through_the_gate() {
         let board = folder.path().join(name);
         std::fs::write(&board, text).unwrap();
         let source = format!("{} storyboard=\"{}\" {}", miniature(), board.display(), policy(&folder));
-        refuses(&error(&source), &folder);
+        assert_blocked(&error(&source), &folder);
     }
     let folder = tempfile::tempdir().unwrap();
     let board = "storyboard=\"\\\"0:00 snow | 0:01 (cut) quartz | 0:02\\\"\"";
-    refuses(&error(&format!("{} {board} {}", miniature(), policy(&folder))), &folder);
+    assert_blocked(&error(&format!("{} {board} {}", miniature(), policy(&folder))), &folder);
 }
 
 #[test]
-fn texts_that_come_in_go_through_the_gate() {
+fn incoming_text_buffers_are_checked() {
     let folder = tempfile::tempdir().unwrap();
     let film = folder.path().join("film.srt");
     std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na quartz fox\n").unwrap();
@@ -146,20 +146,20 @@ fn texts_that_come_in_go_through_the_gate() {
         film.display(),
         model.display()
     );
-    refuses(&error(&description), &folder);
+    assert_blocked(&error(&description), &folder);
 }
 
 #[test]
-fn what_is_not_to_be_seen_may_be_named_and_is_written_down() {
+fn the_negative_prompt_is_logged_but_not_blocked() {
     let folder = tempfile::tempdir().unwrap();
     let short = "prompt=snow duration=500000000";
     let source = format!("{} {short} negative-prompt=\"a quartz fox\" {}", miniature(), policy(&folder));
-    let (asked, refused) = checked(&source, "nothing");
+    let (asked, refused) = play_with_prompt_check(&source, "nothing");
     assert_eq!((asked.as_slice(), refused), (["snow".to_string(), "a quartz fox".into()].as_slice(), None));
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     assert!(log.lines().nth(1).unwrap().contains("\"warn\",\"category\":\"stones\""), "{log}");
 
-    // An application may refuse it all the same, with texts that come in too.
+    // An application can still block it, also with incoming text.
     let film = folder.path().join("film.srt");
     std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na fox\n").unwrap();
     let texts = format!(
@@ -168,7 +168,7 @@ fn what_is_not_to_be_seen_may_be_named_and_is_written_down() {
         soragen_tests::fixtures::path("miniature").display()
     );
     for source in [&source, &texts] {
-        let refused = checked(source, "quartz").1.unwrap();
+        let refused = play_with_prompt_check(source, "quartz").1.unwrap();
         assert!(refused.matches(gst::ResourceError::NotAuthorized), "{refused:?}");
         assert!(
             refused.message().contains("application") && !refused.message().contains("quartz"),
@@ -176,7 +176,7 @@ fn what_is_not_to_be_seen_may_be_named_and_is_written_down() {
         );
     }
 
-    // While it plays, too.
+    // Also while playing.
     let folder = tempfile::tempdir().unwrap();
     let description = format!("{} prompt=snow duration=-1 {} ! fakesink", miniature(), policy(&folder));
     let pipeline = crate::support::parse(&description);
@@ -199,9 +199,9 @@ fn what_is_not_to_be_seen_may_be_named_and_is_written_down() {
     }
 }
 
-/// Plays `source` with a handler for `prompt-check` that refuses everything with `part` in it; what it was asked about,
-/// and the error at the end, if there is one.
-fn checked(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::Error>) {
+/// Plays `source` with a `prompt-check` handler that blocks prompts containing `part`. Returns the prompts that it received,
+/// and the error, if any.
+fn play_with_prompt_check(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::Error>) {
     let pipeline = crate::support::parse(&format!("{source} ! fakesink"));
     let (asked, questions) = std::sync::mpsc::channel();
     pipeline.by_name("source").unwrap().connect("prompt-check", false, move |args| {
@@ -222,12 +222,12 @@ fn checked(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::
 }
 
 #[test]
-fn an_application_is_asked_about_every_prompt() {
+fn prompt_check_is_emitted_for_every_prompt() {
     let folder = tempfile::tempdir().unwrap();
     let source = format!("{} prompt=\"a green fox\" duration=500000000 {}", miniature(), policy(&folder));
-    let (asked, error) = checked(&source, "red");
+    let (asked, error) = play_with_prompt_check(&source, "red");
     assert_eq!((asked, error), (vec!["a green fox".to_string()], None));
-    let (asked, error) = checked(&source, "green");
+    let (asked, error) = play_with_prompt_check(&source, "green");
     assert_eq!(asked, ["a green fox"]);
     let error = error.unwrap();
     assert!(
@@ -235,7 +235,7 @@ fn an_application_is_asked_about_every_prompt() {
         "{error}"
     );
     assert_eq!(decisions(&folder), (2, 1), "both were written down");
-    // What the policy refuses is not asked about.
+    // The signal is not emitted for prompts that the policy blocks.
     let quartz = source.replace("green", "quartz");
     assert_eq!(checked(&quartz, "red").0, [""; 0]);
 
@@ -247,6 +247,6 @@ fn an_application_is_asked_about_every_prompt() {
         film.display(),
         model.display()
     );
-    let (asked, error) = checked(&texts, "green");
+    let (asked, error) = play_with_prompt_check(&texts, "green");
     assert!(asked == ["a green fox"] && error.is_some(), "{asked:?} {error:?}");
 }

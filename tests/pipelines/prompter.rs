@@ -1,4 +1,4 @@
-//! `soraprompt`: texts that come in become shots.
+//! `soraprompt`: incoming text becomes shots.
 
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
@@ -12,7 +12,7 @@ fn appsrc(pipeline: &gst::Pipeline, name: &str) -> gst_app::AppSrc {
     pipeline.by_name(name).unwrap().downcast().unwrap()
 }
 
-/// Something that is shown or said from `start` to `until`, in milliseconds.
+/// Pushes a buffer from `start` to `until` in milliseconds.
 fn push(to: &gst_app::AppSrc, start: u64, until: u64, bytes: impl AsRef<[u8]> + Send + 'static) {
     let mut buffer = gst::Buffer::from_slice(bytes);
     let times = buffer.get_mut().unwrap();
@@ -26,7 +26,7 @@ fn model() -> String {
 }
 
 #[test]
-fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
+fn a_subtitle_file_gives_the_same_shots_as_the_storyboard() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("film.srt");
     std::fs::write(&file, FILM).unwrap();
@@ -43,7 +43,7 @@ fn a_subtitle_file_makes_the_shots_of_the_same_storyboard() {
 }
 
 #[test]
-fn frames_leave_as_soon_as_it_is_known_what_they_show() {
+fn frames_are_pushed_as_soon_as_their_prompt_is_known() {
     let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! \
          appsink name=sink sync=false",
@@ -55,7 +55,7 @@ fn frames_leave_as_soon_as_it_is_known_what_they_show() {
     pipeline.set_state(gst::State::Playing).unwrap();
     say(0, 1000, "the red fox");
     say(2000, 3000, "a blue bird");
-    // What comes before the second text is certain; the next chunk is not.
+    // Chunks before the second text are known; later ones are not.
     let mut made: Vec<_> = (0..21).map(|_| sink.pull_sample().unwrap()).collect();
     assert_eq!(pipeline.query_duration::<gst::ClockTime>(), None);
     say(3000, 3500, "(cut) snow");
@@ -72,7 +72,7 @@ fn frames_leave_as_soon_as_it_is_known_what_they_show() {
 }
 
 #[test]
-fn it_plays_again_and_ends_without_a_text() {
+fn the_element_replays_and_ends_without_text() {
     let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" ! fakesink",
         model()
@@ -92,7 +92,7 @@ fn it_plays_again_and_ends_without_a_text() {
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
-/// `soraprompt` with texts and video from the test.
+/// `soraprompt` with text and video from the test.
 fn with_video() -> (gst::Pipeline, gst_app::AppSrc, gst_app::AppSrc, gst_app::AppSink) {
     let pipeline = parse(&format!(
         "soraprompt name=prompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! appsink name=sink sync=false \
@@ -109,7 +109,7 @@ const RED: [u8; 3] = [200, 30, 20];
 const BLUE: [u8; 3] = [20, 60, 220];
 
 #[test]
-fn a_shot_starts_from_what_the_video_shows_at_its_time() {
+fn a_shot_starts_from_the_video_frame_at_its_time() {
     let folder = tempfile::tempdir().unwrap();
     for (name, colour) in [("red", RED), ("blue", BLUE)] {
         let file = folder.path().join(name).with_extension("png");
@@ -130,12 +130,12 @@ fn a_shot_starts_from_what_the_video_shows_at_its_time() {
     pipeline.set_state(gst::State::Playing).unwrap();
     let show = |frames: std::ops::Range<u64>| {
         for frame in frames {
-            // It changes to blue with the frame that the cut is on.
+            // The video turns blue at the frame of the cut.
             let [r, g, b] = if frame < 10 { RED } else { BLUE };
             push(&video, 100 * frame, 100 * (frame + 1), [b, g, r, 0].repeat(24 * 16));
         }
     };
-    // Now the video is ahead of the texts, now behind.
+    // With the video ahead of the text, then behind.
     show(0..8);
     push(&text, 0, 500, "the red fox");
     push(&text, 500, 1000, "a blue bird");
@@ -150,7 +150,7 @@ fn a_shot_starts_from_what_the_video_shows_at_its_time() {
 }
 
 #[test]
-fn a_video_that_never_comes_keeps_nobody_waiting() {
+fn a_missing_video_does_not_block_shutdown() {
     let (pipeline, text, video, sink) = with_video();
     let plain = samples(&format!(
         "soragen model=\"{}\" seed=3 watermark=false prompt=snow duration=500000000",
@@ -166,7 +166,7 @@ fn a_video_that_never_comes_keeps_nobody_waiting() {
     pipeline.set_state(gst::State::Ready).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     push(&text, 0, 500, "snow");
-    // The text has come in and waits for a frame.
+    // The text has arrived and waits for a video frame.
     while text.current_level_buffers() > 0 {
         std::thread::yield_now();
     }
@@ -176,7 +176,7 @@ fn a_video_that_never_comes_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_video_that_is_flushed_comes_anew() {
+fn the_video_restarts_after_a_flush() {
     let folder = tempfile::tempdir().unwrap();
     let blue = folder.path().join("blue.png");
     image::RgbImage::from_pixel(24, 16, image::Rgb(BLUE)).save(&blue).unwrap();
@@ -190,7 +190,7 @@ fn a_video_that_is_flushed_comes_anew() {
     let [r, g, b] = RED;
     push(&video, 0, 500, [b, g, r, 0].repeat(24 * 16));
     video.end_of_stream().unwrap();
-    // Until its end has gone through there is nothing to flush.
+    // Nothing can be flushed until its EOS has passed.
     let pad = video.static_pad("src").unwrap();
     while pad.sticky_event::<gst::event::Eos>(0).is_none() {
         std::thread::yield_now();

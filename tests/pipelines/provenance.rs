@@ -1,11 +1,11 @@
-//! What the element makes can be told, and so can what `soramark` marks.
+//! `soradetect` detects the watermark of `soragen` and of `soramark`.
 
 use gst::prelude::*;
 
 use crate::support::init;
 
-/// What `soradetect name=detect`, somewhere in the pipeline, has found at its end.
-pub fn found(description: &str) -> gst::Structure {
+/// Statistics of the element `soradetect name=detect` at the end of the pipeline.
+pub fn detect(description: &str) -> gst::Structure {
     init();
     let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -29,22 +29,22 @@ const CLIP: &str = "videotestsrc pattern=smpte num-buffers=12 ! video/x-raw,widt
 const ENCODED: &str = "x264enc pass=qual quantizer=26 speed-preset=veryfast ! avdec_h264";
 
 #[test]
-fn what_the_element_makes_is_marked_through_encoding() {
+fn the_watermark_survives_encoding() {
     let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=1000000000";
-    let marked = found(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    let marked = detect(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     assert!(is_marked(&marked), "{marked}");
     let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=1000000000";
-    let other = found(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    let other = detect(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     let (id, other) = (id(&marked), id(&other));
     assert!(id.is_some() && other.is_some() && id != other, "another video, another id: {id:?} {other:?}");
-    let unmarked = found(&format!("{source} watermark=false ! soradetect name=detect ! fakesink"));
+    let unmarked = detect(&format!("{source} watermark=false ! soradetect name=detect ! fakesink"));
     assert!(!is_marked(&unmarked), "{unmarked}");
 }
 
 #[test]
-fn an_id_is_read_at_another_size_and_cut() {
+fn the_id_is_decoded_after_cropping_and_scaling() {
     for format in ["I420", "RGB", "BGRx", "GRAY8"] {
-        let stats = found(&format!(
+        let stats = detect(&format!(
             "{CLIP},format={format} ! soramark generation-id=123456789012 ! videoconvert ! {ENCODED} ! \
              videocrop left=50 top=22 right=18 bottom=8 ! videoscale ! video/x-raw,width=320,height=186 ! \
              soradetect name=detect ! fakesink"
@@ -55,22 +55,22 @@ fn an_id_is_read_at_another_size_and_cut() {
 }
 
 #[test]
-fn without_a_mark_or_with_another_key_nothing_is_found() {
+fn nothing_is_detected_without_a_watermark_or_with_another_key() {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("key");
     std::fs::write(&key, "thirty-two bytes of a test's key").unwrap();
     let mark = format!("soramark generation-id=7 watermark-key={}", key.display());
     let detect = "soradetect name=detect";
-    let none = found(&format!("{CLIP} ! {detect} ! fakesink"));
+    let none = detect(&format!("{CLIP} ! {detect} ! fakesink"));
     assert!(!is_marked(&none) && id(&none).is_none(), "{none}");
-    let other = found(&format!("{CLIP} ! {mark} ! {detect} ! fakesink"));
+    let other = detect(&format!("{CLIP} ! {mark} ! {detect} ! fakesink"));
     assert!(!is_marked(&other) && id(&other).is_none(), "{other}");
-    let same = found(&format!("{CLIP} ! {mark} ! {detect} watermark-key={} ! fakesink", key.display()));
+    let same = detect(&format!("{CLIP} ! {mark} ! {detect} watermark-key={} ! fakesink", key.display()));
     assert_eq!(id(&same), Some(7), "{same}");
 }
 
 #[test]
-fn every_window_is_reported_on_the_bus() {
+fn every_window_posts_a_message() {
     init();
     let description = format!("{CLIP} ! soramark generation-id=9 ! soradetect window=5 ! fakesink");
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
@@ -96,14 +96,14 @@ fn every_window_is_reported_on_the_bus() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_an_error() {
+fn an_unusable_watermark_key_is_an_error() {
     for element in ["soragen prompt=snow", "videotestsrc ! soramark", "videotestsrc ! soradetect"] {
         let error = crate::support::error(&format!("{element} watermark-key=/nowhere/key"));
         assert!(error.message().contains("/nowhere/key"), "{element}: {error}");
     }
 }
 
-/// Frames of the built-in model with this label, RGB, 320 by 192, 16 a second.
+/// Frames of the built-in model with this label, RGB, 320×192, 16 fps.
 fn labelled(label: &str) -> Vec<Vec<u8>> {
     let source =
         "soragen prompt=\"a cat at night\" steps=1 duration=2250000000 watermark=false cache-dir=\"\"";
@@ -112,12 +112,12 @@ fn labelled(label: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_label_is_seen_from_the_first_frame_on() {
+fn a_label_is_visible_from_the_first_frame() {
     let plain = labelled("none");
     for (label, grows) in [("ai", false), ("ai-generated", true), ("cn", true)] {
         let frames = labelled(label);
         assert_eq!(frames.len(), 36);
-        // Rows and columns from the upper left corner that differ from the same video without a label.
+        // Extent of the difference to the video without a label, from the upper left corner.
         let extents: Vec<(usize, usize)> = frames
             .iter()
             .zip(&plain)

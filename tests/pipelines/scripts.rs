@@ -1,4 +1,4 @@
-//! The scripts in `pipelines/`, on a tiny model, and the applications.
+//! The scripts in `pipelines/`, with a tiny model, and the example applications.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,12 +14,12 @@ fn model() -> String {
     format!("model={}", path("miniature").display())
 }
 
-/// Runs `pipelines/SCRIPT` with the plugin that belongs to this test; returns what it says on stderr.
+/// Runs `pipelines/SCRIPT` with the plugin of this test; returns its stderr.
 fn run(script: &str, arguments: &[&str]) -> String {
     run_with(script, arguments, "")
 }
 
-/// The same, with something to read from stdin.
+/// [`run`] with `input` on stdin.
 fn run_with(script: &str, arguments: &[&str], input: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script);
     run_command(&mut Command::new(script), arguments, input)
@@ -48,8 +48,8 @@ fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String
     said
 }
 
-/// Runs `pipelines/SCRIPT` with keys; what the file says of itself.
-fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::Report {
+/// Runs `pipelines/SCRIPT` with signing keys; returns the manifest of the file.
+fn run_signed(script: &str, arguments: &[&str], out: &Path) -> credentials::ManifestReport {
     let keys = tempfile::tempdir().unwrap();
     let chain = credentials::test_chain("the test").unwrap();
     std::fs::write(keys.path().join("certificate.pem"), chain.certificate).unwrap();
@@ -60,7 +60,7 @@ fn signed(script: &str, arguments: &[&str], out: &Path) -> credentials::Report {
 }
 
 #[test]
-fn every_script_that_writes_an_mp4_marks_and_signs_it() {
+fn every_script_that_writes_an_mp4_watermarks_and_signs_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("the film.srt"), CUES).unwrap();
@@ -72,9 +72,9 @@ fn every_script_that_writes_an_mp4_marks_and_signs_it() {
     let files = ["the film.srt", "a picture.png", "my video.y4m", "out.mp4", "out.mov"]
         .map(|name| path(name).display().to_string());
     let [subtitles, picture, video, mp4, mov] = files.each_ref().map(String::as_str);
-    // The pictures of the tiny model are too small for a mark to be read; those of the built-in one are not.
+    // The frames of the tiny model are too small for a detection; those of the built-in model are not.
     let (fast, short) = ("steps=1", "duration=1000000000");
-    // Words of gst-launch's own language are a prompt like any other.
+    // Prompts may contain gst-launch syntax.
     let sign = r#"a sign that says "open ! all \ night""#;
     let film = "0:00 the red fox | 0:01 (cut) a blue bird | 0:02";
     for (script, arguments, out) in [
@@ -85,29 +85,29 @@ fn every_script_that_writes_an_mp4_marks_and_signs_it() {
         ("camera.sh", &[video, subtitles, mp4, fast], mp4),
         ("broadcast.sh", &["the red fox", mov, fast, short], mov),
     ] {
-        let report = signed(script, arguments, Path::new(out));
+        let report = run_signed(script, arguments, Path::new(out));
         assert_eq!(report.state, credentials::State::Valid, "{script}");
         assert!(report.generated, "{script}: {report:?}");
-        assert_eq!(report.marks, [mark_in(out)], "{script}");
+        assert_eq!(report.generation_ids, [mark_in(out)], "{script}");
         std::fs::remove_file(out).unwrap();
     }
 }
 
-/// The invisible mark in the last shot of a file, whose shots have 16 frames or are all there is.
-fn mark_in(file: &str) -> String {
+/// The watermark id in the last shot of a file with shots of 16 frames, or with one shot.
+fn watermark_in(file: &str) -> String {
     let detect = "decodebin ! videoconvert ! soradetect window=16 name=detect ! fakesink";
-    let stats = crate::provenance::found(&format!("filesrc location=\"{file}\" ! {detect}"));
+    let stats = crate::provenance::detect(&format!("filesrc location=\"{file}\" ! {detect}"));
     let id = stats.get::<u64>("generation-id");
     format!("{:010x}", id.unwrap_or_else(|_| panic!("{file}: {stats}")))
 }
 
 #[test]
-fn what_carries_no_manifest_is_marked_all_the_same() {
+fn outputs_without_a_manifest_have_the_watermark() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("film.mkv").display().to_string();
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/film.xges");
     run("film.sh", &[&project.to_string_lossy(), &out]);
-    mark_in(&out);
+    watermark_in(&out);
 
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
@@ -116,7 +116,7 @@ fn what_carries_no_manifest_is_marked_all_the_same() {
     let file = stream.clone();
     let receiver = std::thread::spawn(move || {
         let (mut stream, mut packet) = (Vec::new(), [0; 2048]);
-        // The last datagram is told by its length.
+        // The last datagram is recognized by its length.
         while let Ok(length) = socket.recv(&mut packet) {
             if length == 1 {
                 break;
@@ -129,10 +129,10 @@ fn what_carries_no_manifest_is_marked_all_the_same() {
     let end = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     end.send_to(&[0], format!("127.0.0.1:{port}")).unwrap();
     receiver.join().unwrap();
-    mark_in(&stream.display().to_string());
+    watermark_in(&stream.display().to_string());
 }
 
-/// The numbers of all frames of an H.264 file at 16 a second, and of its key frames.
+/// Number of frames of an H.264 file at 16 fps, and the indices of its key frames.
 fn frames(file: &Path) -> (usize, Vec<u64>) {
     let description = format!("filesrc location=\"{}\" ! qtdemux ! h264parse", file.display());
     let encoded = crate::support::samples(&description);
@@ -145,7 +145,7 @@ fn frames(file: &Path) -> (usize, Vec<u64>) {
 }
 
 #[test]
-fn a_storyboard_becomes_a_file_with_key_frames_at_its_cuts() {
+fn storyboard_sh_sets_key_frames_at_cuts() {
     let folder = tempfile::tempdir().unwrap();
     let film = "0:00 the red fox | 0:01 (cut) a blue bird | 0:02 snow | 0:02.5 (cut) the green cat |
         0:03.5 (cut) a slow dog | 0:04.5 (cut) the sea | 0:06";
@@ -153,7 +153,7 @@ fn a_storyboard_becomes_a_file_with_key_frames_at_its_cuts() {
     run("storyboard.sh", &[film, &out.to_string_lossy(), &model()]);
     let (count, keys) = frames(&out);
     assert_eq!(count, 96);
-    // The encoder may find others worth one.
+    // The encoder may add more key frames.
     for cut in [0, 16, 40, 56, 72] {
         assert!(keys.contains(&cut), "{cut} in {keys:?}");
     }
@@ -166,7 +166,7 @@ fn a_storyboard_becomes_a_file_with_key_frames_at_its_cuts() {
 }
 
 #[test]
-fn a_subtitle_file_becomes_a_film_by_way_of_the_text_pad() {
+fn subtitles_sh_writes_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let (subtitles, out) = (folder.path().join("film.srt"), folder.path().join("film.mp4"));
     std::fs::write(&subtitles, CUES).unwrap();
@@ -176,7 +176,7 @@ fn a_subtitle_file_becomes_a_film_by_way_of_the_text_pad() {
 }
 
 #[test]
-fn a_prompt_becomes_a_file() {
+fn file_sh_writes_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("video.mp4");
     run("file.sh", &["the red fox", &out.to_string_lossy(), "25/1", &model(), "duration=2000000000"]);
@@ -185,19 +185,19 @@ fn a_prompt_becomes_a_file() {
 }
 
 #[test]
-fn a_live_stream_arrives() {
+fn live_sh_sends_an_mpeg_ts_stream() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port().to_string();
     run("live.sh", &["the red fox", "127.0.0.1", &port, &model(), "num-buffers=16"]);
     let mut packet = [0; 2048];
     let length = socket.recv(&mut packet).unwrap();
-    // Packets of a transport stream: 188 bytes that begin with a G.
+    // Transport stream packets have 188 bytes and start with 0x47 (G).
     assert!(length > 0 && length.is_multiple_of(188), "{length}");
     assert!(packet[..length].chunks(188).all(|packet| packet[0] == b'G'));
 }
 
 #[test]
-fn a_picture_becomes_a_video() {
+fn picture_sh_writes_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let (picture, out) = (folder.path().join("picture.png"), folder.path().join("video.mp4"));
     image::RgbImage::from_pixel(48, 16, image::Rgb([200, 30, 20])).save(&picture).unwrap();
@@ -209,12 +209,12 @@ fn a_picture_becomes_a_video() {
 }
 
 #[test]
-fn shots_start_from_another_video() {
+fn camera_sh_starts_shots_from_a_video() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["film.srt", "video.mkv", "film.mp4"].map(|name| folder.path().join(name));
     let [subtitles, video, out] = paths.each_ref().map(|path| path.to_string_lossy());
     std::fs::write(&paths[0], CUES).unwrap();
-    // A hundred frames, which is longer than the film.
+    // 100 frames, longer than the subtitles.
     let written = crate::support::samples(
         "videotestsrc num-buffers=100 ! video/x-raw,width=64,height=32 ! x264enc ! matroskamux streamable=true",
     );
@@ -226,7 +226,7 @@ fn shots_start_from_another_video() {
 }
 
 #[test]
-fn a_prompt_becomes_television() {
+fn broadcast_sh_writes_prores_with_time_codes() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("video.mov");
     run("broadcast.sh", &["the red fox", &out.to_string_lossy(), &model(), "duration=500000000"]);
@@ -240,23 +240,23 @@ fn a_prompt_becomes_television() {
 }
 
 #[test]
-fn an_editors_project_becomes_a_file() {
+fn film_sh_renders_an_editing_project() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("film.mkv");
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/film.xges");
     run("film.sh", &[&project.to_string_lossy(), &out.to_string_lossy()]);
     let encoded = crate::support::samples(&format!("filesrc location=\"{}\" ! matroskademux", out.display()));
-    // Four seconds at the 30 frames a second of the project.
+    // Four seconds at 30 fps, the rate of the project.
     assert!((115..=125).contains(&encoded.len()), "{}", encoded.len());
 }
 
-/// Without end, but for what is said to it.
+/// An endless source that the application stops.
 fn endless() -> String {
     format!("soragen {} prompt=\"a red fox\" duration=-1", model())
 }
 
 #[test]
-fn an_application_in_python_changes_the_prompt_and_ends() {
+fn the_python_application_changes_the_prompt_and_exits() {
     let said = run_with("app.py", &[&endless(), "fakesink"], "\n");
     assert!(!said.contains("Error"), "{said}");
     let short = endless().replace("duration=-1", "duration=1000000000");
@@ -265,7 +265,7 @@ fn an_application_in_python_changes_the_prompt_and_ends() {
 }
 
 #[test]
-fn an_application_in_rust_changes_the_prompt_and_ends() {
+fn the_rust_application_changes_the_prompt_and_exits() {
     crate::support::init();
     let play = |source: &str, prompts: &'static str| {
         let mut said = Vec::new();

@@ -1,4 +1,4 @@
-//! Where the stream is, in which unit, and which way it goes.
+//! Seeks, position and duration queries, playback direction.
 
 use gst::prelude::*;
 
@@ -6,8 +6,8 @@ use crate::support::{init, parse, pictures, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
 
-/// A second of video in steps of whoever pulls; the filter settles the rate.
-fn second(rate: &str) -> (gst::Pipeline, gst_app::AppSink) {
+/// One second of video at `rate`, pulled by the test.
+fn one_second(rate: &str) -> (gst::Pipeline, gst_app::AppSink) {
     let source = format!("{} duration=1000000000", tiny("t2v-unipc"));
     let pipeline = parse(&format!(
         "{source} ! capsfilter name=filter caps={SIZE},framerate={rate} ! appsink name=sink sync=false max-buffers=1"
@@ -22,8 +22,8 @@ fn seek(pipeline: &gst::Pipeline, rate: f64, start: gst::ClockTime, stop: gst::C
 }
 
 #[test]
-fn it_plays_backwards_to_the_beginning_whatever_rate_is_asked_for_on_the_way() {
-    let (pipeline, sink) = second("16/1");
+fn reverse_playback_reaches_the_beginning_after_a_frame_rate_change() {
+    let (pipeline, sink) = one_second("16/1");
     pipeline.set_state(gst::State::Paused).unwrap();
     sink.pull_preroll().unwrap();
     seek(&pipeline, -1.0, gst::ClockTime::ZERO, gst::ClockTime::SECOND);
@@ -38,7 +38,7 @@ fn it_plays_backwards_to_the_beginning_whatever_rate_is_asked_for_on_the_way() {
     let starts: Vec<_> = samples.iter().map(|s| s.buffer().unwrap().pts().unwrap()).collect();
     assert!(starts.is_sorted_by(|a, b| a > b), "{starts:?}");
     assert_eq!(starts.last().unwrap(), &gst::ClockTime::ZERO);
-    // At the new rate from some frame on, on its own grid.
+    // At the new rate from some frame on, with its own timestamps.
     let last = samples.last().unwrap().buffer().unwrap();
     assert_eq!(last.duration().unwrap().mseconds(), 125);
     let gap = starts.windows(2).map(|pair| (pair[0] - pair[1]).nseconds()).max().unwrap();
@@ -46,7 +46,7 @@ fn it_plays_backwards_to_the_beginning_whatever_rate_is_asked_for_on_the_way() {
 }
 
 #[test]
-fn time_and_frames_are_told_before_anything_is_settled() {
+fn duration_and_conversions_work_before_negotiation() {
     init();
     let source =
         gst::parse::bin_from_description(&format!("{} duration=1000000000", tiny("t2v-unipc")), false);
@@ -65,8 +65,8 @@ fn time_and_frames_are_told_before_anything_is_settled() {
 }
 
 #[test]
-fn every_frame_is_found_by_its_time_and_by_its_number() {
-    let (pipeline, sink) = second("30000/1001");
+fn every_frame_can_be_seeked_by_time_and_by_number() {
+    let (pipeline, sink) = one_second("30000/1001");
     pipeline.set_state(gst::State::Paused).unwrap();
     sink.pull_preroll().unwrap();
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
@@ -85,8 +85,8 @@ fn every_frame_is_found_by_its_time_and_by_its_number() {
 }
 
 #[test]
-fn it_can_be_cancelled_and_made_after_all() {
-    let (pipeline, sink) = second("16/1");
+fn a_cancelled_video_can_be_generated_again() {
+    let (pipeline, sink) = one_second("16/1");
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
     let rest = || std::iter::from_fn(|| sink.pull_sample().ok()).collect::<Vec<_>>();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -94,7 +94,7 @@ fn it_can_be_cancelled_and_made_after_all() {
     assert_eq!(all.len(), 16);
     pipeline.set_state(gst::State::Null).unwrap();
 
-    // Before there is a single frame, and all the same the stream ends well.
+    // Cancelling before the first frame ends the stream without an error.
     pipeline.set_state(gst::State::Paused).unwrap();
     source.emit_by_name::<()>("cancel", &[]);
     let bus = pipeline.bus().unwrap();
@@ -112,8 +112,8 @@ fn it_can_be_cancelled_and_made_after_all() {
 }
 
 #[test]
-fn another_take_has_the_next_seed() {
-    let (pipeline, sink) = second("16/1");
+fn the_next_take_uses_the_next_seed() {
+    let (pipeline, sink) = one_second("16/1");
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
     let play = || {
         pipeline.set_state(gst::State::Playing).unwrap();
@@ -125,7 +125,7 @@ fn another_take_has_the_next_seed() {
     assert!(source.emit_by_name::<bool>("regenerate", &[]));
     assert_eq!(source.property::<u64>("seed"), 1);
     let second = play();
-    // In READY it would do as well, but an appsink remembers the end of its stream until NULL.
+    // READY would suffice for the source, but an appsink keeps its EOS state until NULL.
     pipeline.set_state(gst::State::Null).unwrap();
     source.set_property("seed", 0u64);
     let again = play();
@@ -140,7 +140,7 @@ fn another_take_has_the_next_seed() {
 }
 
 #[test]
-fn frames_carry_time_codes_when_asked_to() {
+fn frames_have_time_codes_if_enabled() {
     let source = format!("{} duration=2100000000 timecode=00:00:58:00 steps=1", tiny("t2v-unipc"));
     let made = crate::support::samples(&format!("{source} ! {SIZE},framerate=30000/1001"));
     let codes: Vec<_> = made
@@ -157,7 +157,7 @@ fn frames_carry_time_codes_when_asked_to() {
 }
 
 #[test]
-fn presets_are_found_and_set_what_they_say() {
+fn presets_set_their_properties() {
     init();
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/soragen/presets");
     gst::Preset::set_app_dir(folder).unwrap();

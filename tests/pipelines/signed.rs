@@ -1,16 +1,16 @@
-//! What `c2pasink` writes: whether it holds, by the C2PA's own library, and plays.
+//! Files of `c2pasink`, verified with the C2PA library.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use gst::prelude::*;
-use gstsoraprovenance::credentials::{Report, State, read, test_chain};
+use gstsoraprovenance::credentials::{ManifestReport, State, read, test_chain};
 use soragen_tests::fixtures::path;
 
 use crate::support::{init, parse, samples};
 
-/// A folder with a certificate, its key and its authority.
+/// A folder with a certificate, its private key and its authority.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -33,7 +33,7 @@ impl Folder {
         self.path("out.mp4")
     }
 
-    /// `c2pasink` with the key.
+    /// `c2pasink` with the private key.
     fn sink(&self) -> String {
         format!("{} private-key=\"{}\"", self.sink_without_key(), self.path("key").display())
     }
@@ -52,21 +52,21 @@ impl Folder {
         names
     }
 
-    fn report(&self) -> Report {
+    fn report(&self) -> ManifestReport {
         read(&self.out(), None).unwrap().unwrap()
     }
 }
 
-/// A second of the tiny model.
+/// One second of the tiny model.
 fn source() -> String {
     format!("soragen model=\"{}\" prompt=\"the red fox\" duration=1000000000", path("miniature").display())
 }
 
-/// Plays to the end; an element message of that name, if there was one, or the error.
+/// Plays to the end. Returns the last element message `name`, if any, or the error.
 fn play(description: &str, name: &str) -> Result<Option<gst::Structure>, gst::glib::Error> {
     let pipeline = parse(description);
     let bus = pipeline.bus().unwrap();
-    // If it fails, the bus says why.
+    // The error is on the bus.
     let _ = pipeline.set_state(gst::State::Playing);
     let mut seen = None;
     let end = loop {
@@ -82,27 +82,27 @@ fn play(description: &str, name: &str) -> Result<Option<gst::Structure>, gst::gl
     end
 }
 
-/// How many pictures there are in a file.
-fn pictures(file: &Path) -> usize {
+/// Number of frames in a file.
+fn frame_count(file: &Path) -> usize {
     samples(&format!("filesrc location=\"{}\" ! qtdemux ! h264parse ! avdec_h264", file.display())).len()
 }
 
 const UNTRUSTED: &str = "signingCredential.untrusted";
 
 #[test]
-fn what_was_made_is_signed_in_every_layout_and_plays() {
+fn every_mp4_layout_is_signed_and_playable() {
     for muxer in ["mp4mux", "mp4mux faststart=true", "mp4mux fragment-duration=250", "qtmux"] {
         let folder = Folder::new();
         let out = folder.out();
         let description = format!("{} ! x264enc ! {muxer} ! {}", source(), folder.sink());
         let signed = play(&description, "c2pa-signed").unwrap().expect(muxer);
-        // As many as without a signature. (GStreamer 1.22 leaves out the last two of its own files in fragments.)
+        // As many frames as without a signature. (GStreamer 1.22 loses the last two frames of fragmented files.)
         let plain = folder.path("key.plain");
         play(&format!("{} ! x264enc ! {muxer} ! filesink location=\"{}\"", source(), plain.display()), "")
             .unwrap();
-        let count = pictures(&plain);
+        let count = frame_count(&plain);
         std::fs::remove_file(plain).unwrap();
-        assert!(count >= 14 && pictures(&out) == count, "{muxer}: {count}");
+        assert!(count >= 14 && frame_count(&out) == count, "{muxer}: {count}");
         assert_eq!(folder.names(), ["out.mp4"], "{muxer}");
 
         let report = folder.report();
@@ -132,20 +132,20 @@ fn what_was_made_is_signed_in_every_layout_and_plays() {
 }
 
 #[test]
-fn the_manifest_is_bound_to_the_invisible_mark() {
+fn the_manifest_has_the_watermark_id() {
     let folder = Folder::new();
     let description = |more: &str| format!("{} {more} ! x264enc ! mp4mux ! {}", source(), folder.sink());
     let shot = play(&description(""), "soragen-shot").unwrap().unwrap();
     let id = shot.get::<u64>("generation-id").unwrap();
-    assert_eq!(folder.report().marks, [format!("{id:010x}")]);
+    assert_eq!(folder.report().generation_ids, [format!("{id:010x}")]);
     play(&description("seed=1"), "").unwrap();
-    assert_ne!(folder.report().marks, [format!("{id:010x}")], "another video, another id");
+    assert_ne!(folder.report().generation_ids, [format!("{id:010x}")], "another video, another id");
     play(&description("watermark=false"), "").unwrap();
-    assert!(folder.report().marks.is_empty(), "what is not marked is not said to be");
+    assert!(folder.report().generation_ids.is_empty(), "without a watermark there is no id");
 }
 
 #[test]
-fn prompt_and_provider_are_in_it_if_they_are_to_be() {
+fn prompt_and_provider_are_in_the_manifest_if_enabled() {
     let folder = Folder::new();
     let board = "storyboard=\"\\\"0:00 the red fox | 0:00.5 a blue bird | 0:01\\\"\"";
     let sink = format!("{} embed-prompt=true provider=\"The House\"", folder.sink());
@@ -158,7 +158,7 @@ fn prompt_and_provider_are_in_it_if_they_are_to_be() {
     assert_eq!(report.state, State::Valid);
 }
 
-/// A picture in `folder` that says, signed, that it is one; and its manifest's name.
+/// A signed image in `folder`, and the label of its manifest.
 fn signed_picture(folder: &Folder) -> (PathBuf, String) {
     let bytes = |name: &str| std::fs::read(folder.path(name)).unwrap();
     let signer =
@@ -187,34 +187,35 @@ fn signed_picture(folder: &Folder) -> (PathBuf, String) {
 }
 
 #[test]
-fn what_a_picture_says_of_itself_is_kept() {
+fn the_manifest_of_an_input_image_is_kept() {
     let folder = Folder::new();
     let (picture, name) = signed_picture(&folder);
-    let make = |source: &str| play(&format!("{source} ! x264enc ! mp4mux ! {}", folder.sink()), "").unwrap();
-    make(&format!("{} image=\"{}\"", source(), picture.display()));
+    let render =
+        |source: &str| play(&format!("{source} ! x264enc ! mp4mux ! {}", folder.sink()), "").unwrap();
+    render(&format!("{} image=\"{}\"", source(), picture.display()));
     let report = folder.report();
     assert_eq!((report.state, &report.problems), (State::Valid, &vec![UNTRUSTED.into()]), "{report:?}");
     assert_eq!(report.ingredients, [&*name]);
     assert!(report.generated && report.manifest != name, "{report:?}");
     let bytes = std::fs::read(folder.out()).unwrap();
-    assert!(!String::from_utf8_lossy(&bytes).contains("picture.png"), "its name is nobody else's business");
+    assert!(!String::from_utf8_lossy(&bytes).contains("picture.png"), "the file name is private");
 
-    // In a storyboard, beside one that says nothing.
-    let silent = image::RgbImage::from_pixel(48, 16, image::Rgb([20, 30, 200]));
-    silent.save(folder.path("silent.png")).unwrap();
-    let board = "[[shot]]\nprompt = \"a fox\"\nduration = 0.5\nimage = \"silent.png\"\n\
+    // In a storyboard, together with an unsigned image.
+    let unsigned = image::RgbImage::from_pixel(48, 16, image::Rgb([20, 30, 200]));
+    unsigned.save(folder.path("unsigned.png")).unwrap();
+    let board = "[[shot]]\nprompt = \"a fox\"\nduration = 0.5\nimage = \"unsigned.png\"\n\
                  [[shot]]\nprompt = \"a fox\"\nduration = 0.5\nimage = \"picture.png\"\ntransition = \"cut\"";
     std::fs::write(folder.path("film.toml"), board).unwrap();
     let model = path("miniature");
     let film = folder.path("film.toml");
-    make(&format!("soragen model=\"{}\" storyboard=\"{}\"", model.display(), film.display()));
+    render(&format!("soragen model=\"{}\" storyboard=\"{}\"", model.display(), film.display()));
     assert_eq!(folder.report().ingredients, [&*name]);
-    make(&source());
+    render(&source());
     assert!(folder.report().ingredients.is_empty());
 }
 
 #[test]
-fn a_flipped_byte_is_caught_wherever_it_is() {
+fn any_flipped_byte_invalidates_the_manifest() {
     for muxer in ["mp4mux", "mp4mux fragment-duration=250"] {
         let folder = Folder::new();
         play(&format!("{} ! x264enc ! {muxer} ! {}", source(), folder.sink()), "").unwrap();
@@ -230,7 +231,7 @@ fn a_flipped_byte_is_caught_wherever_it_is() {
             let mut changed = whole.clone();
             changed[place] ^= 1;
             std::fs::write(folder.out(), &changed).unwrap();
-            // A manifest that cannot be read any more does not hold either.
+            // A manifest that cannot be parsed is invalid too.
             if let Ok(report) = read(&folder.out(), None) {
                 assert_eq!(report.unwrap().state, State::Invalid, "{muxer}, byte {place}");
             }
@@ -241,7 +242,7 @@ fn a_flipped_byte_is_caught_wherever_it_is() {
 }
 
 #[test]
-fn without_a_word_of_what_made_it_nothing_is_claimed() {
+fn an_unknown_model_is_an_error() {
     let folder = Folder::new();
     let clip = "videotestsrc num-buffers=9 ! x264enc ! mp4mux";
     let error = play(&format!("{clip} ! {}", folder.sink()), "").unwrap_err();
@@ -252,7 +253,7 @@ fn without_a_word_of_what_made_it_nothing_is_claimed() {
 }
 
 #[test]
-fn what_cannot_sign_is_told_before_anything_is_made() {
+fn an_unusable_signer_is_an_error_before_the_first_frame() {
     let folder = Folder::new();
     let other = Folder::new();
     let file = |path: PathBuf| path.display().to_string();
@@ -278,11 +279,11 @@ fn what_cannot_sign_is_told_before_anything_is_made() {
     let sink = format!("{bare} private-key={}", file(other.path("key")));
     let description = format!("{} ! x264enc ! mp4mux ! {sink}", source());
     assert!(play(&description, "").is_err());
-    assert_eq!(folder.names(), [""; 0], "what is not signed gets no name");
+    assert_eq!(folder.names(), [""; 0], "an unsigned file is not renamed");
 }
 
 #[test]
-fn a_program_may_sign() {
+fn a_command_can_sign() {
     let folder = Folder::new();
     let sink = |command: &str| format!("{} sign-command=\"{command}\"", folder.sink_without_key());
     let pipeline = |command: &str| format!("{} ! x264enc ! mp4mux ! {}", source(), sink(command));
@@ -297,14 +298,14 @@ fn a_program_may_sign() {
         assert!(error.message().contains(part), "{part} in {error}");
         assert_eq!(folder.names(), [""; 0], "{command}");
     }
-    // One that hangs does not hold the pipeline up for ever.
+    // A command that hangs is stopped after the timeout.
     let error = play(&format!("{} sign-timeout=1", pipeline("sleep 600")), "").unwrap_err();
     assert!(error.message().contains("sleep") && error.message().contains("sign-timeout"), "{error}");
     assert_eq!(folder.names(), [""; 0]);
 }
 
 #[test]
-fn what_is_stopped_leaves_nothing() {
+fn a_stopped_pipeline_leaves_no_file() {
     init();
     let folder = Folder::new();
     let source = source().replace("duration=1000000000", "duration=-1");
@@ -318,7 +319,7 @@ fn what_is_stopped_leaves_nothing() {
 }
 
 #[test]
-fn what_is_killed_has_no_name() {
+fn a_killed_process_leaves_only_the_temporary_file() {
     let folder = Folder::new();
     let plugins = tempfile::tempdir().unwrap();
     for name in ["libgstsoragen.so", "libgstsoraprovenance.so"] {
@@ -335,7 +336,7 @@ fn what_is_killed_has_no_name() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    // In the middle of it.
+    // Kill it in the middle of the video.
     assert!(
         lines.take_while(|line| !line.contains("chunk=(guint64)3")).any(|line| line.contains("soragen-shot"))
     );

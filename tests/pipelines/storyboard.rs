@@ -1,4 +1,4 @@
-//! Shots: which frame is whose, what is said of them, and where encoders begin anew.
+//! Shots of a storyboard: frames, messages, key frames.
 
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
@@ -11,7 +11,7 @@ fn source(arguments: &str) -> String {
     format!("soragen watermark=false model=\"{}\" {arguments}", path("miniature").display())
 }
 
-/// What goes over a pad: buffers by their time, and the events of shots and key frames.
+/// An item of the dataflow: a buffer with its timestamp, a shot event or a key frame request.
 #[derive(Clone, Debug, PartialEq)]
 enum Item {
     Buffer(u64),
@@ -19,7 +19,7 @@ enum Item {
     KeyUnit(u64),
 }
 
-/// Runs `description` to its end and returns what leaves the element `source`, and the messages about shots.
+/// Runs `description` to the end. Returns the dataflow of the element `source` and the shot messages.
 fn flow(description: &str) -> (Vec<Item>, Vec<gst::Structure>) {
     let pipeline = parse(description);
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
@@ -83,7 +83,7 @@ fn every_shot_is_announced_before_its_first_frame() {
     for n in 0..32 {
         match n {
             0 => wanted.push(shot(0, "the red fox", 0, false)),
-            // The chunk nearest to frame 8.
+            // The chunk that is closest to frame 8.
             5 => wanted.push(shot(1, "a blue bird", 5, false)),
             16 => wanted.extend([Item::KeyUnit(frame(16)), shot(2, "the green cat", 16, true)]),
             _ => {}
@@ -96,7 +96,7 @@ fn every_shot_is_announced_before_its_first_frame() {
 }
 
 #[test]
-fn a_file_an_address_and_a_line_make_the_same_frames() {
+fn a_file_a_uri_and_an_inline_storyboard_give_the_same_frames() {
     init();
     let line = pictures(&samples(&source(&format!("storyboard=\"{FILM}\""))));
     let folder = tempfile::tempdir().unwrap();
@@ -117,7 +117,7 @@ fn a_file_an_address_and_a_line_make_the_same_frames() {
         let made = pictures(&samples(&source(&format!("storyboard=\"{}\"", file.display()))));
         assert!(made == line, "{name}");
     }
-    // An address can say it too, and no file.
+    // A URI can hold an inline storyboard, but not name a file.
     let element = gst::ElementFactory::make("soragen").build().unwrap();
     let handler = element.dynamic_cast_ref::<gst::URIHandler>().unwrap();
     handler.set_uri("soragen:///;storyboard=0%3A00%20a%20%7C%200%3A04%20b%20%7C%200%3A08").unwrap();
@@ -129,7 +129,7 @@ fn a_file_an_address_and_a_line_make_the_same_frames() {
 }
 
 #[test]
-fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
+fn a_seek_into_a_shot_gives_the_same_frames_and_announces_the_shot() {
     let description = source(&format!("storyboard=\"{FILM}\""));
     let all = pictures(&samples(&description));
     assert_eq!(all.len(), 32);
@@ -160,9 +160,9 @@ fn a_seek_into_a_shot_gives_the_same_frames_and_says_which_it_is() {
 }
 
 #[test]
-fn a_new_prompt_is_in_the_chunk_that_is_announced() {
+fn a_new_prompt_starts_in_the_announced_chunk() {
     init();
-    // What the engine makes of a prompt that changes at frame 13.
+    // Reference: the engine with a prompt change at frame 13.
     let written = pictures(&samples(&source(
         "storyboard=\"0:00 the red fox | 0:00.8125 a blue bird | 0:01.8125\" ! video/x-raw,format=RGB",
     )));
@@ -177,7 +177,7 @@ fn a_new_prompt_is_in_the_chunk_that_is_announced() {
     let frames = shots(&pipeline.bus().unwrap(), "frame");
     pipeline.set_state(gst::State::Null).unwrap();
     let made = pictures(&made);
-    // The worker is a chunk ahead of what was taken, and may be in the middle of another.
+    // The worker is one chunk ahead of the sink, and may be computing another.
     assert!(frames == [0, 5] || frames == [0, 13], "{frames:?}");
     let changed = frames[1] as usize;
     assert!(made[..changed] == written[..changed]);
@@ -188,8 +188,8 @@ fn a_new_prompt_is_in_the_chunk_that_is_announced() {
 }
 
 #[test]
-fn encoders_begin_anew_at_every_cut() {
-    // A key frame at will only, but for the first.
+fn every_cut_is_a_key_frame() {
+    // Key frames only on request, except the first.
     let film =
         "0:00 the red fox | 0:00.5 (cut) a blue bird | 0:01 the green cat | 0:01.4375 (cut) snow | 0:02";
     let encoded = samples(&format!(
@@ -205,7 +205,7 @@ fn encoders_begin_anew_at_every_cut() {
 }
 
 #[test]
-fn what_is_no_storyboard_is_said() {
+fn an_invalid_storyboard_is_an_error() {
     let file = path("prompts.json");
     for (board, word) in [("/no/such.srt".to_string(), "not found"), (file.display().to_string(), "line 1")] {
         let error = crate::support::error(&source(&format!("storyboard=\"{board}\"")));

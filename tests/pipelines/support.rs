@@ -1,30 +1,30 @@
-//! Pipelines on a tiny model.
+//! Helpers for pipelines with a tiny model.
 
 use std::sync::Once;
 
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
-/// Makes the element known.
+/// Initializes GStreamer and registers the plugins.
 pub fn init() {
     static INIT: Once = Once::new();
     INIT.call_once(|| {
         use gst::glib::LogLevels;
         gst::init().unwrap();
-        // Whatever GLib finds wrong ends the test.
+        // Errors and criticals of GLib fail the test.
         gst::glib::log_set_always_fatal(LogLevels::LEVEL_ERROR | LogLevels::LEVEL_CRITICAL);
         gstsoragen::plugin_register_static().unwrap();
         gstsoraprovenance::plugin_register_static().unwrap();
     });
 }
 
-/// `soragen` on the tiny pipeline `name`, with its smallest picture and without a mark.
+/// `soragen` with the tiny pipeline `name`, without a watermark.
 pub fn tiny(name: &str) -> String {
     let folder = path(&format!("pipelines/{name}"));
     format!("soragen model=\"{}\" prompt=\"a red fox\" steps=2 watermark=false", folder.display())
 }
 
-/// The pipeline of `description`, with the element known.
+/// Parses `description` after [`init`].
 pub fn parse(description: &str) -> gst::Pipeline {
     init();
     gst::parse::launch(description).unwrap().downcast().unwrap()
@@ -40,13 +40,13 @@ pub fn pictures(samples: &[gst::Sample]) -> Vec<Vec<u8>> {
     samples.iter().map(pixels).collect()
 }
 
-/// What the messages about shots that wait on `bus` say of `field`; nothing else is left there.
+/// The values of `field` in all pending shot messages on `bus`. Removes all messages.
 pub fn shots(bus: &gst::Bus, field: &str) -> Vec<u64> {
     let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
     shots.map(|message| message.structure().unwrap().get(field).unwrap()).collect()
 }
 
-/// What a pipeline of `description` and an appsink gives until its end.
+/// All samples of `description`, pulled by an appsink.
 pub fn samples(description: &str) -> Vec<gst::Sample> {
     let pipeline = parse(&format!("{description} ! appsink name=sink sync=false"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -56,11 +56,11 @@ pub fn samples(description: &str) -> Vec<gst::Sample> {
     samples
 }
 
-/// The first error that a pipeline of `description` ends with.
+/// The error of the pipeline `description`.
 pub fn error(description: &str) -> gst::glib::Error {
     init();
     let pipeline = gst::parse::launch(&format!("{description} ! fakesink")).unwrap();
-    // It may fail at once or later.
+    // The error can occur here or later.
     let _ = pipeline.set_state(gst::State::Playing);
     let bus = pipeline.bus().unwrap();
     let message = bus.timed_pop_filtered(None, &[gst::MessageType::Error, gst::MessageType::Eos]);

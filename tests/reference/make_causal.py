@@ -1,9 +1,9 @@
-"""Records in tests/fixtures/causal.safetensors what a causal Wan transformer computes in one pass.
+"""Records one pass of a causal Wan transformer in tests/fixtures/causal.safetensors.
 
-The weights are those of the pipeline t2v-unipc; the blocks are diffusers'; only the attention among the
-frames is replaced: a frame sees its own chunk and those earlier frames that a rolling cache would still hold,
-at positions counted from the first frame that it sees. With a cache that holds everything this is
-attention under a block-causal mask, which is what is run then.
+The weights are those of the pipeline t2v-unipc, the blocks those of diffusers. Only the self-attention is
+replaced: a frame attends to its own chunk and to the earlier frames that a rolling cache would still hold,
+at positions counted from the first of them. With an unlimited cache this equals
+attention with a block-causal mask, which is used then.
 
     python make_causal.py
 """
@@ -28,7 +28,7 @@ CHUNKS = [range(first, first + CHUNK) for first in range(0, FRAMES, CHUNK)]
 
 
 def seen(chunk, window, sink):
-    """The earlier frames that a chunk sees."""
+    """The earlier frames that a chunk attends to."""
     return [f for f in range(chunk.start) if f < sink or f >= chunk.start - window]
 
 
@@ -40,7 +40,7 @@ def rotate(x, frequencies):
 
 
 class Rolling:
-    """Attention processor: each chunk by itself, over what it sees."""
+    """Attention processor: each chunk separately, over the frames that it attends to."""
 
     def __init__(self, rope, window, sink, chunks=CHUNKS, grid=(HEIGHT, WIDTH)):
         self.rope, self.window, self.sink, self.chunks, self.grid = rope, window, sink, chunks, grid
@@ -67,7 +67,7 @@ class Rolling:
 
 
 def masked(model):
-    """diffusers' own attention, under a block-causal mask."""
+    """diffusers' attention with a block-causal mask."""
     chunk = torch.arange(FRAMES * TOKENS) // (CHUNK * TOKENS)
     mask = chunk[:, None] >= chunk[None, :]
     for block in model.blocks:
@@ -84,7 +84,7 @@ def main():
     text = load_file(folder / "expected.safetensors")["prompt_embeds"]
     generator = torch.Generator().manual_seed(3)
     latents = torch.randn(1, 4, FRAMES, HEIGHT, WIDTH, generator=generator)
-    # One a frame, different within a chunk too.
+    # One per frame, also different within a chunk.
     timesteps = torch.tensor([0.0, 250.0, 500.0, 1000.0, 833.0, 0.0, 625.0, 625.0])
     tensors = {"latents": latents, "timesteps": timesteps, "prompt_embeds": text}
 

@@ -1,5 +1,5 @@
-"""Makes tiny pipelines of two transformers, in the form of Wan 2.2 A14B, in tests/fixtures/experts with diffusers, and
-what diffusers computes with them.
+"""Creates tiny pipelines with two transformers, like Wan 2.2 A14B, in tests/fixtures/experts with diffusers, and their
+reference results.
 
     python make_experts.py
 """
@@ -18,7 +18,7 @@ FIXTURES = Path(__file__).parent.parent / "fixtures" / "experts"
 
 def parts(seed, in_channels, shift):
     tokens, vocab = tokenizer()
-    # The two are of one form, and nothing of one is in the other.
+    # Both have the same architecture and different weights.
     first, second = (
         transformer(
             seed + 3 + i,
@@ -51,7 +51,7 @@ def t2v():
 
 
 def i2v():
-    """The transformers see the image as channels: four of a mask, and its latents with a grey video after it."""
+    """The image as input channels: four of a mask, and the latents of the image followed by a grey video."""
     request = dict(
         prompt="the fox runs", negative="slow", guidance=3.5, steps=4, width=32, height=48, frames=9, image="image.png"
     )

@@ -1,7 +1,7 @@
-"""Makes two tiny models in the form of Wan 2.1 and of Wan 2.2 TI2V-5B, in diffusers' layout, in tests/fixtures/layouts.
+"""Creates two tiny models, like Wan 2.1 and Wan 2.2 TI2V-5B, in diffusers layout in tests/fixtures/layouts.
 
-Their heads, latents and numbers of blocks are the real ones, since other layouts do not say those. The tests write them
-in every other layout and compare frames.
+They have the real number of heads, latent channels and blocks, since other layouts do not store these. The tests convert
+the models to all other layouts and compare frames.
 
     python make_layouts.py
 """

@@ -1,13 +1,13 @@
-"""Lists what the tensors of Wan's parts are called in each kind of checkpoint, beside diffusers' or transformers' name
-for the same, in tests/fixtures/names.json. No weights are kept.
+"""Lists the tensor names of Wan's parts in each checkpoint format, with the diffusers or transformers names, in
+tests/fixtures/names.json. Weights are not stored.
 
     python make_names.py SELF_FORCING LONGLIVE
 
 SELF_FORCING and LONGLIVE are checkouts of https://github.com/guandeh17/Self-Forcing and
-https://github.com/NVlabs/LongLive; Wan's own `wan/modules` and `wan_5b/modules` are run, which name tensors as the
-original checkpoints and ComfyUI's do. diffusers converts them; llama.cpp's table (the package `gguf`) names UMT5's.
-That transformers and diffusers compute the same with the weights of UMT5 and of Wan 2.2's autoencoder under their names
-is asserted.
+https://github.com/NVlabs/LongLive. Their `wan/modules` and `wan_5b/modules` are run; these have the tensor names of the
+original checkpoints and of ComfyUI. diffusers converts them; the UMT5 names in GGUF are from llama.cpp (package `gguf`).
+The script asserts that transformers and diffusers compute the same results with the renamed weights of UMT5 and of
+Wan 2.2's autoencoder.
 """
 
 import importlib.util
@@ -27,10 +27,10 @@ LAYERS = 2
 
 
 def module(root: str, path: str, **stubs: object) -> object:
-    """One file of a checkout, without the packages around it."""
+    """Imports one file of a checkout, without its packages."""
     file = Path(root) / path
     text = file.read_text()
-    # Nothing of the packages is needed to name tensors.
+    # The packages are not needed for tensor names.
     for line in text.splitlines():
         if line.startswith(("from .", "import torch.cuda", "from wan", "from utils", "import torchvision")):
             text = text.replace(line + "\n", "\n", 1)
@@ -43,7 +43,7 @@ def module(root: str, path: str, **stubs: object) -> object:
 
 
 def pairs(state: dict, convert) -> list[list[str]]:
-    """Each tensor is followed through `convert` by a number that no other has."""
+    """Traces each tensor through `convert` by a unique value."""
     numbered = {name: torch.full((3 if "qkv" in name else 1,), float(i)) for i, name in enumerate(state)}
     names = list(state)
     return [[names[int(tensor.flatten()[0])], name] for name, tensor in convert(dict(numbered)).items()]

@@ -1,4 +1,4 @@
-"""Makes small files as torch.save does, in tests/fixtures/pickles, and the same tensors as safetensors.
+"""Creates small torch.save files in tests/fixtures/pickles, and the same tensors as safetensors.
 
     python make_pickles.py
 """
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent.parent / "fixtures" / "pickles"
 
 
 class Evil:
-    """What a pickle can be: a command."""
+    """A pickle that runs a command."""
 
     def __reduce__(self):
         return os.system, ("touch PICKLE-WAS-RUN",)
@@ -29,7 +29,7 @@ if __name__ == "__main__":
             "blocks.0.self_attn.q.weight": torch.randn(3, 5),
             "blocks.0.self_attn.q.bias": torch.randn(3).bfloat16(),
             "blocks.0.norm3.weight": torch.randn(3).half(),
-            # A part of another tensor's storage, not from its beginning.
+            # A view into another tensor's storage with an offset.
             "head.head.weight": both[2:],
             "head.head.bias": torch.arange(5),
         }

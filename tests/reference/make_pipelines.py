@@ -1,6 +1,6 @@
-"""Makes the tiny pipelines in tests/fixtures/pipelines with diffusers, and what diffusers computes with them.
+"""Creates the tiny pipelines in tests/fixtures/pipelines with diffusers, and their reference results.
 
-Every weight is random, norms, biases and tables too, so that no part can be left out unnoticed.
+All weights are random, including norms, biases and tables, so that every missing part is noticed.
 
     python make_pipelines.py
 """
@@ -39,7 +39,7 @@ def tokenizer():
 
 
 def scramble(model, seed, gains={}):
-    """Fills `model` with random weights of a size that keeps activations near one."""
+    """Fills `model` with random weights that keep activations near one."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         random = torch.randn(parameter.shape, generator=generator)
@@ -221,8 +221,8 @@ def i2v_22():
 
 
 def i2v_21():
-    """What the others leave out: 16-bit weights, an image of another shape, blocks without a norm of their own
-    before the prompt, another order of temporal stages, an odd share of the channels for time, a spacing."""
+    """Cases that the other pipelines do not have: 16-bit weights, an image with another aspect ratio, blocks without a norm
+    before cross-attention, another order of temporal stages, an odd share of the channels for time, a timestep spacing."""
     tokens, vocab = tokenizer()
     parts = dict(
         tokenizer=tokens,
@@ -257,7 +257,7 @@ def i2v_21():
 
 
 def picture(width, height):
-    """Smooth, with an edge, and different in every corner and channel."""
+    """A smooth image with an edge, different in every corner and channel."""
     y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
     rgb = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x * y)], -1)
     rgb[height // 4 : height // 2, width // 3 : width // 2] = [0.9, 0.2, 0.1]
@@ -265,7 +265,7 @@ def picture(width, height):
 
 
 def encode(vae, frames):
-    """`[T, H, W, 3]` in [0, 1] to latents, in the units of the transformer."""
+    """Encodes `[T, H, W, 3]` in [0, 1] to normalized latents."""
     mean, std = (torch.tensor(x).reshape(1, -1, 1, 1, 1) for x in (vae.config.latents_mean, vae.config.latents_std))
     video = frames.permute(3, 0, 1, 2)[None] * 2 - 1
     return (vae.encode(video).latent_dist.mode() - mean) / std
@@ -278,7 +278,7 @@ def make(name, build, shard=None, stored=None):
     shutil.rmtree(folder, ignore_errors=True)
     pipeline.save_pretrained(folder)
     if stored:
-        # The reference computes in f32 with what is left of the weights.
+        # The reference computes in f32 with the rounded weights.
         for part in ("transformer", "vae", "text_encoder"):
             model = getattr(pipeline, part)
             for parameter in model.parameters():
@@ -322,7 +322,7 @@ def make(name, build, shard=None, stored=None):
         _, condition, _ = pipeline.prepare_latents(
             pixels, 1, shape[1], height, width, request["frames"], torch.float32, "cpu", None, latents
         )
-        # What the first frame is held at, in the units of the latents.
+        # The normalized latents of the first frame, which stays fixed.
         expected["image_latents"] = condition
 
     prompt_embeds, negative_embeds = pipeline.encode_prompt(
@@ -332,7 +332,7 @@ def make(name, build, shard=None, stored=None):
     if negative_embeds is not None:
         expected["negative_prompt_embeds"] = negative_embeds
 
-    # The second step: its timestep is not at the end of the schedule, and a mask shows in it.
+    # The second step: its timestep is not at the end of the schedule, so that a mask has an effect.
     calls = []
     forward = pipeline.transformer.forward
 

@@ -1,9 +1,9 @@
-"""Records in tests/fixtures/schedulers.json what the reference schedulers compute.
+"""Records results of the reference schedulers in tests/fixtures/schedulers.json.
 
     python make_schedulers.py SELF_FORCING
 
 SELF_FORCING is a checkout of https://github.com/guandeh17/Self-Forcing; its `utils/scheduler.py` is run.
-The velocity at step i of a sample x is sin(2 x + i), so that both sides can work it out.
+The velocity at step i for a sample x is sin(2 x + i), which both sides can compute.
 """
 
 import json

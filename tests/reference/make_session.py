@@ -1,10 +1,10 @@
-"""Makes the rest of the tiny causal model in tests/fixtures/miniature, and the videos it makes.
+"""Creates the other parts of the tiny causal model in tests/fixtures/miniature, and its reference videos.
 
     python make_session.py TAEHV
 
-TAEHV is a checkout of https://github.com/madebyollin/taehv. The transformer's blocks are diffusers', its
-attention among the frames that of `make_causal.py`. Nothing is cached: for every step of every chunk all
-latents up to it go through the transformer, the finished ones at the timestep at which they are remembered.
+TAEHV is a checkout of https://github.com/madebyollin/taehv. The transformer has diffusers' blocks with the
+self-attention of `make_causal.py`. There is no cache: every step of every chunk runs all latents up to it through the
+transformer, the clean ones at the timestep at which the engine caches them.
 """
 
 import json
@@ -39,7 +39,7 @@ CONFIG = {
     "max_text_tokens": MAX_TOKENS,
 }
 PROMPT = "the red fox runs over snow"
-# More than there is room for.
+# More than the maximum.
 OTHER = "a blue bird and the green cat in the sea of snow and the slow dog"
 
 
@@ -51,7 +51,7 @@ def text():
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=special)
-    # As sentence-transformers leaves them, and not as they are wanted.
+    # The settings of sentence-transformers, which must be ignored.
     tokenizer.enable_padding(length=20)
     tokenizer.enable_truncation(20)
     folder = FIXTURE / "tokenizer"
@@ -81,7 +81,7 @@ def text():
 
 
 class Prompts:
-    """Cross attention processor: each chunk to a prompt of its own."""
+    """Cross-attention processor: each chunk with its own prompt."""
 
     def __init__(self, chunks):
         self.chunks = chunks
@@ -98,7 +98,7 @@ class Prompts:
 
 
 def sample(model, noise, prompts, empty, first=None):
-    """`noise` `[1, C, T, h, w]` to latents; `prompts`, one a chunk; `first`, the latents of an image."""
+    """Samples latents from `noise` `[1, C, T, h, w]`; `prompts` has one per chunk, `first` are the latents of an image."""
     causal = CONFIG["causal"]
     timesteps = [*causal["timesteps"], 0.0]
     latents, chunks = noise[:, :, :0], []
@@ -119,7 +119,7 @@ def sample(model, noise, prompts, empty, first=None):
             x = first
         else:
             x = noise[:, :, done : chunks[-1].stop]
-            # What the last chunk makes beyond the end is not shown.
+            # Frames of the last chunk beyond the end are dropped.
             x = F.pad(x, (0, 0, 0, 0, 0, len(chunks[-1]) - x.shape[2]))
             for t, after in zip(timesteps, timesteps[1:]):
                 away = velocity(x, t, [empty] * len(chunks))

@@ -1,4 +1,4 @@
-"""Lists every tensor of the real models, with its shape, in tests/fixtures/shapes; no weights are made.
+"""Lists all tensors of the real models with their shapes in tests/fixtures/shapes, without creating weights.
 
     python make_shapes.py TAEHV
 
@@ -32,19 +32,19 @@ VAES = {
         out_channels=12,
         patch_size=2,
         scale_factor_spatial=16,
-        # 48 numbers; they have no part in the shapes.
+        # 48 values; they do not affect shapes.
         latents_mean=[0.0] * 48,
         latents_std=[1.0] * 48,
     ),
 }
-# Beside the autoencoder whose latents it decodes: patch size and channels.
+# By the autoencoder whose latents it decodes: patch size and channels.
 TAEHVS = {"taew2_1": ("wan2.1-vae", 1, 16), "taew2_2": ("wan2.2-vae", 2, 48)}
 UMT5_XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
 
 
 def write(name, model, config):
     shapes = {key: list(value.shape) for key, value in sorted(model.state_dict().items())}
-    # The same tensor as shared.weight, which files hold once.
+    # The same tensor as shared.weight, which files store once.
     shapes.pop("encoder.embed_tokens.weight", None)
     config = {key: value for key, value in config.items() if not key.startswith("_")}
     text = json.dumps(dict(config=config, tensors=shapes), separators=(",", ":"))

@@ -1,11 +1,11 @@
-"""Makes tests/fixtures/miniature/shots.safetensors and shots.json: videos of several shots, and what was asked for.
+"""Creates tests/fixtures/miniature/shots.safetensors and shots.json: videos with several shots, and their requests.
 
     python make_shots.py TAEHV
 
-TAEHV is a checkout of https://github.com/madebyollin/taehv. The model is that of `make_session.py`, the noise that
-which `src/noise.rs` recorded. Nothing is cached: for every step of every chunk, all that was ever read goes through
-the transformer again, in pieces of which each sees only what a cache would hold. A piece that is read again with
-another prompt is there twice.
+TAEHV is a checkout of https://github.com/madebyollin/taehv. The model is that of `make_session.py`, the noise is
+recorded by `src/noise.rs`. There is no cache: every step of every chunk runs all earlier pieces through the transformer
+again, and each piece attends only to what a cache would hold. A piece that is recomputed with another prompt is in the
+sequence twice.
 """
 
 import json
@@ -32,9 +32,9 @@ def shot(frame, prompt, transition="continue", seed=None, image=False):
     return {"frame": frame, "prompt": prompt, "transition": transition, "seed": seed, "image": image}
 
 
-# What differs from CONFIG, and the request. Chunks of two make frames 0, 5, 13, 21.
+# Differences to CONFIG, and the request. Chunks of two latent frames start at frames 0, 5, 13, 21.
 CASES = {
-    # Nothing is left of the first shot, and it ends in the middle of a chunk.
+    # Nothing of the first shot stays cached, and it ends in the middle of a chunk.
     "cut": {"frames": 15, "shots": [shot(0, PROMPT), shot(7, OTHER, "cut", seed=9)]},
     # 8 is nearer to 5 than to 13, 10 nearer to 13; 24 is near to 21 alone, since 29 is beyond the cut.
     "continue": {
@@ -42,14 +42,14 @@ CASES = {
         "shots": [shot(0, PROMPT), shot(8, OTHER, seed=9), shot(10, THIRD), shot(24, PROMPT), shot(25, OTHER, "cut")],
     },
     "blend": {"frames": 29, "blend_chunks": 2, "shots": [shot(0, PROMPT), shot(5, OTHER)]},
-    # Read again: half a chunk and a whole one, later only whole ones; each after the sink.
+    # Recomputed: half a chunk and a whole one, later only whole ones; each after the sink.
     "recache": {
         "frames": 29,
         "causal": {"recache": True, "window": 3},
         "shots": [shot(0, PROMPT), shot(13, OTHER), shot(21, THIRD)],
     },
-    # The first frame is remembered until another prompt comes, and later one with that in it, whether it is asked for again
-    # or not.
+    # The first frame stays cached until the prompt changes; later a frame of the new prompt replaces it, whether the prompt is
+    # repeated or not.
     "renewed": {
         "frames": 53,
         "causal": {"renew_sink": 3, "sink": 1, "window": 3},
@@ -68,8 +68,8 @@ CASES = {
         "shots": [shot(0, PROMPT)],
     },
     "image_apart": {"frames": 12, "shots": [shot(0, PROMPT), shot(6, OTHER, "cut", image=True)]},
-    # Over two cuts, with so long a shot between them that only its sink is left of its beginning, and over one to an
-    # image, which is at its frame.
+    # Two cuts with a shot between them that is long enough to leave only its sink in the cache, and a cut to an image at
+    # its frame.
     "shot_memory": {
         "frames": 57,
         "causal": {**FEW, "image": "within", "window": 4, "shots": {"sink": 2, "offset": 3, "prompt_prefix": "in the sea "}},
@@ -79,7 +79,7 @@ CASES = {
             shot(45, OTHER, "cut", image=True), shot(52, THIRD, "cut"),
         ],
     },
-    # As LongLive 2 has it.
+    # Like LongLive 2.
     "uni_pc": {
         "frames": 23,
         "causal": {
@@ -117,8 +117,8 @@ def text():
 
 
 class Pieces:
-    """Attention processor: each piece by itself, over the frames that it sees, at positions counted from the first.
-    A cut between two neighbours puts `offset` between them."""
+    """Attention processor: each piece separately, over the frames that it attends to, at positions counted from the first.
+    A cut adds `offset` between two neighbours."""
 
     def __init__(self, rope, pieces, shots, offset):
         self.rope, self.pieces, self.shots, self.offset = rope, pieces, shots, offset
@@ -151,7 +151,7 @@ class Pieces:
 
 
 class History:
-    """All that was read, and which frames of it are remembered."""
+    """All pieces so far, and which of their frames are cached."""
 
     def __init__(self, model, causal):
         self.model, self.causal = model, causal
@@ -198,7 +198,7 @@ def frames_of(latents):
 
 
 def take(model, embed, case, config, number, shots, count, image):
-    """Latents of at least `count` frames of the shots between two cuts, whose frames count from the take's first."""
+    """Samples latents of at least `count` frames for the shots between two cuts, numbered from the first frame of the scene."""
     causal, guidance = config["causal"], config["guidance_scale"]
     histories = [History(model, causal) for _ in range(2)]
     prompts, latents, done = list(shots), [], 0
@@ -285,7 +285,7 @@ def take(model, embed, case, config, number, shots, count, image):
 def main():
     embed, taehv = text(), build(sys.argv[1])
     config = json.loads((FIXTURE / "transformer" / "config.json").read_text())
-    # What is read again makes the sequence longer than any that a cache holds.
+    # Recomputed pieces make the sequence longer than the cache.
     config = {key: value for key, value in config.items() if not key.startswith("_")} | {"rope_max_seq_len": 64}
     model = WanTransformer3DModel(**config).eval()
     model.load_state_dict(load_file(FIXTURE / "transformer" / "diffusion_pytorch_model.safetensors"))

@@ -1,4 +1,4 @@
-"""Makes a narrow TAEHV in tests/fixtures/miniature, and what the original computes with it.
+"""Creates a narrow TAEHV in tests/fixtures/miniature, and reference results of the original code.
 
     python make_taehv.py TAEHV
 
@@ -22,13 +22,13 @@ HEIGHT, WIDTH, FRAMES = 16, 32, 13
 
 
 def narrow(model):
-    """Random weights of every layer, with fewer channels between pixels and latents."""
+    """Random weights for every layer, with fewer hidden channels."""
     generator = torch.Generator().manual_seed(5)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             channels = [n // NARROWER if n >= 64 else n for n in module.weight.shape[:2]]
             weight = torch.randn(*channels, *module.weight.shape[2:], generator=generator)
-            # Relu halves what goes through.
+            # ReLU halves the activations.
             module.weight = nn.Parameter(weight * math.sqrt(2 / weight[0].numel()))
             if module.bias is not None:
                 module.bias = nn.Parameter(0.2 * torch.randn(channels[0], generator=generator))
@@ -40,14 +40,14 @@ def build(checkout):
     exec((Path(checkout) / "taehv.py").read_text(), module)
     model = module["TAEHV"](None, DOWNSCALE, UPSCALE, patch_size=PATCH, latent_channels=LATENT_CHANNELS)
     narrow(model)
-    # Most pixels within what is not cut off.
+    # Most pixels within the clamp range.
     model.decoder[-1].weight *= 0.3
     model.decoder[-1].bias += 0.5
     return model
 
 
 def encode(model, video):
-    """Of `[1, T, 3, H, W]`; the first frame is taken for all those of the first latent frame."""
+    """Encodes `[1, T, 3, H, W]`; the first frame is repeated to fill the first latent frame."""
     return model.encode_video(torch.cat([video[:, :1].repeat(1, 3, 1, 1, 1), video], 1), show_progress_bar=False)
 
 
@@ -73,7 +73,7 @@ def main():
     (FIXTURE / "vae" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(model.state_dict(), FIXTURE / "vae" / "diffusion_pytorch_model.safetensors")
     expected = {
-        # As autoencoders take and give them: [1, C, T, H, W] in [-1, 1], [1, z, t, h, w], [T, H, W, C] in [0, 1].
+        # Layouts of the autoencoder interface: [1, C, T, H, W] in [-1, 1], [1, z, t, h, w], [T, H, W, C] in [0, 1].
         "video": video.transpose(1, 2) * 2 - 1,
         "latents": latents.transpose(1, 2),
         "frames": frames[0].permute(0, 2, 3, 1),

@@ -1,4 +1,4 @@
-"""Records how prompts are cleaned and tokenized, and what the text encoder makes of a long one.
+"""Records cleaned and tokenized prompts, and the features of a long prompt.
 
 Writes tests/fixtures/prompts.json and tests/fixtures/umt5.safetensors, with the text encoders of the tiny
 pipelines.

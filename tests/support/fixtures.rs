@@ -1,4 +1,4 @@
-//! What the reference computed: files in `tests/fixtures`, made by the scripts in `tests/reference`.
+//! Reference values in `tests/fixtures`, created by the scripts in `tests/reference`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The causal model in miniature with `change` made to its `soragen.json`.
+/// A copy of the miniature causal model with `change` applied to its `soragen.json`.
 pub fn miniature(change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     copy(&path("miniature"), folder.path());
@@ -44,13 +44,13 @@ pub fn json(name: &str) -> serde_json::Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// A tiny pipeline: the model, and what diffusers made with it.
+/// A tiny pipeline: the model, and the results of diffusers.
 pub struct Pipeline {
     /// The model folder.
     pub source: Source,
-    /// The tensors of `expected.safetensors`; `make_pipelines.py` names them.
+    /// The tensors of `expected.safetensors`; see `make_pipelines.py`.
     pub expected: HashMap<String, Tensor>,
-    /// What was asked for.
+    /// The request.
     pub request: serde_json::Value,
 }
 
@@ -69,16 +69,16 @@ impl Pipeline {
     }
 }
 
-/// All elements, as f32.
+/// All elements as f32.
 pub fn values(tensor: &Tensor) -> Vec<f32> {
     tensor
         .to_dtype(DType::F32)
         .and_then(|t| t.flatten_all())
         .and_then(|t| t.to_vec1())
-        .expect("a tensor of numbers")
+        .expect("a numeric tensor")
 }
 
-/// Fails unless the tensors have one shape and no elements are further apart than `tolerance`.
+/// Asserts that the tensors have the same shape and differ by at most `tolerance` per element.
 #[track_caller]
 pub fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(actual.dims(), expected.dims(), "{what}: shape");

@@ -1,4 +1,4 @@
-//! A server that answers as the hub of models does, on this machine, and whose answers a test can spoil.
+//! A local server with the API of the Hugging Face Hub. Tests can modify its replies.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,76 +8,76 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// The commit that every revision is.
+/// The commit of every revision.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What a client asks.
+/// A request of a client.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// `GET` or `HEAD`.
     pub method: String,
-    /// Path, from the slash on.
+    /// Path, with the leading slash.
     pub path: String,
-    /// The server's name, as the client has it.
+    /// The `Host` header.
     pub host: String,
-    /// From which byte on.
+    /// First byte of the requested range.
     pub from: u64,
-    /// Whom it says it is.
+    /// Bearer token.
     pub token: Option<String>,
 }
 
-/// What is answered.
+/// A reply of the server.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// Of HTTP.
+    /// HTTP status.
     pub status: u16,
     /// Names and values.
     pub headers: Vec<(String, String)>,
-    /// The file.
+    /// Content of the file.
     pub body: Vec<u8>,
-    /// After so many bytes of it the connection breaks.
+    /// Number of body bytes after which the connection is closed.
     pub cut: Option<usize>,
-    /// After so many bytes of it nothing more comes.
+    /// Number of body bytes after which nothing more is sent.
     pub hang: Option<usize>,
 }
 
 impl Reply {
-    /// A status without anything else.
+    /// A reply with only a status.
     pub fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    /// Sets a header in the place of the one that there is.
+    /// Sets a header, and replaces an existing one.
     pub fn set(&mut self, name: &str, value: impl ToString) {
         self.headers.retain(|(other, _)| other != name);
         self.headers.push((name.into(), value.to_string()));
     }
 }
 
-/// A running server. It has one repository under every name, the files of a folder; and goes on until the test ends.
+/// A running server. Every repository name serves the same folder. It runs until the process exits.
 pub struct Server {
-    /// Its address.
+    /// Base URL.
     pub endpoint: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    /// Serves `folder`. Every answer goes through `spoil` first.
-    pub fn start(folder: &Path, spoil: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+    /// Serves `folder`. `modify` can change every reply.
+    pub fn start(folder: &Path, modify: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let served = Arc::new((folder.to_path_buf(), asked.clone(), spoil));
+        let served = Arc::new((folder.to_path_buf(), asked.clone(), modify));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let served = served.clone();
                 std::thread::spawn(move || {
-                    let (folder, log, spoil) = &*served;
-                    // A client that goes away is none of the server's business.
+                    let (folder, log, modify) = &*served;
+                    // A closed connection is not an error.
                     let _ = talk(stream, |asked| {
                         log.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
                         let mut reply = answer(folder, asked);
-                        spoil(asked, &mut reply);
+                        modify(asked, &mut reply);
                         reply
                     });
                 });
@@ -86,14 +86,14 @@ impl Server {
         Self { endpoint: format!("http://{address}"), asked }
     }
 
-    /// What it was asked so far; it is forgotten.
+    /// Takes the requests received so far.
     pub fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// What the hub says of a repository that has the files of `folder`: commit and paths; small files by way of a redirect
-/// within it, weights on another server.
+/// The reply of the Hub for a repository with the files of `folder`. Small files are redirected within the server, weights
+/// to another host name.
 pub fn answer(folder: &Path, asked: &Asked) -> Reply {
     let port = asked.host.rsplit(':').next().unwrap_or_default();
     let parts: Vec<_> = asked.path.split('/').collect();
@@ -113,7 +113,7 @@ pub fn answer(folder: &Path, asked: &Asked) -> Reply {
     let (etag, size) = (format!("\"{}\"", etag(&file, &body)), body.len());
     if place == "hub" && file.ends_with(".safetensors") {
         reply.status = 302;
-        // Another name of this machine.
+        // Another host name for the same machine.
         reply.set("location", format!("http://localhost:{port}/large/{}/{}/{file}", parts[1], parts[2]));
         reply.set("x-linked-etag", etag);
         reply.set("x-linked-size", size);
@@ -134,7 +134,7 @@ pub fn answer(folder: &Path, asked: &Asked) -> Reply {
     reply
 }
 
-/// What stands for the content of `file`: of weights their SHA-256, of others what git calls them.
+/// The ETag of `file`: SHA-256 for weights, the git blob id for other files.
 pub fn etag(file: &str, body: &[u8]) -> String {
     let digest = match file.ends_with(".safetensors") {
         true => Sha256::digest(body).to_vec(),
@@ -166,7 +166,7 @@ fn talk(stream: TcpStream, answer: impl FnOnce(&Asked) -> Reply) -> std::io::Res
     }
     let reply = answer(&asked);
     let mut stream = stream;
-    let mut head = format!("HTTP/1.1 {} Said\r\nconnection: close\r\n", reply.status);
+    let mut head = format!("HTTP/1.1 {} Status\r\nconnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
     }
@@ -181,13 +181,13 @@ fn talk(stream: TcpStream, answer: impl FnOnce(&Asked) -> Reply) -> std::io::Res
     let sent = reply.cut.or(reply.hang).unwrap_or(all).min(all);
     stream.write_all(&reply.body[..sent])?;
     if reply.hang.is_some() {
-        // Until the client goes.
+        // Until the client closes the connection.
         let _ = stream.read(&mut [0]);
     }
     Ok(())
 }
 
-/// The files in `folder`, by their paths from `root` on.
+/// The files in `folder`, as paths relative to `root`.
 fn paths(root: &Path, folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let mut found = Vec::new();

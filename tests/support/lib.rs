@@ -1,4 +1,4 @@
-//! Shared by the tests.
+//! Shared helpers of the tests.
 
 pub mod fixtures;
 pub mod hub;

@@ -1,4 +1,4 @@
-//! Weights that are not there: what a loader asks for is written down.
+//! A weights backend without weights that records which tensors a loader requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::Init;
 use candle_nn::var_builder::{SimpleBackend, VarBuilder};
 
-/// Names of tensors, and their shapes.
+/// Names and shapes of tensors.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
 
-/// A file that lists `known` and holds, at every name, zeros of whatever shape is asked for.
+/// A backend that lists `known` and returns zeros of the requested shape for every name.
 struct Recorder {
     known: Shapes,
     asked: Arc<Mutex<Shapes>>,
@@ -20,7 +20,7 @@ impl SimpleBackend for Recorder {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let twice = self.asked.lock().unwrap().insert(name.to_owned(), shape.dims().to_vec());
         assert!(twice.is_none(), "{name} is loaded twice");
-        // One number, seen from everywhere: a model of any size takes no memory.
+        // A broadcast scalar: a model of any size needs no memory.
         Tensor::zeros((), dtype, device)?.broadcast_as(shape)
     }
 
@@ -34,16 +34,16 @@ impl SimpleBackend for Recorder {
     }
 }
 
-/// Fails unless `load` asks for every tensor of `known`, by its shape, and for no other.
+/// Asserts that `load` requests exactly the tensors of `known`, with their shapes.
 pub fn assert_loads(what: &str, known: &Shapes, load: impl FnOnce(VarBuilder<'static>)) {
     let asked = Arc::new(Mutex::new(Shapes::new()));
     let recorder = Recorder { known: known.clone(), asked: asked.clone() };
     load(VarBuilder::from_backend(Box::new(recorder), DType::BF16, Device::Cpu));
     let asked = asked.lock().unwrap();
     for (name, shape) in known {
-        assert_eq!(asked.get(name), Some(shape), "{what}: {name} in the model, and what was asked for");
+        assert_eq!(asked.get(name), Some(shape), "{what}: shape of {name}");
     }
     for name in asked.keys() {
-        assert!(known.contains_key(name), "{what}: {name} is asked for and not in the model");
+        assert!(known.contains_key(name), "{what}: {name} is requested but not in the model");
     }
 }

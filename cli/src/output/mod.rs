@@ -1,4 +1,4 @@
-//! The files that a video can be written to. Each is told by the end of its name.
+//! Output files. The file extension selects the writer.
 
 mod png;
 mod safetensors;
@@ -9,51 +9,39 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
 use soragen::Size;
-use soragen::watermark::GenerationId;
 
-use crate::args::SigningArgs;
 use crate::error::{Error, Result};
+use crate::signing::Signing;
 pub use video::Codec;
 use video::Container;
 
-/// What a writer has to know before the first frame.
-pub struct About {
+/// What a writer needs to know before the first frame.
+pub struct OutputInfo {
     pub size: Size,
-    /// Frames a second, as a fraction.
+    /// Frames per second, as a fraction.
     pub frame_rate: (u32, u32),
     pub title: String,
-    /// Whether there may be cuts.
+    /// Whether the video may have cuts.
     pub cuts: bool,
-    pub signed: Option<Signed>,
+    pub signing: Option<Signing>,
 }
 
-/// What a file is signed with, and what the signature is put under.
-pub struct Signed {
-    pub with: SigningArgs,
-    pub model: String,
-    /// What the frames' invisible mark says.
-    pub mark: Option<GenerationId>,
-    /// The files of the pictures that it starts from.
-    pub images: Vec<String>,
-}
-
-/// Takes the frames in order.
+/// Writes frames in order.
 ///
-/// A writer works on a file of another name and gives it its own in `finish`: what is dropped unfinished
-/// leaves nothing behind, but for numbered pictures, each of which is whole.
+/// A writer writes to a temporary file, which `finish` renames. Dropping an unfinished writer removes that file. Numbered
+/// images stay, since each of them is complete.
 pub trait Writer {
-    /// One frame, RGB f32 `[H, W, 3]` in \[0, 1\].
+    /// Writes one frame, RGB f32 `[H, W, 3]` in \[0, 1\].
     fn write(&mut self, frame: &[f32]) -> Result<()>;
 
-    /// The next frame is the first of a shot; if it is `cut` off from the last, and frames are made of those before,
-    /// one begins anew.
+    /// Starts a shot with the next frame. If it begins with a `cut`, the next frame becomes a key frame.
     fn shot(&mut self, _prompt: &str, _cut: bool) {}
 
-    /// Completes the file; says whether there is one, which without any frame there is not.
+    /// Completes the file. Returns whether it exists: without frames, no file is written.
     fn finish(self: Box<Self>) -> Result<bool>;
 }
 
-/// A kind of file.
+/// A type of output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Safetensors,
@@ -62,17 +50,20 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// By the end of the name, and of what that can hold `codec`. Refuses a name that cannot be written to.
-    pub fn of(path: &Path, codec: Option<Codec>) -> Result<Self> {
+    /// The type for the extension of `path`, with `codec` or the default codec of the container.
+    ///
+    /// # Errors
+    /// If the extension or the codec is not supported, or the file cannot be created in that folder.
+    pub fn from_path(path: &Path, codec: Option<Codec>) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let kind = match extension.as_str() {
             "safetensors" => Self::Safetensors,
             "png" => Self::Png,
             other => {
-                let container = Container::of(other).ok_or_else(|| {
+                let container = Container::from_extension(other).ok_or_else(|| {
                     let name = path.display();
                     Error::Usage(format!(
-                        "{name}: the name must end in .mp4, .mov, .mkv, .webm, .y4m, .png or .safetensors"
+                        "{name}: unknown file type; use .mp4, .mov, .mkv, .webm, .y4m, .png or .safetensors"
                     ))
                 })?;
                 Self::Video(container, codec.unwrap_or(container.codecs()[0]))
@@ -86,47 +77,47 @@ impl Kind {
             let name = |codec: &Codec| {
                 codec.to_possible_value().map_or(String::new(), |value| value.get_name().into())
             };
-            let can: Vec<_> = codecs.iter().map(name).collect();
-            let can = if can.is_empty() { "nothing encoded".into() } else { can.join(", ") };
-            return Err(Error::Usage(format!(".{extension} holds {can}, not {}", name(&codec))));
+            let supported: Vec<_> = codecs.iter().map(name).collect();
+            let supported = if supported.is_empty() { "no codec".into() } else { supported.join(", ") };
+            return Err(Error::Usage(format!(".{extension} supports {supported}, not {}", name(&codec))));
         }
         if kind == Self::Png {
             png::check(path)?;
         }
         if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-            return Err(Error::file(folder, "there is no such folder; make it first"));
+            return Err(Error::file(folder, "no such folder; create it first"));
         }
         if path.is_dir() {
-            return Err(Error::file(path, "there is a folder of this name"));
+            return Err(Error::file(path, "this is a folder; choose another file name"));
         }
         Ok(kind)
     }
 
-    /// Whether such a file can say, signed, what made it.
-    pub fn can_be_signed(self) -> bool {
+    /// Whether the container can hold a signed manifest.
+    pub fn supports_signing(self) -> bool {
         matches!(self, Self::Video(Container::Mp4 | Container::QuickTime, _))
     }
 
-    pub fn create(self, path: &Path, about: &About) -> Result<Box<dyn Writer>> {
+    pub fn create(self, path: &Path, info: &OutputInfo) -> Result<Box<dyn Writer>> {
         Ok(match self {
-            Self::Safetensors => Box::new(safetensors::Writer::new(path, about)),
-            Self::Png => Box::new(png::Writer::new(path, about)?),
-            Self::Video(container, codec) => Box::new(video::Writer::new(path, container, codec, about)?),
+            Self::Safetensors => Box::new(safetensors::Writer::new(path, info)),
+            Self::Png => Box::new(png::Writer::new(path, info)?),
+            Self::Video(container, codec) => Box::new(video::Writer::new(path, container, codec, info)?),
         })
     }
 }
 
-/// What `PartialFile`s there are.
-static PARTIAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Paths of all unfinished files.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Removes whatever is not finished, before a way out on which nothing is dropped.
-pub fn abandon() {
-    for partial in PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+/// Removes all unfinished files, before the process exits without running destructors.
+pub fn remove_partial_files() {
+    for partial in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         let _ = std::fs::remove_file(partial);
     }
 }
 
-/// A file under another name until it is whole.
+/// A file with a temporary name until it is complete.
 pub struct PartialFile {
     path: PathBuf,
     partial: PathBuf,
@@ -138,16 +129,16 @@ impl PartialFile {
         let mut name = path.file_name().unwrap_or_default().to_os_string();
         name.push(format!(".{}.part", std::process::id()));
         let partial = path.with_file_name(name);
-        PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).push(partial.clone());
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(partial.clone());
         Self { path: path.to_path_buf(), partial, kept: false }
     }
 
-    /// Where to write.
+    /// The temporary path to write to.
     pub fn partial(&self) -> &Path {
         &self.partial
     }
 
-    /// Gives it its name.
+    /// Renames the file to its final name.
     pub fn keep(mut self) -> Result<()> {
         std::fs::rename(&self.partial, &self.path).map_err(|e| Error::file(&self.path, e))?;
         self.kept = true;
@@ -157,9 +148,9 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        PARTIAL.lock().unwrap_or_else(PoisonError::into_inner).retain(|partial| *partial != self.partial);
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|partial| *partial != self.partial);
         if !self.kept {
-            // It may never have been made.
+            // It may not exist yet.
             let _ = std::fs::remove_file(&self.partial);
         }
     }

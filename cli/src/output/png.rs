@@ -1,11 +1,11 @@
-//! A numbered picture for each frame.
+//! Numbered PNG files, one per frame.
 
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use soragen::Size;
 
-use super::{About, PartialFile};
+use super::{OutputInfo, PartialFile};
 use crate::error::{Error, Result};
 
 pub struct Writer {
@@ -14,7 +14,7 @@ pub struct Writer {
     written: u64,
 }
 
-/// A path with the frame's number somewhere in its last part.
+/// A file name with a placeholder for the frame number, such as `frame-%05d.png`.
 struct Pattern {
     folder: PathBuf,
     before: String,
@@ -24,16 +24,16 @@ struct Pattern {
 
 impl Pattern {
     fn parse(path: &Path) -> Result<Self> {
-        let wrong = || {
+        let invalid = || {
             let name = path.display();
-            Error::Usage(format!("{name}: the name needs the frame's number in it, as in frame-%05d.png"))
+            Error::Usage(format!("{name}: the name needs a frame number, such as frame-%05d.png"))
         };
-        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(wrong)?;
-        let (before, rest) = name.split_once('%').ok_or_else(wrong)?;
-        let (digits, after) = rest.split_once('d').ok_or_else(wrong)?;
-        let digits = if digits.is_empty() { 1 } else { digits.parse().map_err(|_| wrong())? };
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(invalid)?;
+        let (before, rest) = name.split_once('%').ok_or_else(invalid)?;
+        let (digits, after) = rest.split_once('d').ok_or_else(invalid)?;
+        let digits = if digits.is_empty() { 1 } else { digits.parse().map_err(|_| invalid())? };
         if after.contains('%') || digits > 20 {
-            return Err(wrong());
+            return Err(invalid());
         }
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Self { folder, before: before.into(), digits, after: after.into() })
@@ -45,14 +45,14 @@ impl Pattern {
     }
 }
 
-/// Refuses a name without a place for the frame's number.
+/// Returns an error if the name has no placeholder for the frame number.
 pub fn check(path: &Path) -> Result<()> {
     Pattern::parse(path).map(drop)
 }
 
 impl Writer {
-    pub fn new(path: &Path, about: &About) -> Result<Self> {
-        Ok(Self { pattern: Pattern::parse(path)?, size: about.size, written: 0 })
+    pub fn new(path: &Path, info: &OutputInfo) -> Result<Self> {
+        Ok(Self { pattern: Pattern::parse(path)?, size: info.size, written: 0 })
     }
 }
 
@@ -61,7 +61,7 @@ impl super::Writer for Writer {
         let path = self.pattern.path(self.written);
         let bytes = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
         let image = RgbImage::from_raw(self.size.width, self.size.height, bytes)
-            .ok_or_else(|| Error::file(&path, "the frame has another size than asked for"))?;
+            .ok_or_else(|| Error::file(&path, "the frame has the wrong size"))?;
         let file = PartialFile::new(&path);
         image.save_with_format(file.partial(), image::ImageFormat::Png).map_err(|e| Error::file(&path, e))?;
         file.keep()?;
@@ -69,7 +69,7 @@ impl super::Writer for Writer {
         Ok(())
     }
 
-    // Every picture is whole, so that those that were made stay whatever comes: there may have been others in their place.
+    // Every image is complete, and may have replaced an older one, so images are kept even after an error.
     fn finish(self: Box<Self>) -> Result<bool> {
         Ok(self.written > 0)
     }
@@ -80,14 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_number_goes_where_the_pattern_says() {
+    fn the_frame_number_replaces_the_placeholder() {
         let pattern = Pattern::parse(Path::new("a/frame-%05d.png")).unwrap();
         assert_eq!(pattern.path(42), Path::new("a/frame-00042.png"));
         assert_eq!(Pattern::parse(Path::new("%d.png")).unwrap().path(7), Path::new("7.png"));
     }
 
     #[test]
-    fn other_names_are_refused() {
+    fn a_name_without_a_valid_placeholder_is_an_error() {
         for name in ["frame.png", "%s.png", "%05d-%05d.png", "%999999d.png", "%-5d.png"] {
             assert!(Pattern::parse(Path::new(name)).is_err(), "{name}");
         }

@@ -1,10 +1,10 @@
-//! All frames as one tensor, for checking numbers.
+//! All frames as one tensor, for numeric comparisons.
 
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::{About, PartialFile};
+use super::{OutputInfo, PartialFile};
 use crate::error::{Error, Result};
 
 pub struct Writer {
@@ -15,8 +15,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(path: &Path, about: &About) -> Self {
-        let (height, width) = (about.size.height as usize, about.size.width as usize);
+    pub fn new(path: &Path, info: &OutputInfo) -> Self {
+        let (height, width) = (info.size.height as usize, info.size.width as usize);
         Self { file: PartialFile::new(path), height, width, data: Vec::new() }
     }
 }

@@ -1,13 +1,14 @@
-//! Video files, encoded by GStreamer: for viewers, and for editors, which want frames that need no others.
+//! Video files, encoded by GStreamer.
 
 use std::path::Path;
 
 use gst::prelude::*;
 
-use super::{About, PartialFile, Signed};
+use super::{OutputInfo, PartialFile};
 use crate::error::{Error, Result};
+use crate::signing::Signing;
 
-/// What the frames are put into.
+/// The container format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
     Mp4,
@@ -17,12 +18,12 @@ pub enum Container {
     Y4m,
 }
 
-/// How the frames are encoded.
+/// The video codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Codec {
-    /// H.264 High 4:2:0, which plays everywhere
+    /// H.264 High 4:2:0, for playback
     H264,
-    /// H.264 whose every frame is a key frame, to be cut anywhere
+    /// H.264 with only key frames, for editing
     H264Intra,
     /// ProRes 422, 10 bits
     Prores,
@@ -35,7 +36,7 @@ pub enum Codec {
 }
 
 impl Container {
-    pub fn of(extension: &str) -> Option<Self> {
+    pub fn from_extension(extension: &str) -> Option<Self> {
         Some(match extension {
             "mp4" => Self::Mp4,
             "mov" => Self::QuickTime,
@@ -46,7 +47,7 @@ impl Container {
         })
     }
 
-    /// What it can hold; the first is what it holds if nothing else is said.
+    /// The codecs that the container supports, the default first.
     pub fn codecs(self) -> &'static [Codec] {
         match self {
             Self::Mp4 => &[Codec::H264, Codec::H264Intra],
@@ -57,7 +58,7 @@ impl Container {
         }
     }
 
-    /// In gst-launch's language.
+    /// The muxer, in gst-launch syntax.
     fn muxer(self) -> &'static str {
         match self {
             Self::Mp4 => "mp4mux name=mux",
@@ -70,12 +71,12 @@ impl Container {
 }
 
 impl Codec {
-    /// The pixels it takes, and its encoder, in gst-launch's language.
+    /// The pixel format and the encoder, in gst-launch syntax.
     fn elements(self, cuts: bool) -> (&'static str, String) {
         let h264 = |options: &str| format!("x264enc{options} ! video/x-h264,profile=high ! h264parse");
         match self {
-            // Without look-ahead where every cut is to have a key frame: until one has left the encoder, it takes no
-            // order for another. Nor need it look for cuts.
+            // x264enc ignores a key frame request while an earlier one is pending, so look-ahead is disabled if there are
+            // cuts. Scene detection is not needed then.
             Self::H264 if cuts => ("I420", h264(" tune=zerolatency option-string=scenecut=0")),
             Self::H264 => ("I420", h264("")),
             Self::H264Intra => ("I420", h264(" key-int-max=1 pass=quant quantizer=16")),
@@ -87,32 +88,32 @@ impl Codec {
     }
 }
 
-/// A pipeline that is stopped when it is dropped, so that it lets go of its file on every way out.
-struct Running(gst::Pipeline);
+/// Stops the pipeline on drop, so that it closes its file.
+struct PipelineGuard(gst::Pipeline);
 
-impl Drop for Running {
+impl Drop for PipelineGuard {
     fn drop(&mut self) {
         let _ = self.0.set_state(gst::State::Null);
     }
 }
 
 pub struct Writer {
-    // Dropped in this order: the pipeline lets go of the file before the file is removed.
-    pipeline: Running,
+    // Field order is drop order: the pipeline closes the file before the file is removed.
+    pipeline: PipelineGuard,
     file: PartialFile,
     source: gst_app::AppSrc,
     info: gst_video::VideoInfo,
     written: u64,
-    /// What a signature is put under, if there is one: model, and the mark's id.
+    /// The event that describes the video to `c2pasink`, if the file is signed.
     origin: Option<gst::Structure>,
 }
 
 impl Writer {
-    pub fn new(path: &Path, container: Container, codec: Codec, about: &About) -> Result<Self> {
+    pub fn new(path: &Path, container: Container, codec: Codec, output: &OutputInfo) -> Result<Self> {
         let encode = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
         gst::init().map_err(|e| encode(&e))?;
         let file = PartialFile::new(path);
-        let sink = match about.signed {
+        let sink = match output.signing {
             Some(_) => {
                 gstsoraprovenance::plugin_register_static().map_err(|e| encode(&e))?;
                 "c2pasink"
@@ -120,9 +121,9 @@ impl Writer {
             None => "filesink",
         };
 
-        // From RGB with the matrix that is signalled.
-        let colorimetry = if about.size.is_high_definition() { "bt709" } else { "bt601" };
-        let (format, encoder) = codec.elements(about.cuts);
+        // The matrix for the conversion from RGB, which is also signalled in the file.
+        let colorimetry = if output.size.is_high_definition() { "bt709" } else { "bt601" };
+        let (format, encoder) = codec.elements(output.cuts);
         let description = format!(
             "appsrc name=source format=time block=true max-buffers=4 ! videoconvert ! \
              video/x-raw,format={format},colorimetry={colorimetry},chroma-site=mpeg2 ! {encoder} ! {} ! {sink} name=sink",
@@ -139,26 +140,26 @@ impl Writer {
         let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| encode(&name));
         let sink = by_name("sink")?;
         sink.set_property("location", file.partial());
-        if let Some(Signed { with, .. }) = &about.signed {
-            sink.set_property("certificate", with.certificate.to_value());
-            sink.set_property("private-key", with.private_key.to_value());
-            sink.set_property("sign-command", &with.sign_command);
-            sink.set_property("embed-prompt", with.embed_prompt);
-            sink.set_property("provider", &with.provider);
+        if let Some(Signing { options, .. }) = &output.signing {
+            sink.set_property("certificate", options.certificate.to_value());
+            sink.set_property("private-key", options.private_key.to_value());
+            sink.set_property("sign-command", &options.sign_command);
+            sink.set_property("embed-prompt", options.embed_prompt);
+            sink.set_property("provider", &options.provider);
         }
         if let Some(tags) = pipeline.by_name("mux").and_then(|mux| mux.dynamic_cast::<gst::TagSetter>().ok())
         {
             let encoder = concat!("soragen ", env!("CARGO_PKG_VERSION"));
             // The title is the prompt.
-            if about.signed.as_ref().is_none_or(|signed| signed.with.embed_prompt) {
-                tags.add_tag::<gst::tags::Title>(&about.title.as_str(), gst::TagMergeMode::Replace);
+            if output.signing.as_ref().is_none_or(|signing| signing.options.embed_prompt) {
+                tags.add_tag::<gst::tags::Title>(&output.title.as_str(), gst::TagMergeMode::Replace);
             }
             tags.add_tag::<gst::tags::ApplicationName>(&encoder, gst::TagMergeMode::Replace);
         }
 
-        let (numerator, denominator) = about.frame_rate;
+        let (numerator, denominator) = output.frame_rate;
         let info =
-            gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, about.size.width, about.size.height)
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, output.size.width, output.size.height)
                 .fps(gst::Fraction::new(numerator as i32, denominator as i32))
                 .build()
                 .map_err(|e| encode(&e))?;
@@ -169,7 +170,7 @@ impl Writer {
 
         if let Some(bus) = pipeline.bus() {
             let source = source.downgrade();
-            // Nobody takes frames any more then, and whoever waits for room would wait for ever.
+            // After an error nothing empties the queue: without a limit, `push_buffer` does not block for ever.
             bus.set_sync_handler(move |_, message| {
                 if let (gst::MessageType::Error, Some(source)) = (message.type_(), source.upgrade()) {
                     source.set_max_buffers(0);
@@ -177,20 +178,20 @@ impl Writer {
                 gst::BusSyncReply::Pass
             });
         }
-        let origin = about.signed.as_ref().map(origin);
-        let writer = Self { pipeline: Running(pipeline), file, source, info, written: 0, origin };
+        let origin = output.signing.as_ref().map(origin);
+        let writer = Self { pipeline: PipelineGuard(pipeline), file, source, info, written: 0, origin };
         if writer.pipeline.0.set_state(gst::State::Playing).is_err() {
             return Err(writer.error());
         }
         Ok(writer)
     }
 
-    /// What the pipeline says went wrong.
+    /// The error on the bus of the pipeline.
     fn error(&self) -> Error {
         let message = self.pipeline.0.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
         match message.as_ref().map(|m| m.view()) {
             Some(gst::MessageView::Error(e)) => Error::Encode(e.error().to_string()),
-            _ => Error::Encode("the pipeline stopped".into()),
+            _ => Error::Encode("the pipeline stopped without an error message".into()),
         }
     }
 
@@ -203,17 +204,17 @@ impl Writer {
     }
 }
 
-/// What `c2pasink` hears of the element `soragen` in a pipeline, but for the prompt.
-fn origin(signed: &Signed) -> gst::Structure {
+/// The event that the element `soragen` sends to `c2pasink`, without the prompt.
+fn origin(signing: &Signing) -> gst::Structure {
     let mut origin = gst::Structure::builder(gstsoraprovenance::credentials::Origin::EVENT)
         .field("software", "soragen")
         .field("version", env!("CARGO_PKG_VERSION"))
-        .field("model", signed.model.as_str())
+        .field("model", signing.model.as_str())
         .build();
-    if let Some(mark) = signed.mark {
-        origin.set("generation-id", mark.get());
+    if let Some(id) = signing.generation_id {
+        origin.set("generation-id", id.get());
     }
-    origin.set("images", gst::List::new(signed.images.clone()));
+    origin.set("images", gst::List::new(signing.images.clone()));
     origin
 }
 

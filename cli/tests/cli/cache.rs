@@ -1,4 +1,4 @@
-//! What was made is kept, counted and removed.
+//! `soragen cache`.
 
 use soragen_tests::fixtures::path;
 
@@ -9,7 +9,7 @@ fn a_video_is_kept_until_the_cache_is_cleared() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let cache = cache.to_str().unwrap();
-    let say = |arguments: &[&str]| {
+    let run = |arguments: &[&str]| {
         let output = soragen(arguments).args(["--cache-dir", cache]).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
@@ -17,26 +17,26 @@ fn a_video_is_kept_until_the_cache_is_cleared() {
     let model = path("miniature");
     let render = |name: &str| {
         let out = folder.path().join(name);
-        say(&["render", "a fox", "--model", model.to_str().unwrap(), "-o", out.to_str().unwrap()]);
+        run(&["render", "a fox", "--model", model.to_str().unwrap(), "-o", out.to_str().unwrap()]);
         std::fs::read(out).unwrap()
     };
-    assert!(say(&["cache", "list"]).contains(": 0 chunks"));
+    assert!(run(&["cache", "list"]).contains(": 0 chunks"));
     let first = render("first.safetensors");
-    // Five latent frames, two in a chunk.
-    assert!(say(&["cache", "list"]).contains(": 3 chunks"), "{}", say(&["cache", "list"]));
+    // Five latent frames, two per chunk.
+    assert!(run(&["cache", "list"]).contains(": 3 chunks"), "{}", run(&["cache", "list"]));
     assert!(render("second.safetensors") == first);
-    assert!(say(&["cache", "clear"]).contains("removed 3 chunks"));
-    assert!(say(&["cache", "list"]).contains(": 0 chunks"));
+    assert!(run(&["cache", "clear"]).contains("removed 3 chunks"));
+    assert!(run(&["cache", "list"]).contains(": 0 chunks"));
 }
 
 #[test]
-fn nowhere_is_no_place_to_list() {
+fn a_disabled_cache_cannot_be_listed() {
     let output = soragen(["cache", "list", "--cache-dir", ""]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--cache-dir"), "{}", stderr(&output));
 }
 
-/// How many files there are in the folders of `folder`.
+/// Number of files below `folder`.
 fn count(folder: &std::path::Path) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let paths = entries.flatten().map(|entry| entry.path());
@@ -44,7 +44,7 @@ fn count(folder: &std::path::Path) -> usize {
 }
 
 #[test]
-fn whoever_is_killed_leaves_nothing_wrong() {
+fn a_killed_process_leaves_a_valid_cache() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let model = path("miniature");
@@ -58,7 +58,7 @@ fn whoever_is_killed_leaves_nothing_wrong() {
     assert!(render(&expected, "").status().unwrap().success());
     let expected = std::fs::read(expected).unwrap();
 
-    // As soon as there is one file more than the last time, whether it is whole or not.
+    // Kill it each time the cache has one more file, complete or not.
     let mut files = 0;
     let out = folder.path().join("out.safetensors");
     loop {
@@ -79,9 +79,9 @@ fn whoever_is_killed_leaves_nothing_wrong() {
         }
         files = count(&cache);
     }
-    assert!(files > 2, "it was killed a few times: {files}");
+    assert!(files > 2, "killed only {files} times");
     assert!(std::fs::read(&out).unwrap() == expected);
-    // What is there now is right too.
+    // The complete cache gives the same frames.
     assert!(render(&out, cache.to_str().unwrap()).status().unwrap().success());
     assert!(std::fs::read(&out).unwrap() == expected);
 }

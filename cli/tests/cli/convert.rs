@@ -1,4 +1,4 @@
-//! PyTorch files become safetensors, and nothing in them is run. The files are `make_pickles.py`'s.
+//! `soragen convert`. The PyTorch files are from `make_pickles.py`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,19 +14,20 @@ fn convert(from: &Path, to: &Path, options: &[&str]) -> Output {
     soragen(["convert"]).arg(from).arg(to).args(options).current_dir(to.parent().unwrap()).output().unwrap()
 }
 
-fn assert_same(made: &Path, rename: impl Fn(&str) -> String) {
+fn assert_same(converted: &Path, rename: impl Fn(&str) -> String) {
     let expected = load(path("pickles/plain.safetensors"), &Device::Cpu).unwrap();
-    let made: HashMap<String, Tensor> = load(made, &Device::Cpu).unwrap();
-    assert_eq!(made.len(), expected.len());
+    let converted: HashMap<String, Tensor> = load(converted, &Device::Cpu).unwrap();
+    assert_eq!(converted.len(), expected.len());
     for (name, tensor) in expected {
-        let found = made.get(&rename(&name)).unwrap_or_else(|| panic!("{name} among {:?}", made.keys()));
+        let found =
+            converted.get(&rename(&name)).unwrap_or_else(|| panic!("{name} among {:?}", converted.keys()));
         assert_eq!((found.dims(), found.dtype()), (tensor.dims(), tensor.dtype()), "{name}");
         assert_eq!(values(found), values(&tensor), "{name}");
     }
 }
 
 #[test]
-fn tensors_are_the_same_under_the_names_that_were_asked_for() {
+fn converted_tensors_have_the_requested_names_and_the_same_values() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let diffusers = |name: &str| {
@@ -35,7 +36,7 @@ fn tensors_are_the_same_under_the_names_that_were_asked_for() {
     for (file, options, names) in [
         ("plain.pth", &[][..], &(|name: &str| name.to_string()) as &dyn Fn(&str) -> String),
         ("plain.pth", &["--names", "diffusers"], &diffusers),
-        // The averaged weights, if there are two.
+        // By default the averaged weights (EMA).
         ("student.pt", &[], &|name| format!("model._fsdp_wrapped_module.{name}")),
         ("student.pt", &["--names", "original"], &|name| name.to_string()),
         ("student.pt", &["--key", "generator_ema", "--names", "diffusers"], &diffusers),
@@ -54,36 +55,36 @@ fn tensors_are_the_same_under_the_names_that_were_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_converted_is_refused_and_leaves_what_was_there() {
+fn a_failed_conversion_is_an_error_and_keeps_the_existing_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    std::fs::write(&out, "as it was").unwrap();
-    let cut = folder.path().join("cut.pth");
-    let whole = std::fs::read(path("pickles/plain.pth")).unwrap();
-    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
-    let spoilt = folder.path().join("spoilt.pth");
-    let mut bytes = whole;
+    std::fs::write(&out, "existing").unwrap();
+    let truncated = folder.path().join("truncated.pth");
+    let complete = std::fs::read(path("pickles/plain.pth")).unwrap();
+    std::fs::write(&truncated, &complete[..complete.len() / 2]).unwrap();
+    let corrupt = folder.path().join("corrupt.pth");
+    let mut bytes = complete;
     // Within the pickle itself.
     bytes[90..140].fill(0xff);
-    std::fs::write(&spoilt, bytes).unwrap();
+    std::fs::write(&corrupt, bytes).unwrap();
     for (file, options, reason) in [
         (path("pickles/plain.safetensors"), &[][..], "not a PyTorch file"),
         (path("pickles/old.pt"), &[], "not a PyTorch file"),
         (path("pickles/view.pt"), &[], "contiguous"),
         (path("pickles/plain.pth"), &["--key", "nothing"], "nothing"),
-        (cut, &[], "cut.pth"),
-        (spoilt, &[], "spoilt.pth"),
+        (truncated, &[], "truncated.pth"),
+        (corrupt, &[], "corrupt.pth"),
         (path("no-such.pth"), &[], "no-such.pth"),
     ] {
         let output = convert(&file, &out, options);
         assert_eq!(output.status.code(), Some(1), "{}", file.display());
         assert!(stderr(&output).contains(reason), "{}: {}", file.display(), stderr(&output));
-        assert_eq!(std::fs::read(&out).unwrap(), b"as it was", "{}", file.display());
+        assert_eq!(std::fs::read(&out).unwrap(), b"existing", "{}", file.display());
     }
 }
 
 #[test]
-fn a_command_in_a_pickle_is_not_run() {
+fn code_in_a_pickle_is_not_executed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     convert(&path("pickles/evil.pt"), &out, &[]);

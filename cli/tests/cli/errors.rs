@@ -1,4 +1,4 @@
-//! What cannot be done is said in one line, and leaves nothing behind.
+//! Errors are one line on stderr and leave no files.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,34 +8,34 @@ use soragen_tests::fixtures::json;
 
 use super::{files, model, render, soragen, stderr};
 
-/// Fails unless `command`, told to write `name`, ends with status 1, one line with `word` in it, and no file.
+/// Asserts that `command` with output `name` exits with status 1, prints one line that contains `word`, and leaves no file.
 #[track_caller]
-fn assert_fails(what: &str, mut command: Command, name: &str, word: &str) {
+fn assert_fails(case: &str, mut command: Command, name: &str, word: &str) {
     let folder = tempfile::tempdir().unwrap();
     let output = command.arg("-o").arg(folder.path().join(name)).output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{what}: {said}");
-    assert!(said.starts_with("soragen: ") && said.contains(word), "{what}: no {word:?} in {said:?}");
-    assert_eq!(said.trim_end().lines().count(), 1, "{what}: {said}");
-    assert!(files(folder.path()).is_empty(), "{what} leaves {:?}", files(folder.path()));
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{case}: {message}");
+    assert!(message.starts_with("soragen: ") && message.contains(word), "{case}: no {word:?} in {message:?}");
+    assert_eq!(message.trim_end().lines().count(), 1, "{case}: {message}");
+    assert!(files(folder.path()).is_empty(), "{case} leaves {:?}", files(folder.path()));
 }
 
-/// A copy of a tiny pipeline's model, to be damaged.
+/// A copy of a tiny pipeline's model, for a test that damages it.
 fn copy(pipeline: &str) -> tempfile::TempDir {
-    fn all(from: &Path, to: &Path) {
+    fn copy_folder(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
         for entry in std::fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();
             let to = to.join(entry.file_name());
             if entry.file_type().unwrap().is_dir() {
-                all(&entry.path(), &to);
+                copy_folder(&entry.path(), &to);
             } else {
                 std::fs::copy(entry.path(), to).unwrap();
             }
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    all(&model(pipeline), folder.path());
+    copy_folder(&model(pipeline), folder.path());
     folder
 }
 
@@ -43,7 +43,7 @@ fn remove(path: &Path) {
     std::fs::remove_file(path).unwrap();
 }
 
-fn garble(path: &Path) {
+fn corrupt(path: &Path) {
     std::fs::write(path, b"\x07\0\0\0\0\0\0\0{\"a\":1,}").unwrap();
 }
 
@@ -56,7 +56,7 @@ fn truncate(path: &Path) {
     std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
 }
 
-/// Weights of another width than the configuration has.
+/// Doubles the first dimension of all tensors, so that they do not match the configuration.
 fn widen(path: &Path) {
     let mut weights = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     for tensor in weights.values_mut() {
@@ -65,31 +65,31 @@ fn widen(path: &Path) {
     candle_core::safetensors::save(&weights, path).unwrap();
 }
 
-/// A pipeline, one of its files, what is done to it, and a word of the message.
+/// Pipeline, file, damage, and a part of the expected message.
 type Damage<'a> = (&'a str, &'a str, fn(&Path), &'a str);
 
 #[test]
-fn damaged_models() {
+fn a_damaged_model_is_an_error() {
     const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
     let shard = "transformer/diffusion_pytorch_model-00003-of-00008.safetensors";
     let cases: [Damage; 23] = [
         ("t2v-unipc", "model_index.json", remove, "model_index.json"),
-        ("t2v-unipc", "model_index.json", garble, "not understood"),
+        ("t2v-unipc", "model_index.json", corrupt, "not understood"),
         ("t2v-unipc", "transformer/config.json", remove, "not found"),
         ("t2v-unipc", "transformer/config.json", empty, "not understood"),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), remove, "not found"),
-        ("t2v-unipc", &format!("transformer/{WEIGHTS}"), garble, WEIGHTS),
+        ("t2v-unipc", &format!("transformer/{WEIGHTS}"), corrupt, WEIGHTS),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), empty, WEIGHTS),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), truncate, WEIGHTS),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), widen, "config.json"),
         ("t2v-unipc", &format!("vae/{WEIGHTS}"), truncate, WEIGHTS),
         ("t2v-unipc", &format!("vae/{WEIGHTS}"), widen, "config.json"),
-        ("t2v-unipc", "vae/config.json", garble, "not understood"),
+        ("t2v-unipc", "vae/config.json", corrupt, "not understood"),
         ("t2v-unipc", "scheduler/scheduler_config.json", remove, "not found"),
-        ("t2v-unipc", "scheduler/scheduler_config.json", garble, "not understood"),
+        ("t2v-unipc", "scheduler/scheduler_config.json", corrupt, "not understood"),
         ("t2v-unipc", "text_encoder/model.safetensors", truncate, "model.safetensors"),
         ("t2v-unipc", "text_encoder/model.safetensors", widen, "config.json"),
-        ("t2v-unipc", "text_encoder/config.json", garble, "not understood"),
+        ("t2v-unipc", "text_encoder/config.json", corrupt, "not understood"),
         ("t2v-unipc", "tokenizer/tokenizer.json", remove, "not found"),
         ("t2v-unipc", "tokenizer/tokenizer.json", truncate, "tokenizer.json"),
         ("t2v-euler", shard, remove, shard),
@@ -114,14 +114,14 @@ fn damaged_models() {
     for (i, (pipeline, file, damage, word)) in cases.into_iter().enumerate() {
         let folder = copy(pipeline);
         damage(&folder.path().join(file));
-        // Each kind of writer in turn: all are made before the text encoder is opened.
+        // All types of output: each creates its file before the text encoder is loaded.
         let name = ["out.safetensors", "out.mp4", "out-%d.png"][i % 3];
         assert_fails(&format!("{file}, {i}"), render(pipeline, folder.path()), name, word);
     }
 }
 
 #[test]
-fn models_that_are_none() {
+fn a_path_that_is_not_a_model_is_an_error() {
     let somewhere = tempfile::tempdir().unwrap();
     let file = model("t2v-unipc").join("vae/diffusion_pytorch_model.safetensors");
     for (folder, word) in [
@@ -135,16 +135,16 @@ fn models_that_are_none() {
 }
 
 #[test]
-fn what_the_model_cannot_make() {
-    let refused = |arguments: &[&str], word: &str| {
+fn an_invalid_setting_is_an_error() {
+    let assert_refused = |arguments: &[&str], word: &str| {
         let mut command = soragen(["render", "a fox", "--size", "48x32", "--frames", "5", "--model"]);
         command.arg(model("t2v-unipc")).args(arguments);
         assert_fails(word, command, "out.mp4", word);
     };
-    refused(&["--steps", "5000"], "steps");
-    refused(&["--guidance", "-1"], "guidance");
-    refused(&["--shift", "0"], "shift");
-    refused(&["--device", "gpu"], "not a device");
+    assert_refused(&["--steps", "5000"], "steps");
+    assert_refused(&["--guidance", "-1"], "guidance");
+    assert_refused(&["--shift", "0"], "shift");
+    assert_refused(&["--device", "gpu"], "not a device");
     for (size, frames, prompt, word) in [
         ("50x32", "5", "a fox", "multiple of 16"),
         ("48x32", "99999", "a fox", "at most"),
@@ -162,7 +162,7 @@ fn what_the_model_cannot_make() {
 }
 
 #[test]
-fn pictures_that_cannot_be_read() {
+fn an_unreadable_image_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let picture = model("i2v-22").join("image.png");
     let path = |name: &str| folder.path().join(name);
@@ -182,28 +182,28 @@ fn pictures_that_cannot_be_read() {
 }
 
 #[test]
-fn noise_that_does_not_fit() {
+fn invalid_initial_latents_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let noise = folder.path().join("noise.safetensors");
-    let refused = |word: &str| {
+    let assert_refused = |word: &str| {
         let mut command = render("t2v-unipc", &model("t2v-unipc"));
         command.arg("--initial-latents").arg(&noise);
         assert_fails(word, command, "out.safetensors", word);
     };
-    refused("noise.safetensors");
+    assert_refused("noise.safetensors");
     std::fs::write(&noise, "not a tensor").unwrap();
-    refused("noise.safetensors");
+    assert_refused("noise.safetensors");
     let zeros = |frames| Tensor::zeros((1, 4, frames, 4, 6), DType::F32, &Device::Cpu).unwrap();
     zeros(3).save_safetensors("noise", &noise).unwrap();
-    refused("`latents`");
+    assert_refused("`latents`");
     zeros(2).save_safetensors("latents", &noise).unwrap();
-    refused("initial latents");
+    assert_refused("initial latents");
     (zeros(3) / 0.0).unwrap().save_safetensors("latents", &noise).unwrap();
-    refused("not a number");
+    assert_refused("not a number");
 }
 
 #[test]
-fn storyboards_that_are_none() {
+fn an_invalid_storyboard_is_an_error() {
     for (board, word) in [("film.srt", "not found"), ("0:00 a\nb", "line 2"), ("0:00 a | 0:00 b", "line 1")] {
         let mut command = soragen(["render", "--storyboard", board, "--model"]);
         command.arg(soragen_tests::fixtures::path("miniature"));
@@ -212,7 +212,7 @@ fn storyboards_that_are_none() {
 }
 
 #[test]
-fn bad_usage() {
+fn wrong_usage_exits_with_status_2() {
     let model = model("t2v-unipc");
     for arguments in [
         &[][..],
@@ -243,7 +243,7 @@ fn bad_usage() {
 }
 
 #[test]
-fn nobody_reads_any_further() {
+fn a_closed_stdout_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = soragen(["models", "list"]).stdout(writer).output().unwrap();
@@ -251,18 +251,18 @@ fn nobody_reads_any_further() {
 }
 
 #[test]
-fn a_model_is_described() {
+fn models_info_describes_a_model() {
     let output = soragen(["models", "info"]).arg(model("i2v-22")).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
     let shift = json("pipelines/i2v-22/scheduler/scheduler_config.json")["flow_shift"].as_f64().unwrap();
     for line in ["name         i2v-22", "from image   yes", &format!("shift        {shift}")] {
-        assert!(said.lines().any(|l| l == line), "{line:?} in {said}");
+        assert!(text.lines().any(|l| l == line), "{line:?} in {text}");
     }
     let output = soragen(["models", "info", "builtin"]).output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
     for line in ["subjects     fox, cat, dog", "places       in a green meadow", "transformer  9.2"] {
-        assert!(said.contains(line), "{said}");
+        assert!(text.contains(line), "{text}");
     }
 
     let output = soragen(["models", "info", "missing"]).output().unwrap();

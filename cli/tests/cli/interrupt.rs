@@ -1,4 +1,4 @@
-//! An interrupt ends the command at once; what was finished is kept, and plays.
+//! An interrupt stops the command; completed frames are kept in a playable file.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -7,7 +7,7 @@ use gst::prelude::*;
 
 use super::{files, model, soragen, stderr};
 
-/// More frames than are made before the signal comes: as many as the model can make.
+/// The model's maximum: more frames than are generated before the signal.
 const FRAMES: usize = 4093;
 
 fn long_video(output: &Path) -> Command {
@@ -17,11 +17,11 @@ fn long_video(output: &Path) -> Command {
     command
 }
 
-/// Starts `command` and waits until `begun` holds.
-fn started(mut command: Command, begun: impl Fn() -> bool) -> Child {
+/// Starts `command` and waits until `ready` returns true.
+fn start(mut command: Command, ready: impl Fn() -> bool) -> Child {
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    while !begun() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it began");
+    while !ready() {
+        assert!(child.try_wait().unwrap().is_none(), "the command exited too early");
         std::thread::yield_now();
     }
     child
@@ -32,18 +32,18 @@ fn interrupt(child: &Child) {
     assert!(kill.success());
 }
 
-/// Interrupts `command` as soon as `begun` holds.
-fn interrupted(command: Command, begun: impl Fn() -> bool) -> Output {
-    let child = started(command, begun);
+/// Starts `command` and interrupts it as soon as `ready` returns true.
+fn run_and_interrupt(command: Command, ready: impl Fn() -> bool) -> Output {
+    let child = start(command, ready);
     interrupt(&child);
     child.wait_with_output().unwrap()
 }
 
 #[test]
-fn pictures_that_were_finished_are_kept() {
+fn completed_images_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let first = folder.path().join("0.png");
-    let output = interrupted(long_video(&folder.path().join("%d.png")), || first.is_file());
+    let output = run_and_interrupt(long_video(&folder.path().join("%d.png")), || first.is_file());
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     let kept = files(folder.path()).len();
     assert!((1..FRAMES).contains(&kept), "{kept} files");
@@ -54,24 +54,24 @@ fn pictures_that_were_finished_are_kept() {
 }
 
 #[test]
-fn a_video_that_was_begun_plays() {
+fn an_interrupted_video_is_playable() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("out.mp4");
-    // The file appears before the first frame and grows with it.
-    let begun = || {
+    // The file is empty until the first frame is written.
+    let ready = || {
         let length =
             |entry: std::io::Result<std::fs::DirEntry>| entry.and_then(|e| e.metadata()).map(|m| m.len());
         std::fs::read_dir(folder.path()).unwrap().any(|entry| length(entry).is_ok_and(|bytes| bytes > 0))
     };
-    let output = interrupted(long_video(&path), begun);
+    let output = run_and_interrupt(long_video(&path), ready);
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert_eq!(files(folder.path()), ["out.mp4"]);
-    let frames = decoded(&path);
+    let frames = decoded_frames(&path);
     assert!((1..FRAMES).contains(&frames), "{frames} frames");
 }
 
-/// How many frames a player gets out of `path`.
-fn decoded(path: &Path) -> usize {
+/// Number of frames that are decoded from `path`.
+fn decoded_frames(path: &Path) -> usize {
     gst::init().unwrap();
     let description = "filesrc name=source ! qtdemux ! h264parse ! avdec_h264 ! appsink name=sink sync=false";
     let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
@@ -86,24 +86,24 @@ fn decoded(path: &Path) -> usize {
 }
 
 #[test]
-fn before_the_first_frame_nothing_is_left() {
+fn an_interrupt_before_the_first_frame_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = soragen(["render", "a fox", "--size", "64x64", "--frames", "401", "--steps", "1000"]);
     command.arg("--model").arg(model("t2v-unipc")).arg("-o").arg(folder.path().join("out.mp4"));
-    // The file is opened before the steps begin, which would take minutes.
-    let output = interrupted(command, || !files(folder.path()).is_empty());
+    // The file is created before denoising, which would take minutes.
+    let output = run_and_interrupt(command, || !files(folder.path()).is_empty());
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(stderr(&output).contains("no file was made"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("no file was written"), "{}", stderr(&output));
     assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
 }
 
 #[test]
-fn interrupted_again_it_waits_for_nothing() {
+fn a_second_interrupt_exits_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = soragen(["render", "a fox", "--size", "128x128", "--frames", "161", "--steps", "1000"]);
     command.arg("--model").arg(model("t2v-unipc")).arg("-o").arg(folder.path().join("out.mp4"));
-    let mut child = started(command, || !files(folder.path()).is_empty());
-    // Not waited for, so that there is somebody to interrupt until it has ended.
+    let mut child = start(command, || !files(folder.path()).is_empty());
+    // Poll instead of wait, so that the process can be interrupted until it exits.
     while child.try_wait().unwrap().is_none() {
         interrupt(&child);
     }

@@ -1,4 +1,4 @@
-//! The command as it is run: what it writes, what it says, how it ends.
+//! Tests that run the command: output files, messages, exit status.
 
 mod cache;
 mod convert;
@@ -14,10 +14,10 @@ use std::process::{Command, Output};
 
 use soragen_tests::fixtures;
 
-/// The command with these arguments, not yet started.
+/// The command with these arguments.
 fn soragen<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_soragen"));
-    // With backtraces on, as where a fault is looked for, the messages are the same.
+    // Backtraces must not change the messages.
     command.args(arguments).env("RUST_BACKTRACE", "1");
     command
 }
@@ -26,12 +26,12 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The folder of one of the tiny pipelines.
+/// The model folder of a tiny pipeline.
 fn model(name: &str) -> PathBuf {
     fixtures::path(&format!("pipelines/{name}"))
 }
 
-/// `render` as the request of `pipeline` has it, with the model in `folder` and without an output.
+/// `soragen render` with the request of `pipeline` and the model in `folder`, without `--output`.
 fn render(pipeline: &str, folder: &Path) -> Command {
     let request = fixtures::json(&format!("pipelines/{pipeline}/request.json"));
     let text = |key: &str| request[key].as_str().map(str::to_owned);
@@ -47,7 +47,7 @@ fn render(pipeline: &str, folder: &Path) -> Command {
     command
 }
 
-/// Names of the files in `folder`, in order.
+/// Sorted names of the files in `folder`.
 fn files(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .unwrap()

@@ -1,16 +1,16 @@
-//! Every kind of file holds the frames that diffusers makes.
+//! All types of output files, compared with the frames of diffusers.
 
 use candle_core::{Device, Tensor};
 use soragen_tests::fixtures::{PIPELINES, assert_close, path, tensors, values};
 
 use super::{files, model, render, soragen, stderr};
 
-/// What diffusers makes of the request of `pipeline`, `[T, H, W, 3]`.
+/// The frames of diffusers for the request of `pipeline`, `[T, H, W, 3]`.
 fn expected(pipeline: &str) -> Tensor {
     tensors(&format!("pipelines/{pipeline}/expected.safetensors"))["frames"].clone()
 }
 
-/// Renders to `name` in an empty folder, from the noise that diffusers began with.
+/// Renders to `name` in an empty folder, from the same noise as diffusers.
 fn rendered(pipeline: &str, name: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let noise = folder.path().join("noise.safetensors");
@@ -18,7 +18,7 @@ fn rendered(pipeline: &str, name: &str) -> tempfile::TempDir {
     latents.save_safetensors("latents", &noise).unwrap();
     let mut command = render(pipeline, &model(pipeline));
     command.arg("--initial-latents").arg(&noise).arg("-o").arg(folder.path().join(name));
-    // The mark is not diffusers'.
+    // The reference has no watermark.
     command.arg("--no-watermark");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{pipeline}: {}", stderr(&output));
@@ -27,33 +27,33 @@ fn rendered(pipeline: &str, name: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn frames_are_those_of_diffusers() {
+fn frames_match_diffusers() {
     for pipeline in PIPELINES {
         let folder = rendered(pipeline, "frames.safetensors");
         assert_eq!(files(folder.path()), ["frames.safetensors"]);
-        let made = candle_core::safetensors::load(folder.path().join("frames.safetensors"), &Device::Cpu);
-        let made = &made.unwrap()["frames"];
+        let frames = candle_core::safetensors::load(folder.path().join("frames.safetensors"), &Device::Cpu);
+        let frames = &frames.unwrap()["frames"];
         let expected = expected(pipeline);
-        assert_close(pipeline, made, &expected, 2e-3);
-        let mean = (made - &expected).unwrap().abs().unwrap().mean_all().unwrap();
+        assert_close(pipeline, frames, &expected, 2e-3);
+        let mean = (frames - &expected).unwrap().abs().unwrap().mean_all().unwrap();
         assert!(mean.to_scalar::<f32>().unwrap() <= 1e-4, "{pipeline}: {mean}");
-        assert!(values(made).iter().all(|sample| (0.0..=1.0).contains(sample)), "{pipeline}");
+        assert!(values(frames).iter().all(|sample| (0.0..=1.0).contains(sample)), "{pipeline}");
     }
 }
 
 #[test]
-fn a_causal_model_is_rendered_too() {
+fn a_causal_model_is_rendered() {
     let reference = tensors("miniature/session.safetensors");
     let folder = tempfile::tempdir().unwrap();
-    let (noise, made) = (folder.path().join("noise.safetensors"), folder.path().join("made.safetensors"));
+    let (noise, out) = (folder.path().join("noise.safetensors"), folder.path().join("frames.safetensors"));
     reference["latents"].save_safetensors("latents", &noise).unwrap();
     let mut command = soragen(["render", "the red fox runs over snow", "--model"]);
     command.arg(path("miniature")).arg("--initial-latents").arg(noise);
-    command.arg("--image").arg(path("miniature/image.png")).arg("-o").arg(&made);
+    command.arg("--image").arg(path("miniature/image.png")).arg("-o").arg(&out);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let made = candle_core::safetensors::load(made, &Device::Cpu).unwrap();
-    assert_close("image", &made["frames"], &reference["image"], 1e-4);
+    let frames = candle_core::safetensors::load(out, &Device::Cpu).unwrap();
+    assert_close("image", &frames["frames"], &reference["image"], 1e-4);
 }
 
 #[test]
@@ -61,17 +61,17 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
     use gst::prelude::*;
 
     let folder = tempfile::tempdir().unwrap();
-    let (board, made) = (folder.path().join("film.toml"), folder.path().join("film.webm"));
+    let (board, out) = (folder.path().join("film.toml"), folder.path().join("film.webm"));
     let shot =
         |prompt: &str| format!("[[shot]]\nprompt = \"{prompt}\"\nduration = 0.5\ntransition = \"cut\"\n");
     std::fs::write(&board, shot("the red fox") + &shot("a blue bird") + &shot("snow")).unwrap();
     let mut command = soragen(["render", "--storyboard"]);
-    command.arg(&board).arg("--model").arg(path("miniature")).arg("-o").arg(&made);
+    command.arg(&board).arg("--model").arg(path("miniature")).arg("-o").arg(&out);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 
     gst::init().unwrap();
-    let description = format!("filesrc location={} ! matroskademux ! appsink name=sink", made.display());
+    let description = format!("filesrc location={} ! matroskademux ! appsink name=sink", out.display());
     let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     sink.set_property("sync", false);
@@ -84,13 +84,13 @@ fn a_storyboard_is_rendered_with_key_frames_at_its_cuts() {
         .collect();
     pipeline.set_state(gst::State::Null).unwrap();
     times.sort();
-    // VP8 makes none of its own here; x264 does, of what this model makes.
+    // VP8 adds no key frames here; x264 would, for the frames of this model.
     let keys: Vec<_> = (0..times.len()).filter(|&n| times[n].1).collect();
     assert_eq!((times.len(), keys), (24, vec![0, 8, 16]));
 }
 
 #[test]
-fn pictures_are_numbered_frames() {
+fn png_files_are_numbered_frames() {
     let folder = rendered("t2v-euler", "frame-%03d.png");
     let expected = expected("t2v-euler");
     let names: Vec<_> = (0..expected.dim(0).unwrap()).map(|i| format!("frame-{i:03}.png")).collect();
@@ -117,7 +117,7 @@ fn raw_video_has_the_colours_of_the_frames() {
     for part in ["YUV4MPEG2", &format!("W{width}"), &format!("H{height}"), "F16:1"] {
         assert!(header.split(' ').any(|p| p == part), "{part} in {header}");
     }
-    // Of the planes only luma is looked at; the others are half as wide and high.
+    // Only luma is compared; the chroma planes are subsampled.
     let pixels = height * width;
     let records: Vec<_> = bytes[end + 1..].chunks(b"FRAME\n".len() + pixels * 3 / 2).collect();
     assert_eq!(records.len(), frames);
@@ -126,14 +126,14 @@ fn raw_video_has_the_colours_of_the_frames() {
         let frame = values(&expected.get(i).unwrap());
         for (y, rgb) in luma[..pixels].iter().zip(frame.chunks(3)) {
             // ITU-R BT.601, in its limited range.
-            let wanted = 16.0 + 65.481 * rgb[0] + 128.553 * rgb[1] + 24.966 * rgb[2];
-            assert!((f32::from(*y) - wanted).abs() <= 2.0, "frame {i}: {y}, not {wanted}");
+            let expected_luma = 16.0 + 65.481 * rgb[0] + 128.553 * rgb[1] + 24.966 * rgb[2];
+            assert!((f32::from(*y) - expected_luma).abs() <= 2.0, "frame {i}: {y}, not {expected_luma}");
         }
     }
 }
 
-/// `picture`, a PNG, said to have been taken with the camera on its side.
-fn turned(picture: &[u8]) -> Vec<u8> {
+/// Adds an EXIF orientation to the PNG `picture`: rotated by 90 degrees.
+fn with_orientation(picture: &[u8]) -> Vec<u8> {
     // TIFF, little endian, with one entry: orientation (0x112), a short, is 6, a quarter turn to the right.
     let exif = b"eXIfII*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
     let crc = !exif.iter().fold(!0u32, |crc, &byte| {
@@ -146,11 +146,11 @@ fn turned(picture: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_picture_is_turned_as_the_camera_was() {
+fn the_exif_orientation_of_an_image_is_applied() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let picture = std::fs::read(model("i2v-22").join("image.png")).unwrap();
-    std::fs::write(path("on-its-side.png"), turned(&picture)).unwrap();
+    std::fs::write(path("on-its-side.png"), with_orientation(&picture)).unwrap();
     image::load_from_memory(&picture).unwrap().rotate90().save(path("upright.png")).unwrap();
     let frame = |name: &str| {
         let mut command =
@@ -164,7 +164,7 @@ fn a_picture_is_turned_as_the_camera_was() {
 }
 
 #[test]
-fn another_process_makes_the_same_bytes() {
+fn the_same_seed_gives_the_same_bytes_in_another_process() {
     let bytes = |seed: &str| {
         let folder = tempfile::tempdir().unwrap();
         let mut command = render("i2v-22", &model("i2v-22"));
@@ -179,7 +179,7 @@ fn another_process_makes_the_same_bytes() {
 }
 
 #[test]
-fn shift_and_duration_are_what_they_are_asked_to_be() {
+fn shift_and_duration_are_applied() {
     let frames = |arguments: &[&str]| {
         let folder = tempfile::tempdir().unwrap();
         let mut command = soragen(["render", "a fox", "--size", "32x32", "--steps", "2", "--guidance", "1"]);
@@ -189,7 +189,7 @@ fn shift_and_duration_are_what_they_are_asked_to_be() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         candle_core::safetensors::load(path, &Device::Cpu).unwrap()["frames"].clone()
     };
-    // At 16 frames a second.
+    // At 16 fps.
     let shifted = |shift: &str| frames(&["--duration", "0.3", "--shift", shift]);
     let own = frames(&["--duration", "0.3"]);
     assert_eq!(own.dims(), [5, 32, 32, 3]);
@@ -198,7 +198,7 @@ fn shift_and_duration_are_what_they_are_asked_to_be() {
 }
 
 #[test]
-fn a_file_that_is_there_is_replaced_only_by_a_whole_one() {
+fn an_existing_file_is_only_replaced_by_a_complete_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("frames.safetensors");
     std::fs::write(&path, "before").unwrap();
@@ -212,7 +212,7 @@ fn a_file_that_is_there_is_replaced_only_by_a_whole_one() {
     assert_eq!(files(folder.path()), ["frames.safetensors"]);
 }
 
-/// The caps of the stream in `file`, and of each frame whether it needs others.
+/// The caps of the stream in `file`, and whether each frame is a delta frame.
 fn stream(file: &std::path::Path, demuxer: &str) -> (String, Vec<bool>) {
     use gst::prelude::*;
 
@@ -230,7 +230,7 @@ fn stream(file: &std::path::Path, demuxer: &str) -> (String, Vec<bool>) {
 }
 
 #[test]
-fn editors_get_frames_that_need_no_others() {
+fn intra_codecs_have_only_key_frames() {
     for (name, codec, demuxer, caps) in [
         ("a.mov", None, "qtdemux", "video/x-prores"),
         ("a.mkv", Some("ffv1"), "matroskademux", "video/x-ffv"),
@@ -250,11 +250,11 @@ fn editors_get_frames_that_need_no_others() {
     }
     let output = soragen(["render", "a fox", "-o", "a.webm", "--codec", "prores"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains(".webm holds vp8, not prores"), "{}", stderr(&output));
+    assert!(stderr(&output).contains(".webm supports vp8, not prores"), "{}", stderr(&output));
 }
 
 #[test]
-fn shots_become_a_timeline_for_editors() {
+fn a_timeline_has_one_clip_per_shot() {
     let folder = tempfile::tempdir().unwrap();
     let (video, timeline) = (folder.path().join("film 1.mkv"), folder.path().join("film.otio"));
     let mut command =
@@ -277,7 +277,7 @@ fn shots_become_a_timeline_for_editors() {
 }
 
 #[test]
-fn a_timeline_takes_no_films_place() {
+fn an_invalid_timeline_path_is_an_error_before_rendering() {
     let folder = tempfile::tempdir().unwrap();
     let film = folder.path().join("film.mp4");
     for (timeline, part) in [(film.clone(), "--timeline"), (folder.path().join("no/film.otio"), "folder")] {
@@ -290,7 +290,7 @@ fn a_timeline_takes_no_films_place() {
 
 #[test]
 #[cfg(unix)]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let command =
         "trap '' XFSZ; ulimit -f 200; exec \"$0\" render snow --frames 81 --steps 1 --codec ffv1 -o film.mkv";
@@ -298,7 +298,7 @@ fn a_full_disk_is_told() {
     shell.args(["-c", command, env!("CARGO_BIN_EXE_soragen")]).current_dir(folder.path());
     let output = shell.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing half-made is left");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no partial file is left");
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_label_is_drawn() {
         let mut command =
             soragen(["render", "a cat at night", "--frames", "1", "--steps", "1", "--no-watermark"]);
         let output = command.args(label).arg("-o").arg(path).output().unwrap();
-        assert!(output.status.success(), "{}", super::stderr(&output));
+        assert!(output.status.success(), "{}", stderr(&output));
         image::open(folder.path().join(format!("{name}-00000.png"))).unwrap().into_rgb8()
     };
     let (plain, labelled) = (frame("plain", &[]), frame("label", &["--label", "ai"]));

@@ -1,4 +1,4 @@
-//! What the command refuses, and how a policy is tried out.
+//! Content policies in `soragen render` and `soragen policy`.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ const POLICY: &str = "name = \"test\"\n[[category]]\nname = \"stones\"\naction =
                       [[category]]\nname = \"metals\"\naction = \"warn\"\nphrases = [\"copper\"]";
 
 #[test]
-fn a_refused_prompt_makes_no_file() {
+fn a_blocked_prompt_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("policy.toml"), POLICY).unwrap();
@@ -23,11 +23,11 @@ fn a_refused_prompt_makes_no_file() {
     let verify = || soragen(["policy", "verify"]).arg(path("log")).output().unwrap();
     assert_eq!(verify().status.code(), Some(0), "{}", stderr(&verify()));
     std::fs::write(path("log"), "").unwrap();
-    assert_eq!(verify().status.code(), Some(1), "all lines are gone");
+    assert_eq!(verify().status.code(), Some(1), "an empty log fails verification");
 }
 
 #[test]
-fn what_is_not_to_be_seen_may_be_named() {
+fn the_negative_prompt_is_not_blocked() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("policy.toml"), POLICY).unwrap();
@@ -45,7 +45,7 @@ fn what_is_not_to_be_seen_may_be_named() {
 }
 
 #[test]
-fn a_policy_is_tried_out_on_lines() {
+fn policy_check_prints_a_verdict_per_line() {
     let folder = tempfile::tempdir().unwrap();
     let policy = folder.path().join("policy.toml");
     std::fs::write(&policy, POLICY).unwrap();
@@ -54,15 +54,15 @@ fn a_policy_is_tried_out_on_lines() {
     child.stdin.take().unwrap().write_all(b"snow\nqu4rtz\na copper kettle\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3));
-    let said = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
-        said.lines().collect::<Vec<_>>(),
+        text.lines().collect::<Vec<_>>(),
         ["    1  pass", "    2  block  stones", "    3  warn   metals"]
     );
 }
 
 #[test]
-fn a_refused_shot_makes_no_file() {
+fn a_blocked_shot_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("policy.toml"), POLICY).unwrap();
@@ -75,7 +75,7 @@ fn a_refused_shot_makes_no_file() {
 }
 
 #[test]
-fn the_answer_is_the_status_where_nobody_reads_the_lines() {
+fn policy_check_exits_with_status_3_even_if_stdout_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("policy.toml"), POLICY).unwrap();

@@ -1,4 +1,4 @@
-//! What the command makes can be told with the command.
+//! Watermarks and manifests of rendered videos, and `soragen detect`.
 
 use std::path::Path;
 
@@ -10,14 +10,14 @@ fn render(path: &Path, arguments: &[&str]) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
-/// The exit status of `detect`, and what it prints.
+/// Exit status and report of `soragen detect`.
 fn detect(path: &Path, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
     let output = soragen(["detect"]).arg(path).args(arguments).output().unwrap();
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
 #[test]
-fn a_video_is_told_by_its_mark() {
+fn the_watermark_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     render(&path("marked.mkv"), &[]);
@@ -30,7 +30,7 @@ fn a_video_is_told_by_its_mark() {
     let id = report["marks"][0]["generation-id"].as_str().unwrap();
     assert!(id.len() == 10 && u64::from_str_radix(id, 16).is_ok(), "{report}");
 
-    // The same request has the same id in another container, another seed has another.
+    // The id depends on the seed, but not on the container.
     render(&path("again.y4m"), &[]);
     render(&path("other.y4m"), &["--seed", "5"]);
     assert_eq!(detect(&path("again.y4m"), &[]).1["marks"][0]["generation-id"], id);
@@ -43,7 +43,7 @@ fn a_video_is_told_by_its_mark() {
 }
 
 #[test]
-fn a_key_of_ones_own_is_needed_to_find_its_mark() {
+fn a_private_watermark_key_is_needed_for_detection() {
     let folder = tempfile::tempdir().unwrap();
     let (key, video) = (folder.path().join("key"), folder.path().join("video.y4m"));
     std::fs::write(&key, [7; 32]).unwrap();
@@ -54,7 +54,7 @@ fn a_key_of_ones_own_is_needed_to_find_its_mark() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_an_error() {
+fn detecting_in_an_unreadable_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text.mp4");
     std::fs::write(&text, "this is no video").unwrap();
@@ -66,15 +66,15 @@ fn what_cannot_be_looked_at_is_an_error() {
 }
 
 #[test]
-fn a_file_is_signed_and_checked_with_the_command() {
+fn a_file_is_signed_and_verified() {
     let folder = tempfile::tempdir().unwrap();
-    // It need not be there yet.
+    // The command creates the folder.
     let folder = folder.path().join("keys");
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
-    let make = || soragen(["certificate", "--organization", "The House"]).arg(&folder).output().unwrap();
-    assert_eq!(make().status.code(), Some(0), "{}", stderr(&make()));
-    let again = make();
-    assert_eq!(again.status.code(), Some(1), "a key is not replaced");
+    let create = || soragen(["certificate", "--organization", "The House"]).arg(&folder).output().unwrap();
+    assert_eq!(create().status.code(), Some(0), "{}", stderr(&create()));
+    let again = create();
+    assert_eq!(again.status.code(), Some(1), "a key is not overwritten");
     assert!(stderr(&again).contains("certificate.pem"), "{}", stderr(&again));
 
     let (certificate, key) = (path("certificate.pem"), path("private-key.pem"));
@@ -87,25 +87,25 @@ fn a_file_is_signed_and_checked_with_the_command() {
     assert_eq!(c2pa["generated"], true, "{report}");
     assert!(c2pa["models"][0].as_str().unwrap().starts_with("soragen"), "{report}");
     assert_eq!(c2pa["provider"], "The House");
-    assert_eq!(c2pa["prompts"], serde_json::json!([]), "not asked for");
+    assert_eq!(c2pa["prompts"], serde_json::json!([]), "embed-prompt is off");
     assert_eq!((&c2pa["matches-mark"], &report["marked"]), (&true.into(), &true.into()), "{report}");
     assert_eq!(report["frames"], 9);
 
-    // Nor is it in anything else that a muxer writes.
-    let has = |path: &str| {
+    // The tags of the muxer do not have the prompt either.
+    let has_prompt = |path: &str| {
         let bytes = std::fs::read(path).unwrap();
         bytes.windows(10).any(|window| window == b"a fish swi")
     };
     render(Path::new(&path("signed.mov")), &sign);
-    assert!(!has(&path("signed.mp4")) && !has(&path("signed.mov")));
+    assert!(!has_prompt(&path("signed.mp4")) && !has_prompt(&path("signed.mov")));
 
-    // Without the mark the manifest alone tells it; changed, it does not.
+    // Without a watermark the manifest is sufficient, unless the file was changed.
     let prompted: Vec<_> = sign.into_iter().chain(["--no-watermark", "--embed-prompt"]).collect();
     render(Path::new(&path("plain.mp4")), &prompted);
     let (status, report) = detect(Path::new(&path("plain.mp4")), &[]);
     assert_eq!((status, &report["c2pa"]["state"]), (Some(0), &"valid".into()), "{report}");
     assert_eq!(report["c2pa"]["prompts"], serde_json::json!(["a fish swims under water"]));
-    assert!(has(&path("plain.mp4")));
+    assert!(has_prompt(&path("plain.mp4")));
     assert_eq!(
         (&report["c2pa"]["matches-mark"], &report["marked"]),
         (&serde_json::Value::Null, &false.into())

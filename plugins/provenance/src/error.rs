@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What can go wrong with signed provenance, and what to do about it.
+//! Errors of signed provenance.
 
 use std::path::{Path, PathBuf};
 
-/// The error of this crate. Its text is for the person who runs it.
+/// An error of this crate. Its message is for the user.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,35 +13,35 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// There is nothing to sign with, or what there is cannot be used.
+    /// The certificate, the key or the signing command is missing or unusable.
     #[error("{0}")]
     Signer(String),
-    /// Nothing says what made the video.
+    /// No model is known for the video.
     #[error(
-        "the stream does not say what made it, so that nothing can be claimed: have soragen upstream, or set \
-         the property `model` to the generator's name"
+        "the model that generated the video is unknown: use soragen upstream, or set the property `model` to \
+         the model's name"
     )]
     NoOrigin,
-    /// What came is no MP4 that can be signed.
-    #[error("what came is no whole MP4 ({0}); link mp4mux or qtmux")]
+    /// The input is not an MP4 that can be signed.
+    #[error("the input is not a complete MP4 ({0}); link mp4mux or qtmux")]
     NotMp4(String),
-    /// The manifest could not be made, signed or read.
-    #[error("the provenance cannot be signed or read: {0}")]
+    /// A manifest cannot be created, signed or read.
+    #[error("cannot sign or read the C2PA manifest: {0}")]
     Manifest(#[from] c2pa::Error),
-    /// A certificate could not be made.
-    #[error("the certificate cannot be made: {0}")]
+    /// A certificate cannot be created.
+    #[error("cannot create the certificate: {0}")]
     Certificate(String),
 }
 
 impl Error {
-    /// Puts the path in front of whatever went wrong with it.
+    /// An error about the file at `path`.
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.into(), source }
     }
 }
 
-/// The result of this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! GStreamer plugin with the elements `soramark` and `soradetect`, filters that mark video invisibly and find the
-//! mark again, and `c2pasink`, which signs what made a file.
+//! GStreamer plugin for the provenance of generated video. The filter `soramark` embeds an invisible watermark,
+//! `soradetect` detects it, and the sink `c2pasink` writes MP4 files with a signed C2PA manifest.
 //!
 //! ```text
 //! gst-launch-1.0 -m filesrc location=clip.mp4 ! decodebin ! videoconvert ! soradetect ! fakesink
@@ -29,27 +29,27 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     sign::register(plugin)
 }
 
-/// The key in the file that the property names, or everyone's.
-fn key(path: Option<&str>) -> Result<soragen::watermark::WatermarkKey, gst::ErrorMessage> {
+/// Loads the watermark key from a file; without a path it is the public key.
+fn load_key(path: Option<&str>) -> Result<soragen::watermark::WatermarkKey, gst::ErrorMessage> {
     soragen::watermark::WatermarkKey::open(path.map(std::path::Path::new))
         .map_err(|e| gst::error_msg!(gst::ResourceError::OpenRead, ("{e}")))
 }
 
-/// The property that names the key's file.
+/// The property `watermark-key`.
 fn key_property() -> glib::ParamSpec {
     glib::ParamSpecString::builder("watermark-key")
         .nick("Watermark key")
-        .blurb("A file with the key of the mark (unset = the public key)")
+        .blurb("File with the watermark key (unset = the public key)")
         .mutable_ready()
         .build()
 }
 
-/// What that property is set to, if it is a file.
-fn key_file(value: &glib::Value) -> Option<String> {
+/// The path in the value of `watermark-key`; an empty path is unset.
+fn key_path(value: &glib::Value) -> Option<String> {
     value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty())
 }
 
-/// Those with a plane of luma.
+/// Formats with a luma plane.
 const LUMA_FORMATS: [VideoFormat; 7] = [
     VideoFormat::I420,
     VideoFormat::Nv12,
@@ -60,7 +60,7 @@ const LUMA_FORMATS: [VideoFormat; 7] = [
     VideoFormat::Gray8,
 ];
 
-/// Always pads of both directions for `formats`.
+/// Templates of a sink and a source pad for `formats`.
 fn templates(formats: impl IntoIterator<Item = VideoFormat>) -> Vec<gst::PadTemplate> {
     let caps = gst_video::VideoCapsBuilder::new().format_list(formats).build();
     [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]

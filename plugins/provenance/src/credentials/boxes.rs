@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The boxes of an MP4 (ISO/IEC 14496-12).
+//! MP4 boxes (ISO/IEC 14496-12).
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -8,19 +8,19 @@ use std::ops::Range;
 
 use crate::{Error, Result};
 
-/// Boxes at the top of a file; one of an hour in fragments of a tenth of a second has fewer.
+/// Limit of top-level boxes; an hour in fragments of 0.1 s stays below it.
 const MAX_BOXES: usize = 100_000;
 
-/// What a box is, and what is in it.
-pub type Found = ([u8; 4], Range<u64>);
+/// Type of a box, and the byte range of its content.
+pub type BoxRange = ([u8; 4], Range<u64>);
 
-/// The boxes at the top of a file that is whole.
+/// Lists the top-level boxes of a file.
 ///
 /// # Errors
-/// [`Error::NotMp4`].
-pub fn top(file: &mut File) -> Result<Vec<Found>> {
+/// [`Error::NotMp4`] if the file is truncated or not an MP4.
+pub fn top_level(file: &mut File) -> Result<Vec<BoxRange>> {
     let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
-    let not = |reason: &str| Err(Error::NotMp4(reason.into()));
+    let invalid = |reason: &str| Err(Error::NotMp4(reason.into()));
     let length = file.metadata().map_err(failed)?.len();
     let (mut at, mut boxes) = (0, Vec::new());
     while at < length {
@@ -34,17 +34,17 @@ pub fn top(file: &mut File) -> Result<Vec<Found>> {
             size => (size.into(), 8),
         };
         if at == 0 && &kind != b"ftyp" {
-            return not("it does not begin with ftyp");
+            return invalid("it does not start with ftyp");
         }
         if boxes.len() == MAX_BOXES {
-            return not("it has too many boxes");
+            return invalid("it has too many boxes");
         }
         match at.checked_add(size).filter(|end| size >= header && *end <= length) {
             Some(end) => {
                 boxes.push((kind, at + header..end));
                 at = end;
             }
-            None => return not("a box of it is longer than it is"),
+            None => return invalid("a box is longer than the file"),
         }
     }
     Ok(boxes)

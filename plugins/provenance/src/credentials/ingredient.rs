@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a video was made from and says itself where it is from.
+//! Input images with their own manifest.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{Error, Result};
 
-/// A picture with a manifest of its own, which is kept in the video's.
+/// An input image with a manifest, which becomes part of the video's manifest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ingredient {
     format: String,
@@ -18,31 +18,35 @@ pub struct Ingredient {
 }
 
 impl Ingredient {
-    /// The picture in a file, if it has a manifest.
+    /// Reads an image. Returns `None` if it has no manifest.
     ///
     /// # Errors
-    /// [`Error::Io`], and [`Error::Manifest`] for one that is not to be understood.
+    /// [`Error::Io`], and [`Error::Manifest`] if the manifest cannot be parsed.
     pub fn open(path: &Path) -> Result<Option<Self>> {
         let Some(format) = c2pa::format_from_path(path) else { return Ok(None) };
         if !c2pa::Reader::supported_mime_types().contains(&format) {
             return Ok(None);
         }
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let report = super::reading::read_stream(&format, Cursor::new(&bytes), None)?;
+        let report = super::report::read_stream(&format, Cursor::new(&bytes), None)?;
         Ok(report.map(|_| Self { format, bytes }))
     }
 
-    /// Adds it to a manifest, in which it is known by `label`.
+    /// Adds the image to a manifest under `label`.
     pub(super) fn add_to(&self, builder: &mut Builder, label: &str) -> Result<()> {
-        // Its name is nobody else's business.
-        let what =
+        // The file name may be private.
+        let definition =
             json!({ "title": "a picture that it starts from", "relationship": "inputTo", "label": label });
-        builder.add_ingredient_from_stream(what.to_string(), &self.format, &mut Cursor::new(&self.bytes))?;
+        builder.add_ingredient_from_stream(
+            definition.to_string(),
+            &self.format,
+            &mut Cursor::new(&self.bytes),
+        )?;
         Ok(())
     }
 }
 
-/// Pictures are not for logs.
+/// Omits the image data from logs.
 impl std::fmt::Debug for Ingredient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Ingredient({}, {} bytes)", self.format, self.bytes.len())

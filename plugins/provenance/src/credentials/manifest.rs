@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What is claimed, and its signature.
+//! Creates and signs manifests.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, tags, xmp};
 use crate::{Error, Result};
 
-/// Signs the MP4 in `from`, which gains an XMP packet, and writes it with its manifest to `to`. `time` is when it
-/// was made, as RFC 3339 has it. The prompts are in it only if `with_prompts`. Returns the manifest's unique name.
+/// Adds an XMP packet to the MP4 in `from`, signs it, and writes it with its manifest to `to`. `time` is the time of
+/// creation in RFC 3339. The prompts are included only if `with_prompts`. Returns the unique label of the manifest.
 ///
 /// # Errors
-/// [`Error::NoOrigin`] where nothing says what made it, [`Error::NotMp4`], and what signing and writing come to.
+/// [`Error::NoOrigin`] if no model is known, [`Error::NotMp4`], [`Error::Signer`] and [`Error::Manifest`].
 pub fn sign(
     from: &mut File,
     to: &mut File,
@@ -28,7 +28,7 @@ pub fn sign(
         return Err(Error::NoOrigin);
     }
     if !with_prompts {
-        tags::without_prompts(from, &origin.prompts)?;
+        tags::remove_prompts(from, &origin.prompts)?;
     }
     xmp::embed(from, &xmp::packet(origin, time, with_prompts))?;
     let mut builder = Builder::from_context(super::context(None)?).with_definition(definition(
@@ -43,28 +43,28 @@ pub fn sign(
     from.rewind().map_err(read)?;
     builder.sign(signer.as_c2pa(), MP4, from, to)?;
     to.seek(SeekFrom::Start(0)).map_err(read)?;
-    // A signature of another key is a signature too.
-    match super::reading::read_stream(MP4, to, None)? {
+    // Signing with a wrong key succeeds, so the result is verified.
+    match super::report::read_stream(MP4, to, None)? {
         Some(report) if report.state != State::Invalid => Ok(report.manifest),
         report => {
             let problems = report.map(|report| report.problems.join(", ")).unwrap_or_default();
             Err(Error::Signer(format!(
-                "the signature does not hold ({problems}); is the key that of the certificate, and does the \
-                 certificate hold today?"
+                "the signature is invalid ({problems}); check that the key belongs to the certificate, and that \
+                 the certificate is valid today"
             )))
         }
     }
 }
 
-/// What the ingredients are called in the manifest.
+/// Labels of the ingredients in the manifest.
 fn labels(origin: &Origin) -> Vec<String> {
     (1..=origin.ingredients.len()).map(|number| format!("picture-{number}")).collect()
 }
 
-/// The manifest but for what the library adds: the hash of the file and the signature.
+/// The manifest definition. The library adds the hash of the file and the signature.
 fn definition(origin: &Origin, time: &str, with_prompts: bool) -> Value {
     let (software, version) = origin.software();
-    let ids: Vec<String> = origin.marks.iter().map(ToString::to_string).collect();
+    let ids: Vec<String> = origin.generation_ids.iter().map(ToString::to_string).collect();
     let agent = json!({ "name": software, "version": version });
     let mut created = json!({
         "action": "c2pa.created",

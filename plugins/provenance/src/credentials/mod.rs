@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Signed provenance by the standard of the C2PA (<https://spec.c2pa.org>), known as content credentials: who says
-//! that a file was generated, by what and when, and that it is as it was then.
+//! C2PA manifests (<https://spec.c2pa.org>), also known as content credentials: signed statements about who generated a
+//! file, when and with which model. Later changes of the file invalidate them.
 
 mod boxes;
 mod certificates;
@@ -9,7 +9,7 @@ mod command;
 mod ingredient;
 mod manifest;
 mod origin;
-mod reading;
+mod report;
 mod signer;
 mod tags;
 mod xmp;
@@ -18,20 +18,20 @@ pub use certificates::{TestChain, test_chain};
 pub use ingredient::Ingredient;
 pub use manifest::sign;
 pub use origin::Origin;
-pub use reading::{Report, State, read};
-pub use signer::{Signer, Signing};
+pub use report::{ManifestReport, State, read};
+pub use signer::{Signer, SigningMethod};
 
 use crate::Result;
 
-/// What IPTC calls media that a trained model made.
+/// IPTC digital source type of generated media.
 const TRAINED: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
-/// The assertion with what the standard has no place for.
+/// Label of the assertion with fields that the standard does not define.
 const GENERATION: &str = "io.github.soragen.generation";
-/// How the invisible mark is named as a soft binding.
+/// Soft binding algorithm of the watermark.
 const WATERMARK: &str = "io.github.soragen.spread-spectrum.2";
 const MP4: &str = "video/mp4";
 
-/// How manifests are made and read: without a network.
+/// Settings for reading and writing manifests. Network access is disabled.
 fn context(trust_anchors: Option<&str>) -> Result<c2pa::Context> {
     let mut settings =
         serde_json::json!({ "verify": { "remote_manifest_fetch": false, "ocsp_fetch": false } });

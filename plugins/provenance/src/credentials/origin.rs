@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What made a stream, as the stream says.
+//! The origin of a video, from the events in its stream.
 
 use std::path::Path;
 
@@ -9,73 +9,73 @@ use soragen::watermark::GenerationId;
 use super::Ingredient;
 use crate::Result;
 
-/// Of a stream without end not all prompts are kept.
+/// Limit for live streams, which have any number of prompts.
 const MAX_PROMPTS: usize = 256;
 
-/// What made a video. Several sources may have been joined in one.
+/// The origin of a video. A video can be joined from several sources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The program, and its version.
+    /// Name and version of the program.
     pub software: Option<(String, String)>,
-    /// The models.
+    /// Names of the models.
     pub models: Vec<String>,
-    /// What the invisible marks say; none where there is no mark.
-    pub marks: Vec<GenerationId>,
-    /// What was asked for, shot by shot.
+    /// Ids in the watermarks; empty without a watermark.
+    pub generation_ids: Vec<GenerationId>,
+    /// Prompts of the shots.
     pub prompts: Vec<String>,
-    /// Who runs the generator.
+    /// Operator of the generator.
     pub provider: Option<String>,
-    /// The pictures that it starts from, if they say themselves where they are from.
+    /// Input images that have a manifest.
     pub ingredients: Vec<Ingredient>,
-    /// The files that were looked at for these: they come with every shot.
-    pub pictures: Vec<String>,
+    /// Paths of all input images that were read. Every shot repeats its paths, and each file is read once.
+    pub images: Vec<String>,
 }
 
 impl Origin {
-    /// The event before each shot of the element `soragen`.
+    /// Name of the event that `soragen` sends before each shot.
     pub const EVENT: &'static str = "soragen-shot";
 
-    /// Adds what an [`EVENT`](Self::EVENT) says.
+    /// Adds the fields of an [`EVENT`](Self::EVENT).
     ///
     /// # Errors
-    /// The first of [`Ingredient::open`]'s; all the rest was added.
+    /// The first error of [`Ingredient::open`]. All other fields are added nevertheless.
     pub fn add(&mut self, shot: &gst::StructureRef) -> Result<()> {
         let text = |name: &str| shot.get::<String>(name).ok().filter(|text| !text.is_empty());
         if let Some((software, version)) = text("software").zip(text("version")) {
             self.software = Some((software, version));
         }
-        let mark = shot.get::<u64>("generation-id").ok().map(GenerationId::new);
+        let generation_id = shot.get::<u64>("generation-id").ok().map(GenerationId::new);
         add_new(&mut self.models, text("model"));
-        add_new(&mut self.marks, mark);
+        add_new(&mut self.generation_ids, generation_id);
         if self.prompts.len() < MAX_PROMPTS {
             add_new(&mut self.prompts, text("prompt"));
         }
         let images = shot.get::<gst::List>("images").ok();
         let paths =
             images.iter().flat_map(|images| images.iter()).filter_map(|path| path.get::<String>().ok());
-        let mut failed = None;
+        let mut first_error = None;
         for path in paths {
-            if self.pictures.contains(&path) {
+            if self.images.contains(&path) {
                 continue;
             }
             match Ingredient::open(Path::new(&path)) {
                 Ok(ingredient) => add_new(&mut self.ingredients, ingredient),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => first_error = first_error.or(Some(error)),
             }
-            self.pictures.push(path);
+            self.images.push(path);
         }
-        failed.map_or(Ok(()), Err)
+        first_error.map_or(Ok(()), Err)
     }
 
-    /// Forgets what was said of one video, for another.
+    /// Clears everything about the video itself, but keeps software, models and provider.
     pub fn clear(&mut self) {
-        self.marks.clear();
+        self.generation_ids.clear();
         self.prompts.clear();
         self.ingredients.clear();
-        self.pictures.clear();
+        self.images.clear();
     }
 
-    /// Program and version; this one's where the stream does not say.
+    /// Name and version of the program; the default is this version of soragen.
     pub(super) fn software(&self) -> (&str, &str) {
         match &self.software {
             Some((name, version)) => (name, version),
@@ -84,6 +84,6 @@ impl Origin {
     }
 }
 
-fn add_new<T: PartialEq>(all: &mut Vec<T>, one: Option<T>) {
-    all.extend(one.filter(|one| !all.contains(one)));
+fn add_new<T: PartialEq>(values: &mut Vec<T>, value: Option<T>) {
+    values.extend(value.filter(|value| !values.contains(value)));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What signs: a key in a file, or a program that has one.
+//! Signers: a private key in a file, or an external command.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,60 +16,58 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 use super::command;
 use crate::{Error, Result};
 
-/// Where the signature comes from.
+/// The source of the signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signing {
-    /// A private key: PKCS #8 in PEM.
-    Key(PathBuf),
-    /// A program and its arguments: it is given on stdin what is to be signed, and gives the signature on stdout. Of
-    /// an elliptic curve this may be in DER, as OpenSSL writes it, or its two numbers one after the other.
+pub enum SigningMethod {
+    /// The file of a private key: PKCS #8 in PEM.
+    PrivateKey(PathBuf),
+    /// A program that reads the data from stdin and writes the signature to stdout. An ECDSA signature may be in DER, as
+    /// OpenSSL writes it, or the concatenation of r and s.
     Command {
-        /// The program, and its arguments.
-        words: Vec<String>,
-        /// How long it may take.
-        limit: Duration,
+        /// The program and its arguments.
+        command: Vec<String>,
+        /// Maximum run time.
+        timeout: Duration,
     },
 }
 
-/// Something to sign with, and the certificates that say whose it is.
+/// A signing key or command with its certificate chain.
 pub struct Signer(BoxedSigner);
 
 impl Signer {
-    /// `certificates` is a PEM file: the signer's certificate, then those above it but for the last. They have to be
-    /// what the C2PA asks for: an elliptic curve (P-256, P-384, P-521), Ed25519 or RSA of 2048 bits, not signed by
-    /// itself, for e-mail protection, document signing or C2PA signing.
+    /// Opens a signer. `certificates` is a PEM file: the signer's certificate, then the intermediates, without the root.
+    /// The C2PA requires a P-256, P-384, P-521, Ed25519 or RSA (2048 bits) key, not self-signed, for e-mail protection,
+    /// document signing or C2PA signing.
     ///
     /// # Errors
-    /// [`Error::Io`] and [`Error::Signer`] for files that cannot be read or used. Whether a command signs shows when it
-    /// does.
-    pub fn open(certificates: &std::path::Path, signing: &Signing) -> Result<Self> {
+    /// [`Error::Io`] and [`Error::Signer`] for files that cannot be read or used. A command is not run here, so its
+    /// errors occur when signing.
+    pub fn open(certificates: &std::path::Path, method: &SigningMethod) -> Result<Self> {
         let chain = std::fs::read(certificates).map_err(Error::io(certificates))?;
         let unusable =
             |reason: &dyn std::fmt::Display| Error::Signer(format!("{}: {reason}", certificates.display()));
         let first = Pem::iter_from_buffer(&chain)
             .next()
-            .ok_or_else(|| unusable(&"there is no PEM certificate in it"))?
+            .ok_or_else(|| unusable(&"the file has no PEM certificate"))?
             .map_err(|e| unusable(&e))?;
         let certificate = first.parse_x509().map_err(|e| unusable(&e))?;
-        let algorithm = algorithm(certificate.public_key()).ok_or_else(|| {
-            unusable(
-                &"its key is of a kind that the C2PA does not know; take P-256, P-384, P-521, Ed25519 or RSA",
-            )
-        })?;
-        Ok(Self(match signing {
-            Signing::Key(path) => {
+        let algorithm = algorithm(certificate.public_key())
+            .ok_or_else(|| unusable(&"unsupported key type; use P-256, P-384, P-521, Ed25519 or RSA"))?;
+        Ok(Self(match method {
+            SigningMethod::PrivateKey(path) => {
                 let key = std::fs::read(path).map_err(Error::io(path))?;
                 c2pa::create_signer::from_keys(&chain, &key, algorithm, None).map_err(|e| {
                     Error::Signer(format!(
-                        "{}: not the key of the certificate, PKCS #8 in PEM: {e}",
+                        "{}: not a private key of the certificate (PKCS #8 in PEM): {e}",
                         path.display()
                     ))
                 })?
             }
-            Signing::Command { words, limit } => {
-                let (words, limit) = (words.clone(), *limit);
+            SigningMethod::Command { command, timeout } => {
+                let (command, timeout) = (command.clone(), *timeout);
                 let sign = move |_: *const (), data: &[u8]| {
-                    command::run(&words, data, limit).map_err(|reason| c2pa::Error::OtherError(reason.into()))
+                    command::run(&command, data, timeout)
+                        .map_err(|reason| c2pa::Error::OtherError(reason.into()))
                 };
                 Box::new(CallbackSigner::new(sign, algorithm, chain))
             }
@@ -81,7 +79,7 @@ impl Signer {
     }
 }
 
-/// By which algorithm a key signs.
+/// The signature algorithm of a key.
 fn algorithm(key: &SubjectPublicKeyInfo) -> Option<SigningAlg> {
     let kind = &key.algorithm.algorithm;
     if *kind == OID_KEY_TYPE_EC_PUBLIC_KEY {

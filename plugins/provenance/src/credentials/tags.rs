@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a muxer writes into a file of the tags that `soragen` sends: its title is the prompt, its comment the whole
-//! request. It may write them again as XMP.
+//! Removes prompts from the tags of an MP4. `soragen` sends the prompt as title and the whole request as comment;
+//! muxers write these as tags, and some also as XMP.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,38 +12,38 @@ use serde_json::Value;
 use super::{boxes, xmp};
 use crate::{Error, Result};
 
-/// A description of a day of video is shorter.
+/// Limit of the size of `moov` and `uuid` boxes; the `moov` of a 24-hour video is smaller.
 const MAX_BYTES: u64 = 1 << 28;
-/// Stands in the comment that `soragen` sends, and hardly in another.
+/// Identifies the comment that `soragen` sends.
 const REQUEST: &[u8] = b"\"negative_prompt\":";
 
-/// Takes the prompts out of an MP4's tags: where one is the text of a tag, or the request is in it, nothing is left but
-/// room. So it is with those that the request has and that were never shown. Other tags stay, and so do all places in the file.
+/// Removes prompts from the tags of an MP4. Tags that hold a prompt or the request are overwritten by `free` boxes, so
+/// that no offset in the file changes. This includes prompts of the request that were never shown. Other tags stay.
 ///
 /// # Errors
-/// [`Error::NotMp4`].
-pub fn without_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
+/// [`Error::NotMp4`] if the file is truncated or not an MP4.
+pub fn remove_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
     let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
     let mut parts = Vec::new();
-    for (kind, place) in boxes::top(file)? {
+    for (kind, range) in boxes::top_level(file)? {
         if !matches!(&kind, b"moov" | b"uuid") {
             continue;
         }
-        if place.end - place.start > MAX_BYTES {
-            return Err(Error::NotMp4(format!("its {} is too long", kind.escape_ascii())));
+        if range.end - range.start > MAX_BYTES {
+            return Err(Error::NotMp4(format!("its {} box is too long", kind.escape_ascii())));
         }
-        let mut content = vec![0; (place.end - place.start) as usize];
-        file.seek(SeekFrom::Start(place.start)).map_err(failed)?;
+        let mut content = vec![0; (range.end - range.start) as usize];
+        file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
         file.read_exact(&mut content).map_err(failed)?;
-        parts.push((kind, place.start, content));
+        parts.push((kind, range.start, content));
     }
     let mut prompts = prompts.to_vec();
-    prompts.extend(parts.iter().flat_map(|(.., content)| requested(content)));
+    prompts.extend(parts.iter().flat_map(|(.., content)| requested_prompts(content)));
     for (kind, start, mut content) in parts {
         let changed = match &kind {
-            b"moov" => clear(&mut content, false, &prompts),
+            b"moov" => clear_tags(&mut content, false, &prompts),
             _ if content.starts_with(&xmp::XMP_BOX) && is_private_xmp(&content, &prompts) => {
-                // What is left is a box that nobody knows.
+                // A `uuid` box with an unknown UUID is ignored by readers.
                 content.fill(0);
                 true
             }
@@ -57,8 +57,8 @@ pub fn without_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The prompts of the requests in `content`.
-fn requested(content: &[u8]) -> Vec<String> {
+/// Prompts and negative prompts of the requests in `content`.
+fn requested_prompts(content: &[u8]) -> Vec<String> {
     let places = content.windows(REQUEST.len()).enumerate().filter(|(_, part)| *part == REQUEST);
     let requests = places.filter_map(|(at, _)| {
         let start = content[..at].iter().rposition(|byte| *byte == b'{')?;
@@ -70,8 +70,9 @@ fn requested(content: &[u8]) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
-/// Whether something was taken out of the boxes in `content`, which are `tags` or have some within.
-fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
+/// Overwrites tags with prompts in the boxes of `content`. `tags` means that these boxes are themselves tags. Returns
+/// whether something changed.
+fn clear_tags(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
     let (mut at, mut changed) = (0, false);
     while let Some([a, b, c, d, kind @ ..]) = content.get(at..at + 8).and_then(|head| head.first_chunk::<8>())
     {
@@ -79,11 +80,11 @@ fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
         let Some(end) = at.checked_add(size).filter(|end| size >= 8 && *end <= content.len()) else { break };
         let inner = &mut content[at + 8..end];
         changed |= match &kind {
-            b"trak" => clear(inner, false, prompts),
-            b"udta" | b"ilst" => clear(inner, true, prompts),
-            // In MP4 a version and flags come first, in QuickTime they do not.
-            b"meta" if inner.starts_with(&[0; 4]) => clear(&mut inner[4..], false, prompts),
-            b"meta" => clear(inner, false, prompts),
+            b"trak" => clear_tags(inner, false, prompts),
+            b"udta" | b"ilst" => clear_tags(inner, true, prompts),
+            // In MP4 `meta` starts with version and flags, in QuickTime it does not.
+            b"meta" if inner.starts_with(&[0; 4]) => clear_tags(&mut inner[4..], false, prompts),
+            b"meta" => clear_tags(inner, false, prompts),
             _ if tags && is_private(&kind, inner, prompts) => {
                 inner.fill(0);
                 content[at + 4..at + 8].copy_from_slice(b"free");
@@ -96,13 +97,14 @@ fn clear(content: &mut [u8], tags: bool, prompts: &[String]) -> bool {
     changed
 }
 
-/// In XMP a text has others around it, and signs of XML are written in another way.
+/// Whether an XMP packet has a prompt or the request, plain or escaped.
 fn is_private_xmp(packet: &[u8], prompts: &[String]) -> bool {
     let packet = String::from_utf8_lossy(packet);
     let has = |text: &str| packet.contains(text) || packet.contains(markup_escape_text(text).as_str());
     prompts.iter().any(|prompt| !prompt.is_empty() && has(prompt)) || has(&String::from_utf8_lossy(REQUEST))
 }
 
+/// Whether a tag has a prompt or the request.
 fn is_private(kind: &[u8; 4], text: &[u8], prompts: &[String]) -> bool {
     if kind == b"XMP_" {
         return is_private_xmp(text, prompts);
@@ -120,7 +122,7 @@ mod tests {
         [&(8 + content.len() as u32).to_be_bytes(), &kind[..], &content].concat()
     }
 
-    /// A file with these tags, as MP4 has them.
+    /// An MP4 with these tags.
     fn tagged(tags: &[(&[u8; 4], &str)]) -> Vec<u8> {
         let data = |text: &str| a_box(b"data", &[&[0, 0, 0, 1, 0, 0, 0, 0], text.as_bytes()]);
         let tags: Vec<_> = tags.iter().map(|(kind, text)| a_box(kind, &[&data(text)])).collect();
@@ -133,7 +135,7 @@ mod tests {
     fn cleared(bytes: &[u8]) -> Vec<u8> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        without_prompts(&mut file, &["a red fox".into()]).unwrap();
+        remove_prompts(&mut file, &["a red fox".into()]).unwrap();
         let mut out = Vec::new();
         file.seek(SeekFrom::Start(0)).unwrap();
         file.read_to_end(&mut out).unwrap();
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_go_and_other_tags_stay() {
+    fn prompts_are_removed_and_other_tags_stay() {
         let others = [(b"\xa9too", "soragen"), (b"\xa9nam", "The Fox")];
         assert_eq!(cleared(&tagged(&others)), tagged(&others));
         let request = r#"{"negative_prompt":"rain","prompt":"a red fox"}"#;
@@ -150,13 +152,13 @@ mod tests {
         assert_eq!(out.len(), all.len());
         let text = String::from_utf8_lossy(&out);
         assert!(text.contains("soragen") && text.contains("The Fox") && !text.contains("rain"), "{text}");
-        // Those that are left are no tags.
+        // The remaining matches are not tags.
         assert_eq!(text.matches("a red fox").count(), 2, "{text}");
         assert_eq!(text.matches("free").count(), 2, "{text}");
     }
 
     #[test]
-    fn nor_are_those_left_that_were_not_shown_or_stand_in_xmp() {
+    fn prompts_that_were_not_shown_and_prompts_in_xmp_are_removed() {
         let request = r#"{"negative_prompt":"a grey sky","prompt":"a \"blue\" cat","seed":1}"#;
         let shown = tagged(&[(b"\xa9nam", "a \"blue\" cat"), (b"\xa9cmt", request)]);
         let packet =
@@ -173,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_box_is_left_alone() {
+    fn invalid_boxes_are_not_changed() {
         for content in [&b"abc"[..], &[0; 20], &[0xff; 20], b"\0\0\0\x0cudta\0\0\0\x09"] {
-            assert!(!clear(&mut content.to_vec(), true, &["a".into()]));
+            assert!(!clear_tags(&mut content.to_vec(), true, &["a".into()]));
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The same in few words for programs that read XMP: IPTC's digital source type and its properties for generated
-//! media (<https://iptc.org/std/photometadata/specification>, 2025.1), and what China's GB 45438-2025 asks for.
+//! XMP metadata: the IPTC digital source type and properties of generated media
+//! (<https://iptc.org/std/photometadata/specification>, 2025.1), and the implicit label of China's GB 45438-2025.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -12,11 +12,11 @@ use serde_json::json;
 use super::{Origin, TRAINED, boxes};
 use crate::{Error, Result};
 
-/// The box for XMP in ISO base media files (XMP specification, part 3).
+/// UUID of the XMP box in ISO base media files (XMP specification, part 3).
 pub(super) const XMP_BOX: [u8; 16] =
     [0xbe, 0x7a, 0xcf, 0xcb, 0x97, 0xa9, 0x42, 0xe8, 0x9c, 0x71, 0x99, 0x94, 0x91, 0xe3, 0xaf, 0xac];
 
-/// The packet that says of a video what made it at `time`.
+/// The XMP packet of a video that was created at `time` (RFC 3339).
 pub fn packet(origin: &Origin, time: &str, with_prompts: bool) -> String {
     let (software, version) = origin.software();
     let escaped = |text: &str| markup_escape_text(&text.replace(|c| !is_xml(c), "")).to_string();
@@ -46,15 +46,15 @@ pub fn packet(origin: &Origin, time: &str, with_prompts: bool) -> String {
     )
 }
 
-/// Whether a document of XML 1.0 may have the character in it, written in whatever way.
+/// Whether XML 1.0 allows the character, even escaped.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// The label of GB 45438-2025 that is not seen: that it was generated (`Label` 1), by whom, and under which number, which is that of
-/// the mark. Who spreads it fills in the rest.
+/// The implicit label of GB 45438-2025: generated (`Label` 1), the producer, and the watermark id as the number of the
+/// content. Distributors fill in the other fields.
 fn implicit_label(origin: &Origin) -> String {
-    let ids: Vec<_> = origin.marks.iter().map(ToString::to_string).collect();
+    let ids: Vec<_> = origin.generation_ids.iter().map(ToString::to_string).collect();
     json!({
         "Label": "1",
         "ContentProducer": origin.provider.as_deref().unwrap_or(origin.software().0),
@@ -67,11 +67,11 @@ fn implicit_label(origin: &Origin) -> String {
     .to_string()
 }
 
-/// Adds `packet` to an MP4: at its end, where nothing has to move for it, but for the index of fragments, which
-/// is found from the end of the file and stays there.
+/// Adds `packet` at the end of an MP4, where no offset changes. A fragment index (`mfra`) stays last, because readers
+/// locate it from the end of the file.
 ///
 /// # Errors
-/// [`Error::NotMp4`].
+/// [`Error::NotMp4`] if the file is truncated or not an MP4.
 pub fn embed(file: &mut File, packet: &str) -> Result<()> {
     let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
     let place = end_of_media(file)?;
@@ -80,7 +80,7 @@ pub fn embed(file: &mut File, packet: &str) -> Result<()> {
     file.read_to_end(&mut rest).map_err(failed)?;
     file.seek(SeekFrom::Start(place)).map_err(failed)?;
     let length = u32::try_from(8 + XMP_BOX.len() + packet.len())
-        .map_err(|_| Error::NotMp4("the prompts are too long for it".into()))?;
+        .map_err(|_| Error::NotMp4("the XMP packet is too long; the prompts are too long".into()))?;
     let parts: [&[u8]; 5] = [&length.to_be_bytes(), b"uuid", &XMP_BOX, packet.as_bytes(), &rest];
     for part in parts {
         file.write_all(part).map_err(failed)?;
@@ -88,14 +88,14 @@ pub fn embed(file: &mut File, packet: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where the boxes end, or the index of fragments begins.
+/// The offset at which the fragment index begins, or the end of the file.
 fn end_of_media(file: &mut File) -> Result<u64> {
-    let boxes = boxes::top(file)?;
+    let boxes = boxes::top_level(file)?;
     let before: Vec<_> = boxes.iter().take_while(|(kind, _)| kind != b"mfra").collect();
     if !before.iter().any(|(kind, _)| kind == b"moov") {
-        return Err(Error::NotMp4("there is no moov in it".into()));
+        return Err(Error::NotMp4("it has no moov box".into()));
     }
-    Ok(before.last().map_or(0, |(_, place)| place.end))
+    Ok(before.last().map_or(0, |(_, range)| range.end))
 }
 
 #[cfg(test)]
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_last_but_for_the_index_of_fragments() {
+    fn the_packet_is_last_except_for_the_fragment_index() {
         let start = [a_box("ftyp", b"iso6"), a_box("moov", &[1; 9]), a_box("mdat", &[])].concat();
         let xmp = a_box("uuid", &[&XMP_BOX[..], b"packet"].concat());
         let mfra = a_box("mfra", &[2; 30]);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mp4_is_told() {
+    fn an_invalid_mp4_is_an_error() {
         let ftyp = a_box("ftyp", b"iso6");
         let huge = [&1u32.to_be_bytes()[..], b"mdat", &u64::MAX.to_be_bytes()].concat();
         for (bytes, reason) in [
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_xml_whatever_the_prompt_is() {
+    fn a_packet_is_valid_xml_for_any_prompt() {
         let origin = Origin {
             models: vec!["a \"model\"".into()],
             prompts: vec!["<b> &\u{1} \"c\"\u{ffff}".into()],
@@ -164,13 +164,13 @@ mod tests {
     }
 
     #[test]
-    fn the_label_that_china_asks_for_is_in_it() {
+    fn the_packet_has_the_label_of_gb_45438() {
         let label = |origin: &Origin| {
             let packet = packet(origin, "", false);
             let text = packet.split("<TC260:AIGC>").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
             serde_json::from_str::<serde_json::Value>(&text.replace("&quot;", "\"")).unwrap()
         };
-        let mut origin = Origin { marks: vec![GenerationId::new(0x12)], ..Origin::default() };
+        let mut origin = Origin { generation_ids: vec![GenerationId::new(0x12)], ..Origin::default() };
         assert_eq!(label(&origin)["ContentProducer"], "soragen");
         origin.provider = Some("a studio".into());
         let label = label(&origin);

@@ -26,14 +26,14 @@ impl Default for Settings {
     }
 }
 
-/// Lives from `start` to `stop`.
-struct Running {
+/// State from `start` to `stop`.
+struct State {
     key: soragen::watermark::WatermarkKey,
     detector: Detector,
-    /// When the first frame that the detector saw is shown.
+    /// Timestamp of the first frame in the detector.
     since: Option<gst::ClockTime>,
-    /// The search in the frames before: it takes longer than a frame lasts.
-    search: Option<JoinHandle<()>>,
+    /// Detection in the previous window. It takes longer than a frame, so it runs on its own thread.
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -47,7 +47,7 @@ struct Stats {
 #[derive(Default)]
 pub struct SoraDetect {
     settings: Mutex<Settings>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<Option<State>>,
     stats: Mutex<Stats>,
 }
 
@@ -56,53 +56,53 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SoraDetect {
-    /// Searches the frames that were collected, on another thread, and says on the bus what is in them.
-    fn search(&self, running: &mut Running) {
-        let detector = std::mem::replace(&mut running.detector, Detector::new(&running.key));
-        let since = running.since.take();
-        join(running.search.take());
+    /// Detects in the collected frames, on another thread, and posts the result on the bus.
+    fn detect(&self, state: &mut State) {
+        let detector = std::mem::replace(&mut state.detector, Detector::new(&state.key));
+        let since = state.since.take();
+        join(state.thread.take());
         let element = self.obj().clone();
-        let search = move || {
-            let Some(finding) = detector.finding() else { return };
-            element.imp().found(since, finding);
+        let detect = move || {
+            let Some(detection) = detector.finding() else { return };
+            element.imp().report(since, detection);
         };
-        match std::thread::Builder::new().name("soradetect".into()).spawn(search) {
-            Ok(search) => running.search = Some(search),
+        match std::thread::Builder::new().name("soradetect".into()).spawn(detect) {
+            Ok(thread) => state.thread = Some(thread),
             Err(e) => gst::element_imp_warning!(
                 self,
                 gst::CoreError::Failed,
-                ("the frames were not searched: there can be no other thread: {e}")
+                ("no detection in this window: cannot spawn a thread: {e}")
             ),
         }
     }
 
-    fn found(&self, since: Option<gst::ClockTime>, finding: Detection) {
+    fn report(&self, since: Option<gst::ClockTime>, detection: Detection) {
         {
             let mut stats = lock(&self.stats);
             stats.windows += 1;
-            stats.marked += u64::from(finding.is_marked());
-            stats.last = Some(finding);
+            stats.marked += u64::from(detection.is_marked());
+            stats.last = Some(detection);
         }
-        let mut structure = describe("soradetect", &finding);
+        let mut structure = describe("soradetect", &detection);
         structure.set("since", since);
-        // Without a bus there is nobody to tell.
+        // Posting fails if there is no bus.
         let _ = self.obj().post_message(gst::message::Element::builder(structure).src(&*self.obj()).build());
     }
 
-    /// Searches what is left and waits for it.
+    /// Detects in the remaining frames and waits for the result.
     fn finish(&self) {
-        let mut running = lock(&self.running);
-        let Some(running) = running.as_mut() else { return };
-        if running.detector.frames() > 0 {
-            self.search(running);
+        let mut state = lock(&self.state);
+        let Some(state) = state.as_mut() else { return };
+        if state.detector.frames() > 0 {
+            self.detect(state);
         }
-        join(running.search.take());
+        join(state.thread.take());
     }
 
     fn stats(&self) -> gst::Structure {
         let stats = *lock(&self.stats);
         let mut structure = match &stats.last {
-            Some(finding) => describe("soradetect-stats", finding),
+            Some(detection) => describe("soradetect-stats", detection),
             None => gst::Structure::new_empty("soradetect-stats"),
         };
         structure.set("frames", stats.frames);
@@ -112,21 +112,21 @@ impl SoraDetect {
     }
 }
 
-fn join(search: Option<JoinHandle<()>>) {
-    if let Some(search) = search {
-        // It does not panic.
-        let _ = search.join();
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // The thread does not panic.
+        let _ = thread.join();
     }
 }
 
-fn describe(name: &str, finding: &Detection) -> gst::Structure {
+fn describe(name: &str, detection: &Detection) -> gst::Structure {
     let mut structure = gst::Structure::builder(name)
-        .field("marked", finding.is_marked())
-        .field("strength", finding.strength)
-        .field("scale", finding.scale)
-        .field("frames", finding.frames)
+        .field("marked", detection.is_marked())
+        .field("strength", detection.strength)
+        .field("scale", detection.scale)
+        .field("frames", detection.frames)
         .build();
-    if let Some(id) = finding.id {
+    if let Some(id) = detection.id {
         structure.set("generation-id", id.get());
     }
     structure
@@ -145,7 +145,7 @@ impl ObjectImpl for SoraDetect {
             vec![
                 glib::ParamSpecUInt::builder("window")
                     .nick("Window")
-                    .blurb("Frames that are looked at together; a mark is the same in all frames of a shot")
+                    .blurb("Number of frames per detection; the watermark is constant within a shot")
                     .minimum(1)
                     .default_value(DEFAULT_WINDOW)
                     .mutable_ready()
@@ -153,8 +153,8 @@ impl ObjectImpl for SoraDetect {
                 crate::key_property(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
-                    .blurb("frames, windows, marked-windows; and of the last window marked, strength, scale and, \
-                            where it can be read, generation-id")
+                    .blurb("frames, windows, marked-windows; for the last window also marked, strength, scale and, \
+                            if it was decoded, generation-id")
                     .read_only()
                     .build(),
             ]
@@ -166,7 +166,7 @@ impl ObjectImpl for SoraDetect {
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "window" => settings.window = value.get().unwrap_or(DEFAULT_WINDOW),
-            "watermark-key" => settings.key = crate::key_file(value),
+            "watermark-key" => settings.key = crate::key_path(value),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -187,9 +187,9 @@ impl ElementImpl for SoraDetect {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
-                "Invisible mark detector",
+                "Watermark detector",
                 "Filter/Analyzer/Video",
-                "Tells whether video bears soragen's invisible mark, and what it says",
+                "Detects soragen's invisible watermark in video and decodes its id",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -209,27 +209,27 @@ impl BaseTransformImpl for SoraDetect {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = true;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let key = crate::key(lock(&self.settings).key.as_deref())?;
+        let key = crate::load_key(lock(&self.settings).key.as_deref())?;
         let detector = Detector::new(&key);
         *lock(&self.stats) = Stats::default();
-        *lock(&self.running) = Some(Running { key, detector, since: None, search: None });
+        *lock(&self.state) = Some(State { key, detector, since: None, thread: None });
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        let running = lock(&self.running).take();
-        join(running.and_then(|running| running.search));
+        let state = lock(&self.state).take();
+        join(state.and_then(|state| state.thread));
         Ok(())
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.type_() {
-            // What is found is said before the end is.
+            // The last detection is posted before the end of stream.
             gst::EventType::Eos => self.finish(),
-            // What comes is not what was before.
+            // Frames before and after a flush do not belong together.
             gst::EventType::FlushStop => {
-                if let Some(running) = lock(&self.running).as_mut() {
-                    running.detector.clear();
+                if let Some(state) = lock(&self.state).as_mut() {
+                    state.detector.clear();
                 }
             }
             _ => {}
@@ -244,22 +244,22 @@ impl VideoFilterImpl for SoraDetect {
         frame: &VideoFrameRef<&gst::BufferRef>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let window = u64::from(lock(&self.settings).window);
-        let mut running = lock(&self.running);
-        let running = running.as_mut().ok_or(gst::FlowError::Flushing)?;
+        let mut state = lock(&self.state);
+        let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
         let (width, height) = (frame.width() as usize, frame.height() as usize);
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let luma = frame.plane_data(0).map_err(|_| gst::FlowError::Error)?;
-        // Those of one size are searched together.
-        if !running.detector.fits(width, height) {
-            self.search(running);
+        // All frames of one detection have the same size.
+        if !state.detector.fits(width, height) {
+            self.detect(state);
         }
-        if running.detector.frames() == 0 {
-            running.since = frame.buffer().pts();
+        if state.detector.frames() == 0 {
+            state.since = frame.buffer().pts();
         }
-        running.detector.push(luma, stride, width, height);
+        state.detector.push(luma, stride, width, height);
         lock(&self.stats).frames += 1;
-        if running.detector.frames() >= window {
-            self.search(running);
+        if state.detector.frames() >= window {
+            self.detect(state);
         }
         Ok(gst::FlowSuccess::Ok)
     }

@@ -12,8 +12,8 @@ use gst_video::subclass::prelude::*;
 use gst_video::{VideoFormat, VideoFrameRef};
 use soragen::watermark::{Embedder, GenerationId, Plane};
 
-/// Those with three colours side by side, which are marked too.
-const COLOUR_FORMATS: [VideoFormat; 6] = [
+/// Packed RGB formats, which the watermark can be embedded in directly.
+const RGB_FORMATS: [VideoFormat; 6] = [
     VideoFormat::Rgb,
     VideoFormat::Bgr,
     VideoFormat::Rgbx,
@@ -31,7 +31,7 @@ struct Settings {
 #[derive(Default)]
 pub struct SoraMark {
     settings: Mutex<Settings>,
-    marker: Mutex<Option<Embedder>>,
+    embedder: Mutex<Option<Embedder>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -51,7 +51,7 @@ impl ObjectImpl for SoraMark {
             vec![
                 glib::ParamSpecUInt64::builder("generation-id")
                     .nick("Generation id")
-                    .blurb("What the mark says, a number of 40 bits (0 = one drawn at random, to be read while it runs)")
+                    .blurb("Id in the watermark, 40 bits (0 = random; read it while the element runs)")
                     .maximum((1 << 40) - 1)
                     .mutable_ready()
                     .build(),
@@ -65,7 +65,7 @@ impl ObjectImpl for SoraMark {
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "generation-id" => settings.id = value.get().unwrap_or_default(),
-            "watermark-key" => settings.key = crate::key_file(value),
+            "watermark-key" => settings.key = crate::key_path(value),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -74,7 +74,7 @@ impl ObjectImpl for SoraMark {
         let settings = lock(&self.settings);
         match pspec.name() {
             "generation-id" => {
-                lock(&self.marker).as_ref().map_or(settings.id, |marker| marker.id().get()).to_value()
+                lock(&self.embedder).as_ref().map_or(settings.id, |embedder| embedder.id().get()).to_value()
             }
             "watermark-key" => settings.key.to_value(),
             _ => unreachable!("GObject knows the properties"),
@@ -88,9 +88,9 @@ impl ElementImpl for SoraMark {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
-                "Invisible mark",
+                "Watermark embedder",
                 "Filter/Effect/Video",
-                "Marks video invisibly, so that soradetect can tell it",
+                "Embeds an invisible watermark that soradetect detects",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -99,7 +99,7 @@ impl ElementImpl for SoraMark {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
-            LazyLock::new(|| crate::templates(crate::LUMA_FORMATS.into_iter().chain(COLOUR_FORMATS)));
+            LazyLock::new(|| crate::templates(crate::LUMA_FORMATS.into_iter().chain(RGB_FORMATS)));
         &TEMPLATES
     }
 }
@@ -112,16 +112,16 @@ impl BaseTransformImpl for SoraMark {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let Settings { id, key } = lock(&self.settings).clone();
         let id = match id {
-            // The hasher's keys are the system's random numbers.
+            // `RandomState` is seeded by the operating system.
             0 => std::hash::RandomState::new().build_hasher().finish(),
             id => id,
         };
-        *lock(&self.marker) = Some(Embedder::new(&crate::key(key.as_deref())?, GenerationId::new(id)));
+        *lock(&self.embedder) = Some(Embedder::new(&crate::load_key(key.as_deref())?, GenerationId::new(id)));
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        lock(&self.marker).take();
+        lock(&self.embedder).take();
         Ok(())
     }
 }
@@ -131,13 +131,13 @@ impl VideoFilterImpl for SoraMark {
         &self,
         frame: &mut VideoFrameRef<&mut gst::BufferRef>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let marker = lock(&self.marker).clone().ok_or(gst::FlowError::Flushing)?;
+        let embedder = lock(&self.embedder).clone().ok_or(gst::FlowError::Flushing)?;
         let (width, height) = (frame.width() as usize, frame.height() as usize);
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let step = usize::try_from(frame.format_info().pixel_stride()[0])
             .map_err(|_| gst::FlowError::NotNegotiated)?;
         let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
-        marker.mark(&mut Plane { data, stride, step, width, height }, 0);
+        embedder.mark(&mut Plane { data, stride, step, width, height }, 0);
         Ok(gst::FlowSuccess::Ok)
     }
 }

@@ -8,12 +8,12 @@ use gst::prelude::*;
 mod imp;
 
 glib::wrapper! {
-    /// Marks video invisibly.
+    /// Embeds an invisible watermark in video.
     pub struct SoraMark(ObjectSubclass<imp::SoraMark>)
         @extends gst_video::VideoFilter, gst_base::BaseTransform, gst::Element, gst::Object;
 }
 
-/// Makes the element known as `soramark`.
+/// Registers the element `soramark`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(Some(plugin), "soramark", gst::Rank::NONE, SoraMark::static_type())
 }

@@ -19,13 +19,13 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("c2pasink", gst::DebugColorFlags::empty(), Some("Signed provenance"))
 });
 
-/// Lives from `start` to `stop`, or to the end of the stream.
-struct Running {
+/// State from `start` to `stop`, or to the end of the stream.
+struct State {
     /// The final name.
     location: PathBuf,
-    /// What the muxer writes; it goes when it is dropped.
+    /// The output of the muxer; removed on drop.
     file: NamedTempFile,
-    /// Where the next buffer goes.
+    /// Write position of the next buffer in bytes.
     position: u64,
     origin: Origin,
     signer: Signer,
@@ -34,15 +34,15 @@ struct Running {
 #[derive(Default)]
 pub struct C2paSink {
     settings: Mutex<Settings>,
-    running: Mutex<Option<Running>>,
+    state: Mutex<Option<State>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file beside `location`, with the permissions that any new file has.
-fn beside(location: &Path) -> Result<NamedTempFile> {
+/// Creates a temporary file in the folder of `location`, with default permissions.
+fn temporary_file(location: &Path) -> Result<NamedTempFile> {
     let mut name = location.file_name().unwrap_or_default().to_os_string();
     name.push(".");
     let mut builder = tempfile::Builder::new();
@@ -54,8 +54,8 @@ fn beside(location: &Path) -> Result<NamedTempFile> {
     builder.tempfile_in(folder).map_err(Error::io(folder))
 }
 
-/// Where the application looks for it.
-fn message(error: &Error) -> gst::ErrorMessage {
+/// Maps an error to the GStreamer error domain.
+fn error_message(error: &Error) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
         Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")),
@@ -65,22 +65,22 @@ fn message(error: &Error) -> gst::ErrorMessage {
     }
 }
 
-impl Running {
-    fn begin(settings: &Settings) -> Result<Self, gst::ErrorMessage> {
+impl State {
+    fn new(settings: &Settings) -> Result<Self, gst::ErrorMessage> {
         let location = settings
             .location
             .clone()
-            .ok_or_else(|| Error::Signer("there is no file to write to: set location".into()))
-            .map_err(|e| message(&e))?;
+            .ok_or_else(|| Error::Signer("no output file: set location".into()))
+            .map_err(|e| error_message(&e))?;
         let origin = Origin {
             models: settings.model.clone().into_iter().collect(),
             provider: settings.provider.clone(),
             ..Origin::default()
         };
-        let file = beside(&location).map_err(|e| message(&e))?;
+        let file = temporary_file(&location).map_err(|e| error_message(&e))?;
         let signer = settings.signer().map_err(|error| match error {
             Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")),
-            error => message(&error),
+            error => error_message(&error),
         })?;
         Ok(Self { file, location, position: 0, origin, signer })
     }
@@ -99,19 +99,19 @@ impl Running {
         Ok(())
     }
 
-    /// Everything anew, after a flush.
-    fn start_over(&mut self, settings: &Settings) -> std::io::Result<()> {
+    /// Discards everything written so far, after a flush.
+    fn reset(&mut self, settings: &Settings) -> std::io::Result<()> {
         self.origin.models = settings.model.clone().into_iter().collect();
         self.origin.clear();
         self.file.as_file().set_len(0)?;
         self.seek(0)
     }
 
-    /// Signs what was written and gives it its name. Returns the manifest's.
+    /// Signs the file and renames it. Returns its path and the label of the manifest.
     fn finish(mut self, settings: &Settings) -> Result<(PathBuf, String)> {
         let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%SZ"));
-        let time = time.map_err(|e| Error::Signer(format!("there is no time: {e}")))?;
-        let mut signed = beside(&self.location)?;
+        let time = time.map_err(|e| Error::Signer(format!("cannot read the time: {e}")))?;
+        let mut signed = temporary_file(&self.location)?;
         let manifest = credentials::sign(
             self.file.as_file_mut(),
             signed.as_file_mut(),
@@ -120,7 +120,7 @@ impl Running {
             settings.embed_prompt,
             &self.signer,
         )?;
-        // A name is not given to what a power cut would take back.
+        // Sync before the rename, so that a power cut does not leave an incomplete file under the final name.
         signed.as_file().sync_all().map_err(Error::io(&self.location))?;
         signed.persist(&self.location).map_err(|e| Error::io(&self.location)(e.error))?;
         Ok((self.location, manifest))
@@ -128,11 +128,11 @@ impl Running {
 }
 
 impl C2paSink {
-    /// Signs, at the end of the stream; says whether there is a file now.
+    /// Signs the file at the end of the stream. Returns false after an error.
     fn finish(&self) -> bool {
-        let Some(running) = lock(&self.running).take() else { return true };
+        let Some(state) = lock(&self.state).take() else { return true };
         let settings = lock(&self.settings).clone();
-        match running.finish(&settings) {
+        match state.finish(&settings) {
             Ok((location, manifest)) => {
                 gst::info!(CAT, imp = self, "{}: {manifest}", location.display());
                 let structure = gst::Structure::builder("c2pa-signed")
@@ -140,24 +140,24 @@ impl C2paSink {
                     .field("manifest", manifest)
                     .build();
                 let element = self.obj();
-                // Without a bus there is nobody to tell.
+                // Posting fails if there is no bus.
                 let _ =
                     element.post_message(gst::message::Element::builder(structure).src(&*element).build());
                 true
             }
             Err(error) => {
-                self.post_error_message(message(&error));
+                self.post_error_message(error_message(&error));
                 false
             }
         }
     }
 
-    fn unwritable(&self, error: &std::io::Error) {
+    fn post_write_error(&self, error: &std::io::Error) {
         let kind = match error.kind() {
             std::io::ErrorKind::StorageFull => gst::ResourceError::NoSpaceLeft,
             _ => gst::ResourceError::Write,
         };
-        gst::element_imp_error!(self, kind, ("the file cannot be written: {error}"));
+        gst::element_imp_error!(self, kind, ("cannot write the file: {error}"));
     }
 }
 
@@ -195,9 +195,9 @@ impl ElementImpl for C2paSink {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
-                "Signed provenance",
+                "C2PA sink",
                 "Sink/File",
-                "Writes an MP4 file that says, signed as the C2PA has it, what made it",
+                "Writes an MP4 file with a signed C2PA manifest about its origin",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -217,68 +217,68 @@ impl ElementImpl for C2paSink {
 
 impl BaseSinkImpl for C2paSink {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        // Before anything is made: a signer that cannot be used.
+        // An unusable signer is an error before the first frame is generated.
         let settings = lock(&self.settings).clone();
-        let running = Running::begin(&settings)?;
-        *lock(&self.running) = Some(running);
+        let state = State::new(&settings)?;
+        *lock(&self.state) = Some(state);
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        // What did not come to its end cannot be played.
-        lock(&self.running).take();
+        // An MP4 without its end cannot be played.
+        lock(&self.state).take();
         Ok(())
     }
 
     fn render(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let map = buffer.map_readable().map_err(|_| {
-            gst::element_imp_error!(self, gst::ResourceError::Read, ("a buffer cannot be read"));
+            gst::element_imp_error!(self, gst::ResourceError::Read, ("cannot map a buffer"));
             gst::FlowError::Error
         })?;
-        let written = lock(&self.running).as_mut().ok_or(gst::FlowError::Eos)?.write(&map);
+        let written = lock(&self.state).as_mut().ok_or(gst::FlowError::Eos)?.write(&map);
         written.map(|()| gst::FlowSuccess::Ok).map_err(|e| {
-            self.unwritable(&e);
+            self.post_write_error(&e);
             gst::FlowError::Error
         })
     }
 
     fn event(&self, event: gst::Event) -> bool {
-        let done = match event.view() {
-            // A muxer goes back to fill in what it did not know before.
+        let result = match event.view() {
+            // Muxers seek back to update sizes and the header.
             gst::EventView::Segment(segment) => {
                 match segment.segment().downcast_ref::<gst::format::Bytes>() {
                     Some(segment) => {
                         let to = segment.start().map_or(0, |bytes| *bytes);
-                        lock(&self.running).as_mut().map_or(Ok(()), |running| running.seek(to))
+                        lock(&self.state).as_mut().map_or(Ok(()), |state| state.seek(to))
                     }
                     None => Ok(()),
                 }
             }
             gst::EventView::FlushStop(flush) if flush.resets_time() => {
                 let settings = lock(&self.settings).clone();
-                lock(&self.running).as_mut().map_or(Ok(()), |running| running.start_over(&settings))
+                lock(&self.state).as_mut().map_or(Ok(()), |state| state.reset(&settings))
             }
             gst::EventView::CustomDownstream(custom) => {
                 let shot = custom.structure().filter(|shot| shot.name() == Origin::EVENT);
-                let added = match (shot, lock(&self.running).as_mut()) {
-                    (Some(shot), Some(running)) => running.origin.add(shot),
+                let added = match (shot, lock(&self.state).as_mut()) {
+                    (Some(shot), Some(state)) => state.origin.add(shot),
                     _ => Ok(()),
                 };
                 if let Err(error) = added {
                     gst::element_imp_warning!(
                         self,
                         gst::ResourceError::Read,
-                        ("what the picture says of itself is not kept: {error}")
+                        ("the manifest of an input image was not added: {error}")
                     );
                 }
                 Ok(())
             }
-            // Who hears of the end finds the file.
+            // The file exists before the end of stream is posted.
             gst::EventView::Eos(_) if !self.finish() => return false,
             _ => Ok(()),
         };
-        if let Err(error) = done {
-            self.unwritable(&error);
+        if let Err(error) = result {
+            self.post_write_error(&error);
             return false;
         }
         self.parent_event(event)
@@ -296,7 +296,7 @@ impl BaseSinkImpl for C2paSink {
                 true
             }
             gst::QueryViewMut::Position(position) if position.format() == gst::Format::Bytes => {
-                let at = lock(&self.running).as_ref().map_or(0, |running| running.position);
+                let at = lock(&self.state).as_ref().map_or(0, |state| state.position);
                 position.set(gst::format::Bytes::from_u64(at));
                 true
             }

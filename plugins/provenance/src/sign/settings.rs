@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The element's properties.
+//! The properties of `c2pasink`.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use crate::credentials::{Signer, Signing};
+use crate::credentials::{Signer, SigningMethod};
 use crate::{Error, Result};
 
-/// Seconds that a signing command may take.
+/// Timeout of a signing command in seconds.
 const DEFAULT_TIMEOUT: u32 = 60;
 
 #[derive(Clone, Debug)]
@@ -42,51 +42,47 @@ impl Default for Settings {
     }
 }
 
-/// The properties, in the order in which they are shown.
+/// The properties, in the order of the documentation.
 pub fn properties() -> &'static [glib::ParamSpec] {
     static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         let text = |name: &'static str, nick: &'static str, blurb: &'static str| {
             glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
         };
         vec![
-            text("location", "File", "The file to write; until it is signed it has another name"),
+            text("location", "File", "File to write; it has a temporary name until it is signed"),
             text(
                 "certificate",
                 "Certificate",
-                "A PEM file: the signer's certificate, then those above it but for the last",
+                "PEM file: the signer's certificate, then the intermediate certificates, without the root",
             ),
-            text("private-key", "Private key", "A PEM file with the certificate's key, PKCS #8"),
+            text("private-key", "Private key", "PEM file with the private key of the certificate, PKCS #8"),
             text(
                 "sign-command",
                 "Signing command",
-                "In place of private-key: a program that is given on stdin what is to be signed and writes the \
-                 signature to stdout",
+                "Program that signs, instead of private-key: it reads the data from stdin and writes the signature \
+                 to stdout",
             ),
             glib::ParamSpecUInt::builder("sign-timeout")
-                .nick("Signing time limit")
-                .blurb("Seconds after which a sign-command that has not ended is ended, and there is no file")
+                .nick("Signing timeout")
+                .blurb("Timeout of sign-command in seconds; after it the program is killed and no file is written")
                 .minimum(1)
                 .default_value(DEFAULT_TIMEOUT)
                 .mutable_ready()
                 .build(),
             glib::ParamSpecBoolean::builder("embed-prompt")
                 .nick("Embed the prompt")
-                .blurb("Whether what is signed has the prompts in it")
+                .blurb("Include the prompts in the manifest and in the tags of the file")
                 .mutable_ready()
                 .build(),
-            text(
-                "provider",
-                "Provider",
-                "Who runs the generator, to be in what is signed (unset = not said)",
-            ),
-            text("model", "Model", "What made the video (unset = what soragen upstream says)"),
+            text("provider", "Provider", "Operator of the generator, named in the manifest (unset = none)"),
+            text("model", "Model", "Name of the model that generated the video (unset = from soragen upstream)"),
         ]
     });
     &PROPERTIES
 }
 
 impl Settings {
-    /// Takes a new value; says whether there is such a property.
+    /// Sets a property. Returns whether it exists.
     pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {
         let path =
             || value.get::<Option<PathBuf>>().ok().flatten().filter(|path| !path.as_os_str().is_empty());
@@ -119,34 +115,34 @@ impl Settings {
         })
     }
 
-    /// What the file is to be signed with.
+    /// Opens the certificate and the private key or the signing command.
     pub fn signer(&self) -> Result<Signer> {
-        let none = |text: &str| Err(Error::Signer(text.into()));
+        let error = |text: &str| Err(Error::Signer(text.into()));
         let Some(certificate) = &self.certificate else {
-            return none(
-                "there is nothing to sign with: set certificate, and private-key or sign-command; \
-                         `soragen certificate` makes some to try it out",
+            return error(
+                "no signer: set certificate, and private-key or sign-command; `soragen certificate` creates \
+                 test certificates",
             );
         };
-        let signing = match (&self.private_key, &self.sign_command) {
-            (Some(key), None) => Signing::Key(key.clone()),
-            (None, Some(command)) => Signing::Command {
-                words: split(command)?,
-                limit: Duration::from_secs(self.sign_timeout.into()),
+        let method = match (&self.private_key, &self.sign_command) {
+            (Some(key), None) => SigningMethod::PrivateKey(key.clone()),
+            (None, Some(command)) => SigningMethod::Command {
+                command: split(command)?,
+                timeout: Duration::from_secs(self.sign_timeout.into()),
             },
-            _ => return none("set one of private-key and sign-command"),
+            _ => return error("set one of private-key and sign-command"),
         };
-        Signer::open(certificate, &signing)
+        Signer::open(certificate, &method)
     }
 }
 
-/// The words of a command line, as a shell would have them.
+/// Splits a command line into arguments, with the quoting rules of a shell.
 fn split(command: &str) -> Result<Vec<String>> {
     let words = glib::shell_parse_argv(command)
-        .map_err(|e| Error::Signer(format!("sign-command is no command line: {e}")))?;
+        .map_err(|e| Error::Signer(format!("sign-command cannot be parsed: {e}")))?;
     words
         .into_iter()
         .map(|word| word.into_string())
         .collect::<Result<_, _>>()
-        .map_err(|_| Error::Signer("sign-command is no UTF-8".into()))
+        .map_err(|_| Error::Signer("sign-command is not UTF-8".into()))
 }

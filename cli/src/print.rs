@@ -1,14 +1,13 @@
-//! Lines for whoever reads standard output, and may stop reading.
+//! Lines on standard output.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stdout};
 
 use crate::error::{Error, Result};
 
-/// As `println!`, which panics where nobody reads any further, as behind `| head`: here the command goes on, for its status is
-/// still an answer.
-macro_rules! say {
-    ($($line:tt)*) => { crate::say::line(format_args!($($line)*)) };
+/// Prints a line, like `println!`. A closed pipe (`| head`) is not an error: the exit status is still needed.
+macro_rules! print_line {
+    ($($line:tt)*) => { crate::print::line(format_args!($($line)*)) };
 }
 
 pub(crate) fn line(line: Arguments<'_>) -> Result<()> {

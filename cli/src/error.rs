@@ -16,9 +16,18 @@ pub enum Error {
     #[error("cannot encode the video: {0}")]
     Encode(String),
     #[error(transparent)]
-    Engine(#[from] soragen::Error),
+    Engine(soragen::Error),
     #[error(transparent)]
     Provenance(#[from] gstsoraprovenance::Error),
+}
+
+impl From<soragen::Error> for Error {
+    fn from(error: soragen::Error) -> Self {
+        match error {
+            soragen::Error::Cancelled => Self::Interrupted,
+            error => Self::Engine(error),
+        }
+    }
 }
 
 impl Error {

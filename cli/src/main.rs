@@ -10,7 +10,6 @@ mod detect;
 mod error;
 mod hub;
 mod interrupt;
-mod mark;
 mod models;
 mod output;
 mod policy;

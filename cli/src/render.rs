@@ -8,9 +8,8 @@ use candle_core::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
-use soragen::label::{Label, Labeller};
 use soragen::policy::Policy;
-use soragen::watermark::{Embedder, WatermarkKey};
+use soragen::watermark::WatermarkKey;
 use soragen::{
     Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard, Threads,
 };
@@ -18,7 +17,6 @@ use soragen::{
 use crate::args::RenderArgs;
 use crate::error::{Error, Result};
 use crate::hub;
-use crate::mark::Marks;
 use crate::output::{self, OutputInfo};
 use crate::signing::Signing;
 use crate::timeline::Timeline;
@@ -55,47 +53,39 @@ fn render(args: &RenderArgs) -> Result<()> {
     let end = storyboard.as_ref().and_then(|board| board.end);
     let images = storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref());
     let images = images.map(|path| path.to_string_lossy().into_owned()).collect();
-    let request = Request {
-        prompt: args.prompt.clone().unwrap_or_default(),
-        shots: storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default(),
-        blend_chunks: args.blend_chunks,
-        negative_prompt: args.negative.clone(),
-        image: args.image.as_deref().map(soragen::read_image).transpose()?,
-        size: args.size,
-        length: length(args, end, &info),
-        seed: args.seed,
-        steps: args.steps,
-        guidance_scale: args.guidance,
-        guidance_scale_2: args.guidance_2,
-        shift: args.shift,
-        initial_latents: args.initial_latents.as_deref().map(read_latents).transpose()?,
-        policy: Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?),
-    };
+    let mut request = Request::new(args.prompt.clone().unwrap_or_default());
+    request.shots = storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default();
+    request.blend_chunks = args.blend_chunks;
+    request.negative_prompt = args.negative.clone();
+    request.image = args.image.as_deref().map(soragen::read_image).transpose()?;
+    request.size = args.size;
+    request.length = length(args, end, &info);
+    request.seed = args.seed;
+    request.steps = args.steps;
+    request.guidance_scale = args.guidance;
+    request.guidance_scale_2 = args.guidance_2;
+    request.shift = args.shift;
+    request.initial_latents = args.initial_latents.as_deref().map(read_latents).transpose()?;
+    request.policy = Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?);
+    request.label = args.label;
+    request.watermark = (!args.no_watermark).then_some(key);
 
-    let options = OpenOptions {
-        device: args.device.clone(),
-        precision: args.precision,
-        decoder: args.decoder,
-        offload: args.offload,
-        parts,
-    };
-    let model = Model::open(&args.model, &options)?;
+    let mut options = OpenOptions::default();
+    options.device = args.device.clone();
+    options.precision = args.precision;
+    options.decoder = args.decoder;
+    options.offload = args.offload;
+    options.parts = parts;
+    let model = Model::open(&args.model, &options, &cancel)?;
     let cache = Cache::open(args.cache.cache_dir.as_deref(), Cache::DEFAULT_SIZE);
     let mut session = match &cache {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,
         None => Session::new(model, request)?,
     };
-    // Frames for numeric comparisons have neither watermark nor label.
-    let markable = kind != output::Kind::Safetensors;
-    let marks = Marks {
-        watermark: (!args.no_watermark && markable).then(|| Embedder::new(&key, session.generation_id())),
-        label: (args.label != Label::None && markable)
-            .then(|| Labeller::new(args.label, session.size(), info.frame_rate)),
-    };
     let signing = args.signing.options().map(|options| Signing {
         options,
         model: info.name.clone(),
-        generation_id: marks.watermark.as_ref().map(Embedder::id),
+        generation_id: session.watermark_id(),
         images,
     });
     let output_info = OutputInfo {
@@ -105,27 +95,20 @@ fn render(args: &RenderArgs) -> Result<()> {
         cuts: args.storyboard.is_some(),
         signing,
     };
-    let mut writer = kind.create(&args.output, &output_info)?;
+    let mut output = kind.create(&args.output, &output_info)?;
     let mut timeline = Timeline::new(info.frame_rate);
 
     let bar = progress_bar(session.total_frames());
     let result = loop {
-        match session.next_chunk(&cancel, &mut |progress| show(&bar, progress)) {
-            Ok(Some(frames)) => {
-                let shot = session.shown();
-                timeline.add(shot, frames.first + frames.len() as u64);
-                if shot.frame == frames.first {
-                    writer.shot(&shot.prompt, shot.cut);
-                }
-                for (number, frame) in (frames.first..).zip(frames.iter()) {
-                    writer.write(&marks.on(frame, frames.size, number, shot.index))?;
-                }
-                bar.inc(frames.len() as u64);
+        match output.write_chunk(&mut session, &cancel, &mut |progress| show(&bar, progress)) {
+            Ok(Some(end)) => {
+                timeline.add(session.shot(), end);
+                bar.set_position(end);
             }
             Ok(None) => break Ok(()),
-            Err(soragen::Error::Cancelled) => break Err(Error::Interrupted),
+            Err(Error::Interrupted) => break Err(Error::Interrupted),
             // The writer is dropped unfinished, which removes its file.
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
     };
     bar.finish_and_clear();
@@ -133,7 +116,7 @@ fn render(args: &RenderArgs) -> Result<()> {
         eprintln!("soragen: cannot write the cache: {failure}");
     }
     // After an interrupt the frames so far are kept as a playable file.
-    let kept = writer.finish()?;
+    let kept = output.finish()?;
     if let Some(path) = args.timeline.as_deref().filter(|_| kept) {
         match timeline.write(path, &args.output) {
             Err(error) if result.is_ok() => return Err(error),

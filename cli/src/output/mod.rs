@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use clap::ValueEnum;
-use soragen::Size;
+use soragen::{Cancel, Progress, Session, Size};
 
 use crate::error::{Error, Result};
 use crate::signing::Signing;
@@ -26,13 +26,21 @@ pub struct OutputInfo {
     pub signing: Option<Signing>,
 }
 
+/// A file that takes the frames of a session.
+pub enum Output {
+    /// Frames as the autoencoder decoded them, for numeric comparisons: without label and watermark.
+    Raw(safetensors::Writer),
+    /// Frames for people.
+    Finished(Box<dyn Writer>),
+}
+
 /// Writes frames in order.
 ///
 /// A writer writes to a temporary file, which `finish` renames. Dropping an unfinished writer removes that file. Numbered
 /// images stay, since each of them is complete.
 pub trait Writer {
-    /// Writes one frame, RGB f32 `[H, W, 3]` in \[0, 1\].
-    fn write(&mut self, frame: &[f32]) -> Result<()>;
+    /// Writes one frame, RGB of 8 bits `[H, W, 3]`.
+    fn write(&mut self, frame: &[u8]) -> Result<()>;
 
     /// Starts a shot with the next frame. If it begins with a `cut`, the next frame becomes a key frame.
     fn shot(&mut self, _prompt: &str, _cut: bool) {}
@@ -98,12 +106,49 @@ impl Kind {
         matches!(self, Self::Video(Container::Mp4 | Container::QuickTime, _))
     }
 
-    pub fn create(self, path: &Path, info: &OutputInfo) -> Result<Box<dyn Writer>> {
+    pub fn create(self, path: &Path, info: &OutputInfo) -> Result<Output> {
         Ok(match self {
-            Self::Safetensors => Box::new(safetensors::Writer::new(path, info)),
-            Self::Png => Box::new(png::Writer::new(path, info)?),
-            Self::Video(container, codec) => Box::new(video::Writer::new(path, container, codec, info)?),
+            Self::Safetensors => Output::Raw(safetensors::Writer::new(path, info)),
+            Self::Png => Output::Finished(Box::new(png::Writer::new(path, info)?)),
+            Self::Video(container, codec) => {
+                Output::Finished(Box::new(video::Writer::new(path, container, codec, info)?))
+            }
         })
+    }
+}
+
+impl Output {
+    /// Generates the next chunk of `session` and writes its frames. Returns the frame after them; `None` after the last.
+    pub fn write_chunk(
+        &mut self,
+        session: &mut Session,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<u64>> {
+        match self {
+            Self::Raw(writer) => {
+                let Some(frames) = session.next_raw_chunk(cancel, progress)? else { return Ok(None) };
+                writer.write(&frames.data);
+                Ok(Some(frames.first + frames.len() as u64))
+            }
+            Self::Finished(writer) => {
+                let Some(frames) = session.next_chunk(cancel, progress)? else { return Ok(None) };
+                let shot = session.shot();
+                if shot.frame == frames.first {
+                    writer.shot(&shot.prompt, shot.cut);
+                }
+                frames.iter().try_for_each(|frame| writer.write(frame))?;
+                Ok(Some(frames.first + frames.len() as u64))
+            }
+        }
+    }
+
+    /// See [`Writer::finish`].
+    pub fn finish(self) -> Result<bool> {
+        match self {
+            Self::Raw(writer) => writer.finish(),
+            Self::Finished(writer) => writer.finish(),
+        }
     }
 }
 

@@ -57,10 +57,9 @@ impl Writer {
 }
 
 impl super::Writer for Writer {
-    fn write(&mut self, frame: &[f32]) -> Result<()> {
+    fn write(&mut self, frame: &[u8]) -> Result<()> {
         let path = self.pattern.path(self.written);
-        let bytes = frame.iter().map(|&sample| soragen::to_u8(sample)).collect();
-        let image = RgbImage::from_raw(self.size.width, self.size.height, bytes)
+        let image = RgbImage::from_raw(self.size.width, self.size.height, frame.to_vec())
             .ok_or_else(|| Error::file(&path, "the frame has the wrong size"))?;
         let file = PartialFile::new(&path);
         image.save_with_format(file.partial(), image::ImageFormat::Png).map_err(|e| Error::file(&path, e))?;

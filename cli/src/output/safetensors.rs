@@ -19,15 +19,14 @@ impl Writer {
         let (height, width) = (info.size.height as usize, info.size.width as usize);
         Self { file: PartialFile::new(path), height, width, data: Vec::new() }
     }
-}
 
-impl super::Writer for Writer {
-    fn write(&mut self, frame: &[f32]) -> Result<()> {
-        self.data.extend(frame.iter().flat_map(|sample| sample.to_le_bytes()));
-        Ok(())
+    /// Adds frames, RGB f32 `[T, H, W, 3]` in \[0, 1\].
+    pub fn write(&mut self, frames: &[f32]) {
+        self.data.extend(frames.iter().flat_map(|sample| sample.to_le_bytes()));
     }
 
-    fn finish(self: Box<Self>) -> Result<bool> {
+    /// Writes the file. Returns whether it exists: without frames, no file is written.
+    pub fn finish(self) -> Result<bool> {
         let frame_bytes = self.height * self.width * 3 * size_of::<f32>();
         let shape = vec![self.data.len() / frame_bytes, self.height, self.width, 3];
         if shape[0] == 0 {

@@ -219,14 +219,12 @@ fn origin(signing: &Signing) -> gst::Structure {
 }
 
 impl super::Writer for Writer {
-    fn write(&mut self, frame: &[f32]) -> Result<()> {
+    fn write(&mut self, frame: &[u8]) -> Result<()> {
         let row = self.info.width() as usize * 3;
         let stride = self.info.stride()[0] as usize;
         let mut bytes = vec![0; self.info.size()];
         for (to, from) in bytes.chunks_exact_mut(stride).zip(frame.chunks_exact(row)) {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = soragen::to_u8(*from);
-            }
+            to[..row].copy_from_slice(from);
         }
         let mut buffer = gst::Buffer::from_mut_slice(bytes);
         let (start, end) = (self.timestamp(self.written), self.timestamp(self.written + 1));

@@ -85,7 +85,7 @@ fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()>
     let decoder = Taehv::load(weights.clone(), &TaehvConfig::of_wan(&WanConfig::default()))?;
     let made = |precision| -> Result<(Tensor, Tensor)> {
         let transformer = WanTransformer::load(weights.clone(), &config, precision)?;
-        let context = transformer.context(&prompt)?;
+        let context = transformer.context(&prompt, &Cancel::new())?;
         let mut latents = noise.clone();
         for step in 0..STEPS {
             let time = 1000.0 * f64::from(STEPS - step) / f64::from(STEPS);
@@ -114,7 +114,7 @@ fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()>
 fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Latents) -> Result<()> {
     let config = config();
     let transformer = WanTransformer::load(weights(), &config, precision)?;
-    let context = transformer.context(&random(&[1, TEXT, config.text_dim])?)?;
+    let context = transformer.context(&random(&[1, TEXT, config.text_dim])?, &Cancel::new())?;
     let latents = random(&[1, channels, frames, rows, columns])?;
     timed(what, || {
         transformer.forward(&latents, &[500.0], &context, &Cancel::new())?;

@@ -143,7 +143,9 @@ impl Autoencoder {
         streaming: bool,
         dtype: DType,
         device: &Device,
+        cancel: &Cancel,
     ) -> Result<Self> {
+        cancel.check()?;
         let config = Config::read(source)?;
         let tiny = match (&config, decoder) {
             (Config::Taehv(_), Decoder::Full | Decoder::Tiled) => {
@@ -159,12 +161,13 @@ impl Autoencoder {
                         .into(),
                 ));
             }
-            (Config::Wan(config), Decoder::Tiny) => Some(tiny(source, config, dtype, device)?),
+            (Config::Wan(config), Decoder::Tiny) => Some(tiny(source, config, dtype, device, cancel)?),
             (Config::Wan(config), Decoder::Auto) if streaming && source.exists(&tiny_file(config)) => {
-                Some(tiny(source, config, dtype, device)?)
+                Some(tiny(source, config, dtype, device, cancel)?)
             }
             _ => None,
         };
+        cancel.check()?;
         let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
         let kind = match &config {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
@@ -228,7 +231,13 @@ fn tiny_file(config: &WanConfig) -> String {
     format!("{name}.safetensors")
 }
 
-fn tiny(source: &Source, config: &WanConfig, dtype: DType, device: &Device) -> Result<Taehv> {
+fn tiny(
+    source: &Source,
+    config: &WanConfig,
+    dtype: DType,
+    device: &Device,
+    cancel: &Cancel,
+) -> Result<Taehv> {
     let file = tiny_file(config);
     if !source.exists(&file) {
         return Err(Error::NotFound {
@@ -238,6 +247,7 @@ fn tiny(source: &Source, config: &WanConfig, dtype: DType, device: &Device) -> R
                 .into(),
         });
     }
+    cancel.check()?;
     let weights = source.weights_file(&file, dtype, device)?;
     Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.unfit(&file, e))
 }

@@ -7,7 +7,7 @@ use candle_core::Device;
 
 use crate::checkpoint::Source;
 use crate::transformer::WanTransformer;
-use crate::{Precision, Result};
+use crate::{Cancel, Precision, Result};
 
 /// The folder of the transformer, or of the one for much noise.
 pub(super) const FIRST: &str = "transformer";
@@ -52,7 +52,7 @@ impl Experts {
             }
             source.shapes(SECOND, "diffusion_pytorch_model")?;
         }
-        let first = WanTransformer::open(source, FIRST, precision, offload, device)?;
+        let first = WanTransformer::open(source, FIRST, precision, offload, device, &Cancel::new())?;
         Ok(Self {
             source: source.clone(),
             precision,
@@ -81,7 +81,8 @@ impl Experts {
         *resident = None;
         let folder = if expert == Expert::Low { SECOND } else { FIRST };
         let Self { source, precision, offload, device, .. } = self;
-        let transformer = Arc::new(WanTransformer::open(source, folder, *precision, *offload, device)?);
+        let transformer = WanTransformer::open(source, folder, *precision, *offload, device, &Cancel::new())?;
+        let transformer = Arc::new(transformer);
         *resident = Some((expert, transformer.clone()));
         Ok(transformer)
     }

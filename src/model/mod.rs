@@ -22,7 +22,7 @@ use crate::digest::Digest;
 use crate::scheduler::SchedulerConfig;
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
-use crate::{Error, Precision, Result, device};
+use crate::{Cancel, Error, Precision, Result, device};
 use layout::Layout;
 
 /// How to open a model.
@@ -145,12 +145,18 @@ impl Model {
                     Sampling::Whole(scheduler, Arc::new(experts))
                 }
                 Layout::Causal(model) => {
-                    let transformer =
-                        WanTransformer::open(source, experts::FIRST, precision, offload, &device)?;
+                    let transformer = WanTransformer::open(
+                        source,
+                        experts::FIRST,
+                        precision,
+                        offload,
+                        &device,
+                        &Cancel::new(),
+                    )?;
                     Sampling::Causal(Box::new(model.causal), Arc::new(transformer))
                 }
             },
-            autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device)?,
+            autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, &Cancel::new())?,
             room,
             source: source.clone(),
             digest: OnceCell::new(),

@@ -16,7 +16,7 @@ use crate::autoencoder::DecoderState;
 use crate::digest::Digest;
 use crate::model::{self, Expert, FirstFrame, Prediction, Sampler};
 use crate::scheduler::{UniPc, UniPcOptions};
-use crate::transformer::{CausalConfig, KvCache, WanTransformer};
+use crate::transformer::{KvCache, KvCacheConfig, WanTransformer};
 use crate::{Cancel, Result};
 
 /// One take: it remembers nothing of what was before.
@@ -80,7 +80,7 @@ impl Causal {
     pub fn new(plan: &Plan, config: &model::Causal, transformer: Arc<WanTransformer>) -> Self {
         let model::Causal { chunk, window, sink, ref shots, .. } = *config;
         let shots = shots.as_ref().map(|shots| shots.memory);
-        let cache = || KvCache::new(CausalConfig { chunk, window, sink, shots });
+        let cache = || KvCache::new(KvCacheConfig { chunk, window, sink, shots });
         let steps = plan.steps as usize;
         let own_steps = steps == config.timesteps.len();
         let first = config.first_timesteps.as_deref().unwrap_or(&config.timesteps);

@@ -349,7 +349,7 @@ impl Plan {
         negative: &str,
         cancel: &Cancel,
     ) -> Result<Conditions> {
-        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
+        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?, cancel);
         let negative = self.guides(expert).then(|| context(&self.embeds(negative, cancel)?)).transpose()?;
         Ok(Conditions { prompt: context(prompt)?, negative })
     }

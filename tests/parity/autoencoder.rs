@@ -14,7 +14,7 @@ use crate::shapes::model;
 const TOLERANCE: f32 = 3e-5;
 
 fn open(source: &Source) -> Autoencoder {
-    Autoencoder::open(source, Decoder::Auto, false, DType::F32, &Device::Cpu).unwrap()
+    Autoencoder::open(source, Decoder::Auto, false, DType::F32, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
 fn open_taehv() -> Autoencoder {
@@ -147,7 +147,8 @@ fn a_picture_in_tiles_is_the_whole_or_near_it() {
 fn tiles_are_for_pictures_that_memory_would_not_hold() {
     let source = Pipeline::open("t2v-unipc").source;
     let open = |decoder, streaming| {
-        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu, &Cancel::new())
+            .map_err(|e| e.to_string())
     };
     let size = Size { width: 512, height: 512 };
     let auto = open(Decoder::Auto, false).unwrap();
@@ -228,7 +229,8 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
     }
     let source = Source::Folder(folder.path().into());
     let open = |decoder, streaming| {
-        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu, &Cancel::new())
+            .map_err(|e| e.to_string())
     };
     let error = open(Decoder::Tiny, false).unwrap_err();
     assert!(error.contains("taew2_1.safetensors") && error.contains("madebyollin"), "{error}");
@@ -263,6 +265,7 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
     assert_close("full", &whole(open(Decoder::Full, true).unwrap()), &full, 0.0);
 
     let miniature = Source::Folder(path("miniature"));
-    let only = Autoencoder::open(&miniature, Decoder::Full, true, DType::F32, &Device::Cpu).unwrap_err();
+    let only = Autoencoder::open(&miniature, Decoder::Full, true, DType::F32, &Device::Cpu, &Cancel::new())
+        .unwrap_err();
     assert!(only.to_string().contains("tiny"), "{only}");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use soragen::checkpoint::Source;
-use soragen::transformer::{CausalConfig, Config, Context, KvCache, WanTransformer};
+use soragen::transformer::{Config, Context, KvCache, KvCacheConfig, WanTransformer};
 use soragen::{Cancel, Error, Precision};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, values};
 
@@ -12,7 +12,8 @@ use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, 
 const TOLERANCE: f32 = 3e-5;
 
 fn open(pipeline: &Pipeline) -> WanTransformer {
-    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, false, &Device::Cpu).unwrap()
+    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new())
+        .unwrap()
 }
 
 #[test]
@@ -28,7 +29,7 @@ fn a_step_equals_diffusers() {
         let each = (timesteps.len() / frames).max(1);
         let timesteps: Vec<f64> = timesteps.into_iter().step_by(each).map(f64::from).collect();
 
-        let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+        let context = transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap();
         let velocity = transformer.forward(input, &timesteps, &context, &Cancel::new()).unwrap();
         assert_close(name, &velocity, &expected["step_output"], TOLERANCE);
     }
@@ -47,7 +48,7 @@ impl Causal {
         let expected = tensors("causal.safetensors");
         let timesteps = values(&expected["timesteps"]).into_iter().map(f64::from).collect();
         Self {
-            context: transformer.context(&expected["prompt_embeds"]).unwrap(),
+            context: transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap(),
             transformer,
             expected,
             timesteps,
@@ -55,7 +56,7 @@ impl Causal {
     }
 
     /// The whole video, chunk by chunk.
-    fn run(&self, config: CausalConfig) -> Tensor {
+    fn run(&self, config: KvCacheConfig) -> Tensor {
         let cancel = Cancel::new();
         let latents = &self.expected["latents"];
         let mut cache = KvCache::new(config);
@@ -79,7 +80,7 @@ impl Causal {
 fn chunk_by_chunk_equals_one_masked_pass() {
     let causal = Causal::open();
     for (case, window, sink) in [("all", 8, 0), ("rolling", 3, 0), ("sink", 3, 1)] {
-        let made = causal.run(CausalConfig { chunk: 2, window, sink, shots: None });
+        let made = causal.run(KvCacheConfig { chunk: 2, window, sink, shots: None });
         assert_close(case, &made, &causal.expected[case], TOLERANCE);
     }
 }
@@ -90,7 +91,7 @@ fn one_chunk_of_all_frames_equals_the_whole_clip() {
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
     let whole = causal.transformer.forward(latents, &causal.timesteps, &causal.context, &cancel).unwrap();
     assert_close("whole", &whole, &causal.expected["bidirectional"], TOLERANCE);
-    let chunk = causal.run(CausalConfig { chunk: 8, window: 8, sink: 0, shots: None });
+    let chunk = causal.run(KvCacheConfig { chunk: 8, window: 8, sink: 0, shots: None });
     assert_close("chunk", &chunk, &whole, 0.0);
 }
 
@@ -98,7 +99,7 @@ fn one_chunk_of_all_frames_equals_the_whole_clip() {
 fn a_cleared_cache_begins_anew_at_any_size() {
     let causal = Causal::open();
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = latents.narrow(2, 0, 2).unwrap();
     let step = |chunk: &Tensor, cache: &KvCache| {
         causal.transformer.forward_chunk(chunk, &[500.0], &causal.context, cache, &cancel)
@@ -118,7 +119,7 @@ fn a_cancelled_computation_leaves_the_cache_as_it_was() {
     let causal = Causal::open();
     let cancel = Cancel::new();
     cancel.cancel();
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = causal.expected["latents"].narrow(2, 0, 2).unwrap();
     let made = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
     assert!(matches!(made, Err(Error::Cancelled)));
@@ -134,9 +135,16 @@ fn half_precision_stays_near() {
     let timestep = f64::from(values(&expected["step_timestep"])[0]);
     // diffusers' own bf16 is off by 0.026 here.
     for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::F16, 0.01)] {
-        let transformer =
-            WanTransformer::open(&pipeline.source, "transformer", precision, false, &Device::Cpu).unwrap();
-        let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+        let transformer = WanTransformer::open(
+            &pipeline.source,
+            "transformer",
+            precision,
+            false,
+            &Device::Cpu,
+            &Cancel::new(),
+        )
+        .unwrap();
+        let context = transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap();
         let velocity =
             transformer.forward(&expected["step_input"], &[timestep], &context, &Cancel::new()).unwrap();
         assert_eq!(velocity.dtype(), DType::F32);
@@ -148,7 +156,7 @@ fn half_precision_stays_near() {
 fn inputs_of_the_wrong_shape_are_refused() {
     let pipeline = Pipeline::open("t2v-unipc");
     let transformer = open(&pipeline);
-    let context = transformer.context(&pipeline.expected["prompt_embeds"]).unwrap();
+    let context = transformer.context(&pipeline.expected["prompt_embeds"], &Cancel::new()).unwrap();
     let latents =
         |shape: (usize, usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let timesteps = [0.0, 1.0, 2.0];
@@ -166,7 +174,7 @@ fn inputs_of_the_wrong_shape_are_refused() {
         assert!(matches!(made, Err(Error::Request(..))), "{shape:?} {timesteps:?}");
     }
     let narrow = Tensor::zeros((1, 512, 21), DType::F32, &Device::Cpu).unwrap();
-    assert!(matches!(transformer.context(&narrow), Err(Error::Request(..))));
+    assert!(matches!(transformer.context(&narrow, &Cancel::new()), Err(Error::Request(..))));
 }
 
 #[test]
@@ -190,7 +198,8 @@ fn weights_that_do_not_fit_the_config_are_named() {
 
         let source = Source::Folder(folder.path().into());
         let error =
-            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu).unwrap_err();
+            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new())
+                .unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, Error::Invalid { .. }) && text.contains(word), "{setting}: {text}");
     }

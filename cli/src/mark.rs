@@ -24,7 +24,7 @@ impl Marks {
             label.draw(&mut data, number);
         }
         if let Some(marker) = &self.watermark {
-            marker.mark(&mut Plane::rgb(&mut data, size), shot);
+            marker.embed(&mut Plane::rgb(&mut data, size), shot);
         }
         data.into_iter().map(|sample| f32::from(sample) / 255.0).collect()
     }

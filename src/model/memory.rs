@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::experts::{FIRST, SECOND};
 use crate::checkpoint::{Parts, Source, Stored};
-use crate::device::Form;
+use crate::device::TransformerShape;
 use crate::transformer::WanTransformer;
 use crate::{Error, Precision, Result};
 
@@ -164,11 +164,11 @@ fn layer(name: &str) -> Option<&str> {
 }
 
 /// What of the transformer decides in which numbers it computes best. What is wrong with it is said when it is loaded.
-pub(super) fn form(source: &Source) -> Form {
+pub(super) fn form(source: &Source) -> TransformerShape {
     let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
-    let blocks =
+    let quantized =
         size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
-    Form { width, blocks }
+    TransformerShape { width, quantized }
 }
 
 /// Bytes of this machine's memory that the weights leave; `None` for a GPU, and where the system does not say. What a GPU has

@@ -14,9 +14,9 @@ use super::rope::Rotation;
 use super::{Config, Pass, Tokens};
 use crate::checkpoint::Tensors;
 use crate::kernels::attention::{PackedKv, attend};
-use crate::kernels::linear::{Epilogue, Linear, WeightFormat};
+use crate::kernels::linear::{Linear, WeightFormat};
 use crate::kernels::norm::{layer_norm, rms_norm, rotate};
-use crate::kernels::{self, Arch};
+use crate::kernels::{self, Arch, Epilogue};
 use crate::{Cancel, Result};
 
 /// The settings shared by all blocks.

@@ -124,7 +124,7 @@ impl Linear8 {
         let columns = panel.first..panel.first + VECTORS * LANES;
         let starts: [__m512i; VECTORS] = std::array::from_fn(|v| {
             let start = &self.start[columns.clone()][v * LANES..][..LANES];
-            // SAFETY: mask are 16 numbers of 32 bits.
+            // SAFETY: the slice has 16 values of 32 bits.
             unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
         });
         let vectors = |values: &[f32]| -> [__m512; VECTORS] {

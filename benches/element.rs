@@ -1,7 +1,7 @@
-//! The element beside the engine alone, and over a long time, on the built-in model: `make bench`.
+//! The element compared with the engine, with the built-in model: `make bench`.
 //!
-//! With `-- MINUTES` it makes that much video and says how much memory it has at the end of every minute; with
-//! `-- MINUTES FOLDER` it also leaves a frame of every 20 seconds there.
+//! With `-- MINUTES` it generates that much video and prints the memory use after every minute. With `-- MINUTES FOLDER` it
+//! also writes a frame every 20 seconds to the folder.
 
 mod memory;
 
@@ -18,9 +18,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const PROMPT: &str = "a red fox runs over the snow";
 const FRAMES: u64 = 49;
-/// Of both: one in a few has the cores to itself.
+/// Rounds of each measurement, so that at least one is undisturbed.
 const ROUNDS: usize = 9;
-/// Frames a second of the built-in model.
+/// Frame rate of the built-in model.
 const RATE: u64 = 16;
 
 fn main() -> Result<()> {
@@ -28,45 +28,45 @@ fn main() -> Result<()> {
     gstsoragen::plugin_register_static()?;
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let Some(minutes) = arguments.first() {
-        return endure(minutes.parse()?, arguments.get(1).map(Path::new));
+        return measure_endurance(minutes.parse()?, arguments.get(1).map(Path::new));
     }
     soragen_builtin::register();
     let model = Model::open("builtin", &OpenOptions::default())?;
-    // Alternating, so that both have the same of whatever else the machine does.
+    // Alternate, so that other load on the machine affects both.
     let mut best = [Duration::MAX; 2];
     for _ in 0..ROUNDS {
         best = [best[0].min(engine(&model)?), best[1].min(element(FRAMES)?)];
     }
-    // From here on it is loaded anew.
+    // Later measurements include loading.
     drop(model);
     let rate = |time: Duration| FRAMES as f64 / time.as_secs_f64();
     println!(
-        "{FRAMES} frames: engine {:.1} a second, element {:.1}; the element takes {:+.1} %",
+        "{FRAMES} frames: engine {:.1} frames/s, element {:.1} frames/s; element time {:+.1} %",
         rate(best[0]),
         rate(best[1]),
         (best[1].as_secs_f64() / best[0].as_secs_f64() - 1.0) * 100.0
     );
-    // As people run it: marked, and with an encoder that takes the same cores.
+    // Typical use: with the watermark, and with an encoder on the same cores.
     for sink in ["fakesink", "x264enc ! mp4mux ! fakesink"] {
         let frames = 10 * RATE;
         let description = format!("soragen prompt=\"{PROMPT}\" duration=10000000000 cache-dir=\"\" ! {sink}");
-        let time = to_the_end(&gst::parse::launch(&description)?)?;
+        let time = run_to_eos(&gst::parse::launch(&description)?)?;
         println!(
-            "soragen ! {sink}: {:.1} a second, {:.2} times the model's own rate",
+            "soragen ! {sink}: {:.1} frames/s, {:.2} x real time",
             frames as f64 / time.as_secs_f64(),
             frames as f64 / RATE as f64 / time.as_secs_f64()
         );
     }
     for seconds in [1, 60, 3600] {
         println!(
-            "first frame of {seconds} s after {:.2} s, with loading the model",
+            "first frame of {seconds} s of video after {:.2} s, including loading the model",
             first_frame(seconds)?.as_secs_f64()
         );
     }
     Ok(())
 }
 
-/// From the request to the last frame, by the engine alone.
+/// The time of the engine from the request to the last frame.
 fn engine(model: &Arc<Model>) -> Result<Duration> {
     let start = Instant::now();
     let request = Request { prompt: PROMPT.into(), length: Length::Frames(FRAMES), ..Default::default() };
@@ -85,12 +85,12 @@ fn pipeline(duration: gst::ClockTime) -> Result<(gst::Element, gst::Pad)> {
     Ok((pipeline, sink.static_pad("sink").ok_or("no pad")?))
 }
 
-/// From READY, with the model loaded, to the last frame.
+/// The time of the element from READY, with the model loaded, to the last frame.
 fn element(frames: u64) -> Result<Duration> {
-    to_the_end(&pipeline(gst::ClockTime::SECOND * frames / RATE)?.0)
+    run_to_eos(&pipeline(gst::ClockTime::SECOND * frames / RATE)?.0)
 }
 
-fn to_the_end(pipeline: &gst::Element) -> Result<Duration> {
+fn run_to_eos(pipeline: &gst::Element) -> Result<Duration> {
     pipeline.set_state(gst::State::Ready)?;
     let start = Instant::now();
     pipeline.set_state(gst::State::Playing)?;
@@ -113,15 +113,15 @@ fn first_frame(seconds: u64) -> Result<Duration> {
     let (pipeline, _) = pipeline(gst::ClockTime::from_seconds(seconds))?;
     let start = Instant::now();
     pipeline.set_state(gst::State::Paused)?;
-    // Prerolled: the first frame is at the sink.
+    // Wait for preroll: the first frame is at the sink.
     pipeline.state(None).0?;
     let time = start.elapsed();
     pipeline.set_state(gst::State::Null)?;
     Ok(time)
 }
 
-/// Makes `minutes` of video and watches the memory.
-fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
+/// Generates `minutes` of video and prints the memory use.
+fn measure_endurance(minutes: u64, folder: Option<&Path>) -> Result<()> {
     let (pipeline, pad) = pipeline(gst::ClockTime::from_seconds(60 * minutes))?;
     let (send, frames) = std::sync::mpsc::sync_channel(0);
     let keep = folder.is_some();
@@ -150,12 +150,12 @@ fn endure(minutes: u64, folder: Option<&Path>) -> Result<()> {
         }
         if count.is_multiple_of(60 * RATE) {
             let now = memory("VmRSS").ok_or("no VmRSS")?;
-            let then = *first.get_or_insert(now);
+            let initial = *first.get_or_insert(now);
             println!(
-                "minute {}: {:.1} MiB, {:+.2} % of the first; {:.1} frames a second so far",
+                "minute {}: {:.1} MiB, {:+.2} % since the first; {:.1} frames/s on average",
                 count / 60 / RATE,
                 now as f64 / f64::from(1 << 20),
-                (now as f64 / then as f64 - 1.0) * 100.0,
+                (now as f64 / initial as f64 - 1.0) * 100.0,
                 count as f64 / start.elapsed().as_secs_f64()
             );
         }

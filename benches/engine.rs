@@ -1,7 +1,7 @@
-//! What the CPU can do, and what the engine makes of it: `make bench`.
+//! The speed of the engine compared with the peak of the CPU: `make bench`.
 //!
-//! `SORAGEN_KERNELS=plain` takes candle's own operations in place of the kernels. Times are the best of several;
-//! processor time is given besides, since it tells more on a machine that does other work too.
+//! `SORAGEN_KERNELS=plain` selects candle's operations instead of the kernels. Times are the best of several rounds. Processor
+//! time is printed too, because it is more reliable on a busy machine.
 
 mod peak;
 mod processor;
@@ -13,23 +13,24 @@ use candle_nn::VarBuilder;
 use peak::peak;
 use processor::processor_seconds;
 use soragen::autoencoder::{Taehv, TaehvConfig};
-use soragen::transformer::{CausalConfig, Config, KvCache, WanTransformer};
+use soragen::transformer::{Config, KvCache, KvCacheConfig, WanTransformer};
 use soragen::{Cancel, Length, Model, OpenOptions, Precision, Request, Session};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Frames a second of the built-in model.
+/// Frame rate of the built-in model.
 const RATE: f64 = 16.0;
-/// Video frames of a latent frame, and the passes through the transformer that it takes.
+/// Video frames per latent frame.
 const FRAMES: f64 = 4.0;
+/// Transformer passes per latent frame.
 const PASSES: f64 = 5.0;
 
 fn main() -> Result<()> {
-    println!("one core's peak: {:.0} GFLOP/s in f32, {} threads", peak(), threads());
+    println!("peak of one core: {:.0} GFLOP/s in f32; {} threads", peak(), threads());
     let decode = decode()?;
     let pass = transformer()?;
     let second = 1.0 / (decode + PASSES * pass) * FRAMES;
-    println!("together: {second:.1} frames/s, {:.2} times their own rate", second / RATE);
+    println!("decode and transformer: {second:.1} frames/s, {:.2} x real time", second / RATE);
     builtin()
 }
 
@@ -37,7 +38,7 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Seconds of the fastest of `rounds`, which is printed.
+/// Runs and prints a measurement. Returns the seconds of the fastest of `rounds`.
 fn timed(what: &str, operations: f64, rounds: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     run()?;
     let (mut best, busy) = (f64::INFINITY, processor_seconds());
@@ -48,7 +49,7 @@ fn timed(what: &str, operations: f64, rounds: usize, mut run: impl FnMut() -> Re
     }
     let busy = (processor_seconds() - busy) / rounds as f64;
     println!(
-        "{what}: {:.1} ms, {:.1} ms of processor time ({:.0} GFLOP/s a core busy)",
+        "{what}: {:.1} ms, {:.1} ms of processor time ({:.0} GFLOP/s per busy core)",
         best * 1e3,
         busy * 1e3,
         operations / busy / 1e9
@@ -56,7 +57,7 @@ fn timed(what: &str, operations: f64, rounds: usize, mut run: impl FnMut() -> Re
     Ok(best)
 }
 
-/// One latent frame of the built-in model's autoencoder.
+/// Decodes one latent frame with an autoencoder of the size of the built-in model's.
 fn decode() -> Result<f64> {
     let config = TaehvConfig {
         patch_size: 2,
@@ -71,14 +72,14 @@ fn decode() -> Result<f64> {
     let weights = VarBuilder::zeros(DType::F32, &Device::Cpu);
     let autoencoder = Taehv::load(weights, &config)?;
     let latents = Tensor::zeros((1, 16, 24, 40), DType::F32, &Device::Cpu)?;
-    let mut memory = Default::default();
+    let mut state = Default::default();
     timed("decode of 4 frames of 320x192 (12.6 GFLOP)", 12.6e9, 20, || {
-        autoencoder.decode(&latents, &mut memory, &Cancel::new())?;
+        autoencoder.decode(&latents, &mut state, &Cancel::new())?;
         Ok(())
     })
 }
 
-/// One pass over one latent frame of the built-in model's transformer, six others in its cache.
+/// One pass over one latent frame, with six cached, through a transformer of the size of the built-in model's.
 fn transformer() -> Result<f64> {
     let config = Config {
         patch_size: [1, 4, 4],
@@ -91,20 +92,20 @@ fn transformer() -> Result<f64> {
     };
     let transformer =
         WanTransformer::load(VarBuilder::zeros(DType::F32, &Device::Cpu), &config, Precision::F32)?;
-    let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?)?;
-    let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
-    let mut cache = KvCache::new(CausalConfig { chunk: 1, window: 5, sink: 1, shots: None });
     let cancel = Cancel::new();
+    let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?, &cancel)?;
+    let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
+    let mut cache = KvCache::new(KvCacheConfig { chunk: 1, window: 5, sink: 1, shots: None });
     for _ in 0..7 {
         transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;
     }
-    timed("pass of the transformer over 4 frames (1.1 GFLOP)", 1.1e9, 50, || {
+    timed("transformer pass over 4 frames (1.1 GFLOP)", 1.1e9, 50, || {
         transformer.forward_chunk(&latents, &[500.0], &context, &cache, &cancel)?;
         Ok(())
     })
 }
 
-/// The built-in model from a prompt to frames.
+/// Runs the built-in model from a prompt to frames.
 fn builtin() -> Result<()> {
     soragen_builtin::register();
     let start = Instant::now();
@@ -122,12 +123,12 @@ fn builtin() -> Result<()> {
         frames = frames.max(1);
     }
     let (wall, busy) = (timer.elapsed().as_secs_f64(), processor_seconds() - busy);
-    let made = (frames - 1) as f64;
+    let generated = (frames - 1) as f64;
     println!(
-        "then {:.1} frames/s, {:.2} times its own rate; {:.0} ms of processor time a frame",
-        made / wall,
-        made / wall / RATE,
-        busy / made * 1e3
+        "built-in model: later frames {:.1} frames/s, {:.2} x real time; {:.0} ms of processor time per frame",
+        generated / wall,
+        generated / wall / RATE,
+        busy / generated * 1e3
     );
     Ok(())
 }

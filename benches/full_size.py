@@ -1,10 +1,10 @@
-"""A model of the size of Wan 2.1 T2V 1.3B, of random weights: the transformer in bf16, the full autoencoder, UMT5-XXL in Q4_K.
+"""Creates a model with the size of Wan 2.1 T2V 1.3B and random weights: transformer in bf16, full autoencoder, UMT5-XXL in Q4_K.
 
     pip install torch diffusers gguf
     python benches/full_size.py DIR          # 7 GB
     /usr/bin/time -v soragen render "a fox" --model DIR --size 256x256 --frames 17 --steps 2 -o out.mp4
 
-What comes out is noise; how long it takes and how much memory, is not.
+The output is noise, but time and memory use are realistic.
 """
 
 import json
@@ -26,38 +26,38 @@ UMT5 = {
 
 
 def q4_k(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Blocks of 256 numbers, 144 bytes: two factors in f16, 12 bytes of scales, 128 of numbers."""
+    """Blocks of 256 values in 144 bytes: two f16 factors, 12 bytes of scales, 128 bytes of values."""
     blocks = rng.integers(0, 256, (rows, columns // 256, 144), dtype=np.uint8)
-    # About 1/√columns, whatever the scales are.
+    # Weights of about 1/√columns for any scales.
     factor = np.array([1 / (200 * columns**0.5)] * 2, dtype=np.float16)
     blocks[..., :4] = factor.view(np.uint8)
     return blocks.reshape(rows, -1)
 
 
 def text_encoder(file: Path) -> None:
-    """In the names that llama.cpp's converter gives it."""
+    """Writes UMT5 with the tensor names of llama.cpp's converter."""
     rng, writer = np.random.default_rng(0), GGUFWriter(file, "t5encoder")
     dim, inner, wide = UMT5["d_model"], UMT5["num_heads"] * UMT5["d_kv"], UMT5["d_ff"]
 
-    def blocks(name: str, rows: int, columns: int) -> None:
+    def quantised(name: str, rows: int, columns: int) -> None:
         writer.add_tensor(f"{name}.weight", q4_k(rng, rows, columns), raw_dtype=GGMLQuantizationType.Q4_K)
 
-    def numbers(name: str, array: np.ndarray) -> None:
+    def full(name: str, array: np.ndarray) -> None:
         writer.add_tensor(f"{name}.weight", array.astype(np.float32))
 
-    blocks("token_embd", UMT5["vocab_size"], dim)
-    numbers("enc.output_norm", np.ones(dim))
+    quantised("token_embd", UMT5["vocab_size"], dim)
+    full("enc.output_norm", np.ones(dim))
     for i in range(UMT5["num_layers"]):
         at = f"enc.blk.{i}"
         for name in "qkv":
-            blocks(f"{at}.attn_{name}", inner, dim)
-        blocks(f"{at}.attn_o", dim, inner)
-        numbers(f"{at}.attn_rel_b", rng.standard_normal((UMT5["relative_attention_num_buckets"], UMT5["num_heads"])))
-        numbers(f"{at}.attn_norm", np.ones(dim))
-        numbers(f"{at}.ffn_norm", np.ones(dim))
-        blocks(f"{at}.ffn_gate", wide, dim)
-        blocks(f"{at}.ffn_up", wide, dim)
-        blocks(f"{at}.ffn_down", dim, wide)
+            quantised(f"{at}.attn_{name}", inner, dim)
+        quantised(f"{at}.attn_o", dim, inner)
+        full(f"{at}.attn_rel_b", rng.standard_normal((UMT5["relative_attention_num_buckets"], UMT5["num_heads"])))
+        full(f"{at}.attn_norm", np.ones(dim))
+        full(f"{at}.ffn_norm", np.ones(dim))
+        quantised(f"{at}.ffn_gate", wide, dim)
+        quantised(f"{at}.ffn_up", wide, dim)
+        quantised(f"{at}.ffn_down", dim, wide)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,4 +1,4 @@
-//! The kernels alone, on one thread, beside what one core can do in f32: elements a second are operations a second.
+//! Single kernels on one thread, and the f32 peak of one core. Criterion's elements per second are operations per second.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use soragen::kernels::bench::kernels;
 mod peak;
 
 fn main() {
-    println!("one core's peak: {:.0} GFLOP/s in f32", peak::peak());
+    println!("peak of one core: {:.0} GFLOP/s in f32", peak::peak());
     let measure = || {
         let mut criterion = Criterion::default()
             .warm_up_time(Duration::from_millis(500))
@@ -24,5 +24,5 @@ fn main() {
             group.finish();
         }
     };
-    Threads::new(1).expect("a machine has one thread more").run(measure);
+    Threads::new(1).expect("a thread pool of one thread").run(measure);
 }

@@ -1,7 +1,7 @@
-//! Memory of this process.
+//! Memory use of the process.
 
-/// Bytes that the system gives under `name`: `VmRSS`, what is in memory, or `VmHWM`, the most there was; `None` where there is
-/// no `/proc`.
+/// The value of `name` in `/proc/self/status`, in bytes: `VmRSS` is the resident memory, `VmHWM` its peak. `None` without
+/// `/proc`.
 pub fn memory(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -1,10 +1,10 @@
-//! What one core can do.
+//! The floating-point peak of one core.
 
 use std::time::Instant;
 
 use pulp::{Scalar, Simd, WithSimd};
 
-/// With the widest vectors that the CPU has.
+/// Measures the peak in GFLOP/s with the widest vector instructions of the CPU.
 pub fn peak() -> f64 {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V4::try_new() {
@@ -19,7 +19,7 @@ pub fn peak() -> f64 {
     Simd::vectorize(Scalar, Peak)
 }
 
-/// Multiplications and additions of registers alone, on one core, GFLOP/s.
+/// Multiply-adds on registers only.
 struct Peak;
 
 impl WithSimd for Peak {
@@ -31,8 +31,8 @@ impl WithSimd for Peak {
         let mut sums = [simd.splat_f32s(0.0); 12];
         let mut best = 0f64;
         for _ in 0..20 {
-            let number = |x: f32| std::hint::black_box(x);
-            let (x, y) = (simd.splat_f32s(number(1.0)), simd.splat_f32s(number(0.5)));
+            let opaque = |x: f32| std::hint::black_box(x);
+            let (x, y) = (simd.splat_f32s(opaque(1.0)), simd.splat_f32s(opaque(0.5)));
             let start = Instant::now();
             for _ in 0..ROUNDS {
                 for sum in &mut sums {

@@ -1,6 +1,6 @@
-//! Time that the processor worked for this process.
+//! Processor time of the process.
 
-/// What all threads have computed so far; 0 where there is no `/proc`.
+/// Processor time of all threads so far, in seconds; 0 without `/proc`.
 pub fn processor_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or_default();

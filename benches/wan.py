@@ -1,9 +1,9 @@
-"""What `benches/wan.rs` does, in torch through diffusers.
+"""The measurements of `benches/wan.rs` with torch and diffusers.
 
     python benches/wan.py f32|bf16|vae|taehv 256x256x17
     python benches/wan.py umt5|umt5-bf16 24
 
-`umt5` is of as many tokens; diffusers' pipelines give it 512 whatever the prompt is. `taehv` wants the folder of https://github.com/madebyollin/taehv in PYTHONPATH.
+The argument of `umt5` is the number of tokens; diffusers' pipelines always pad to 512. `taehv` needs the folder of https://github.com/madebyollin/taehv in PYTHONPATH.
 """
 
 import os

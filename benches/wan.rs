@@ -1,10 +1,10 @@
-//! The parts of Wan 2.1 T2V 1.3B at their full size, with random weights: one step of the transformer, in `f32` or
-//! `int8`, and a clip through the decoder, Wan's own (`vae`) or the tiny one (`taehv`). `make bench-peers` runs each beside
-//! `benches/wan.py`, which does the same in torch. `rounded` compares the two of the transformer.
+//! The parts of Wan 2.1 T2V 1.3B at full size, with random weights: a step of the transformer in `f32` or `int8`, and a clip
+//! through Wan's decoder (`vae`) or the tiny one (`taehv`). `make bench-peers` also runs `benches/wan.py`, which measures the
+//! same with torch. `quantised` compares int8 with f32.
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 //!
-//! `umt5` is a prompt through four of the 24 layers of the text encoder, which takes each from a file as it needs it.
+//! `umt5` runs a prompt through four of the 24 layers of the text encoder, whose weights are memory-mapped.
 //!
 //!     cargo bench --bench wan -- umt5 24
 
@@ -40,29 +40,31 @@ fn main() -> Result<()> {
     }
     let size = arguments.get(1).map_or("256x256x17", String::as_str);
     let sizes = size.split('x').map(str::parse).collect::<std::result::Result<Vec<usize>, _>>()?;
-    let [width, height, frames] = sizes[..] else { return Err("the size is WIDTHxHEIGHTxFRAMES".into()) };
+    let [width, height, frames] = sizes[..] else {
+        return Err("the size must be WIDTHxHEIGHTxFRAMES".into());
+    };
     let latents = [16, frames.div_ceil(4), height / 8, width / 8];
     let what = format!("soragen {part} {size}");
     match part {
         "f32" => step(&what, Precision::F32, latents),
         "int8" => step(&what, Precision::Int8, latents),
-        // Frame by frame, as a decoder gets them from a causal model.
+        // Frame by frame, as with a causal model.
         "vae" => {
             let decoder = AutoencoderKlWan::load(weights(), &WanConfig::default())?;
             decode(&what, latents, |frames| {
-                let mut memory = Default::default();
-                frames.iter().try_for_each(|x| decoder.decode(x, &mut memory, &Cancel::new()).map(|_| ()))
+                let mut state = Default::default();
+                frames.iter().try_for_each(|x| decoder.decode(x, &mut state, &Cancel::new()).map(|_| ()))
             })
         }
         "taehv" => {
             let decoder = Taehv::load(weights(), &TaehvConfig::of_wan(&WanConfig::default()))?;
             decode(&what, latents, |frames| {
-                let mut memory = Default::default();
-                frames.iter().try_for_each(|x| decoder.decode(x, &mut memory, &Cancel::new()).map(|_| ()))
+                let mut state = Default::default();
+                frames.iter().try_for_each(|x| decoder.decode(x, &mut state, &Cancel::new()).map(|_| ()))
             })
         }
-        "rounded" => rounded(&what, latents),
-        _ => Err(format!("{part} is none of f32, int8, rounded, vae, taehv, umt5").into()),
+        "quantised" => quantised(&what, latents),
+        _ => Err(format!("{part} is unknown; use f32, int8, quantised, vae, taehv or umt5").into()),
     }
 }
 
@@ -76,16 +78,16 @@ fn config() -> Config {
     }
 }
 
-/// How far 8 bits lead away in four steps from noise, in latents and in the frames of the tiny decoder.
-fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()> {
+/// The error of int8 after four steps from noise, in the latents and in the frames of the tiny decoder.
+fn quantised(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()> {
     const STEPS: u32 = 4;
     let config = config();
     let (weights, prompt) = (weights(), random(&[1, TEXT, config.text_dim])?);
     let noise = random(&[1, channels, frames, rows, columns])?;
     let decoder = Taehv::load(weights.clone(), &TaehvConfig::of_wan(&WanConfig::default()))?;
-    let made = |precision| -> Result<(Tensor, Tensor)> {
+    let generate = |precision| -> Result<(Tensor, Tensor)> {
         let transformer = WanTransformer::load(weights.clone(), &config, precision)?;
-        let context = transformer.context(&prompt)?;
+        let context = transformer.context(&prompt, &Cancel::new())?;
         let mut latents = noise.clone();
         for step in 0..STEPS {
             let time = 1000.0 * f64::from(STEPS - step) / f64::from(STEPS);
@@ -99,12 +101,12 @@ fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()>
         )?;
         Ok((latents, decoded))
     };
-    let (exact, near) = (made(Precision::F32)?, made(Precision::Int8)?);
+    let (exact, approximate) = (generate(Precision::F32)?, generate(Precision::Int8)?);
     let power = |x: &Tensor| -> Result<f32> { Ok(x.sqr()?.mean_all()?.to_scalar()?) };
-    let signal = power(&exact.0)? / power(&(near.0 - &exact.0)?)?;
-    let psnr = 1.0 / power(&(near.1 - &exact.1)?)?;
+    let signal = power(&exact.0)? / power(&(approximate.0 - &exact.0)?)?;
+    let psnr = 1.0 / power(&(approximate.1 - &exact.1)?)?;
     println!(
-        "{what}: latents {:.1} dB above what rounding changes, frames {:.1} dB (PSNR)",
+        "{what}: signal-to-noise ratio of the latents {:.1} dB, PSNR of the frames {:.1} dB",
         10.0 * signal.log10(),
         10.0 * psnr.log10()
     );
@@ -114,7 +116,7 @@ fn rounded(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()>
 fn step(what: &str, precision: Precision, [channels, frames, rows, columns]: Latents) -> Result<()> {
     let config = config();
     let transformer = WanTransformer::load(weights(), &config, precision)?;
-    let context = transformer.context(&random(&[1, TEXT, config.text_dim])?)?;
+    let context = transformer.context(&random(&[1, TEXT, config.text_dim])?, &Cancel::new())?;
     let latents = random(&[1, channels, frames, rows, columns])?;
     timed(what, || {
         transformer.forward(&latents, &[500.0], &context, &Cancel::new())?;
@@ -143,7 +145,7 @@ fn umt5(tokens: u32) -> Result<()> {
     timed(&format!("soragen umt5 {tokens}"), || Ok(encoder.forward(&prompt, &Cancel::new()).map(drop)?))
 }
 
-/// In bf16, as people have them.
+/// Random weights in bf16, the usual format of the files.
 fn umt5_weights(config: &Umt5Config) -> Result<HashMap<String, Tensor>> {
     let (dim, inner, fed) = (config.d_model, config.num_heads * config.d_kv, config.d_ff);
     let mut shapes = vec![("shared".to_string(), vec![config.vocab_size, dim])];
@@ -204,17 +206,17 @@ fn timed(what: &str, run: impl Fn() -> Result<()>) -> Result<()> {
             processor_seconds() - busy
         );
     }
-    println!("{what}: {before:.0} MiB before, {:.0} MiB at the most", mebibytes("VmHWM"));
+    println!("{what}: {before:.0} MiB before, peak {:.0} MiB", mebibytes("VmHWM"));
     Ok(())
 }
 
-/// Any weights that are asked for: random, of the size that keeps numbers as large as they were.
+/// Random weights of any name and shape, scaled to keep the magnitude of the activations.
 struct Weights(Vec<f32>);
 
 impl Weights {
     fn new() -> Self {
         let normal = Tensor::randn(0f32, 1f32, 1 << 20, &Device::Cpu).and_then(|x| x.to_vec1());
-        Self(normal.expect("a CPU has random numbers"))
+        Self(normal.expect("random values on the CPU"))
     }
 }
 
@@ -233,14 +235,14 @@ impl SimpleBackend for Weights {
             [_, rest @ ..] => 1.0 / (rest.iter().product::<usize>() as f32).sqrt(),
             [] => 1.0,
         };
-        // A prime number of them at a time, so that no two rows are the same.
+        // Cycle with a prime period, so that no two rows are equal.
         let pool = &self.0[..1_048_573];
-        let numbers = pool.iter().cycle().map(|x| x * scale).take(shape.elem_count()).collect();
-        Tensor::from_vec(numbers, shape, device)?.to_dtype(dtype)
+        let values = pool.iter().cycle().map(|x| x * scale).take(shape.elem_count()).collect();
+        Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        candle_core::bail!("the shape of {name} is not known")
+        candle_core::bail!("the shape of {name} is unknown")
     }
 
     fn contains_tensor(&self, _: &str) -> bool {

@@ -1,17 +1,17 @@
-//! Which device computes, and in which number format.
+//! The choice of device and precision.
 
 use candle_core::Device;
 
 use crate::error::plain;
 use crate::{Error, Precision, Result, kernels};
 
-/// Up to this width of a token, what is rounded and scaled for products in 8 bits takes what they save.
+/// Up to this token width, quantising the inputs costs what int8 products save.
 const NARROW: usize = 1024;
 
-/// The device that `text` names: `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
+/// Opens the device named by `text`: `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
 ///
 /// # Errors
-/// [`Error::Device`] says whether the name is wrong, the build lacks the device or the machine does.
+/// [`Error::Device`] for an unknown name, or a device that the build or the machine does not support.
 pub fn parse(text: &str) -> Result<Device> {
     match text {
         "auto" => Ok(best()),
@@ -25,17 +25,17 @@ pub fn parse(text: &str) -> Result<Device> {
     }
 }
 
-/// The first GPU that this build can use, else the CPU.
+/// The first GPU that this build supports, otherwise the CPU.
 fn best() -> Device {
     cuda(0).or_else(|_| metal()).unwrap_or(Device::Cpu)
 }
 
 fn cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
-        return Err(missing_model("CUDA", "cuda"));
+        return Err(missing_feature("CUDA", "cuda"));
     }
     Device::new_cuda(ordinal).map_err(|error| {
-        let reason = format!("CUDA device {ordinal} cannot be used: {}; `cpu` always can", plain(&error));
+        let reason = format!("cannot open CUDA device {ordinal}: {}; use the device `cpu`", plain(&error));
         match Error::from(error) {
             full @ Error::Memory(_) => full,
             _ => Error::Device(reason),
@@ -45,56 +45,59 @@ fn cuda(ordinal: usize) -> Result<Device> {
 
 fn metal() -> Result<Device> {
     if !cfg!(feature = "metal") {
-        return Err(missing_model("Metal", "metal"));
+        return Err(missing_feature("Metal", "metal"));
     }
-    Device::new_metal(0)
-        .map_err(|error| Error::Device(format!("Metal cannot be used: {}; `cpu` always can", plain(&error))))
+    Device::new_metal(0).map_err(|error| {
+        Error::Device(format!("cannot open the Metal device: {}; use the device `cpu`", plain(&error)))
+    })
 }
 
-fn missing_model(name: &str, feature: &str) -> Error {
+fn missing_feature(name: &str, feature: &str) -> Error {
     Error::Device(format!(
-        "this build has no {name}; build it with `--features {feature}`, or use the device `cpu`"
+        "this build does not support {name}; build it with `--features {feature}`, or use the device `cpu`"
     ))
 }
 
-/// What counts of a transformer.
+/// The properties of a transformer that decide its precision.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Form {
-    /// WeightFormat of a token.
+pub struct TransformerShape {
+    /// Width of a token.
     pub width: usize,
-    /// Whether its file has blocks that can be computed with: GGUF.
-    pub blocks: bool,
+    /// Whether the file is a GGUF with quantised tensors.
+    pub quantized: bool,
 }
 
-/// The number format of weights and arithmetic that `precision` comes to on `device` for a transformer of this form, which
-/// is asked for only where it counts; never [`Precision::Auto`].
+/// Resolves `precision` to the data type of weights and arithmetic on `device`; never [`Precision::Auto`]. `shape` is called
+/// only if the result depends on it.
 ///
-/// That one takes 8 bits where they pay: of wide tokens the products are nearly all of the work, and they take a quarter of
-/// the time on a CPU that multiplies numbers of 8 bits in vectors. Where they do not, whoever has a GGUF has it to spare
-/// memory.
+/// [`Precision::Auto`] selects int8 where it is faster: with wide tokens, products are nearly all of the work, and they take a
+/// quarter of the time on a CPU with vector instructions for int8. Otherwise a quantised GGUF stays quantised, to save memory.
 ///
 /// # Errors
-/// [`Error::Device`] for one that is of no use there: 16-bit arithmetic is slower on a CPU than that of f32;
-/// [`Error::Request`] for blocks that the file does not have.
-pub fn resolve(precision: Precision, device: &Device, form: impl FnOnce() -> Form) -> Result<Precision> {
+/// [`Error::Device`] for a precision without benefit on the device, such as 16-bit arithmetic, which is slower than f32 on a
+/// CPU; [`Error::Request`] for [`Precision::Gguf`] without a quantised file.
+pub fn resolve(
+    precision: Precision,
+    device: &Device,
+    shape: impl FnOnce() -> TransformerShape,
+) -> Result<Precision> {
     match (precision, device) {
-        (Precision::Auto, device) => Ok(match (form(), device) {
-            (Form { width, .. }, Device::Cpu) if width <= NARROW => Precision::F32,
+        (Precision::Auto, device) => Ok(match (shape(), device) {
+            (TransformerShape { width, .. }, Device::Cpu) if width <= NARROW => Precision::F32,
             (_, Device::Cpu) if kernels::int8_is_fast() => Precision::Int8,
-            (Form { blocks: true, .. }, _) => Precision::Gguf,
+            (TransformerShape { quantized: true, .. }, _) => Precision::Gguf,
             (_, Device::Cpu) => Precision::F32,
             _ => Precision::Bf16,
         }),
         (Precision::Bf16 | Precision::F16, Device::Cpu) => Err(Error::Device(
-            "the CPU computes in f32, in 8 bits and in those of GGUF only; use the precision f32, int8, gguf or auto"
-                .into(),
+            "the CPU supports f32, int8 and GGUF only; use the precision f32, int8, gguf or auto".into(),
         )),
         (Precision::Int8, Device::Cuda(_) | Device::Metal(_)) => {
-            Err(Error::Device("8 bits are for the CPU; use the precision bf16 or auto on a GPU".into()))
+            Err(Error::Device("int8 is for the CPU; use the precision bf16 or auto on a GPU".into()))
         }
-        (Precision::Gguf, _) if !form().blocks => Err(Error::Request(crate::Setting::Precision,
-            "precision=gguf is for a transformer in a quantised GGUF file; use the precision auto"
-                .into(),
+        (Precision::Gguf, _) if !shape().quantized => Err(Error::Request(
+            crate::Setting::Precision,
+            "precision=gguf needs a transformer in a quantised GGUF file; use the precision auto".into(),
         )),
         (precision, _) => Ok(precision),
     }
@@ -105,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_device_is_found_or_explained() {
+    fn an_unknown_device_is_an_error_that_lists_the_names() {
         assert!(matches!(parse("cpu"), Ok(Device::Cpu)));
         assert!(parse("auto").is_ok());
         for wrong in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU"] {
@@ -117,21 +120,22 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_computes_in_f32_and_what_is_wide_in_8_bits() {
-        let form = |width, blocks| move || Form { width, blocks };
-        let auto = |width, blocks| resolve(Precision::Auto, &Device::Cpu, form(width, blocks)).unwrap();
-        for blocks in [false, true] {
-            assert_eq!(auto(256, blocks), Precision::F32);
-            let other = if blocks { Precision::Gguf } else { Precision::F32 };
+    fn auto_on_the_cpu_is_int8_for_wide_transformers_and_f32_for_others() {
+        let shape = |width, quantized| move || TransformerShape { width, quantized };
+        let auto =
+            |width, quantized| resolve(Precision::Auto, &Device::Cpu, shape(width, quantized)).unwrap();
+        for quantized in [false, true] {
+            assert_eq!(auto(256, quantized), Precision::F32);
+            let other = if quantized { Precision::Gguf } else { Precision::F32 };
             let expected = if kernels::int8_is_fast() { Precision::Int8 } else { other };
-            assert_eq!(auto(1536, blocks), expected);
+            assert_eq!(auto(1536, quantized), expected);
         }
         for precision in [Precision::F32, Precision::Int8] {
-            assert_eq!(resolve(precision, &Device::Cpu, form(1536, false)).unwrap(), precision);
+            assert_eq!(resolve(precision, &Device::Cpu, shape(1536, false)).unwrap(), precision);
         }
-        assert!(resolve(Precision::Bf16, &Device::Cpu, form(256, false)).is_err());
-        assert_eq!(resolve(Precision::Gguf, &Device::Cpu, form(256, true)).unwrap(), Precision::Gguf);
-        let refused = resolve(Precision::Gguf, &Device::Cpu, form(256, false)).unwrap_err().to_string();
-        assert!(refused.contains("GGUF") && refused.contains("auto"), "{refused}");
+        assert!(resolve(Precision::Bf16, &Device::Cpu, shape(256, false)).is_err());
+        assert_eq!(resolve(Precision::Gguf, &Device::Cpu, shape(256, true)).unwrap(), Precision::Gguf);
+        let error = resolve(Precision::Gguf, &Device::Cpu, shape(256, false)).unwrap_err().to_string();
+        assert!(error.contains("GGUF") && error.contains("auto"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
-//! Noise that depends on nothing but its key.
+//! Reproducible noise that depends only on its key.
 //!
-//! A device's own generator gives other numbers on other hardware and after other calls. Here every
-//! tensor of noise is drawn from ChaCha8 under a key made of the request's seed and the place where the
-//! noise is used, so that a chunk can be made again without the ones before it.
+//! The random generator of a device depends on the hardware and on earlier calls. Here every noise tensor is drawn from
+//! ChaCha8, keyed by the seed and by the position where the noise is used. A chunk can therefore be generated again without
+//! the chunks before it.
 
 use candle_core::{Device, Shape, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -11,30 +11,33 @@ use rand_distr::{Distribution, StandardNormal};
 
 use crate::{Error, Result};
 
-/// Where a tensor of noise is used.
+/// The key of a noise tensor: the seed and the position where it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseKey {
     /// The request's seed.
     pub seed: u64,
-    /// Shot of the video: what lies between two cuts.
+    /// Index of the shot; a shot ends at a cut.
     pub shot: u64,
-    /// Chunk of the shot, by its first latent frame.
+    /// First latent frame of the chunk, counted within the shot.
     pub chunk: u64,
-    /// Denoising step of the chunk; 0 is the noise to start from.
+    /// Denoising step; 0 is the initial noise.
     pub step: u64,
 }
 
 impl NoiseKey {
-    /// Standard normal noise, f32, of `shape` on `device`.
+    /// Draws standard normal noise, f32, of `shape` on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the tensor cannot be allocated.
     pub fn normal(self, shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
         let shape = shape.into();
         let mut rng = ChaCha8Rng::from_seed(self.bytes());
         let count = shape.elem_count();
         let mut noise: Vec<f32> = Vec::new();
-        // It is as large as a request says, and what cannot be had any other way would end the process.
+        // The request decides the size, and a failed allocation would otherwise abort the process.
         noise.try_reserve_exact(count).map_err(|_| {
             Error::Memory(format!(
-                "there is no memory for the noise {shape:?}; take a smaller size or fewer frames"
+                "not enough memory for a noise tensor of {shape:?}; request a smaller size or fewer frames"
             ))
         })?;
         let normal = Distribution::<f32>::sample_iter(StandardNormal, &mut rng);
@@ -44,8 +47,8 @@ impl NoiseKey {
 
     fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        for (place, part) in bytes.chunks_exact_mut(8).zip([self.seed, self.shot, self.chunk, self.step]) {
-            place.copy_from_slice(&part.to_le_bytes());
+        for (field, part) in bytes.chunks_exact_mut(8).zip([self.seed, self.shot, self.chunk, self.step]) {
+            field.copy_from_slice(&part.to_le_bytes());
         }
         bytes
     }
@@ -79,7 +82,7 @@ mod tests {
         }
     }
 
-    /// Noise of seeds 7 and 9, shots 0 and 1, chunks 0 to 15, steps 0 to 3; `make_shots.py` makes videos of it.
+    /// Noise of seeds 7 and 9, shots 0 and 1, chunks 0 to 15, steps 0 to 3. `make_shots.py` reads it too.
     fn recorded() -> Tensor {
         let mut all = Vec::new();
         for seed in [7, 9] {
@@ -98,22 +101,22 @@ mod tests {
 
     const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature/noise.safetensors");
 
-    /// A seed means the same video in every version.
+    /// A seed must give the same video in every version.
     #[test]
-    fn it_is_what_it_was() {
+    fn noise_equals_the_recorded_noise() {
         let before = candle_core::safetensors::load(RECORD, &Device::Cpu).unwrap();
         let values = |noise: &Tensor| noise.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(values(&before["noise"]) == values(&recorded()));
     }
 
     #[test]
-    #[ignore = "it writes the record that the others read"]
+    #[ignore = "writes the fixture that other tests read"]
     fn record() {
         recorded().save_safetensors("noise", RECORD).unwrap();
     }
 
     #[test]
-    fn it_is_standard_normal() {
+    fn noise_is_standard_normal() {
         let noise = draw(KEY);
         let n = noise.len() as f32;
         let mean = noise.iter().sum::<f32>() / n;

@@ -1,4 +1,4 @@
-//! The picture that a video starts from.
+//! The input image of a video: reading, scaling and conversion.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,20 +9,22 @@ use rayon::prelude::*;
 
 use crate::{Error, Result, Size};
 
-/// The picture in the file `path`, turned as the camera that took it was held.
+/// Reads the image file `path` and applies its EXIF orientation.
 ///
 /// # Errors
-/// [`Error::NotFound`] if there is none, [`Error::Invalid`] if it is not a picture, or a damaged one, and
-/// [`Error::Io`] if it cannot be read.
+/// [`Error::NotFound`] for a missing file, [`Error::Invalid`] for a damaged or unsupported one, and [`Error::Io`] if reading
+/// fails.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
     let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
     let reader = reader.map_err(|source| match source.kind() {
-        ErrorKind::NotFound => Error::NotFound { path: path.into(), hint: "name a picture file".into() },
+        ErrorKind::NotFound => {
+            Error::NotFound { path: path.into(), hint: "use the path of an image file".into() }
+        }
         _ => Error::Io { path: path.into(), source },
     })?;
     let decoded = || {
         let mut decoder = reader.into_decoder()?;
-        // A few bytes may say that they are a picture of terabytes.
+        // The header of a small file can claim an image of terabytes.
         image::Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
@@ -31,20 +33,23 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     };
     decoded().map_err(|e: image::ImageError| Error::Invalid {
         path: path.into(),
-        reason: format!("not a picture that can be read: {e}"),
+        reason: format!("not a picture in a supported format: {e}"),
     })
 }
 
-/// How a picture of another shape than the video's is made to fit.
+/// How to fit an image whose aspect ratio differs from the video's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// It keeps its proportions and loses its edges, as in the original Wan code (`wan/textimage2video.py`).
+    /// Keeps the proportions and crops, like the original Wan code (`wan/textimage2video.py`).
     Cover,
-    /// It keeps its edges and loses its proportions, as in diffusers' `VideoProcessor.preprocess`.
+    /// Stretches to the size of the video, like diffusers' `VideoProcessor.preprocess`.
     Stretch,
 }
 
-/// `image` scaled to `size`, as an autoencoder wants it: f32 `[1, 3, 1, H, W]` in \[−1, 1\].
+/// Scales `image` to `size` and converts it to the input of an autoencoder, f32 `[1, 3, 1, H, W]` in \[−1, 1\].
+///
+/// # Errors
+/// [`Error::Request`] for an image without pixels.
 pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Result<Tensor> {
     if image.width() == 0 || image.height() == 0 {
         return Err(Error::Request(crate::Setting::Image, "the image is empty".into()));
@@ -55,8 +60,8 @@ pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Resu
     Ok(unit.permute((2, 0, 1))?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?)
 }
 
-/// `image` in `size`, by Lanczos' filter, as Pillow 13 does it (`Resample.c`): weights of 22 bits, rounded after
-/// each axis; columns first, unless rows are lost that are more than twice as many.
+/// Scales `image` to `size` with a Lanczos filter like Pillow 13 (`Resample.c`): weights of 22 bits, rounding after each axis.
+/// Columns are filtered first, unless scaling removes more than twice as many rows as columns.
 fn scaled(image: &RgbImage, size: Size, fit: Fit) -> Vec<u8> {
     let (width, height) = (f64::from(image.width()), f64::from(image.height()));
     let ratio = f64::from(size.width) / f64::from(size.height);
@@ -75,10 +80,10 @@ fn scaled(image: &RgbImage, size: Size, fit: Fit) -> Vec<u8> {
     }
 }
 
-/// What every new pixel of an axis is made of.
+/// The taps of every output pixel of an axis.
 struct Filter(Vec<Taps>);
 
-/// The weights of neighbouring old pixels.
+/// The weights of adjacent input pixels.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
@@ -87,15 +92,15 @@ struct Taps {
 const WEIGHT_BITS: u32 = 22;
 
 impl Filter {
-    /// From the middle `shown` of `from` pixels to `to`.
+    /// Scales the middle `shown` of `from` pixels to `to` pixels.
     fn new(from: u32, shown: f64, to: u32) -> Self {
         let (first, scale) = ((f64::from(from) - shown) / 2.0, shown / f64::from(to));
-        // Where pixels are lost, the filter is as much wider.
-        let wide = scale.max(1.0);
-        Self((0..to).map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, wide, from)).collect())
+        // Downscaling widens the filter by the scale.
+        let width = scale.max(1.0);
+        Self((0..to).map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, width, from)).collect())
     }
 
-    /// Every row of `width` RGB pixels filtered.
+    /// Filters every row of `width` RGB pixels.
     fn across(&self, pixels: &[u8], width: u32) -> Vec<u8> {
         let (from_bytes, to_bytes) = (3 * width as usize, 3 * self.0.len());
         let mut out = vec![0; pixels.len() / from_bytes * to_bytes];
@@ -109,7 +114,7 @@ impl Filter {
         out
     }
 
-    /// Every column filtered, of rows of `width` RGB pixels.
+    /// Filters every column of rows of `width` RGB pixels.
     fn down(&self, pixels: &[u8], width: u32) -> Vec<u8> {
         let row_bytes = 3 * width as usize;
         let mut out = vec![0; self.0.len() * row_bytes];
@@ -123,10 +128,10 @@ impl Filter {
 }
 
 impl Taps {
-    fn around(center: f64, wide: f64, from: u32) -> Self {
-        let first = (center - LOBES * wide + 0.5).max(0.0) as usize;
-        let end = ((center + LOBES * wide + 0.5) as usize).min(from as usize);
-        let weights = (first..end).map(|x| lanczos((x as f64 - center + 0.5) / wide));
+    fn around(center: f64, width: f64, from: u32) -> Self {
+        let first = (center - LOBES * width + 0.5).max(0.0) as usize;
+        let end = ((center + LOBES * width + 0.5) as usize).min(from as usize);
+        let weights = (first..end).map(|x| lanczos((x as f64 - center + 0.5) / width));
         let weights: Vec<f64> = weights.collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: &f64| (weight / sum * f64::from(1 << WEIGHT_BITS)).round() as i32;
@@ -157,8 +162,8 @@ mod tests {
 
     const SQUARE: Size = Size { width: 20, height: 20 };
 
-    /// Black and white halves with red margins, which a square has no room for.
-    fn wide() -> RgbImage {
+    /// Black and white halves with red margins, which a square crop removes.
+    fn wide_image() -> RgbImage {
         RgbImage::from_fn(40, 20, |x, _| match x {
             0..10 | 30..40 => image::Rgb([255, 0, 0]),
             10..20 => image::Rgb([0, 0, 0]),
@@ -166,9 +171,9 @@ mod tests {
         })
     }
 
-    /// Red and green of the middle row.
+    /// The red and green channels of the middle row.
     fn middle_row(fit: Fit) -> [Vec<f32>; 2] {
-        let video = to_video(&wide(), SQUARE, fit, &Device::Cpu).unwrap();
+        let video = to_video(&wide_image(), SQUARE, fit, &Device::Cpu).unwrap();
         assert_eq!(video.dims(), [1, 3, 1, 20, 20]);
         [0, 1].map(|channel| {
             let plane = video.get(0).unwrap().get(channel).unwrap().get(0).unwrap();
@@ -177,14 +182,14 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_covers_loses_its_sides() {
+    fn cover_crops_the_sides() {
         let [red, green] = middle_row(Fit::Cover);
         assert!(green[2] < -0.99 && red[2] < -0.99, "black on the left");
         assert!(green[17] > 0.99 && red[17] > 0.99, "white on the right");
     }
 
     #[test]
-    fn a_picture_that_is_stretched_keeps_its_sides() {
+    fn stretch_keeps_the_sides() {
         let [red, green] = middle_row(Fit::Stretch);
         assert!(green[2] < -0.99 && red[2] > 0.99, "red on the left");
         assert!(green[17] < -0.99 && red[17] > 0.99, "red on the right");
@@ -192,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_picture_is_refused() {
+    fn an_empty_image_is_an_error() {
         let empty = to_video(&RgbImage::default(), SQUARE, Fit::Cover, &Device::Cpu);
         assert!(matches!(empty, Err(Error::Request(..))));
     }
 
     #[test]
-    fn a_picture_does_not_take_all_the_memory() {
-        // 54 bytes of a bitmap that says that it is 30000×30000.
+    fn an_image_above_the_memory_limit_is_an_error() {
+        // A bitmap of 54 bytes whose header claims 30000×30000.
         let long: Vec<u8> = [54u32, 0, 54, 40, 30_000, 30_000].iter().flat_map(|n| n.to_le_bytes()).collect();
         let bytes = [b"BM", &long[..], &[1, 0, 24, 0], &[0; 24]].concat();
         let folder = tempfile::tempdir().unwrap();
@@ -211,7 +216,7 @@ mod tests {
 
     /// From `Image.fromarray(a).resize(size, Image.LANCZOS)` of Pillow.
     #[test]
-    fn pixels_are_those_of_pillow() {
+    fn scaling_equals_pillow() {
         let image = RgbImage::from_fn(7, 5, |x, y| {
             image::Rgb([0, 1, 2].map(|c| ((x * 37 + y * 101 + c * 59 + x * y * 7) % 256) as u8))
         });

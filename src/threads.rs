@@ -1,20 +1,20 @@
-//! How many threads compute.
+//! The thread pool for computations.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
 
-/// Threads that compute what is run on them: models that are opened there, and sessions.
+/// A thread pool. Models that are opened and sessions that run on it use its threads.
 ///
-/// How many they are changes no frame.
+/// The output does not depend on the number of threads.
 #[derive(Debug, Default)]
 pub struct Threads(Option<ThreadPool>);
 
 impl Threads {
-    /// So many; of 0, as many as there are cores, shared by all in the process who ask for none of their own.
+    /// A pool of `count` threads. With 0, the global pool of the process, with one thread per core.
     ///
     /// # Errors
-    /// [`Error::Device`] if the system has no more threads.
+    /// [`Error::Device`] if the system cannot spawn the threads.
     pub fn new(count: usize) -> Result<Self> {
         if count == 0 {
             return Ok(Self(None));
@@ -22,11 +22,11 @@ impl Threads {
         let name = |i| format!("soragen-{i}");
         let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(name).build();
         let pool =
-            pool.map_err(|e| Error::Device(format!("there cannot be {count} threads: {e}; ask for fewer")));
+            pool.map_err(|e| Error::Device(format!("cannot spawn {count} threads: {e}; request fewer")));
         Ok(Self(Some(pool?)))
     }
 
-    /// Runs `work` on one of them, with the help of the others.
+    /// Runs `work` on the pool. Parallel operations inside `work` use its threads.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.0 {
             Some(pool) => pool.install(work),
@@ -40,15 +40,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_run_there_computes_there() {
+    fn work_runs_on_the_threads_of_the_pool() {
         for count in [1, 3] {
             let threads = Threads::new(count).unwrap();
-            let (computing, name) = threads
+            let (threads_in_use, name) = threads
                 .run(|| (rayon::current_num_threads(), std::thread::current().name().map(str::to_string)));
-            assert_eq!(computing, count);
+            assert_eq!(threads_in_use, count);
             assert!(name.unwrap().starts_with("soragen-"));
         }
-        let own = std::thread::current().id();
-        assert_eq!(Threads::new(0).unwrap().run(|| std::thread::current().id()), own);
+        let caller = std::thread::current().id();
+        assert_eq!(Threads::new(0).unwrap().run(|| std::thread::current().id()), caller);
     }
 }

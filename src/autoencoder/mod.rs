@@ -1,7 +1,12 @@
-//! Between pixels and latents. Each autoencoder decodes as a stream: latent frames in, as they are made,
-//! frames out; how they are cut into chunks makes no difference, and memory stays flat.
+//! The autoencoders, between pixels and latents.
+//!
+//! Each autoencoder decodes as a stream: latent frames go in as they are generated, and video frames come out. The result does
+//! not depend on the chunk sizes, and memory use is constant.
 
-mod conv;
+mod conv2d;
+mod conv3d;
+mod layout;
+mod norm;
 mod stream;
 mod taehv;
 mod tiled;
@@ -20,19 +25,19 @@ pub use wan::{AutoencoderKlWan, WanConfig};
 
 const CONFIG: &str = "vae/config.json";
 
-/// Which decoder makes frames of the latents.
+/// The decoder that turns latents into frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Decoder {
-    /// The tiny one where the video is made chunk by chunk and there is one, else the model's own.
+    /// The tiny decoder for models that generate chunk by chunk, if its file is present; otherwise the model's own.
     #[default]
     Auto,
-    /// The model's own.
+    /// The model's own decoder.
     Full,
-    /// TAEHV, in `taew2_1.safetensors` or `taew2_2.safetensors` in the model's folder: many times faster, a
-    /// little less sharp.
+    /// TAEHV, from `taew2_1.safetensors` or `taew2_2.safetensors` in the model folder: many times faster, slightly less
+    /// sharp.
     Tiny,
-    /// The model's own, a part of the picture at a time: in less memory, and with what that changes at the seams. Of a
-    /// model that makes its video in one piece; it is what [`Auto`](Self::Auto) is where memory would not hold the picture.
+    /// The model's own decoder, one tile of the picture at a time: less memory, small differences at the seams. Only for
+    /// models that generate the whole video at once. [`Auto`](Self::Auto) selects it if the picture does not fit in memory.
     Tiled,
 }
 
@@ -43,20 +48,20 @@ text_enum!(Decoder, Decoder, {
     Tiled => "tiled",
 });
 
-/// `vae/config.json`.
+/// The config of an autoencoder, `vae/config.json`.
 #[derive(Clone, Debug)]
 pub enum Config {
-    /// Wan 2.1's or 2.2's.
+    /// Wan 2.1 or 2.2.
     Wan(WanConfig),
-    /// TAEHV's.
+    /// TAEHV.
     Taehv(TaehvConfig),
 }
 
 impl Config {
-    /// Reads it from `source`.
+    /// Reads the config from `source`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`], if it is of a kind that is not supported too.
+    /// [`Error::NotFound`]; [`Error::Invalid`] for a damaged file or an unsupported class.
     pub fn read(source: &Source) -> Result<Self> {
         #[derive(Deserialize)]
         struct Class {
@@ -76,7 +81,7 @@ impl Config {
                 (Self::Taehv(config), checked)
             }
             other => {
-                let reason = format!("{other} is not supported; AutoencoderKLWan and AutoencoderTAEHV are");
+                let reason = format!("{other} is not supported; use AutoencoderKLWan or AutoencoderTAEHV");
                 return Err(source.invalid(CONFIG, reason));
             }
         };
@@ -84,7 +89,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Pixels of a latent's side.
+    /// Pixels per latent, in each direction.
     pub fn spatial_factor(&self) -> usize {
         match self {
             Self::Wan(config) => config.scale_factor_spatial,
@@ -92,7 +97,7 @@ impl Config {
         }
     }
 
-    /// Frames of a latent frame, but for the first, which is one.
+    /// Video frames per latent frame; the first latent frame is one video frame.
     pub fn temporal_factor(&self) -> usize {
         match self {
             Self::Wan(config) => config.scale_factor_temporal,
@@ -109,14 +114,14 @@ impl Config {
     }
 }
 
-/// An opened autoencoder.
+/// A loaded autoencoder.
 #[derive(Clone, Debug)]
 pub struct Autoencoder {
     config: Config,
     kind: Kind,
-    /// Decodes in the place of the other.
+    /// Decodes instead of `kind`.
     tiny: Option<Taehv>,
-    /// What was asked for.
+    /// The requested decoder.
     decoder: Decoder,
 }
 
@@ -126,45 +131,48 @@ enum Kind {
     Taehv(Taehv),
 }
 
-/// What a decoder remembers of the latents it has seen.
+/// The state of a decoder between chunks.
 #[derive(Clone, Debug, Default)]
 pub struct DecoderState(StreamState);
 
 impl Autoencoder {
-    /// Opens `vae/` of `source`, and the tiny decoder if `decoder` asks for it, which it does not by itself
-    /// unless `streaming`.
+    /// Loads the autoencoder in `vae/` of `source`, and the tiny decoder if `decoder` requires it. `streaming` says that the
+    /// model generates chunk by chunk; [`Decoder::Auto`] uses the tiny decoder only then.
     ///
     /// # Errors
     /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind,
-    /// [`Error::Request`] for a full decoder that the model does not have.
+    /// [`Error::Request`] for a decoder that this model does not support, and [`Error::Cancelled`].
     pub fn open(
         source: &Source,
         decoder: Decoder,
         streaming: bool,
         dtype: DType,
         device: &Device,
+        cancel: &Cancel,
     ) -> Result<Self> {
+        cancel.check()?;
         let config = Config::read(source)?;
         let tiny = match (&config, decoder) {
             (Config::Taehv(_), Decoder::Full | Decoder::Tiled) => {
                 return Err(Error::Request(
                     crate::Setting::Decoder,
-                    "this model's only decoder is a tiny one; use `auto` or `tiny`".into(),
+                    "this model has only a tiny decoder; use `auto` or `tiny`".into(),
                 ));
             }
             (_, Decoder::Tiled) if streaming => {
                 return Err(Error::Request(crate::Setting::Decoder,
-                    "tiles go from the first frame to the last, and this model's frames leave chunk by chunk; use `full` \
-                     or `tiny`"
+                    "the tiled decoder needs the whole video, and this model generates it chunk by chunk; use `full` or \
+                     `tiny`"
                         .into(),
                 ));
             }
-            (Config::Wan(config), Decoder::Tiny) => Some(tiny(source, config, dtype, device)?),
+            (Config::Wan(config), Decoder::Tiny) => Some(load_tiny(source, config, dtype, device, cancel)?),
             (Config::Wan(config), Decoder::Auto) if streaming && source.exists(&tiny_file(config)) => {
-                Some(tiny(source, config, dtype, device)?)
+                Some(load_tiny(source, config, dtype, device, cancel)?)
             }
             _ => None,
         };
+        cancel.check()?;
         let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
         let kind = match &config {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
@@ -173,22 +181,27 @@ impl Autoencoder {
         Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny, decoder })
     }
 
-    /// Whether a whole video of `size` is to be [decoded in tiles](Self::decode_tiled): as was asked for, or because the
-    /// picture in one piece would take more than `room` bytes.
-    pub fn in_tiles(&self, size: Size, room: Option<u64>) -> bool {
-        match (&self.config, self.decoder, room) {
+    /// Whether to [decode a whole video of `size` in tiles](Self::decode_tiled): on request, or because the full picture
+    /// would need more than `memory_headroom` bytes.
+    pub fn in_tiles(&self, size: Size, memory_headroom: Option<u64>) -> bool {
+        match (&self.config, self.decoder, memory_headroom) {
             (_, Decoder::Tiled, _) => true,
-            (Config::Wan(config), Decoder::Auto, Some(room)) => tiled::bytes(config, size) > room,
+            (Config::Wan(config), Decoder::Auto, Some(headroom)) => {
+                tiled::memory_bytes(config, size) > headroom
+            }
             _ => false,
         }
     }
 
-    /// Its sizes.
+    /// The config it was loaded with.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// `[1, 3, 1 + n × temporal_factor, H, W]` in \[−1, 1\] to latents as the transformer takes them, `[1, z, 1 + n, h, w]`.
+    /// Encodes a video `[1, 3, 1 + n × temporal_factor, H, W]` in \[−1, 1\] to normalised latents `[1, z, 1 + n, h, w]`.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`], checked before each layer.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let frames = video.squeeze(0)?.transpose(0, 1)?.contiguous()?;
         let latents = match &self.kind {
@@ -198,18 +211,18 @@ impl Autoencoder {
         Ok(latents.transpose(0, 1)?.contiguous()?.unsqueeze(0)?)
     }
 
-    /// Remembers nothing yet.
+    /// The state before the first chunk.
     pub fn decoder_state(&self) -> DecoderState {
         DecoderState::default()
     }
 
-    /// The next latent frames, `[1, z, t, h, w]`, to frames `[T, 3, H, W]` in \[0, 1\].
+    /// Decodes the next latent frames `[1, z, t, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
     ///
     /// # Errors
-    /// [`Error::Cancelled`] within a layer of a cancel; `state` is of no use then.
+    /// [`Error::Cancelled`], checked before each layer; `state` is invalid afterwards.
     pub fn decode(&self, latents: &Tensor, state: &mut DecoderState, cancel: &Cancel) -> Result<Tensor> {
         if latents.dim(2)? == 0 {
-            return Err(Error::Request(crate::Setting::Shape, "there are no latents to decode".into()));
+            return Err(Error::Request(crate::Setting::Shape, "no latents to decode".into()));
         }
         let latents = latents.squeeze(0)?.transpose(0, 1)?.contiguous()?;
         if let Some(tiny) = &self.tiny {
@@ -222,22 +235,30 @@ impl Autoencoder {
     }
 }
 
-/// Named as its author does (<https://github.com/madebyollin/taehv>): one for each of Wan's autoencoders.
+/// The file name that the author uses (<https://github.com/madebyollin/taehv>) for each of Wan's autoencoders.
 fn tiny_file(config: &WanConfig) -> String {
     let name = if config.scale_factor_spatial == 8 { "taew2_1" } else { "taew2_2" };
     format!("{name}.safetensors")
 }
 
-fn tiny(source: &Source, config: &WanConfig, dtype: DType, device: &Device) -> Result<Taehv> {
+fn load_tiny(
+    source: &Source,
+    config: &WanConfig,
+    dtype: DType,
+    device: &Device,
+    cancel: &Cancel,
+) -> Result<Taehv> {
     let file = tiny_file(config);
     if !source.exists(&file) {
         return Err(Error::NotFound {
             path: source.path(&file),
-            hint: "the tiny decoder is a file of its own; get it from https://github.com/madebyollin/taehv \
-                   (safetensors/) and put it there"
-                .into(),
+            hint:
+                "the tiny decoder is a separate file; download it from https://github.com/madebyollin/taehv \
+                   (safetensors/) to this path"
+                    .into(),
         });
     }
+    cancel.check()?;
     let weights = source.weights_file(&file, dtype, device)?;
     Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.unfit(&file, e))
 }

@@ -1,41 +1,53 @@
-//! What a decoder or encoder remembers between chunks.
+//! The state of a decoder or encoder between chunks.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 
 use crate::Cancel;
 
-/// What every layer remembers, in the order in which they are visited.
+/// The state of every layer, in the order in which the layers run.
 #[derive(Clone, Debug, Default)]
 pub struct StreamState {
     slots: Vec<Option<Tensor>>,
-    /// Whether anything has been through.
+    /// Whether a chunk has been processed.
     pub started: bool,
 }
 
-/// One way through the layers.
+/// One pass through the layers.
 pub struct Stream<'a> {
-    memory: &'a mut StreamState,
+    state: &'a mut StreamState,
     next: usize,
     pub cancel: &'a Cancel,
 }
 
 impl<'a> Stream<'a> {
-    pub fn new(memory: &'a mut StreamState, cancel: &'a Cancel) -> Self {
-        Self { memory, next: 0, cancel }
+    pub fn new(state: &'a mut StreamState, cancel: &'a Cancel) -> Self {
+        Self { state, next: 0, cancel }
     }
 
     /// Whether this is the first chunk.
     pub fn first(&self) -> bool {
-        !self.memory.started
+        !self.state.started
     }
 
-    /// What the layer that asks remembers; each asks once, in the same order every time.
+    /// The state of the calling layer. Each layer calls this once per pass, in the same order every time.
     pub fn slot(&mut self) -> &mut Option<Tensor> {
         let at = self.next;
         self.next += 1;
-        if self.memory.slots.len() <= at {
-            self.memory.slots.resize(at + 1, None);
+        if self.state.slots.len() <= at {
+            self.state.slots.resize(at + 1, None);
         }
-        &mut self.memory.slots[at]
+        &mut self.state.slots[at]
     }
+}
+
+/// Pads `x` with `count` frames of zeros in front.
+pub fn pad_before(x: &Tensor, count: usize) -> Result<Tensor> {
+    x.pad_with_zeros(0, count, 0)
+}
+
+/// A copy of the last `count` frames of `x`, or of all frames if there are fewer.
+pub fn last_frames(x: &Tensor, count: usize) -> Result<Tensor> {
+    let frames = x.dim(0)?;
+    let count = count.min(frames);
+    x.narrow(0, frames - count, count)?.force_contiguous()
 }

@@ -101,7 +101,7 @@ impl Mapped {
             all.chunks_exact_mut(columns).enumerate().for_each(|(row, out)| numbers.expand(row, 0, out));
             return ops::linear(&Linear::new(Tensor::from_vec(all, (rows, columns), x.device())?, None), x);
         };
-        let product = multiply(arch, borrowed(x).numbers()?, &numbers);
+        let product = multiply(arch, borrowed(x).values()?, &numbers);
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = rows;

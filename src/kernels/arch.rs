@@ -1,12 +1,12 @@
-//! Which vectors a CPU has.
+//! The vector instruction set that the kernels use.
 
 use pulp::{Scalar, Simd, WithSimd};
 
-/// The widest instructions to use. pulp's own choice is made when it is built: without a feature that gemm leaves
-/// off, it goes from AVX-512 to single numbers.
+/// A vector instruction set. pulp's own dispatch depends on its build features: without one that gemm leaves off, it falls
+/// back from AVX-512 to scalar code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arch {
-    /// Number by number.
+    /// No vectors.
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2(pulp::x86::V3),
@@ -17,7 +17,7 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
-    /// All that this CPU can run, the best last.
+    /// All instruction sets that this CPU supports, the widest last.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
@@ -30,7 +30,7 @@ impl Arch {
         all
     }
 
-    /// What it is called.
+    /// Its name in `SORAGEN_KERNELS`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -43,7 +43,7 @@ impl Arch {
         }
     }
 
-    /// Runs `operation`, compiled for these instructions.
+    /// Runs `operation`, compiled for this instruction set.
     pub(crate) fn dispatch<Op: WithSimd>(self, operation: Op) -> Op::Output {
         match self {
             Self::Scalar => Simd::vectorize(Scalar, operation),

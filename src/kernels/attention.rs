@@ -1,7 +1,7 @@
-//! Attention of a few queries at a time, whose scores stay in the cache.
+//! Attention for a few queries at a time, so that their scores stay in the CPU cache.
 //!
-//! Where linear layers compute in 8 bits, keys, values and the weights of values are bf16, if the CPU multiplies pairs of
-//! them: sums are f32 all the same.
+//! With int8 linear layers, keys, values and softmax weights are bf16 if the CPU has fast products of bf16 pairs. Sums are
+//! always f32.
 
 use std::ops::Range;
 
@@ -14,39 +14,39 @@ use super::linear::WeightFormat;
 use super::pairs::{self, accumulate_pairs};
 use super::panels::{Panel, Panels, Sums, accumulate};
 
-/// Keys and values of some tokens, packed head by head.
+/// Keys and values of a range of tokens, packed head by head.
 #[derive(Clone, Debug)]
 pub(crate) struct PackedKv {
     arch: Arch,
     tokens: usize,
     head_dim: usize,
-    /// Whether two numbers of bf16 stand for one of f32: two of a head, or of two tokens.
+    /// Whether an f32 holds a pair of bf16: two adjacent channels of a key, or the values of two adjacent tokens.
     paired: bool,
     heads: Vec<Head>,
 }
 
 #[derive(Clone, Debug)]
 struct Head {
-    /// `[head_dim, tokens]`, or half as many rows.
+    /// `[head_dim, tokens]`, with half as many rows if paired.
     keys: Panels,
-    /// `[tokens, head_dim]`, or half as many rows.
+    /// `[tokens, head_dim]`, with half as many rows if paired.
     values: Panels,
 }
 
 impl PackedKv {
-    /// Both are `[tokens, heads × head_dim]`; `numbers` is what the linear layers beside it compute in.
+    /// Packs keys and values, `[tokens, heads × head_dim]` each. `format` is the weight format of the linear layers.
     pub(crate) fn new(
         arch: Arch,
-        numbers: WeightFormat,
+        format: WeightFormat,
         (heads, head_dim): (usize, usize),
         keys: &[f32],
         values: &[f32],
     ) -> Self {
-        let paired = numbers == WeightFormat::Int8 && pairs::are_fast(arch);
+        let paired = format == WeightFormat::Int8 && pairs::are_fast(arch);
         Self::packed(arch, paired, (heads, head_dim), keys, values)
     }
 
-    /// `paired` wherever it is, fast or not.
+    /// Like [`new`](Self::new), with pairs even where they are not fast.
     pub(super) fn packed(
         arch: Arch,
         paired: bool,
@@ -66,7 +66,7 @@ impl PackedKv {
                     values: Panels::new(arch, (tokens, head_dim), None, |token, i| at(values, token, i)),
                 };
             }
-            // Zero beyond the last of an odd number.
+            // An odd count is padded with zeros.
             let at = |all, token, i| if token < tokens && i < head_dim { at(all, token, i) } else { 0.0 };
             Head {
                 keys: Panels::new(arch, (head_dim.div_ceil(2), columns), None, |i, token| {
@@ -82,22 +82,22 @@ impl PackedKv {
     }
 }
 
-/// What `queries` `[rows, heads × head_dim]` find in all `memories` together, in `out` of the same shape; on this
-/// thread.
-pub(crate) fn attend(queries: &[f32], memories: &[&PackedKv], out: &mut [f32]) {
-    if let Some(first) = memories.first() {
-        first.arch.dispatch(Job { queries, memories, out });
+/// Attends from `queries` `[rows, heads × head_dim]` to the concatenation of `kv`, into `out` of the same shape. Runs on the
+/// calling thread.
+pub(crate) fn attend(queries: &[f32], kv: &[&PackedKv], out: &mut [f32]) {
+    if let Some(first) = kv.first() {
+        first.arch.dispatch(Job { queries, kv, out });
     }
 }
 
-/// Queries that go through a block of keys and values together.
+/// Queries that share a pass over a block of keys and values.
 const QUERIES: usize = 64;
-/// Tokens of a block: their keys and values, of a head of 128, stay in half a megabyte of cache.
+/// Tokens per block: keys and values of a head of 128 channels take less than half a megabyte of cache.
 const BLOCK: usize = 384;
 
 struct Job<'a> {
     queries: &'a [f32],
-    memories: &'a [&'a PackedKv],
+    kv: &'a [&'a PackedKv],
     out: &'a mut [f32],
 }
 
@@ -106,7 +106,7 @@ impl WithSimd for Job<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (S::REGISTER_COUNT >= 32, self.memories[0].paired) {
+        match (S::REGISTER_COUNT >= 32, self.kv[0].paired) {
             (true, false) => self.heads::<S, 8, false>(simd),
             (true, true) => self.heads::<S, 8, true>(simd),
             (false, false) => self.heads::<S, 4, false>(simd),
@@ -115,31 +115,32 @@ impl WithSimd for Job<'_> {
     }
 }
 
-/// Some tokens of one memory.
+/// A range of tokens of one [`PackedKv`].
 struct Part<'a> {
-    memory: &'a PackedKv,
+    kv: &'a PackedKv,
     panels: Vec<Panel>,
-    /// The first token, in the memory and in the block.
+    /// The first token within `kv`.
     first: usize,
+    /// The column of the first token within the block.
     column: usize,
-    /// One more column than it has tokens, where these are paired and odd.
+    /// Number of columns: one more than tokens if these are paired and odd.
     width: usize,
 }
 
 impl Part<'_> {
-    /// The column that counts for nothing, if there is one.
-    fn spare(&self) -> Option<usize> {
-        (self.first + self.width > self.memory.tokens).then(|| self.column + self.width - 1)
+    /// The padding column, if there is one.
+    fn padding(&self) -> Option<usize> {
+        (self.first + self.width > self.kv.tokens).then(|| self.column + self.width - 1)
     }
 }
 
-/// All tokens of `memories`, no more than fit in the cache at a time.
-fn blocks<'a>(memories: &[&'a PackedKv], lanes: usize) -> Vec<Vec<Part<'a>>> {
+/// Splits all tokens of `parts` into blocks that fit in the cache.
+fn blocks<'a>(parts: &[&'a PackedKv], lanes: usize) -> Vec<Vec<Part<'a>>> {
     let (mut blocks, mut block, mut width) = (Vec::new(), Vec::<Part>::new(), 0);
-    for &memory in memories {
+    for &kv in parts {
         let mut begins = true;
-        for panel in memory.heads[0].keys.panels() {
-            let columns = (panel.vectors * lanes).min(memory.heads[0].keys.columns - panel.first);
+        for panel in kv.heads[0].keys.panels() {
+            let columns = (panel.vectors * lanes).min(kv.heads[0].keys.columns - panel.first);
             if width > 0 && width + columns > BLOCK {
                 blocks.push(std::mem::take(&mut block));
                 (width, begins) = (0, true);
@@ -150,7 +151,7 @@ fn blocks<'a>(memories: &[&'a PackedKv], lanes: usize) -> Vec<Vec<Part<'a>>> {
                     part.width += columns;
                 }
                 None => block.push(Part {
-                    memory,
+                    kv,
                     panels: vec![panel],
                     first: panel.first,
                     column: width,
@@ -164,25 +165,27 @@ fn blocks<'a>(memories: &[&'a PackedKv], lanes: usize) -> Vec<Vec<Part<'a>>> {
     blocks
 }
 
-/// The softmax of a row's scores so far.
+/// The running softmax of a row of scores.
 #[derive(Clone, Copy)]
-struct Row {
-    most: f32,
+struct SoftmaxRow {
+    /// The greatest score so far.
+    max: f32,
+    /// The sum of the exponentials so far.
     sum: f32,
-    /// What was collected before this block is worth so much.
+    /// Rescales what was accumulated before the current block.
     factor: f32,
 }
 
-/// Where the numbers of one head are in a row.
+/// The position of one head in a row.
 #[derive(Clone, Copy)]
-struct Place {
+struct HeadLayout {
     head: usize,
     head_dim: usize,
-    /// Of a row, all heads.
+    /// Width of a row: all heads.
     dim: usize,
 }
 
-impl Place {
+impl HeadLayout {
     fn range(self) -> Range<usize> {
         self.head * self.head_dim..(self.head + 1) * self.head_dim
     }
@@ -191,19 +194,19 @@ impl Place {
 impl Job<'_> {
     #[inline(always)]
     fn heads<S: Simd, const ROWS: usize, const PAIRED: bool>(self, simd: S) {
-        let Self { queries, memories, out } = self;
-        let (heads, head_dim) = (memories[0].heads.len(), memories[0].head_dim);
+        let Self { queries, kv, out } = self;
+        let (heads, head_dim) = (kv[0].heads.len(), kv[0].head_dim);
         let dim = heads * head_dim;
-        let blocks = blocks(memories, S::F32_LANES);
+        let blocks = blocks(kv, S::F32_LANES);
         let count = (queries.len() / dim).min(QUERIES).next_multiple_of(ROWS);
         let mut scores = vec![0f32; count * BLOCK];
         let mut own = Vec::with_capacity(count * head_dim);
         for head in 0..heads {
-            let place = Place { head, head_dim, dim };
+            let layout = HeadLayout { head, head_dim, dim };
             for (queries, out) in queries.chunks(QUERIES * dim).zip(out.chunks_mut(QUERIES * dim)) {
                 own.clear();
                 for query in queries.chunks_exact(dim) {
-                    let query = &query[place.range()];
+                    let query = &query[layout.range()];
                     let scale = 1.0 / (head_dim as f32).sqrt();
                     match PAIRED {
                         false => own.extend(query.iter().map(|x| x * scale)),
@@ -214,13 +217,13 @@ impl Job<'_> {
                         }
                     }
                 }
-                attend_head::<S, ROWS, PAIRED>(simd, &own, &blocks, place, &mut scores, out);
+                attend_head::<S, ROWS, PAIRED>(simd, &own, &blocks, layout, &mut scores, out);
             }
         }
     }
 }
 
-/// Adds to `sums` as [`accumulate`] does, or as [`accumulate_pairs`].
+/// [`accumulate`], or [`accumulate_pairs`] if `PAIRED`.
 #[inline(always)]
 fn add<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     simd: S,
@@ -235,22 +238,22 @@ fn add<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     }
 }
 
-/// One head of some queries, `[count, head_dim]` or half as many pairs.
+/// One head of up to `QUERIES` queries, `[count, head_dim]`, or half as many pairs.
 #[inline(always)]
 fn attend_head<S: Simd, const ROWS: usize, const PAIRED: bool>(
     simd: S,
     queries: &[f32],
     blocks: &[Vec<Part>],
-    place: Place,
+    layout: HeadLayout,
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let count = out.len() / place.dim;
-    let mut state = [Row { most: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
+    let count = out.len() / layout.dim;
+    let mut state = [SoftmaxRow { max: f32::NEG_INFINITY, sum: 0.0, factor: 0.0 }; QUERIES];
     for (i, block) in blocks.iter().enumerate() {
         let width = block.iter().map(|part| part.width).sum();
         for (part, &panel) in block.iter().flat_map(|part| part.panels.iter().map(move |p| (part, p))) {
-            let keys = (&part.memory.heads[place.head].keys, panel);
+            let keys = (&part.kv.heads[layout.head].keys, panel);
             let columns = part.column + panel.first - part.first..part.column + part.width;
             match panel.vectors {
                 3 => score::<S, ROWS, 3, PAIRED>(simd, queries, keys, columns, width, scores),
@@ -259,7 +262,7 @@ fn attend_head<S: Simd, const ROWS: usize, const PAIRED: bool>(
             }
         }
         for (row, scores) in state[..count].iter_mut().zip(scores.chunks_exact_mut(width)) {
-            for column in block.iter().filter_map(Part::spare) {
+            for column in block.iter().filter_map(Part::padding) {
                 scores[column] = f32::NEG_INFINITY;
             }
             exponentials(simd, scores, row);
@@ -269,18 +272,18 @@ fn attend_head<S: Simd, const ROWS: usize, const PAIRED: bool>(
         }
         let ends = (i == 0, i + 1 == blocks.len());
         let Some(part) = block.first() else { continue };
-        for panel in part.memory.heads[place.head].values.panels() {
+        for panel in part.kv.heads[layout.head].values.panels() {
             let columns = (&block[..], panel, width);
             match panel.vectors {
-                3 => collect::<S, ROWS, 3, PAIRED>(simd, scores, &state, columns, place, ends, out),
-                2 => collect::<S, ROWS, 2, PAIRED>(simd, scores, &state, columns, place, ends, out),
-                _ => collect::<S, ROWS, 1, PAIRED>(simd, scores, &state, columns, place, ends, out),
+                3 => collect::<S, ROWS, 3, PAIRED>(simd, scores, &state, columns, layout, ends, out),
+                2 => collect::<S, ROWS, 2, PAIRED>(simd, scores, &state, columns, layout, ends, out),
+                _ => collect::<S, ROWS, 1, PAIRED>(simd, scores, &state, columns, layout, ends, out),
             }
         }
     }
 }
 
-/// The scores of a panel of keys, in `columns` of a block that is `width` wide.
+/// Writes the scores of a panel of keys to the columns `columns` of a block of `width` columns.
 #[inline(always)]
 fn score<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     simd: S,
@@ -307,70 +310,70 @@ fn score<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     }
 }
 
-/// e to the power of each, less the greatest so far (<https://arxiv.org/abs/1805.02867>).
+/// Replaces each score by exp(score − maximum so far) and updates the running softmax (<https://arxiv.org/abs/1805.02867>).
 #[inline(always)]
-fn exponentials<S: Simd>(simd: S, scores: &mut [f32], row: &mut Row) {
+fn exponentials<S: Simd>(simd: S, scores: &mut [f32], row: &mut SoftmaxRow) {
     let (vectors, rest) = S::as_mut_simd_f32s(scores);
-    let mut most = simd.splat_f32s(row.most);
+    let mut max = simd.splat_f32s(row.max);
     for &x in vectors.iter() {
-        most = simd.max_f32s(most, x);
+        max = simd.max_f32s(max, x);
     }
-    let most = rest.iter().fold(simd.reduce_max_f32s(most), |most, &x| most.max(x));
+    let max = rest.iter().fold(simd.reduce_max_f32s(max), |max, &x| max.max(x));
     let mut sum = simd.splat_f32s(0.0);
     for x in vectors {
-        *x = exp_f32s(simd, simd.sub_f32s(*x, simd.splat_f32s(most)));
+        *x = exp_f32s(simd, simd.sub_f32s(*x, simd.splat_f32s(max)));
         sum = simd.add_f32s(sum, *x);
     }
     let mut sum = simd.reduce_sum_f32s(sum);
     if !rest.is_empty() {
-        let x = exp_f32s(simd, simd.sub_f32s(simd.partial_load_f32s(rest), simd.splat_f32s(most)));
+        let x = exp_f32s(simd, simd.sub_f32s(simd.partial_load_f32s(rest), simd.splat_f32s(max)));
         simd.partial_store_f32s(rest, x);
         sum += rest.iter().sum::<f32>();
     }
-    let factor = if row.sum > 0.0 { (row.most - most).exp() } else { 0.0 };
-    *row = Row { most, sum: row.sum * factor + sum, factor };
+    let factor = if row.sum > 0.0 { (row.max - max).exp() } else { 0.0 };
+    *row = SoftmaxRow { max, sum: row.sum * factor + sum, factor };
 }
 
-/// The values of a block, weighted. What was collected in blocks before is gone on from; after the last it is divided by
+/// Accumulates the weighted values of a block in `out`, after rescaling the sum of earlier blocks. The last block divides by
 /// the sum of the weights.
 #[inline(always)]
 fn collect<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
     simd: S,
     scores: &[f32],
-    state: &[Row],
+    state: &[SoftmaxRow],
     (block, panel, width): (&[Part], Panel, usize),
-    place: Place,
+    layout: HeadLayout,
     (begins, ends): (bool, bool),
     out: &mut [f32],
 ) {
     let range = |v: usize| {
-        let Range { start, end } = place.range();
+        let Range { start, end } = layout.range();
         let first = start + panel.first + v * S::F32_LANES;
         first..(first + S::F32_LANES).min(end)
     };
     let tiles = state.chunks_exact(ROWS).zip(scores.chunks_exact(ROWS * width));
-    for ((state, scores), out) in tiles.zip(out.chunks_mut(ROWS * place.dim)) {
+    for ((state, scores), out) in tiles.zip(out.chunks_mut(ROWS * layout.dim)) {
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         if !begins {
-            for ((sums, row), out) in sums.iter_mut().zip(state).zip(out.chunks_exact(place.dim)) {
+            for ((sums, row), out) in sums.iter_mut().zip(state).zip(out.chunks_exact(layout.dim)) {
                 for (v, sum) in sums.iter_mut().enumerate() {
                     *sum = simd.mul_f32s(simd.partial_load_f32s(&out[range(v)]), simd.splat_f32s(row.factor));
                 }
             }
         }
         for part in block {
-            // Pairs are at the beginning of a row.
+            // `pair_all` left the pairs in the first half of each row.
             let each = if PAIRED { 2 } else { 1 };
             let count = part.width / each;
             let mut rows = [scores; ROWS];
             for (row, scores) in rows.iter_mut().zip(scores.chunks_exact(width)) {
                 *row = &scores[part.column / each..][..count];
             }
-            let values = part.memory.heads[place.head].values.weights::<S>(panel);
+            let values = part.kv.heads[layout.head].values.weights::<S>(panel);
             let values = &values[part.first / each * VECTORS..][..count * VECTORS];
             add::<S, ROWS, VECTORS, PAIRED>(simd, &mut sums, &rows, count, values);
         }
-        for ((sums, row), out) in sums.iter().zip(state).zip(out.chunks_exact_mut(place.dim)) {
+        for ((sums, row), out) in sums.iter().zip(state).zip(out.chunks_exact_mut(layout.dim)) {
             let weight = simd.splat_f32s(if ends { 1.0 / row.sum } else { 1.0 });
             for (v, &sum) in sums.iter().enumerate() {
                 simd.partial_store_f32s(&mut out[range(v)], simd.mul_f32s(sum, weight));
@@ -388,14 +391,14 @@ mod tests {
     #[test]
     fn it_equals_the_plain_form() {
         let all = Arch::all().into_iter().flat_map(|arch| [(arch, false), (arch, true)]);
-        // Without vectors blocks may end in the middle of a pair.
+        // Scalar blocks can end within a pair.
         for (arch, paired) in all.filter(|(arch, paired)| !paired || !matches!(arch, Arch::Scalar)) {
             for (heads, head_dim, rows, lengths) in [
                 (1, 4, 1, vec![1]),
                 (3, 8, 11, vec![5]),
                 (2, 64, 16, vec![40, 9]),
                 (2, 20, 9, vec![3, 70, 64]),
-                // Several blocks of keys, one within a memory and one across two, and of queries.
+                // Several blocks of queries and of keys; one block spans two `PackedKv`.
                 (1, 64, 70, vec![500, 300, 7]),
                 (2, 5, 3, vec![1, 3, 48]),
             ] {
@@ -406,12 +409,12 @@ mod tests {
                     .enumerate()
                     .map(|(i, &n)| (random(n * dim, 2 + i as u32), random(n * dim, 20 + i as u32)))
                     .collect();
-                let memories: Vec<_> = parts
+                let packed: Vec<_> = parts
                     .iter()
                     .map(|(k, v)| PackedKv::packed(arch, paired, (heads, head_dim), k, v))
                     .collect();
                 let mut out = vec![f32::NAN; queries.len()];
-                attend(&queries, &memories.iter().collect::<Vec<_>>(), &mut out);
+                attend(&queries, &packed.iter().collect::<Vec<_>>(), &mut out);
 
                 let split = |x: &[f32]| {
                     let x = Tensor::from_slice(x, (x.len() / dim, heads, head_dim), &Device::Cpu).unwrap();
@@ -424,11 +427,11 @@ mod tests {
                 let weights = candle_nn::ops::softmax_last_dim(&weights).unwrap();
                 let plain = weights.matmul(&values).unwrap().transpose(0, 1).unwrap();
                 let plain: Vec<f32> = plain.flatten_all().unwrap().to_vec1().unwrap();
-                // bf16 has 8 bits of a number.
-                let most = if paired { 1.5e-2 } else { 1e-5 };
+                // bf16 has 8 significant bits.
+                let tolerance = if paired { 1.5e-2 } else { 1e-5 };
                 for (a, b) in out.iter().zip(&plain) {
                     let what = format!("{arch:?} {paired} {heads}x{head_dim} {rows} {lengths:?}");
-                    assert!((a - b).abs() < most, "{what}: {a} {b}");
+                    assert!((a - b).abs() < tolerance, "{what}: {a} {b}");
                 }
             }
         }

@@ -1,29 +1,29 @@
-//! Single kernels, ready to be run over and over: for `benches/kernels.rs`.
+//! Single kernels with prepared inputs, for `benches/kernels.rs`.
 
 use super::attention::{PackedKv, attend};
-use super::conv2d::{Conv2d, Epilogue, Weights};
-use super::linear::{Epilogue, Linear, WeightFormat};
-use super::{Arch, norm};
+use super::conv2d::{Conv2d, ConvEpilogue, Weights};
+use super::linear::{Linear, WeightFormat};
+use super::{Arch, Epilogue, norm};
 
-/// What a kernel does, and how many operations it takes: a multiplication and an addition are two.
+/// A kernel to measure.
 pub struct Kernel {
     /// Its name and sizes.
     pub name: String,
-    /// Of one run.
+    /// Floating-point operations of one run; a multiply-add counts as two.
     pub operations: u64,
-    /// Runs it, on this thread.
+    /// Runs the kernel on the calling thread.
     pub run: Box<dyn FnMut()>,
 }
 
-/// Kernels in the sizes of Wan 2.1's, with the widest vectors of this CPU.
+/// The kernels in the sizes of Wan 2.1, with the widest vectors of this CPU.
 pub fn kernels() -> Vec<Kernel> {
     let Some(arch) = Arch::all().pop() else { return Vec::new() };
     let mut kernels = Vec::new();
     for (channels, side) in [(96, 64), (192, 32), (384, 16)] {
         kernels.push(conv(arch, channels, side));
     }
-    for (numbers, name) in [(WeightFormat::F32, "f32"), (WeightFormat::Int8, "int8")] {
-        kernels.push(linear(arch, numbers, name));
+    for (format, name) in [(WeightFormat::F32, "f32"), (WeightFormat::Int8, "int8")] {
+        kernels.push(linear(arch, format, name));
     }
     for (paired, name) in [(false, "f32"), (true, "bf16")] {
         kernels.push(attention(arch, paired, name));
@@ -32,33 +32,33 @@ pub fn kernels() -> Vec<Kernel> {
     kernels
 }
 
-fn numbers(count: usize) -> Vec<f32> {
+fn values(count: usize) -> Vec<f32> {
     let wave = |i: usize| ((i * 7919) % 10_007) as f32 / 5_003.5 - 1.0;
     (0..count).map(wave).collect()
 }
 
-/// A causal convolution: three frames make one.
+/// A causal convolution over three frames.
 fn conv(arch: Arch, channels: usize, side: usize) -> Kernel {
-    let weight = numbers(27 * channels * channels);
+    let weight = values(27 * channels * channels);
     let weights =
         Weights { weight: &weight, bias: None, n_out: channels, n_in: channels, sources: 3, kernel: 3 };
     let conv = Conv2d::new(arch, weights, 1, 1);
     let size = side * side * channels;
-    let (frames, mut out) = (numbers(3 * size), vec![0.0; size]);
+    let (frames, mut out) = (values(3 * size), vec![0.0; size]);
     Kernel {
         name: format!("convolution of 3x3x3, {channels} channels, {side}x{side}"),
         operations: (2 * 27 * channels * size) as u64,
         run: Box::new(move || {
             let sources = vec![frames.chunks_exact(size).collect()];
-            conv.run(&sources, (side, side), (side, side), &mut out, Epilogue::default());
+            conv.run(&sources, (side, side), (side, side), &mut out, ConvEpilogue::default());
         }),
     }
 }
 
-fn linear(arch: Arch, kind: WeightFormat, name: &str) -> Kernel {
+fn linear(arch: Arch, format: WeightFormat, name: &str) -> Kernel {
     let (rows, n_in, n_out) = (192, 1536, 1536);
-    let layer = Linear::new(arch, kind, (n_in, n_out), &numbers(n_in * n_out), None);
-    let (x, mut out) = (numbers(rows * n_in), vec![0.0; rows * n_out]);
+    let layer = Linear::new(arch, format, (n_in, n_out), &values(n_in * n_out), None);
+    let (x, mut out) = (values(rows * n_in), vec![0.0; rows * n_out]);
     Kernel {
         name: format!("linear layer, {name}, {rows} tokens of {n_in}"),
         operations: (2 * rows * n_in * n_out) as u64,
@@ -69,19 +69,18 @@ fn linear(arch: Arch, kind: WeightFormat, name: &str) -> Kernel {
 fn attention(arch: Arch, paired: bool, name: &str) -> Kernel {
     let (heads, head_dim, queries, tokens) = (12, 128, 64, 1280);
     let dim = heads * head_dim;
-    let memory =
-        PackedKv::packed(arch, paired, (heads, head_dim), &numbers(tokens * dim), &numbers(tokens * dim));
-    let (query, mut out) = (numbers(queries * dim), vec![0.0; queries * dim]);
+    let kv = PackedKv::packed(arch, paired, (heads, head_dim), &values(tokens * dim), &values(tokens * dim));
+    let (query, mut out) = (values(queries * dim), vec![0.0; queries * dim]);
     Kernel {
         name: format!("attention, {name}, {queries} queries, {tokens} keys, {heads} heads of {head_dim}"),
         operations: (4 * queries * tokens * dim) as u64,
-        run: Box::new(move || attend(&query, &[&memory], &mut out)),
+        run: Box::new(move || attend(&query, &[&kv], &mut out)),
     }
 }
 
 fn rms_norm(arch: Arch) -> Kernel {
     let (pixels, channels) = (64 * 64, 96);
-    let (x, weight) = (numbers(pixels * channels), numbers(channels));
+    let (x, weight) = (values(pixels * channels), values(channels));
     let mut out = vec![0.0; pixels * channels];
     Kernel {
         name: format!("RMS norm and SiLU, {channels} channels, 64x64"),

@@ -1,9 +1,9 @@
-//! Convolutions of frames whose channels lie together, `[H, W, C]`.
+//! Convolutions of channels-last frames, `[H, W, C]`.
 //!
-//! For every tap, a tile of pixels beside each other is given the places of the pixels that the tap reads; no
-//! image is unfolded or padded (Dukhan, "The Indirect Convolution Algorithm", <https://arxiv.org/abs/1907.02129>).
-//! Where a place may lie is free: in another frame, so that channels of two frames count as one image's; outside,
-//! where zeros are; in an image of half the size, which is then read as if it had been enlarged.
+//! For every tap, a tile of adjacent output pixels gets a list of pointers to the input pixels of that tap. No image is
+//! unfolded or padded (Dukhan, "The Indirect Convolution Algorithm", <https://arxiv.org/abs/1907.02129>). The pointers may
+//! lead to another frame, which concatenates the channels of two frames; to zeros outside the image; or to an image of half
+//! the size, which is then read as if it had been upsampled.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::Arch;
 use super::panels::{Panel, Panels, accumulate};
 
-/// Most weights that all pixels of some rows go through before the next ones: 128 KiB, which stay in the cache.
+/// Maximum number of weights applied to all pixels of a group of rows at a time: 128 KiB, which stay in the cache.
 const BLOCK: usize = 1 << 15;
 
 /// A convolution with its weights packed.
@@ -22,33 +22,33 @@ pub(crate) struct Conv2d {
     n_in: usize,
     n_out: usize,
     stride: usize,
-    /// Pixels of an output's side for one of the input's: 1, or 2 with one phase for each of the four.
+    /// Upsampling factor: 1, or 2 with one phase for each of the four output pixels.
     scale: usize,
-    /// By row and column of an output pixel within its `scale` × `scale`.
+    /// Indexed by row and column of an output pixel within its `scale` × `scale` group.
     phases: Vec<Phase>,
-    /// What is outside an image.
+    /// A pixel outside the image.
     zeros: Vec<f32>,
 }
 
-/// Which pixels count, and how.
+/// The taps of one output pixel position, and their weights.
 #[derive(Clone, Debug)]
 struct Phase {
     taps: Vec<Tap>,
-    /// Rows: tap after tap, input channels. Columns: output channels.
+    /// Rows: the input channels of tap after tap. Columns: output channels.
     panels: Panels,
 }
 
-/// A pixel that counts.
+/// An input pixel of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Tap {
-    /// Which of the source images it is in.
+    /// Index of the source image.
     source: usize,
-    /// Where it is from the output pixel's place.
+    /// Offset from the position of the output pixel.
     dy: isize,
     dx: isize,
 }
 
-/// The weights of a convolution as torch stores them.
+/// The weights of a convolution in torch's layout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights<'a> {
     /// `[n_out, sources × n_in, kernel, kernel]`.
@@ -67,21 +67,21 @@ impl Weights<'_> {
     }
 }
 
-/// What a frame of the output is made of: an image, or several whose channels count together. An empty one stands
-/// for zeros.
+/// The inputs of one output frame: one image, or several whose channels are concatenated. An empty slice stands for an image
+/// of zeros.
 pub(crate) type Sources<'a> = Vec<&'a [f32]>;
 
-/// What becomes of the sums.
+/// What happens to the sums before they are stored.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Epilogue<'a> {
-    /// Added, in the shape of the output.
+pub(crate) struct ConvEpilogue<'a> {
+    /// Added to the sums, in the shape of the output.
     pub(crate) residual: Option<&'a [f32]>,
-    /// Epilogue, what is negative becomes zero.
+    /// Applies `ReLU` after the residual.
     pub(crate) relu: bool,
 }
 
 impl Conv2d {
-    /// With `padding` zeros before the first row and column.
+    /// A convolution with `padding` rows and columns of zeros before the first.
     pub(crate) fn new(arch: Arch, weights: Weights, stride: usize, padding: usize) -> Self {
         let Weights { n_out, n_in, sources, kernel, .. } = weights;
         let mut taps = Vec::new();
@@ -101,14 +101,14 @@ impl Conv2d {
         Self { n_in, n_out, stride, scale: 1, phases: vec![Phase { taps, panels }], zeros: vec![0.0; n_in] }
     }
 
-    /// A kernel of 3 that keeps the size of what is first enlarged to twice its size, every pixel becoming four.
+    /// A 3×3 convolution of the input upsampled by 2 (nearest neighbour), with the size of the upsampled image.
     ///
-    /// Of the nine pixels, those that came of one are one, with the sum of their weights: four are left, other
-    /// ones for each of four output pixels.
-    pub(crate) fn enlarged(arch: Arch, weights: Weights) -> Self {
+    /// Several of the nine upsampled pixels come from the same input pixel; the sum of their weights applies to it. Four taps
+    /// remain, different ones for each of the four output pixels.
+    pub(crate) fn upsampled(arch: Arch, weights: Weights) -> Self {
         let Weights { n_out, n_in, .. } = weights;
         let phase = |py: usize, px: usize| {
-            // The pixel that tap k of a pixel of this phase reads, from −1 to 1.
+            // Offset of the input pixel that tap k reads in this phase, from −1 to 1.
             let place = |p: usize, k: usize| (p + k + 1) as isize / 2 - 1;
             let mut taps: Vec<Tap> = Vec::new();
             for ky in 0..3 {
@@ -135,33 +135,33 @@ impl Conv2d {
         Self { n_in, n_out, stride: 1, scale: 2, phases, zeros: vec![0.0; n_in] }
     }
 
-    /// Channels of a source.
+    /// Input channels of one source image.
     pub(crate) fn n_in(&self) -> usize {
         self.n_in
     }
 
-    /// Channels of the output.
+    /// Output channels.
     pub(crate) fn n_out(&self) -> usize {
         self.n_out
     }
 
-    /// Convolves, for every frame, its sources of `height` and `width`, to `out`: frames of `rows` × `columns`
-    /// pixels, times the scale.
+    /// Convolves the sources of every frame, `height` × `width` pixels, to `out`, frames of `rows` × `columns` pixels times
+    /// the upsampling factor.
     pub(crate) fn run(
         &self,
         frames: &[Sources],
         (height, width): (usize, usize),
         (rows, columns): (usize, usize),
         out: &mut [f32],
-        epilogue: Epilogue,
+        epilogue: ConvEpilogue,
     ) {
         let row = self.scale * columns * self.n_out;
         let rows = self.scale * rows;
         if out.is_empty() {
             return;
         }
-        assert_eq!(out.len(), frames.len() * rows * row, "the output has another size");
-        // Some rows of one frame at a time: each panel of weights is then read for all of them while it is near.
+        assert_eq!(out.len(), frames.len() * rows * row, "wrong output size");
+        // A few rows of one frame per job, so that a panel of weights is used for all of them while it is in the cache.
         let portion = (rows * frames.len()).div_ceil(4 * rayon::current_num_threads()).clamp(1, 8).min(rows);
         let jobs: Vec<_> = out
             .chunks_mut(rows * row)
@@ -192,17 +192,17 @@ impl Conv2d {
     }
 }
 
-/// Some rows of one frame.
+/// A group of output rows of one frame.
 struct Job<'a> {
     conv: &'a Conv2d,
     sources: &'a [&'a [f32]],
     height: usize,
     width: usize,
-    /// Output pixels of a row, over the scale.
+    /// Output pixels per row, divided by the upsampling factor.
     columns: usize,
-    /// The first row of the output.
+    /// The first output row.
     first: usize,
-    /// These rows.
+    /// The output rows.
     out: &'a mut [f32],
     residual: Option<&'a [f32]>,
     relu: bool,
@@ -213,7 +213,7 @@ impl WithSimd for Job<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // As many sums as registers leave room for beside a row of weights and a pixel.
+        // The number of sums that fit in the registers beside a row of weights and a pixel.
         if S::REGISTER_COUNT >= 32 { self.rows::<S, 8>(simd) } else { self.rows::<S, 4>(simd) }
     }
 }
@@ -246,8 +246,8 @@ impl Job<'_> {
         }
     }
 
-    /// Adds a part to the row that begins at `start`, to every `scale`th of its pixels from `px` on; `y` is where
-    /// it reads.
+    /// Adds a part to the output row that starts at offset `start`, to every `scale`th pixel from `px` on. `y` is the input
+    /// row.
     #[inline(always)]
     fn row<S: Simd, const PIXELS: usize, const VECTORS: usize>(
         &mut self,
@@ -266,7 +266,7 @@ impl Job<'_> {
         bias.copy_from_slice(phase.panels.bias::<S>(panel));
         for x in (0..self.columns).step_by(PIXELS) {
             let count = PIXELS.min(self.columns - x);
-            let place = |p: usize, v: usize| {
+            let range = |p: usize, v: usize| {
                 let pixel = start + ((x + p) * conv.scale + px) * n_out;
                 let first = panel.first + v * S::F32_LANES;
                 pixel + first..pixel + (first + S::F32_LANES).min(n_out)
@@ -275,7 +275,7 @@ impl Job<'_> {
             if !begins {
                 for (p, sums) in sums.iter_mut().enumerate().take(count) {
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = simd.partial_load_f32s(&self.out[place(p, v)]);
+                        *sum = simd.partial_load_f32s(&self.out[range(p, v)]);
                     }
                 }
             }
@@ -297,7 +297,7 @@ impl Job<'_> {
             }
             for (p, sums) in sums.iter().enumerate().take(count) {
                 for (v, &(mut sum)) in sums.iter().enumerate() {
-                    let range = place(p, v);
+                    let range = range(p, v);
                     if let Some(residual) = self.residual.filter(|_| ends) {
                         sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[range.clone()]));
                     }
@@ -311,7 +311,7 @@ impl Job<'_> {
     }
 }
 
-/// Some taps, and some channels of the output.
+/// A range of taps and a panel of output channels.
 struct Part<'a> {
     phase: &'a Phase,
     panel: Panel,
@@ -334,9 +334,9 @@ mod tests {
     fn assert_equal(what: &str, out: &[f32], plain: &Tensor) {
         let plain: Vec<f32> = plain.permute((0, 2, 3, 1)).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(out.len(), plain.len(), "{what}");
-        let most = plain.iter().fold(1f32, |most, x| most.max(x.abs()));
+        let max = plain.iter().fold(1f32, |max, x| max.max(x.abs()));
         for (i, (a, b)) in out.iter().zip(&plain).enumerate() {
-            assert!((a - b).abs() <= 3e-6 * most, "{what}: number {i} is {a}, not {b}");
+            assert!((a - b).abs() <= 3e-6 * max, "{what}: value {i} is {a}, not {b}");
         }
     }
 
@@ -379,7 +379,7 @@ mod tests {
                         .map(|t| inputs.iter().map(|x| &x[t * size..][..size]).collect())
                         .collect();
                     let mut out = vec![f32::NAN; residual.len()];
-                    let epilogue = Epilogue { residual: Some(&residual), relu: case % 2 == 0 };
+                    let epilogue = ConvEpilogue { residual: Some(&residual), relu: case % 2 == 0 };
                     Conv2d::new(arch, weights, stride, padding).run(
                         &images,
                         (height, width),
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn enlarging_first_makes_no_difference() {
+    fn it_equals_upsampling_followed_by_a_convolution() {
         for arch in Arch::all() {
             for (n_in, n_out, height, width) in [(3, 5, 1, 1), (16, 48, 4, 11), (9, 32, 7, 3)] {
                 let weight = random(n_out * n_in * 9, 1);
@@ -411,7 +411,7 @@ mod tests {
                 let images: Vec<Sources> = x.chunks(height * width * n_in).map(|x| vec![x]).collect();
                 let mut out = vec![f32::NAN; 2 * 4 * height * width * n_out];
                 let size = (height, width);
-                Conv2d::enlarged(arch, weights).run(&images, size, size, &mut out, Epilogue::default());
+                Conv2d::upsampled(arch, weights).run(&images, size, size, &mut out, ConvEpilogue::default());
 
                 let x = planes(&x, (2, height, width)).upsample_nearest2d(2 * height, 2 * width).unwrap();
                 let w = Tensor::from_slice(&weight, (n_out, n_in, 3, 3), &Device::Cpu).unwrap();

@@ -1,32 +1,32 @@
-//! Products with a matrix that is not in memory as numbers: some of it becomes numbers, is multiplied and is forgotten.
+//! Products with a matrix stored in a compact format: a tile at a time is expanded to f32, multiplied and discarded.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Arch;
 
-/// A matrix with few bytes a number.
+/// A matrix in a compact format.
 pub(crate) trait Rows: Sync {
-    /// Its rows and columns.
+    /// Number of rows and columns.
     fn shape(&self) -> [usize; 2];
 
-    /// The numbers of a row from the column `from` on, as many as `out` takes. Compiled for the vectors in use where it is
-    /// inlined.
+    /// Writes the values of `row` from column `from` on to `out`. Should be inlined, to be compiled for the vector
+    /// instructions of the caller.
     fn expand(&self, row: usize, from: usize, out: &mut [f32]);
 }
 
-/// WeightFormat of a row at a time: those of a tile's rows fit in a core's first cache.
+/// Columns expanded at a time: those of a tile's rows fit in the L1 cache.
 const COLUMNS: usize = 1024;
-/// From one row to the next there: at a power of two they would be in one another's way.
+/// Distance between the expanded rows: a power of two would map them to the same cache sets.
 const STRIDE: usize = COLUMNS + 16;
-/// Rows for a thread at a time.
+/// Rows per job.
 const PORTION: usize = 48;
 
-/// `x` `[count, columns]` times every row: `[count, rows]`.
+/// The product of `x` `[count, columns]` and the transposed matrix: `[count, rows]`.
 pub(crate) fn multiply(arch: Arch, x: &[f32], matrix: &impl Rows) -> Vec<f32> {
     let [rows, columns] = matrix.shape();
     let count = x.len() / columns;
-    // Of each portion `[count, its rows]`.
+    // Each portion is `[count, its rows]`.
     let portion = |first: usize| {
         let rows = PORTION.min(rows - first);
         let mut out = vec![0.0; count * rows];
@@ -47,7 +47,7 @@ pub(crate) fn multiply(arch: Arch, x: &[f32], matrix: &impl Rows) -> Vec<f32> {
 
 struct Job<'a, R> {
     matrix: &'a R,
-    /// Row.
+    /// The first row.
     first: usize,
     rows: usize,
     x: &'a [f32],
@@ -75,12 +75,12 @@ impl<R: Rows> Job<'_, R> {
             let length = COLUMNS.min(columns - from);
             for tile in (0..self.rows).step_by(ROWS) {
                 let rows = ROWS.min(self.rows - tile);
-                for (row, numbers) in expanded.chunks_exact_mut(STRIDE).take(rows).enumerate() {
-                    self.matrix.expand(self.first + tile + row, from, &mut numbers[..length]);
+                for (row, values) in expanded.chunks_exact_mut(STRIDE).take(rows).enumerate() {
+                    self.matrix.expand(self.first + tile + row, from, &mut values[..length]);
                 }
                 let weights: [&[f32]; ROWS] = std::array::from_fn(|r| &expanded[r * STRIDE..][..length]);
                 for first in (0..count).step_by(XS) {
-                    // Where fewer are left the last is computed again, and where fewer rows are, old ones.
+                    // An incomplete tile recomputes the last input, and reuses stale rows whose sums are dropped.
                     let x = |i: usize| &self.x[(first + i).min(count - 1) * columns + from..][..length];
                     let sums = products::<S, XS, ROWS>(simd, std::array::from_fn(x), weights);
                     for (out, sums) in self.out.chunks_exact_mut(self.rows).skip(first).zip(sums) {
@@ -92,8 +92,8 @@ impl<R: Rows> Job<'_, R> {
     }
 }
 
-/// The products of every one of `x` with all of `rows`, which are of the same length.
-// Loops, not iterators, and nothing more than these: else the sums do not stay in registers.
+/// The dot products of each of `x` with each of `rows`, all of the same length.
+// Plain index loops: with iterators or more code the sums do not stay in registers.
 #[allow(clippy::needless_range_loop)]
 #[inline(always)]
 fn products<S: Simd, const XS: usize, const ROWS: usize>(
@@ -103,7 +103,7 @@ fn products<S: Simd, const XS: usize, const ROWS: usize>(
 ) -> [[f32; ROWS]; XS] {
     let (x, rows) = (x.map(S::as_simd_f32s), rows.map(S::as_simd_f32s));
     let vectors = x[0].0.len();
-    // The compiler drops all further checks after these.
+    // Lets the compiler drop the bounds checks in the loop.
     let (xs, weights) = (x.map(|x| &x.0[..vectors]), rows.map(|row| &row.0[..vectors]));
     let mut sums = [[simd.splat_f32s(0.0); XS]; ROWS];
     for i in 0..vectors {

@@ -1,7 +1,7 @@
-//! GELU in the tanh form (<https://arxiv.org/abs/1606.08415>).
+//! GELU with the tanh approximation (<https://arxiv.org/abs/1606.08415>).
 //!
-//! candle calls the C library's `tanh` for every number, which takes a fifth of a transformer's time on a
-//! CPU. Since (1 + tanh u) / 2 = 1 / (1 + e^−2u), one exponential does, by a polynomial in vectors.
+//! candle calls the C library's `tanh` for every element, which takes a fifth of a transformer's time on a CPU. Since
+//! (1 + tanh u) / 2 = 1 / (1 + e^−2u), one exponential is enough, and a vectorised polynomial computes it.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use pulp::{Simd, WithSimd};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{Arch, slice};
 
-/// x / (1 + e^−2u), u = √(2/π) (x + 0.044715 x³): what `x.gelu()` gives, to a few units in the last place.
+/// x / (1 + e^−2u) with u = √(2/π) (x + 0.044715 x³). Equals `x.gelu()` to a few units in the last place.
 pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
     match super::arch(x.dtype(), x.device()) {
         Some(arch) if x.is_contiguous() => x.apply_op1_no_bwd(&Gelu(arch)),
@@ -25,7 +25,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        // As many numbers as are worth another thread.
+        // Elements that are worth another thread.
         const PORTION: usize = 1 << 13;
         let mut out = slice(storage, layout)?.to_vec();
         out.par_chunks_mut(PORTION).for_each(|portion| self.0.dispatch(Portion(portion)));
@@ -33,7 +33,7 @@ impl CustomOp1 for Gelu {
     }
 }
 
-/// GELU of all of `x` in place, on this thread.
+/// GELU of `x` in place, on the calling thread.
 pub(super) fn gelu_each(arch: Arch, x: &mut [f32]) {
     arch.dispatch(Portion(x));
 }
@@ -54,7 +54,7 @@ impl WithSimd for Portion<'_> {
     }
 }
 
-/// GELU of each number.
+/// GELU of each lane.
 #[inline(always)]
 pub(super) fn gelu_f32s<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
@@ -64,11 +64,10 @@ pub(super) fn gelu_f32s<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.div_f32s(x, simd.add_f32s(simd.splat_f32s(1.0), power))
 }
 
-/// e^x for |x| up to 87, and no more beyond: x = n ln 2 + r, a polynomial in r, times 2^n. The polynomial is
-/// that of Cephes' `expf`.
+/// e^x, with x clamped to ±87: x = n ln 2 + r, a polynomial in r, times 2^n. The polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(super) fn exp_f32s<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // Added to a small number, it leaves the number's integer part in the low bits.
+    // Adding it to a small value leaves the rounded value in the low bits.
     const MAGIC: f32 = 12_582_912.0;
     const POLYNOMIAL: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
@@ -93,9 +92,9 @@ mod tests {
 
     #[test]
     fn it_equals_the_plain_form() {
-        // From −30 to 30 and some far out, in more than one portion.
-        let numbers = (-30_000..30_000).map(|i| i as f32 / 1000.0).chain([-1e9, 1e9, -1e-9, 1e-9]);
-        let x = Tensor::from_iter(numbers, &Device::Cpu).unwrap();
+        // From −30 to 30 and a few extreme values, in more than one portion.
+        let inputs = (-30_000..30_000).map(|i| i as f32 / 1000.0).chain([-1e9, 1e9, -1e-9, 1e-9]);
+        let x = Tensor::from_iter(inputs, &Device::Cpu).unwrap();
         let values = |t: Tensor| t.to_vec1::<f32>().unwrap();
         for (kernel, plain) in values(gelu(&x).unwrap()).into_iter().zip(values(x.gelu().unwrap())) {
             assert!((kernel - plain).abs() <= 1e-6 * plain.abs().max(1.0), "{kernel} {plain}");
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn it_reads_a_part_of_a_tensor() {
+    fn a_narrowed_tensor_is_supported() {
         let x = Tensor::arange(0f32, 8.0, &Device::Cpu).unwrap().reshape((4, 2)).unwrap();
         let part = x.narrow(0, 1, 2).unwrap();
         let values = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -1,12 +1,11 @@
-//! Channels first to channels last and back.
+//! Conversion between channels-first and channels-last.
 
 use rayon::prelude::*;
 
-/// Rows and columns that are moved together, so that both sides stay within the cache.
+/// Side of the square tiles that are transposed together, so that source and destination stay in the cache.
 const SIDE: usize = 32;
 
-/// Matrices `[rows, columns]`, one after the other, each to `[columns, rows]`: frames `[C, H × W]` to `[H × W, C]`
-/// or back.
+/// Transposes consecutive matrices `[rows, columns]`, for example frames `[C, H × W]` to `[H × W, C]` or back.
 pub(crate) fn transposed(from: &[f32], (rows, columns): (usize, usize)) -> Vec<f32> {
     let mut to = vec![0.0; from.len()];
     if from.is_empty() {
@@ -33,7 +32,7 @@ mod tests {
     use super::transposed;
 
     #[test]
-    fn rows_become_columns_and_back() {
+    fn transposing_twice_is_the_identity() {
         for (count, rows, columns) in [(1, 1, 1), (3, 5, 70), (2, 70, 5), (1, 33, 33)] {
             let from: Vec<f32> = (0..count * rows * columns).map(|i| i as f32).collect();
             let to = transposed(&from, (rows, columns));

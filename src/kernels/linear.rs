@@ -1,11 +1,11 @@
-//! Linear layers of a few rows, with what follows them while the sums are in registers.
+//! Linear layers for a few rows; the epilogue runs while the sums are in registers.
 
 use pulp::{Simd, WithSimd};
 
-use super::Arch;
 use super::gelu::gelu_f32s;
 use super::linear8::Linear8;
 use super::panels::{Panel, Panels, accumulate};
+use super::{Arch, Epilogue};
 
 /// A linear layer with its weights packed.
 #[derive(Clone, Debug)]
@@ -17,35 +17,24 @@ enum Weights {
     Int8(Linear8),
 }
 
-/// How the weights of linear layers are kept, and multiplied.
+/// The format in which the weights of linear layers are stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WeightFormat {
     F32,
-    /// Rounded to 8 bits, as the inputs are.
+    /// Weights and inputs quantised to 8 bits.
     Int8,
 }
 
-/// What becomes of a product.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Epilogue {
-    /// It is the output.
-    Store,
-    /// Its GELU is.
-    Gelu,
-    /// It is added to the output.
-    Add,
-}
-
 impl Linear {
-    /// `weight` is `[n_out, n_in]`.
+    /// Packs `weight` `[n_out, n_in]`.
     pub(crate) fn new(
         arch: Arch,
-        numbers: WeightFormat,
+        format: WeightFormat,
         (n_in, n_out): (usize, usize),
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Self {
-        Self(match numbers {
+        Self(match format {
             WeightFormat::F32 => {
                 let at = |row, column| weight[column * n_in + row];
                 Weights::F32(Panels::new(arch, (n_in, n_out), bias, at))
@@ -54,11 +43,11 @@ impl Linear {
         })
     }
 
-    /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
-    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Epilogue) {
+    /// Applies the layer to `x` `[rows, n_in]`, with the result in `out` `[rows, n_out]`. Runs on the calling thread.
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], epilogue: Epilogue) {
         match &self.0 {
-            Weights::F32(panels) => panels.arch.dispatch(Job { panels, x, out, then }),
-            Weights::Int8(layer) => layer.run(x, out, then),
+            Weights::F32(panels) => panels.arch.dispatch(Job { panels, x, out, epilogue }),
+            Weights::Int8(layer) => layer.run(x, out, epilogue),
         }
     }
 }
@@ -67,7 +56,7 @@ struct Job<'a> {
     panels: &'a Panels,
     x: &'a [f32],
     out: &'a mut [f32],
-    then: Epilogue,
+    epilogue: Epilogue,
 }
 
 impl WithSimd for Job<'_> {
@@ -108,7 +97,7 @@ impl Job<'_> {
                 for (v, &sum) in sums.iter().enumerate() {
                     let first = panel.first + v * S::F32_LANES;
                     let range = first..(first + S::F32_LANES).min(n_out);
-                    let value = match self.then {
+                    let value = match self.epilogue {
                         Epilogue::Store => sum,
                         Epilogue::Gelu => gelu_f32s(simd, sum),
                         Epilogue::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
@@ -137,12 +126,12 @@ mod tests {
                     bias[column] + products.sum::<f32>()
                 };
                 let gelu = |x: f32| x / (1.0 + (-1.595_769_2 * (x + 0.044715 * x.powi(3))).exp());
-                for then in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
+                for epilogue in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
                     let mut out = before.clone();
-                    layer.run(&x, &mut out, then);
+                    layer.run(&x, &mut out, epilogue);
                     for (i, &value) in out.iter().enumerate() {
                         let sum = plain(i / n_out, i % n_out);
-                        let expected = match then {
+                        let expected = match epilogue {
                             Epilogue::Store => sum,
                             Epilogue::Gelu => gelu(sum),
                             Epilogue::Add => before[i] + sum,
@@ -150,7 +139,7 @@ mod tests {
                         let off = (value - expected).abs();
                         assert!(
                             off < 2e-5,
-                            "{arch:?} {rows}x{n_in}x{n_out} {then:?}: {value}, not {expected}"
+                            "{arch:?} {rows}x{n_in}x{n_out} {epilogue:?}: {value}, not {expected}"
                         );
                     }
                 }

@@ -1,46 +1,45 @@
-//! Linear layers in 8 bits: every row of the input and every column of the weights has a scale of its own.
+//! Int8 linear layers: every input row and every weight column has its own scale.
 //!
-//! Products and sums are whole numbers and exact; what is lost is lost in rounding (W8A8,
-//! <https://arxiv.org/abs/2211.10438>). AVX-512 VNNI multiplies four times as many numbers of 8 bits at a time as
-//! of 32, and a quarter of the weights' bytes go through the cache.
+//! Products and sums are exact integers; only quantisation loses precision (W8A8, <https://arxiv.org/abs/2211.10438>).
+//! AVX-512 VNNI multiplies four times as many 8-bit values per instruction as 32-bit ones, and the weights take a quarter of
+//! the cache bandwidth.
 
 use pulp::{Simd, WithSimd};
 
-use super::Arch;
 use super::gelu::gelu_each;
-use super::linear::Epilogue;
 use super::panels::Panel;
+use super::{Arch, Epilogue};
 
-/// Columns of a vector.
+/// Columns per vector.
 const LANES: usize = 16;
-/// Inputs that are multiplied with one instruction.
+/// Inputs per lane that one instruction multiplies.
 const GROUP: usize = 4;
-/// Rows of a tile.
+/// Rows per tile.
 const ROWS: usize = 8;
 
-/// A linear layer with its weights rounded and packed.
+/// A linear layer with quantised, packed weights.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear8 {
     arch: Arch,
     n_in: usize,
     n_out: usize,
     panels: Vec<Panel>,
-    /// Panel after panel, `[groups, vectors]` of them.
+    /// Panel after panel, `[groups, vectors]` each.
     data: Vec<Vector>,
-    /// Of each column; the others in `data` are multiples of it.
+    /// The quantisation step of each column.
     scale: Vec<f32>,
     bias: Vec<f32>,
-    /// What the sums begin with: inputs are taken as 128 more than they are, to have no sign.
+    /// Initial value of each column's sum: it cancels the offset of 128 that makes inputs unsigned.
     start: Vec<i32>,
 }
 
-/// Weights of a group of inputs, column by column.
+/// The weights of a group of inputs, column by column.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Vector([[i8; GROUP]; LANES]);
 
 impl Linear8 {
-    /// `weight` is `[n_out, n_in]`.
+    /// Quantises and packs `weight` `[n_out, n_in]`.
     pub(crate) fn new(
         arch: Arch,
         (n_in, n_out): (usize, usize),
@@ -49,8 +48,8 @@ impl Linear8 {
     ) -> Self {
         let (padded, groups) = (n_out.next_multiple_of(LANES), n_in.div_ceil(GROUP));
         let column = |column: usize| weight.get(column * n_in..(column + 1) * n_in).unwrap_or_default();
-        let scale: Vec<_> = (0..padded).map(|c| scale_of(most(column(c)))).collect();
-        let rounded = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
+        let scale: Vec<_> = (0..padded).map(|c| scale_of(max_abs(column(c)))).collect();
+        let quantised = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
         let mut bias = bias.unwrap_or_default().to_vec();
         bias.resize(padded, 0.0);
         let panels = Panel::cut(n_out, LANES);
@@ -59,8 +58,8 @@ impl Linear8 {
         for &Panel { first, vectors } in &panels {
             for group in 0..groups {
                 for first in (first..).step_by(LANES).take(vectors) {
-                    let number = |lane, i| rounded(first + lane, group * GROUP + i);
-                    let vector = Vector(std::array::from_fn(|lane| std::array::from_fn(|i| number(lane, i))));
+                    let weight = |lane, i| quantised(first + lane, group * GROUP + i);
+                    let vector = Vector(std::array::from_fn(|lane| std::array::from_fn(|i| weight(lane, i))));
                     for (start, weights) in start[first..].iter_mut().zip(&vector.0) {
                         *start -= 128 * weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
                     }
@@ -71,25 +70,25 @@ impl Linear8 {
         Self { arch, n_in, n_out, panels, data, scale, bias, start }
     }
 
-    /// `x` `[rows, n_in]` to `out` `[rows, n_out]`, on this thread.
-    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], then: Epilogue) {
-        let x = Rounded::new(self.arch, x, self.n_in);
+    /// Applies the layer to `x` `[rows, n_in]`, with the result in `out` `[rows, n_out]`. Runs on the calling thread.
+    pub(crate) fn run(&self, x: &[f32], out: &mut [f32], epilogue: Epilogue) {
+        let x = QuantisedRows::new(self.arch, x, self.n_in);
         for &panel in &self.panels {
             #[cfg(target_arch = "x86_64")]
             if vnni(self.arch) {
-                // SAFETY: this CPU has what is asked for.
+                // SAFETY: `vnni` checked that this CPU has the instructions.
                 unsafe {
                     match panel.vectors {
-                        3 => self.panel_vnni::<3>(&x, panel, out, then),
-                        2 => self.panel_vnni::<2>(&x, panel, out, then),
-                        _ => self.panel_vnni::<1>(&x, panel, out, then),
+                        3 => self.panel_vnni::<3>(&x, panel, out, epilogue),
+                        2 => self.panel_vnni::<2>(&x, panel, out, epilogue),
+                        _ => self.panel_vnni::<1>(&x, panel, out, epilogue),
                     }
                 }
                 continue;
             }
-            self.arch.dispatch(Portable { layer: self, x: &x, panel, out, then });
+            self.arch.dispatch(Portable { layer: self, x: &x, panel, out, epilogue });
         }
-        if let Epilogue::Gelu = then {
+        if let Epilogue::Gelu = epilogue {
             gelu_each(self.arch, out);
         }
     }
@@ -99,34 +98,40 @@ impl Linear8 {
         &self.data[first * groups..(first + vectors) * groups]
     }
 
-    /// Puts the sums of one row and of a vector of columns, from `first` on, where they belong.
+    /// Scales the sums of one row for the vector of columns from `first` on, and applies the epilogue.
     #[inline(always)]
-    fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], then: Epilogue) {
+    fn finish(&self, sums: &[i32; LANES], scale: f32, first: usize, out: &mut [f32], epilogue: Epilogue) {
         let columns = self.scale[first..first + LANES].iter().zip(&self.bias[first..first + LANES]);
         let out = &mut out[first..(first + LANES).min(self.n_out)];
         for ((out, &sum), (column, bias)) in out.iter_mut().zip(sums).zip(columns) {
             let value = sum as f32 * (scale * column) + bias;
-            *out = if let Epilogue::Add = then { *out + value } else { value };
+            *out = if let Epilogue::Add = epilogue { *out + value } else { value };
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn panel_vnni<const VECTORS: usize>(&self, x: &Rounded, panel: Panel, out: &mut [f32], then: Epilogue) {
+    fn panel_vnni<const VECTORS: usize>(
+        &self,
+        x: &QuantisedRows,
+        panel: Panel,
+        out: &mut [f32],
+        epilogue: Epilogue,
+    ) {
         use std::arch::x86_64::*;
 
         let weights = self.weights(panel);
         let columns = panel.first..panel.first + VECTORS * LANES;
         let starts: [__m512i; VECTORS] = std::array::from_fn(|v| {
             let start = &self.start[columns.clone()][v * LANES..][..LANES];
-            // SAFETY: there are 16 numbers of 32 bits.
+            // SAFETY: the slice has 16 values of 32 bits.
             unsafe { _mm512_loadu_si512(start.as_ptr().cast()) }
         });
-        let vectors = |numbers: &[f32]| -> [__m512; VECTORS] {
+        let vectors = |values: &[f32]| -> [__m512; VECTORS] {
             std::array::from_fn(|v| {
-                let numbers = &numbers[columns.clone()][v * LANES..][..LANES];
-                // SAFETY: there are 16 numbers of 32 bits.
-                unsafe { _mm512_loadu_ps(numbers.as_ptr()) }
+                let values = &values[columns.clone()][v * LANES..][..LANES];
+                // SAFETY: the slice has 16 values of 32 bits.
+                unsafe { _mm512_loadu_ps(values.as_ptr()) }
             })
         };
         let (scales, biases) = (vectors(&self.scale), vectors(&self.bias));
@@ -138,15 +143,15 @@ impl Linear8 {
                 for (v, &sum) in sums.iter().enumerate() {
                     let first = panel.first + v * LANES;
                     let out = &mut out[first..(first + LANES).min(self.n_out)];
-                    let there = u16::MAX >> (LANES - out.len());
+                    let mask = u16::MAX >> (LANES - out.len());
                     let factor = _mm512_mul_ps(scale, scales[v]);
                     let mut value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), factor, biases[v]);
-                    // SAFETY: no more numbers are read and written than `out` has.
+                    // SAFETY: the mask limits reads and writes to the length of `out`.
                     unsafe {
-                        if let Epilogue::Add = then {
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(there, out.as_ptr()));
+                        if let Epilogue::Add = epilogue {
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, out.as_ptr()));
                         }
-                        _mm512_mask_storeu_ps(out.as_mut_ptr(), there, value);
+                        _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, value);
                     }
                 }
             }
@@ -154,8 +159,8 @@ impl Linear8 {
     }
 }
 
-/// `starts` and the products of `rows` with `weights`, `VECTORS` vectors a group. What is returned never had an address
-/// in the loop, so that it stays in registers.
+/// `starts` plus the products of `rows` and `weights`, `VECTORS` vectors per group. The sums are returned by value: without
+/// an address in the loop, the compiler keeps them in registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
@@ -167,7 +172,7 @@ fn sums_vnni<const VECTORS: usize>(
     use std::arch::x86_64::*;
 
     let groups = weights.len() / VECTORS;
-    // The compiler drops all further checks after this.
+    // Lets the compiler drop the bounds checks in the loop.
     let mut equal = *rows;
     for row in &mut equal {
         *row = &row[..groups];
@@ -175,7 +180,7 @@ fn sums_vnni<const VECTORS: usize>(
     let mut sums = [starts; ROWS];
     for group in 0..groups {
         let weights: [__m512i; VECTORS] = std::array::from_fn(|v| {
-            // SAFETY: a `Vector` is 64 bytes, and aligned.
+            // SAFETY: a `Vector` has 64 bytes and is aligned to 64.
             unsafe { _mm512_load_si512((&raw const weights[group * VECTORS + v]).cast()) }
         });
         for r in 0..ROWS {
@@ -188,68 +193,68 @@ fn sums_vnni<const VECTORS: usize>(
     sums
 }
 
-/// Whether to use the instructions that this is for.
+/// Whether to use the AVX-512 VNNI instructions.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn vnni(arch: Arch) -> bool {
     matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512vnni")
 }
 
-fn most(numbers: &[f32]) -> f32 {
-    numbers.iter().fold(0f32, |most, x| most.max(x.abs()))
+fn max_abs(values: &[f32]) -> f32 {
+    values.iter().fold(0f32, |max, x| max.max(x.abs()))
 }
 
-/// The number that goes 127 times into the greatest.
-fn scale_of(most: f32) -> f32 {
-    if most > 0.0 { most / 127.0 } else { 1.0 }
+/// The quantisation step: the greatest absolute value becomes 127.
+fn scale_of(max_abs: f32) -> f32 {
+    if max_abs > 0.0 { max_abs / 127.0 } else { 1.0 }
 }
 
-/// Rows of an input, rounded.
-struct Rounded {
+/// The rows of an input, quantised.
+struct QuantisedRows {
     groups: usize,
     rows: usize,
-    /// 128 more than they are.
+    /// Quantised values plus 128.
     data: Vec<[u8; GROUP]>,
-    /// Of each row.
+    /// The quantisation step of each row.
     scale: Vec<f32>,
 }
 
-impl Rounded {
+impl QuantisedRows {
     fn new(arch: Arch, x: &[f32], n_in: usize) -> Self {
         let (groups, rows) = (n_in.div_ceil(GROUP), x.len() / n_in);
-        let mut rounded =
+        let mut quantised =
             Self { groups, rows, data: vec![[0; GROUP]; rows * groups], scale: vec![0.0; rows] };
-        arch.dispatch(Round { x, n_in, into: &mut rounded });
-        rounded
+        arch.dispatch(Quantise { x, n_in, into: &mut quantised });
+        quantised
     }
 
-    /// The last one in place of those after it.
+    /// The row `row`; beyond the end, the last one.
     fn row(&self, row: usize) -> &[[u8; GROUP]] {
         &self.data[row.min(self.rows - 1) * self.groups..][..self.groups]
     }
 }
 
-struct Round<'a> {
+struct Quantise<'a> {
     x: &'a [f32],
     n_in: usize,
-    into: &'a mut Rounded,
+    into: &'a mut QuantisedRows,
 }
 
-impl WithSimd for Round<'_> {
+impl WithSimd for Quantise<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Added to a small number, it leaves the nearest whole number, and 128, in the low bits.
+        // Adding it to a small value leaves the nearest integer plus 128 in the low bits.
         const MAGIC: f32 = 12_582_912.0 + 128.0;
         let Self { x, n_in, into } = self;
         let rows = x.chunks_exact(n_in).zip(into.data.chunks_exact_mut(into.groups)).zip(&mut into.scale);
         for ((x, data), scale) in rows {
             let (vectors, rest) = S::as_simd_f32s(x);
-            let mut most = simd.splat_f32s(0.0);
+            let mut max = simd.splat_f32s(0.0);
             for &x in vectors {
-                most = simd.max_f32s(most, simd.abs_f32s(x));
+                max = simd.max_f32s(max, simd.abs_f32s(x));
             }
-            *scale = scale_of(rest.iter().fold(simd.reduce_max_f32s(most), |most, x| most.max(x.abs())));
+            *scale = scale_of(rest.iter().fold(simd.reduce_max_f32s(max), |max, x| max.max(x.abs())));
             let inverse = 1.0 / *scale;
             for (byte, &x) in data.as_flattened_mut().iter_mut().zip(x) {
                 *byte = (x * inverse + MAGIC).to_bits() as u8;
@@ -258,13 +263,13 @@ impl WithSimd for Round<'_> {
     }
 }
 
-/// A panel without instructions of its own; the compiler makes vectors of it.
+/// A panel in portable code, which the compiler vectorises.
 struct Portable<'a> {
     layer: &'a Linear8,
-    x: &'a Rounded,
+    x: &'a QuantisedRows,
     panel: Panel,
     out: &'a mut [f32],
-    then: Epilogue,
+    epilogue: Epilogue,
 }
 
 impl WithSimd for Portable<'_> {
@@ -272,7 +277,7 @@ impl WithSimd for Portable<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { layer, x, panel, out, then } = self;
+        let Self { layer, x, panel, out, epilogue } = self;
         let weights = layer.weights(panel);
         for (row, out) in out.chunks_exact_mut(layer.n_out).enumerate() {
             for v in 0..panel.vectors {
@@ -287,7 +292,7 @@ impl WithSimd for Portable<'_> {
                         }
                     }
                 }
-                layer.finish(&sums, x.scale[row], first, out, then);
+                layer.finish(&sums, x.scale[row], first, out, epilogue);
             }
         }
     }
@@ -298,9 +303,9 @@ mod tests {
     use super::*;
     use crate::kernels::random;
 
-    /// Every number rounded by itself, and then multiplied in f64.
+    /// Quantises every value by itself and multiplies in f64.
     fn plain(x: &[f32], weight: &[f32], bias: f32) -> f64 {
-        let (sx, sw) = (f64::from(scale_of(most(x))), f64::from(scale_of(most(weight))));
+        let (sx, sw) = (f64::from(scale_of(max_abs(x))), f64::from(scale_of(max_abs(weight))));
         let sum: f64 = x
             .iter()
             .zip(weight)
@@ -310,37 +315,37 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_product_of_rounded_numbers() {
+    fn it_equals_the_product_of_quantised_values() {
         for arch in Arch::all() {
             for (rows, n_in, n_out) in [(1, 1, 1), (7, 22, 17), (8, 64, 48), (19, 33, 130)] {
                 let (mut x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));
                 let (bias, before) = (random(n_out, 3), random(rows * n_out, 4));
-                // Rows of very different size, and one of nothing.
+                // Rows of very different magnitude, and one of zeros.
                 for (i, x) in x.iter_mut().enumerate() {
                     *x *= [1.0, 300.0, 0.0][i / n_in % 3];
                 }
                 let layer = Linear8::new(arch, (n_in, n_out), &weight, Some(&bias));
                 let gelu = |x: f64| x / (1.0 + (-1.595_769_121_605_731 * (x + 0.044715 * x.powi(3))).exp());
-                for then in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
+                for epilogue in [Epilogue::Store, Epilogue::Gelu, Epilogue::Add] {
                     let mut out = before.clone();
-                    layer.run(&x, &mut out, then);
+                    layer.run(&x, &mut out, epilogue);
                     for (i, &value) in out.iter().enumerate() {
                         let (row, column) = (i / n_out, i % n_out);
                         let x = &x[row * n_in..][..n_in];
                         let sum = plain(x, &weight[column * n_in..][..n_in], bias[column]);
-                        let expected = match then {
+                        let expected = match epilogue {
                             Epilogue::Store => sum,
                             Epilogue::Gelu => gelu(sum),
                             Epilogue::Add => f64::from(before[i]) + sum,
                         };
-                        // A number in the middle between two may go either way.
-                        let step =
-                            f64::from(scale_of(most(x)) * scale_of(most(&weight[column * n_in..][..n_in])))
-                                * 127.0;
+                        // A value halfway between two steps may round either way.
+                        let step = f64::from(
+                            scale_of(max_abs(x)) * scale_of(max_abs(&weight[column * n_in..][..n_in])),
+                        ) * 127.0;
                         let off = (f64::from(value) - expected).abs();
                         assert!(
                             off <= 1.2 * step + 1e-4 * expected.abs() + 1e-5,
-                            "{arch:?} {rows}x{n_in}x{n_out} {then:?} at {row}, {column}: {value}, not {expected}"
+                            "{arch:?} {rows}x{n_in}x{n_out} {epilogue:?} at {row}, {column}: {value}, not {expected}"
                         );
                     }
                 }
@@ -349,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_numbers_do_not_overflow() {
+    fn the_largest_sums_do_not_overflow() {
         for arch in Arch::all() {
             let (n_in, n_out) = (20_000, 16);
             let layer = Linear8::new(arch, (n_in, n_out), &vec![1.0; n_in * n_out], None);

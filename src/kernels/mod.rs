@@ -1,10 +1,11 @@
-//! The hot loops on the CPU, each beside the plain candle form that it must equal.
+//! The CPU kernels. Each has a plain candle form that must give the same result.
 
 mod arch;
 pub(crate) mod attention;
 #[cfg(feature = "bench")]
 pub mod bench;
 pub(crate) mod conv2d;
+mod epilogue;
 pub(crate) mod expanded;
 mod gelu;
 pub(crate) mod layout;
@@ -15,6 +16,7 @@ mod pairs;
 mod panels;
 
 pub(crate) use arch::Arch;
+pub(crate) use epilogue::Epilogue;
 pub(crate) use gelu::gelu;
 
 use std::ops::Deref;
@@ -22,8 +24,9 @@ use std::sync::LazyLock;
 
 use candle_core::{CpuStorage, DType, Device, Layout, Result, Storage, Tensor, bail};
 
-/// The widest vectors of this CPU, or those that `SORAGEN_KERNELS` names, as tests do: `avx2`, `scalar`; `plain` has no
-/// kernels at all, and what this CPU lacks is as if it were not named.
+/// The instruction set of the kernels: the widest of this CPU, or the one that the environment variable `SORAGEN_KERNELS`
+/// names (`avx512`, `avx2`, `neon` or `scalar`; tests use it). `plain` disables the kernels. A name that this CPU does not
+/// support is ignored.
 static ARCH: LazyLock<Option<Arch>> = LazyLock::new(|| {
     let named = std::env::var("SORAGEN_KERNELS").unwrap_or_default();
     let mut all = Arch::all();
@@ -34,12 +37,12 @@ static ARCH: LazyLock<Option<Arch>> = LazyLock::new(|| {
     }
 });
 
-/// What the kernels are to be packed for, where they compute with `dtype` on `device`.
+/// The instruction set to pack weights for; `None` if the kernels do not support `dtype` on `device`.
 pub(crate) fn arch(dtype: DType, device: &Device) -> Option<Arch> {
     (*ARCH).filter(|_| device.is_cpu() && dtype == DType::F32)
 }
 
-/// Whether products in 8 bits are much faster here than those in f32.
+/// Whether int8 products are much faster than f32 products on this CPU.
 pub(crate) fn int8_is_fast() -> bool {
     #[cfg(target_arch = "x86_64")]
     return (*ARCH).is_some_and(linear8::vnni);
@@ -47,35 +50,38 @@ pub(crate) fn int8_is_fast() -> bool {
     return false;
 }
 
-/// The numbers of a contiguous f32 tensor on the CPU.
+/// The elements of a contiguous f32 tensor on the CPU.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((first, end)) => Ok(&storage.as_slice::<f32>()?[first..end]),
-        None => bail!("a kernel needs its operand without gaps, not {layout:?}"),
+        None => bail!("a kernel needs a contiguous operand, not {layout:?}"),
     }
 }
 
-/// A copy of the numbers of an f32 tensor on the CPU, in their order.
-pub(crate) fn numbers(x: &Tensor) -> Result<Vec<f32>> {
+/// Copies the elements of an f32 tensor on the CPU, in row-major order.
+pub(crate) fn to_vec(x: &Tensor) -> Result<Vec<f32>> {
     let x = x.contiguous()?;
-    Ok(borrowed(&x).numbers()?.to_vec())
+    Ok(borrowed(&x).values()?.to_vec())
 }
 
-/// A tensor that is read where it is.
+/// A tensor whose storage is locked for reading without a copy.
 pub(crate) struct Borrowed<'a, S> {
     storage: S,
     layout: &'a Layout,
 }
 
-/// `x`, to be read where it is.
+/// Locks the storage of `x` for reading.
 pub(crate) fn borrowed(x: &Tensor) -> Borrowed<'_, impl Deref<Target = Storage> + '_> {
     let (storage, layout) = x.storage_and_layout();
     Borrowed { storage, layout }
 }
 
 impl<S: Deref<Target = Storage>> Borrowed<'_, S> {
-    /// Its numbers: f32, contiguous, on the CPU.
-    pub(crate) fn numbers(&self) -> Result<&[f32]> {
+    /// The elements.
+    ///
+    /// # Errors
+    /// If the tensor is not f32, not contiguous or not on the CPU.
+    pub(crate) fn values(&self) -> Result<&[f32]> {
         match &*self.storage {
             Storage::Cpu(storage) => slice(storage, self.layout),
             _ => bail!("a kernel needs its operand on the CPU"),
@@ -83,7 +89,7 @@ impl<S: Deref<Target = Storage>> Borrowed<'_, S> {
     }
 }
 
-/// So many numbers from −1 to 1 that look like nothing in particular.
+/// `count` pseudorandom values from −1 to 1.
 #[cfg(test)]
 fn random(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;

@@ -1,4 +1,4 @@
-//! Norms and rotations of single rows.
+//! Norms and rotary embeddings of single rows.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::Arch;
 use super::gelu::exp_f32s;
 
-/// The sum of `values`, and that of their squares' distances from `mean`.
+/// The sum of `values`, or with `mean` the sum of their squared distances from it.
 struct Sums<'a> {
     values: &'a [f32],
     mean: Option<f32>,
@@ -38,7 +38,7 @@ impl WithSimd for Sums<'_> {
     }
 }
 
-/// Every row of `x` to mean 0 and variance 1, × `scale` + `shift`, which have a number a column.
+/// Layer norm: normalises every row of `x` to mean 0 and variance 1, × `scale` + `shift`, both per column.
 pub(crate) fn layer_norm(arch: Arch, x: &[f32], eps: f32, scale: &[f32], shift: &[f32], out: &mut [f32]) {
     let dim = scale.len();
     for (x, out) in x.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
@@ -51,7 +51,7 @@ pub(crate) fn layer_norm(arch: Arch, x: &[f32], eps: f32, scale: &[f32], shift: 
     }
 }
 
-/// `x`, one row, by its root mean square, × `weight`.
+/// RMS norm: divides the row `x` by its root mean square, × `weight`.
 pub(crate) fn rms_norm(arch: Arch, x: &mut [f32], eps: f32, weight: &[f32]) {
     let square = arch.dispatch(Sums { values: x, mean: Some(0.0) }) / x.len() as f32;
     let factor = 1.0 / (square + eps).sqrt();
@@ -60,10 +60,10 @@ pub(crate) fn rms_norm(arch: Arch, x: &mut [f32], eps: f32, weight: &[f32]) {
     }
 }
 
-/// Every row of `x` by its length, no less than 1e-12 as for torch's `normalize`, × `weight`, which has a number a
-/// column; and then, if asked for, `SiLU` of it.
+/// Divides every row of `x` by its L2 norm, at least 1e-12 like torch's `normalize`, × `weight`, per column. With `silu`,
+/// applies `SiLU` to the result.
 pub(crate) fn unit_rows(arch: Arch, x: &[f32], weight: &[f32], silu: bool, out: &mut [f32]) {
-    // As many rows as are worth another thread.
+    // Rows that are worth another thread.
     let portion = (1 << 14) / weight.len() * weight.len() + weight.len();
     out.par_chunks_mut(portion).zip(x.par_chunks(portion)).for_each(|(out, x)| {
         arch.dispatch(UnitRows { x, weight, silu, out });
@@ -101,7 +101,7 @@ impl WithSimd for UnitRows<'_> {
     }
 }
 
-/// x × `factor` × `weight`, and perhaps `SiLU` of it. A closure would be compiled without the vectors.
+/// x × `factor` × `weight`, with optional `SiLU`. Not a closure, which would be compiled without the vector instructions.
 #[inline(always)]
 fn scaled<S: Simd>(simd: S, x: S::f32s, factor: S::f32s, weight: S::f32s, silu: bool) -> S::f32s {
     let y = simd.mul_f32s(simd.mul_f32s(x, factor), weight);
@@ -115,8 +115,7 @@ fn silu_f32s<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.div_f32s(x, simd.add_f32s(simd.splat_f32s(1.0), power))
 }
 
-/// Turns the pairs (2i, 2i + 1) of every head of one row by the angles whose `cos` and `sin` are given, one a pair
-/// of a head.
+/// Rotates the pairs (2i, 2i + 1) of every head of one row. `cos` and `sin` have one angle per pair of a head.
 pub(crate) fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     for head in x.chunks_exact_mut(2 * cos.len()) {
         for ((pair, cos), sin) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn they_equal_the_plain_forms() {
+    fn the_kernels_equal_the_plain_forms() {
         let tensor = |x: &[f32], shape: &[usize]| Tensor::from_slice(x, shape, &Device::Cpu).unwrap();
         for arch in Arch::all() {
             for dim in [4, 52, 256] {
@@ -170,10 +169,10 @@ mod tests {
         }
         // Two heads of two pairs.
         let (x, cos, sin) = (random(8, 4), random(2, 5), random(2, 6));
-        let mut turned = x.clone();
-        rotate(&mut turned, &cos, &sin);
+        let mut rotated = x.clone();
+        rotate(&mut rotated, &cos, &sin);
         let heads = tensor(&x, &[1, 2, 1, 4]);
         let plain = candle_nn::rotary_emb::rope_i(&heads, &tensor(&cos, &[1, 2]), &tensor(&sin, &[1, 2]));
-        assert_equal(&turned, plain.unwrap());
+        assert_equal(&rotated, plain.unwrap());
     }
 }

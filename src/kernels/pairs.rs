@@ -1,12 +1,12 @@
-//! Products of bf16, two at a time: a pair has the place of one number of f32, the first in its low half.
+//! Products of bf16 pairs. A pair occupies one f32, the first value in the low half.
 
 use pulp::Simd;
 
 use super::Arch;
 use super::panels::Sums;
 
-/// Whether this CPU multiplies pairs faster than numbers of f32: AMD's has an instruction that takes no longer
-/// (<https://uops.info/html-instr/VDPBF16PS_ZMM_ZMM_ZMM.html>); with Intel's it came to 0.6 of the speed.
+/// Whether this CPU multiplies pairs faster than f32. On AMD the pair instruction takes as long as an f32 multiply-add
+/// (<https://uops.info/html-instr/VDPBF16PS_ZMM_ZMM_ZMM.html>); on Intel, pairs reached 0.6 of the f32 speed.
 pub(super) fn are_fast(arch: Arch) -> bool {
     #[cfg(target_arch = "x86_64")]
     return matches!(arch, Arch::Avx512(_)) && is_x86_feature_detected!("avx512bf16") && is_amd();
@@ -20,25 +20,25 @@ fn is_amd() -> bool {
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
 }
 
-/// The nearest bf16, in the high half; the even one in the middle between two.
+/// The nearest bf16 in the high half, rounded half to even.
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
     bits + 0x7fff + (bits >> 16 & 1)
 }
 
-/// Both in the place of one.
+/// Packs two values into one f32.
 #[inline(always)]
 pub(super) fn pair(first: f32, second: f32) -> f32 {
     f32::from_bits(rounded(first) >> 16 | rounded(second) & 0xffff_0000)
 }
 
-/// Pairs of all of `row`, an even number, to its first half.
+/// Packs `row`, of even length, into its first half.
 #[inline(always)]
 pub(super) fn pair_all<S: Simd>(_: S, row: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 16 && is_x86_feature_detected!("avx512bf16") {
-        // SAFETY: this CPU has what is asked for.
+        // SAFETY: this CPU has the instructions.
         return unsafe { pair_all_bf16(row) };
     }
     for i in 0..row.len() / 2 {
@@ -54,12 +54,12 @@ fn pair_all_bf16(row: &mut [f32]) {
     for first in (0..row.len()).step_by(32) {
         let from = &row[first..(first + 32).min(row.len())];
         let (low, high) = from.split_at(from.len().min(16));
-        let there = |part: &[f32]| ((1u32 << part.len()) - 1) as u16;
-        // SAFETY: no more numbers are read than there are, and half as many written before them.
+        let mask = |part: &[f32]| ((1u32 << part.len()) - 1) as u16;
+        // SAFETY: the masks limit reads to the slices, and writes to half as many values before them.
         unsafe {
             let (a, b) = (
-                _mm512_maskz_loadu_ps(there(low), low.as_ptr()),
-                _mm512_maskz_loadu_ps(there(high), high.as_ptr()),
+                _mm512_maskz_loadu_ps(mask(low), low.as_ptr()),
+                _mm512_maskz_loadu_ps(mask(high), high.as_ptr()),
             );
             let count = from.len() / 2;
             let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(b, a));
@@ -69,8 +69,8 @@ fn pair_all_bf16(row: &mut [f32]) {
     }
 }
 
-/// As [`accumulate`](super::panels::accumulate), of pairs in the place of numbers: products of the first and of the second
-/// of each are added.
+/// Like [`accumulate`](super::panels::accumulate), for pairs: adds the products of the first values and of the second
+/// values.
 #[inline(always)]
 pub(super) fn accumulate_pairs<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
@@ -82,10 +82,10 @@ pub(super) fn accumulate_pairs<S: Simd, const ROWS: usize, const VECTORS: usize>
     let weights = &weights[..length * VECTORS];
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 16 && is_x86_feature_detected!("avx512bf16") {
-        // Vectors of `S` are sixteen numbers, but need not be aligned.
+        // Vectors of `S` are 16 values, but need not be aligned.
         let sums = std::ptr::from_mut(sums).cast::<[[[f32; 16]; VECTORS]; ROWS]>();
         let weights = weights.as_ptr().cast::<[f32; 16]>();
-        // SAFETY: this CPU has what is asked for, and the same numbers are read as numbers.
+        // SAFETY: this CPU has the instructions, and both types are 16 values of f32.
         return unsafe {
             accumulate_bf16(&mut *sums, rows, length, std::slice::from_raw_parts(weights, length * VECTORS))
         };
@@ -116,17 +116,17 @@ fn accumulate_bf16<const ROWS: usize, const VECTORS: usize>(
 ) {
     use std::arch::x86_64::*;
 
-    // The compiler drops all further checks after these.
+    // Lets the compiler drop the bounds checks in the loop.
     let mut equal = *rows;
     for row in &mut equal {
         *row = &row[..length];
     }
     let weights = &weights[..length * VECTORS];
-    // SAFETY: there are 16 numbers.
-    let loaded = |numbers: &[f32; 16]| unsafe { _mm512_loadu_ps(numbers.as_ptr()) };
-    // SAFETY: 64 bytes are 64 bytes.
+    // SAFETY: the array has 16 values.
+    let loaded = |values: &[f32; 16]| unsafe { _mm512_loadu_ps(values.as_ptr()) };
+    // SAFETY: both types have 64 bytes.
     let pairs = |x: __m512| unsafe { std::mem::transmute::<__m512, __m512bh>(x) };
-    // Never with an address in the loop, so that they stay in registers.
+    // Copied by value: without an address in the loop, the compiler keeps the sums in registers.
     let mut local: [[__m512; VECTORS]; ROWS] =
         std::array::from_fn(|r| std::array::from_fn(|v| loaded(&sums[r][v])));
     for i in 0..length {
@@ -140,7 +140,7 @@ fn accumulate_bf16<const ROWS: usize, const VECTORS: usize>(
     }
     for (sums, local) in sums.iter_mut().zip(&local) {
         for (sum, local) in sums.iter_mut().zip(local) {
-            // SAFETY: there is room for 16 numbers.
+            // SAFETY: the array has 16 values.
             unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), *local) };
         }
     }

@@ -1,27 +1,27 @@
-//! Weights as the register tile reads them, and the tile.
+//! The packed layout of weights, and the register tile that reads it.
 //!
-//! All products here have one form: a few rows of numbers, each times the same matrix. A tile keeps its sums, some
-//! rows by up to three vectors of columns, in registers while it goes down the matrix once, so the matrix is laid
-//! out in panels of three vectors (Goto and van de Geijn, <https://doi.org/10.1145/1356052.1356053>).
+//! All kernels multiply a few rows by the same matrix. A tile keeps its sums, a few rows by up to three vectors of columns,
+//! in registers during one pass down the matrix. The matrix is therefore stored in panels of up to three vectors (Goto and
+//! van de Geijn, <https://doi.org/10.1145/1356052.1356053>).
 
 use pulp::{Simd, WithSimd};
 
 use super::Arch;
 
-/// A matrix `[rows, columns]`, cut into panels of whole vectors of columns, and what is added to its product.
+/// A matrix `[rows, columns]` in panels of whole vectors of columns, and a bias for its product.
 #[derive(Clone, Debug)]
 pub(crate) struct Panels {
     pub(crate) arch: Arch,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     panels: Vec<Panel>,
-    /// Panel after panel, `[rows, vectors × lanes]` each; zeros beyond the last column.
+    /// Panel after panel, `[rows, vectors × lanes]` each, padded with zeros beyond the last column.
     data: Vec<f32>,
-    /// As many as there are columns in all panels.
+    /// One value per column of all panels, including the padding.
     bias: Vec<f32>,
 }
 
-/// Some columns of a matrix.
+/// A range of columns of a matrix.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panel {
     /// The first column.
@@ -31,12 +31,12 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// All of a matrix with so many columns, in vectors of `lanes`.
+    /// Splits `columns` columns into panels of vectors of `lanes`.
     pub(crate) fn cut(columns: usize, lanes: usize) -> Vec<Self> {
         let (mut first, mut left) = (0, columns.div_ceil(lanes));
         let mut panels = Vec::new();
         while left > 0 {
-            // A vector alone keeps the loads busier than the sums: four are two and two.
+            // A panel of one vector is limited by loads, so four vectors become two and two.
             let vectors = if left == 4 { 2 } else { left.min(3) };
             panels.push(Self { first, vectors });
             (first, left) = (first + vectors * lanes, left - vectors);
@@ -46,7 +46,7 @@ impl Panel {
 }
 
 impl Panels {
-    /// `weight` is asked for every row and column.
+    /// Packs the matrix whose elements `weight(row, column)` returns.
     pub(crate) fn new(
         arch: Arch,
         (rows, columns): (usize, usize),
@@ -74,21 +74,21 @@ impl Panels {
         self.panels.iter().copied()
     }
 
-    /// The vectors of `panel`, row by row.
+    /// The weights of `panel`, row by row.
     #[inline(always)]
     pub(crate) fn weights<S: Simd>(&self, panel: Panel) -> &[S::f32s] {
         let (first, width) = (panel.first, panel.vectors * S::F32_LANES);
         S::as_simd_f32s(&self.data[first * self.rows..(first + width) * self.rows]).0
     }
 
-    /// What is added to the columns of `panel`.
+    /// The bias of the columns of `panel`.
     #[inline(always)]
     pub(crate) fn bias<S: Simd>(&self, panel: Panel) -> &[S::f32s] {
         S::as_simd_f32s(&self.bias[panel.first..panel.first + panel.vectors * S::F32_LANES]).0
     }
 }
 
-/// WeightFormat in a vector.
+/// Returns the number of f32 lanes in a vector.
 struct Lanes;
 
 impl WithSimd for Lanes {
@@ -99,10 +99,10 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Sums of `ROWS` rows and `VECTORS` vectors of columns.
+/// The sums of a tile: `ROWS` rows by `VECTORS` vectors of columns.
 pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::f32s; VECTORS]; ROWS];
 
-/// Adds to `sums` the product of `rows`, `length` numbers of each, and of `weights`, as many times `VECTORS` vectors.
+/// Adds to `sums` the product of `rows`, `length` values each, and `weights`, `[length, VECTORS]` vectors.
 #[inline(always)]
 pub(crate) fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
@@ -111,7 +111,7 @@ pub(crate) fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
     length: usize,
     weights: &[S::f32s],
 ) {
-    // The compiler drops all further checks after these.
+    // Lets the compiler drop the bounds checks in the loop.
     let mut equal = *rows;
     for row in &mut equal {
         *row = &row[..length];

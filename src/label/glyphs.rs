@@ -1,6 +1,6 @@
-//! Letters as lines.
+//! The glyphs of the label, as line segments.
 
-/// A line from one point to another. Letters are one high; y goes down.
+/// A line segment. Letters have height 1; y points down.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     from: (f32, f32),
@@ -8,7 +8,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// How far away a point is.
+    /// The distance of a point from the segment.
     pub fn distance(&self, (x, y): (f32, f32)) -> f32 {
         let (dx, dy) = (self.to.0 - self.from.0, self.to.1 - self.from.1);
         let (px, py) = (x - self.from.0, y - self.from.1);
@@ -18,10 +18,10 @@ impl Line {
     }
 }
 
-/// Between letters.
+/// The gap between letters, relative to their height.
 const GAP: f32 = 0.25;
 
-/// A letter: its width, and points that are joined in turn, in hundredths of its height.
+/// A letter: its width relative to its height, and its strokes, polylines in hundredths of its height.
 struct Glyph(f32, &'static [&'static [(u8, u8)]]);
 
 fn glyph(letter: char) -> Glyph {
@@ -76,7 +76,7 @@ fn glyph(letter: char) -> Glyph {
     }
 }
 
-/// The lines of a text, and how long it is. What there is no letter for is a space.
+/// The line segments of `text` and its total width. A character without a glyph becomes a space.
 pub fn lines(text: &str) -> (Vec<Line>, f32) {
     let mut lines = Vec::new();
     let mut length = 0.0;

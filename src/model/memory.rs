@@ -1,4 +1,4 @@
-//! What a model will need, before anything of it is loaded.
+//! Memory that the weights of a model need, computed before any is loaded.
 
 use std::collections::HashMap;
 
@@ -6,36 +6,36 @@ use candle_core::Device;
 
 use super::experts::{FIRST, SECOND};
 use crate::checkpoint::{Parts, Source, Stored};
-use crate::device::Form;
+use crate::device::TransformerShape;
 use crate::transformer::WanTransformer;
 use crate::{Error, Precision, Result};
 
-/// A part of a model as its file's header has it.
+/// Size of a part of a model, from the header of its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartSize {
     /// Its folder in diffusers' layout.
     pub part: &'static str,
-    /// How many numbers there are.
+    /// Number of parameters.
     pub parameters: u64,
-    /// Whether one layer at a time is in memory however the model is opened, as of UMT5.
+    /// Whether only one layer at a time is in memory however the model is opened, as with UMT5.
     pub by_layer: bool,
-    /// What is in no layer, and is in memory.
+    /// Parameters outside the layers, which stay in memory.
     rest: Amount,
-    /// All layers.
+    /// Parameters of all layers.
     layers: Amount,
-    /// The largest of them.
+    /// Parameters of the largest layer.
     largest: Amount,
 }
 
-/// So many numbers, and how a file has them.
+/// An amount of parameters, by how the file stores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Amount {
-    numbers: u64,
-    /// How many of them are in blocks of a GGUF file.
+    parameters: u64,
+    /// Parameters in quantized blocks of a GGUF file.
     quantised: u64,
-    /// What these blocks take there.
+    /// Bytes of these blocks in the file.
     bytes: u64,
-    /// How many of them are in matrices that can stay in the file.
+    /// Parameters in matrices that can stay in the file.
     mapped: u64,
 }
 
@@ -43,13 +43,13 @@ const TEXT_ENCODER: &str = "text_encoder";
 const STEMS: [(&str, &str); 3] =
     [(FIRST, "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), (TEXT_ENCODER, "model")];
 
-/// UMT5's table of words, which stays in its file but for the rows of a prompt.
+/// UMT5's token embeddings: only the rows of a prompt are read from the file.
 const WORDS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 impl Amount {
     fn add(&mut self, stored: &Stored) {
         let count = count(&stored.shape);
-        self.numbers = self.numbers.saturating_add(count);
+        self.parameters = self.parameters.saturating_add(count);
         if stored.quantised {
             self.quantised = self.quantised.saturating_add(count);
             self.bytes = self.bytes.saturating_add(stored.bytes);
@@ -59,22 +59,22 @@ impl Amount {
         }
     }
 
-    /// Bytes of these as a layer that is used once and let go.
+    /// Bytes of these parameters in a layer that is loaded for one use.
     fn passing_bytes(self, width: u64, device: &Device) -> u64 {
         let all = self.bytes(width, true, device);
-        // In f32 on a CPU.
+        // f32 on a CPU.
         if device.is_cpu() && width == 4 { all - self.mapped.saturating_mul(width).min(all) } else { all }
     }
 
-    /// Bytes of these as numbers of `width` bytes, or, `as_stored`, of what is in blocks as these on `device`.
+    /// Bytes of these parameters at `width` bytes each; `as_stored` keeps the blocks of a GGUF file as they are on `device`.
     fn bytes(self, width: u64, as_stored: bool, device: &Device) -> u64 {
         if !as_stored {
-            return self.numbers.saturating_mul(width);
+            return self.parameters.saturating_mul(width);
         }
-        // For a CPU candle keeps a copy of the blocks in another order: of Q6_K, the largest, 10 bits a number beside the
-        // 6.6 in the file.
+        // For a CPU candle keeps a reordered copy of the blocks: 10 bits a parameter for Q6_K, the largest, besides the
+        // 6.6 bits in the file.
         let blocks = if device.is_cpu() { self.bytes.saturating_mul(5) / 2 } else { self.bytes };
-        (self.numbers - self.quantised).saturating_mul(width).saturating_add(blocks)
+        (self.parameters - self.quantised).saturating_mul(width).saturating_add(blocks)
     }
 }
 
@@ -83,20 +83,19 @@ fn count(shape: &[usize]) -> u64 {
 }
 
 impl PartSize {
-    /// Bytes of memory that its weights take on `device` when the model is opened so. `precision` is not
-    /// [`Precision::Auto`], which stands for one of the others.
+    /// Bytes of memory for its weights on `device`. `precision` is resolved: never [`Precision::Auto`].
     pub(crate) fn bytes(&self, precision: Precision, offload: bool, device: &Device) -> u64 {
         let width = precision.dtype(device).size_in_bytes() as u64;
         let plain = |amount: Amount| amount.bytes(width, false, device);
         match self.part {
             "vae" => plain(self.rest),
-            // MiniLM is f32 on every device; UMT5 is computed with as a GGUF has it.
-            TEXT_ENCODER if !self.by_layer => self.rest.numbers.saturating_mul(4),
+            // MiniLM is f32 on every device; UMT5 keeps the blocks of a GGUF file.
+            TEXT_ENCODER if !self.by_layer => self.rest.parameters.saturating_mul(4),
             TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.passing_bytes(width, device)),
             _ => {
                 let layers = if offload { self.largest } else { self.layers };
                 let (rest, layers) = match precision {
-                    Precision::Int8 => (plain(self.rest), layers.numbers),
+                    Precision::Int8 => (plain(self.rest), layers.parameters),
                     Precision::Gguf => {
                         (self.rest.bytes(width, true, device), layers.bytes(width, true, device))
                     }
@@ -108,8 +107,8 @@ impl PartSize {
     }
 }
 
-/// Bytes of memory that the weights of `sizes` take on `device` when the model is opened so; `precision` is not
-/// [`Precision::Auto`]. Of two transformers one is in memory at a time.
+/// Bytes of memory for the weights of `sizes` on `device`. `precision` is resolved: never [`Precision::Auto`]. One of two
+/// transformers is in memory at a time.
 pub fn weights_bytes(sizes: &[PartSize], precision: Precision, offload: bool, device: &Device) -> u64 {
     let bytes = |size: &PartSize| size.bytes(precision, offload, device);
     let is_transformer = |size: &&PartSize| size.part == FIRST || size.part == SECOND;
@@ -117,7 +116,7 @@ pub fn weights_bytes(sizes: &[PartSize], precision: Precision, offload: bool, de
     sizes.iter().filter(|size| !is_transformer(size)).map(bytes).fold(transformer, u64::saturating_add)
 }
 
-/// The parts of `source` with `parts` in the place of its own. Reads headers, no weights.
+/// Sizes of the parts of `source`, with `parts` in place of its own. Reads headers, no weights.
 ///
 /// # Errors
 /// As for [`Model::open`](crate::Model::open).
@@ -145,14 +144,14 @@ fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
         }
     }
     let parameters = stored.values().fold(0_u64, |sum, stored| sum.saturating_add(count(&stored.shape)));
-    let largest = layers.values().copied().max_by_key(|layer| layer.numbers).unwrap_or_default();
+    let largest = layers.values().copied().max_by_key(|layer| layer.parameters).unwrap_or_default();
     let layers = layers.values().fold(Amount::default(), |sum, layer| Amount {
-        numbers: sum.numbers.saturating_add(layer.numbers),
+        parameters: sum.parameters.saturating_add(layer.parameters),
         quantised: sum.quantised.saturating_add(layer.quantised),
         bytes: sum.bytes.saturating_add(layer.bytes),
         mapped: sum.mapped.saturating_add(layer.mapped),
     });
-    let by_layer = part == TEXT_ENCODER && layers.numbers > 0;
+    let by_layer = part == TEXT_ENCODER && layers.parameters > 0;
     Ok(PartSize { part, parameters, by_layer, rest, layers, largest })
 }
 
@@ -163,19 +162,19 @@ fn layer(name: &str) -> Option<&str> {
     Some(&name[..name.len() - rest.len() + number.len()])
 }
 
-/// What of the transformer decides in which numbers it computes best. What is wrong with it is said when it is loaded.
-pub(super) fn transformer_shape(source: &Source) -> Form {
+/// The shape of the transformer, which decides the automatic precision. Errors in the file are reported when it is loaded.
+pub(super) fn transformer_shape(source: &Source) -> TransformerShape {
     let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
-    let blocks =
+    let quantized =
         size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
-    Form { width, blocks }
+    TransformerShape { width, quantized }
 }
 
-/// Bytes of this machine's memory that the weights leave; `None` for a GPU, and where the system does not say. What a GPU has
-/// free, its driver says when it is too late only.
+/// Bytes of memory that this machine has besides the weights; `None` for a GPU, whose driver reports a lack of memory only
+/// when an allocation fails, and on systems that do not report memory.
 ///
 /// # Errors
-/// [`Error::Memory`], with what to change, if they do not fit into the memory that is free.
+/// [`Error::Memory`], with what to change, if the weights do not fit into free memory.
 pub(super) fn headroom(
     source: &Source,
     precision: Precision,
@@ -188,7 +187,7 @@ pub(super) fn headroom(
     let sizes = of(source)?;
     let bytes = |precision, offload| weights_bytes(&sizes, precision, offload, device);
     let needed = bytes(precision, offload);
-    // What may be taken without swapping.
+    // Available without swapping.
     let Some(free) = meminfo("MemAvailable:").filter(|free| needed > *free) else {
         return Ok(meminfo("MemTotal:").map(|all| all.saturating_sub(needed)));
     };
@@ -203,7 +202,7 @@ pub(super) fn headroom(
         }
     }
     Err(Error::Memory(format!(
-        "the weights need {:.1} GB of memory and {:.1} GB are free; take {less}a smaller model, or end other programs",
+        "the weights need {:.1} GB of memory and {:.1} GB are free; use {less}a smaller model, or close other programs",
         gigabytes(needed),
         gigabytes(free)
     )))
@@ -220,8 +219,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_does_not_fit_is_refused_with_what_to_do() {
-        // A header may promise anything: the file is sparse.
+    fn a_model_that_does_not_fit_into_memory_is_refused() {
+        // The file is sparse.
         let folder = tempfile::tempdir().unwrap();
         let original = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/layouts/wan-2.1");
         let (rows, columns) = (1_u64 << 20, 1_u64 << 19);

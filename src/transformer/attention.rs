@@ -1,19 +1,18 @@
-//! Attention with normalised queries and keys: diffusers' `WanAttention`.
+//! Attention with RMS-normalised queries and keys: diffusers' `WanAttention`.
 
 use candle_core::{D, DType, Tensor};
 
 use super::Config;
 use super::rope::Rotation;
 use crate::Result;
-use crate::checkpoint::Layer;
-use crate::checkpoint::Tensors;
+use crate::checkpoint::{Layer, Tensors};
 use crate::ops::matmul;
 
-/// Queries are taken in portions so that no tensor of scores has more elements than this. CUDA kernels
-/// index with 32 bits, and the scores of a long clip would not fit in memory either.
+/// Queries are processed in chunks so that no score tensor has more elements than this. CUDA kernels index with 32 bits,
+/// and the scores of a long clip would not fit in memory either.
 const MAX_SCORES: usize = 128 << 20;
 
-/// Keys and values of some tokens, `[1, heads, tokens, head_dim]` each; keys are normalised, not rotated.
+/// Keys and values, `[1, heads, tokens, head_dim]` each. Keys are normalised but not rotated.
 #[derive(Clone, Debug)]
 pub(super) struct KeyValue {
     pub(super) key: Tensor,
@@ -25,15 +24,15 @@ impl KeyValue {
         Ok(self.key.dim(2)?)
     }
 
-    /// These tokens, then those of `next`.
-    pub(super) fn then(&self, next: &Self) -> Result<Self> {
+    /// Concatenates the tokens of `self` and `next`.
+    pub(super) fn concat(&self, next: &Self) -> Result<Self> {
         Ok(Self {
             key: Tensor::cat(&[&self.key, &next.key], 2)?,
             value: Tensor::cat(&[&self.value, &next.value], 2)?,
         })
     }
 
-    /// `length` tokens from `first`.
+    /// The `length` tokens from index `first`.
     pub(super) fn narrow(&self, first: usize, length: usize) -> Result<Self> {
         Ok(Self {
             key: self.key.narrow(2, first, length)?.contiguous()?,
@@ -49,7 +48,7 @@ pub(super) struct Attention {
     to_k: Layer,
     to_v: Layer,
     to_out: Layer,
-    /// f32 `[inner_dim]`: the norm is over all heads together.
+    /// f32 `[inner_dim]`: one norm over all heads.
     norm_q: Tensor,
     norm_k: Tensor,
     heads: usize,
@@ -72,28 +71,28 @@ impl Attention {
         })
     }
 
-    /// Keys and values of `x` `[.., inner_dim]`.
+    /// Projects `x` `[.., inner_dim]` to keys and values.
     pub(super) fn key_value(&self, x: &Tensor) -> Result<KeyValue> {
         let key = self.normalise(&self.to_k.forward(x)?, &self.norm_k)?;
         Ok(KeyValue { key: self.split(&key)?, value: self.split(&self.to_v.forward(x)?)? })
     }
 
-    /// What the tokens `x` `[.., inner_dim]` find in `at`, in the shape of `x`. With `rotations` (of the
-    /// queries, of the keys) their positions count.
+    /// Attends from the tokens `x` `[.., inner_dim]` to `kv`; the result has the shape of `x`. `rotations` are the rotary
+    /// embeddings of the queries and of the keys; without them positions are ignored.
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        at: &KeyValue,
+        kv: &KeyValue,
         rotations: Option<(&Rotation, &Rotation)>,
     ) -> Result<Tensor> {
         let query = self.split(&self.normalise(&self.to_q.forward(x)?, &self.norm_q)?)?;
-        let found = match rotations {
-            None => attend(&query, &at.key, &at.value, MAX_SCORES)?,
+        let attended = match rotations {
+            None => attend(&query, &kv.key, &kv.value, MAX_SCORES)?,
             Some((queries, keys)) => {
-                attend(&queries.apply(&query)?, &keys.apply(&at.key)?, &at.value, MAX_SCORES)?
+                attend(&queries.apply(&query)?, &keys.apply(&kv.key)?, &kv.value, MAX_SCORES)?
             }
         };
-        let joined = found.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
+        let joined = attended.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
         Ok(self.to_out.forward(&joined)?)
     }
 
@@ -102,7 +101,7 @@ impl Attention {
         Ok(normalised.to_dtype(x.dtype())?)
     }
 
-    /// `[.., heads × head_dim]` to `[1, heads, tokens, head_dim]`.
+    /// Splits `[.., heads × head_dim]` into `[1, heads, tokens, head_dim]`.
     fn split(&self, x: &Tensor) -> Result<Tensor> {
         let dim = x.dim(D::Minus1)?;
         let shape = (1, x.elem_count() / dim, self.heads, dim / self.heads);
@@ -110,48 +109,48 @@ impl Attention {
     }
 }
 
-/// Scaled dot product attention of contiguous `[1, heads, tokens, head_dim]`, all to all.
+/// Scaled dot-product attention without a mask. All tensors are contiguous, `[1, heads, tokens, head_dim]`.
 fn attend(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Result<Tensor> {
     #[cfg(feature = "flash-attn")]
-    if let Some(found) = flash_attend(query, key, value)? {
-        return Ok(found);
+    if let Some(attended) = flash_attend(query, key, value)? {
+        return Ok(attended);
     }
     let (_, heads, queries, head_dim) = query.dims4()?;
     let keys = key.dim(2)?;
     let query = (query / (head_dim as f64).sqrt())?;
     let key = key.transpose(2, 3)?.contiguous()?;
     let rows = (max_scores / (heads * keys)).max(1);
-    let portions = (0..queries)
+    let chunks = (0..queries)
         .step_by(rows)
         .map(|first| {
             let query = query.narrow(2, first, rows.min(queries - first))?.contiguous()?;
-            // In f32: a CPU would add up many small weights in the tensor's own format.
+            // Softmax in f32: a CPU would sum the many small weights in the tensor's own data type.
             let scores = matmul(&query, &key)?.to_dtype(DType::F32)?;
             let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(value.dtype())?;
             Ok(matmul(&weights, value)?)
         })
         .collect::<Result<Vec<_>>>()?;
-    match portions.as_slice() {
+    match chunks.as_slice() {
         [whole] => Ok(whole.clone()),
-        _ => Ok(Tensor::cat(&portions, 2)?),
+        _ => Ok(Tensor::cat(&chunks, 2)?),
     }
 }
 
-/// The same by FlashAttention 2 (<https://arxiv.org/abs/2307.08691>), which holds no scores: on CUDA, of 16-bit
-/// numbers and heads that its kernels are made for; else `None`.
+/// FlashAttention 2 (<https://arxiv.org/abs/2307.08691>), which keeps no scores in memory. `None` unless the tensors are on
+/// CUDA, have 16 bits, and the kernels support the head size.
 #[cfg(feature = "flash-attn")]
 fn flash_attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Option<Tensor>> {
     let head_dim = query.dim(3)?;
-    let narrow = [query, key, value].iter().all(|x| x.dtype() == query.dtype())
+    let half = [query, key, value].iter().all(|x| x.dtype() == query.dtype())
         && matches!(query.dtype(), DType::F16 | DType::BF16);
-    if !(query.device().is_cuda() && narrow && head_dim.is_multiple_of(8) && head_dim <= 256) {
+    if !(query.device().is_cuda() && half && head_dim.is_multiple_of(8) && head_dim <= 256) {
         return Ok(None);
     }
-    // It takes, and returns, tokens before heads.
+    // The kernel's layout has tokens before heads.
     let [query, key, value] = [query, key, value].map(|x| x.transpose(1, 2));
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let found = candle_flash_attn::flash_attn(&query?, &key?, &value?, scale, false)?;
-    Ok(Some(found.transpose(1, 2)?))
+    let attended = candle_flash_attn::flash_attn(&query?, &key?, &value?, scale, false)?;
+    Ok(Some(attended.transpose(1, 2)?))
 }
 
 #[cfg(test)]
@@ -160,14 +159,14 @@ mod tests {
     use candle_core::Device;
 
     #[test]
-    fn portions_of_queries_make_no_difference() {
+    fn the_result_does_not_depend_on_the_chunk_size() {
         let random = |tokens| Tensor::randn(0f32, 1f32, (1, 3, tokens, 8), &Device::Cpu).unwrap();
         let (query, key, value) = (random(7), random(5), random(5));
         let whole: Vec<f32> = values(&attend(&query, &key, &value, MAX_SCORES).unwrap());
-        // 15 scores a query: three at a time, one at a time, and one although it is too many.
+        // 15 scores per query: three queries at a time, one, and one although it exceeds the limit.
         for max_scores in [45, 15, 1] {
-            let portioned = values(&attend(&query, &key, &value, max_scores).unwrap());
-            for (a, b) in whole.iter().zip(&portioned) {
+            let chunked = values(&attend(&query, &key, &value, max_scores).unwrap());
+            for (a, b) in whole.iter().zip(&chunked) {
                 assert!((a - b).abs() < 1e-6, "{max_scores}: {a} {b}");
             }
         }

@@ -6,21 +6,21 @@ use candle_nn::{LayerNorm, Module};
 use super::Config;
 use super::attention::{Attention, KeyValue};
 use super::rope::Rotation;
-use crate::Result;
-use crate::checkpoint::Layer;
-use crate::checkpoint::Tensors;
+use crate::checkpoint::{Layer, Tensors};
 use crate::kernels::gelu;
+use crate::{Cancel, Result};
 
-/// What a block needs besides the tokens.
+/// The inputs of a block besides the tokens.
 pub(super) struct BlockInputs<'a> {
-    /// f32 `[M, 6, inner_dim]`, one for all frames (M = 1) or one a frame.
+    /// f32 `[M, 6, inner_dim]`: one modulation for all frames (M = 1) or one per frame.
     pub(super) modulation: &'a Tensor,
-    /// Positions of the tokens, and of these and the `past` before them.
+    /// Rotary embedding of the tokens.
     pub(super) queries: &'a Rotation,
+    /// Rotary embedding of the `past` followed by the tokens.
     pub(super) keys: &'a Rotation,
-    /// The prompt, as this block sees it.
+    /// Keys and values of the prompt in this block.
     pub(super) text: &'a KeyValue,
-    /// Earlier frames, as this block sees them.
+    /// Cached keys and values of earlier frames in this block.
     pub(super) past: Option<&'a KeyValue>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct BlockInputs<'a> {
 pub(super) struct Block {
     norm: Norm,
     attn1: Attention,
-    /// Its weights are f32.
+    /// f32 weights.
     norm2: Option<LayerNorm>,
     attn2: Attention,
     ffn_in: Layer,
@@ -39,7 +39,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn load(tensors: &Tensors, config: &Config) -> Result<Self> {
+    pub(super) fn load(tensors: &Tensors, config: &Config, cancel: &Cancel) -> Result<Self> {
+        cancel.check()?;
         let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
         let full = tensors.to_dtype(DType::F32);
         let norm2 = config
@@ -56,27 +57,28 @@ impl Block {
         })
     }
 
-    /// The prompt `[1, length, inner_dim]` as this block sees it.
+    /// Cross attention keys and values of the prompt `[1, length, inner_dim]`.
     pub(super) fn text(&self, prompt: &Tensor) -> Result<KeyValue> {
         self.attn2.key_value(prompt)
     }
 
-    /// Keys and values of the tokens `x`, for frames to come: what [`Block::forward`] returns second.
+    /// Self attention keys and values of the tokens `x`, the second result of [`Block::forward`].
     pub(super) fn key_value(&self, x: &Tensor, modulation: &Tensor) -> Result<KeyValue> {
         let modulation = modulation.broadcast_add(&self.scale_shift_table)?;
         self.attn1.key_value(&self.norm.modulated(x, &modulation, 0)?)
     }
 
-    /// `x` is `[M, tokens, inner_dim]`: as many groups of tokens as there are modulations.
-    pub(super) fn forward(&self, x: &Tensor, around: &BlockInputs) -> Result<(Tensor, KeyValue)> {
-        let modulation = around.modulation.broadcast_add(&self.scale_shift_table)?;
+    /// Runs the block on `x`, `[M, tokens, inner_dim]`, one group of tokens per modulation. Returns the new tokens and their
+    /// self attention keys and values.
+    pub(super) fn forward(&self, x: &Tensor, inputs: &BlockInputs) -> Result<(Tensor, KeyValue)> {
+        let modulation = inputs.modulation.broadcast_add(&self.scale_shift_table)?;
 
         let normed = self.norm.modulated(x, &modulation, 0)?;
         let own = self.attn1.key_value(&normed)?;
-        let rotations = Some((around.queries, around.keys));
-        let attended = match around.past {
+        let rotations = Some((inputs.queries, inputs.keys));
+        let attended = match inputs.past {
             None => self.attn1.forward(&normed, &own, rotations)?,
-            Some(past) => self.attn1.forward(&normed, &past.then(&own)?, rotations)?,
+            Some(past) => self.attn1.forward(&normed, &past.concat(&own)?, rotations)?,
         };
         let x = gated(x, &attended, &modulation, 2)?;
 
@@ -84,7 +86,7 @@ impl Block {
             None => x.clone(),
             Some(norm) => norm.forward(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?,
         };
-        let x = (&x + self.attn2.forward(&normed, around.text, None)?)?;
+        let x = (&x + self.attn2.forward(&normed, inputs.text, None)?)?;
 
         let normed = self.norm.modulated(&x, &modulation, 3)?;
         let fed = self.ffn_out.forward(&gelu(&self.ffn_in.forward(&normed)?)?)?;
@@ -92,13 +94,13 @@ impl Block {
     }
 }
 
-/// `x` + `change` × gate, in f32.
+/// `x` + `change` × row `gate` of `modulation`, computed in f32.
 fn gated(x: &Tensor, change: &Tensor, modulation: &Tensor, gate: usize) -> Result<Tensor> {
     let change = change.to_dtype(DType::F32)?.broadcast_mul(&modulation.narrow(1, gate, 1)?)?;
     Ok((x.to_dtype(DType::F32)? + change)?.to_dtype(x.dtype())?)
 }
 
-/// A layer norm without weights, scaled and shifted by the timestep.
+/// A layer norm without weights; the modulation scales and shifts its output.
 #[derive(Clone, Debug)]
 pub(super) struct Norm(LayerNorm);
 
@@ -109,8 +111,8 @@ impl Norm {
         Ok(Self(LayerNorm::new(one, zero, config.eps)))
     }
 
-    /// Norm of `x` `[M, tokens, dim]` in f32, × (1 + scale) + shift, which are numbers `shift` and
-    /// `shift + 1` of `modulation` `[M, n, dim]`.
+    /// norm(`x`) × (1 + scale) + shift, computed in f32. `x` is `[M, tokens, dim]`; row `shift` of `modulation`
+    /// `[M, n, dim]` is the shift, the next row the scale.
     pub(super) fn modulated(&self, x: &Tensor, modulation: &Tensor, shift: usize) -> Result<Tensor> {
         let scale = (modulation.narrow(1, shift + 1, 1)? + 1.0)?;
         let normed = self.0.forward(&x.to_dtype(DType::F32)?)?;

@@ -1,4 +1,4 @@
-//! The blocks of a transformer: in memory, or each brought when it is its turn.
+//! The blocks of a transformer: all in memory, or each loaded from its file when it is needed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,30 +6,41 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::Result;
+use crate::{Cancel, Result};
 
-/// So many blocks in a row. Clones share them.
+/// Loads the block with the given index.
+type LoadBlock<B> = Arc<dyn Fn(usize, &Cancel) -> Result<B> + Send + Sync>;
+
+/// The blocks in the order in which they run. Clones share them.
 #[derive(Clone)]
 pub(super) enum BlockStore<B> {
     Resident(Arc<[B]>),
-    /// They stay in the file, or in the host's memory where the system keeps what was read of it; one at a time is made
-    /// ready for the device, and let go of.
+    /// The weights stay in the file, or in the operating system's page cache. One block at a time is loaded onto the device,
+    /// used and dropped.
     Offloaded {
         count: usize,
-        load: Arc<dyn Fn(usize) -> Result<B> + Send + Sync>,
+        load: LoadBlock<B>,
     },
 }
 
 impl<B: Clone + Send + Sync> BlockStore<B> {
-    /// `load` makes the block of a number below `count`, which it does now unless they are to stay `away`.
+    /// A store of `count` blocks. Without `offload`, `load` runs now for every block.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled), checked before each block, and those of `load`.
     pub(super) fn new(
         count: usize,
-        away: bool,
-        load: impl Fn(usize) -> Result<B> + Send + Sync + 'static,
+        offload: bool,
+        cancel: &Cancel,
+        load: impl Fn(usize, &Cancel) -> Result<B> + Send + Sync + 'static,
     ) -> Result<Self> {
-        if away {
+        if offload {
             return Ok(Self::Offloaded { count, load: Arc::new(load) });
         }
+        let load = |i| {
+            cancel.check()?;
+            load(i, cancel)
+        };
         Ok(Self::Resident((0..count).into_par_iter().map(load).collect::<Result<Vec<_>>>()?.into()))
     }
 
@@ -40,25 +51,26 @@ impl<B: Clone + Send + Sync> BlockStore<B> {
         }
     }
 
-    /// The block `i`, which there is.
-    pub(super) fn get(&self, i: usize) -> Result<Cow<'_, B>> {
+    /// The block `i`, which must be below [`len`](Self::len).
+    pub(super) fn get(&self, i: usize, cancel: &Cancel) -> Result<Cow<'_, B>> {
+        cancel.check()?;
         match self {
             Self::Resident(blocks) => Ok(Cow::Borrowed(&blocks[i])),
-            Self::Offloaded { load, .. } => load(i).map(Cow::Owned),
+            Self::Offloaded { load, .. } => load(i, cancel).map(Cow::Owned),
         }
     }
 
-    /// What `f` makes of each.
-    pub(super) fn map<T>(&self, f: impl Fn(&B) -> Result<T>) -> Result<Vec<T>> {
-        (0..self.len()).map(|i| f(&*self.get(i)?)).collect()
+    /// The results of `f` for every block, in order.
+    pub(super) fn map<T>(&self, cancel: &Cancel, f: impl Fn(&B) -> Result<T>) -> Result<Vec<T>> {
+        (0..self.len()).map(|i| f(&*self.get(i, cancel)?)).collect()
     }
 }
 
 impl<B> fmt::Debug for BlockStore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resident(blocks) => write!(f, "{} blocks", blocks.len()),
-            Self::Offloaded { count, .. } => write!(f, "{count} blocks in their file"),
+            Self::Resident(blocks) => write!(f, "{} resident blocks", blocks.len()),
+            Self::Offloaded { count, .. } => write!(f, "{count} offloaded blocks"),
         }
     }
 }
@@ -68,32 +80,47 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::Error;
 
     #[test]
-    fn one_block_is_in_memory_at_a_time() {
+    fn offloaded_blocks_are_in_memory_one_at_a_time() {
         let alive = Arc::new(());
-        let brought = Arc::new(AtomicUsize::new(0));
-        let block_store = |away| {
-            let (alive, brought) = (alive.clone(), brought.clone());
-            let load = move |i: usize| {
-                brought.fetch_add(1, Ordering::Relaxed);
+        let loads = Arc::new(AtomicUsize::new(0));
+        let cancel = Cancel::new();
+        let block_store = |offload| {
+            let (alive, loads) = (alive.clone(), loads.clone());
+            let load = move |i: usize, _: &Cancel| {
+                loads.fetch_add(1, Ordering::Relaxed);
                 Ok((i, alive.clone()))
             };
-            BlockStore::new(5, away, load).unwrap()
+            BlockStore::new(5, offload, &cancel, load).unwrap()
         };
-        let here = block_store(false);
-        let those_of_the_shelf = Arc::strong_count(&alive) - 1;
-        assert!(those_of_the_shelf >= 5, "{those_of_the_shelf}");
-        assert_eq!(here.map(|(i, _)| Ok(*i)).unwrap(), [0, 1, 2, 3, 4]);
-        assert_eq!(brought.load(Ordering::Relaxed), 5);
-        drop(here);
+        let resident = block_store(false);
+        let resident_count = Arc::strong_count(&alive) - 1;
+        assert!(resident_count >= 5, "{resident_count}");
+        assert_eq!(resident.map(&cancel, |(i, _)| Ok(*i)).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(loads.load(Ordering::Relaxed), 5);
+        drop(resident);
 
-        let away = block_store(true);
+        let offloaded = block_store(true);
         let before = Arc::strong_count(&alive);
         for _ in 0..2 {
-            let counts = away.map(|_| Ok(Arc::strong_count(&alive))).unwrap();
+            let counts = offloaded.map(&cancel, |_| Ok(Arc::strong_count(&alive))).unwrap();
             assert_eq!(counts, [before + 1; 5]);
         }
-        assert_eq!(brought.load(Ordering::Relaxed), 5 + 10);
+        assert_eq!(loads.load(Ordering::Relaxed), 5 + 10);
+    }
+
+    #[test]
+    fn a_cancel_stops_loading_before_the_next_block() {
+        let cancel = Cancel::new();
+        let load = |i: usize, cancel: &Cancel| {
+            cancel.cancel();
+            Ok(i)
+        };
+        let offloaded = BlockStore::new(3, true, &cancel, load).unwrap();
+        assert_eq!(*offloaded.get(0, &cancel).unwrap(), 0);
+        assert!(matches!(offloaded.get(1, &cancel), Err(Error::Cancelled)));
+        assert!(matches!(BlockStore::new(3, false, &cancel, load), Err(Error::Cancelled)));
     }
 }

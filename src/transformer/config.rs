@@ -4,29 +4,29 @@ use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// The sizes of a Wan transformer; the names and defaults are those of diffusers' `WanTransformer3DModel`.
+/// The config of a Wan transformer. Names and defaults follow diffusers' `WanTransformer3DModel`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
 pub struct Config {
-    /// Latent frames, rows and columns that make one token.
+    /// Latent frames, rows and columns in one token.
     pub patch_size: [usize; 3],
     pub num_attention_heads: usize,
     pub attention_head_dim: usize,
-    /// Channels of the latents it reads.
+    /// Channels of the input latents.
     pub in_channels: usize,
-    /// Channels of the velocity it returns; `in_channels` if absent.
+    /// Channels of the predicted velocity; `in_channels` if absent.
     pub out_channels: Option<usize>,
     /// Width of the text encoder.
     pub text_dim: usize,
-    /// Width of the sinusoids that tell the timestep.
+    /// Width of the sinusoidal timestep embedding.
     pub freq_dim: usize,
     pub ffn_dim: usize,
     pub num_layers: usize,
-    /// Whether what goes into cross attention is normalised with weights of its own.
+    /// Whether the input of cross attention has a layer norm with weights.
     pub cross_attn_norm: bool,
     pub eps: f64,
-    /// Positions there are on an axis.
+    /// Number of positions on each axis.
     pub rope_max_seq_len: usize,
     /// Width of the image encoder of Wan 2.1's image-to-video models; not supported.
     pub image_dim: Option<usize>,
@@ -66,18 +66,18 @@ impl Config {
         self.out_channels.filter(|&channels| channels > 0).unwrap_or(self.in_channels)
     }
 
-    /// WeightFormat of a latent patch of one channel.
+    /// Latent values of one channel in a patch.
     pub(super) fn patch_area(&self) -> usize {
         self.patch_size[1] * self.patch_size[2]
     }
 
-    /// Refuses sizes that make no transformer, and kinds of it that are not supported.
+    /// Rejects invalid sizes and unsupported variants.
     ///
     /// # Errors
     /// [`Error::Request`] names the setting.
     pub fn check(&self) -> Result<()> {
-        // Far above any model, far below what overflows when a few of them are multiplied.
-        const MOST: usize = 1 << 20;
+        // Far above any model, and small enough that the product of a few sizes does not overflow.
+        const MAX_SIZE: usize = 1 << 20;
         let refuse =
             |reason: String| Err(Error::Request(crate::Setting::Model, format!("transformer: {reason}")));
 
@@ -106,13 +106,13 @@ impl Config {
             }),
         ];
         for (name, size) in sizes {
-            if !(1..=MOST).contains(&size) {
-                return refuse(format!("{name} is {size}, not from 1 to {MOST}"));
+            if !(1..=MAX_SIZE).contains(&size) {
+                return refuse(format!("{name} is {size}; it must be from 1 to {MAX_SIZE}"));
             }
         }
         if frames != 1 {
             return refuse(format!(
-                "patch_size is {:?}; only 1 latent frame a token is supported",
+                "patch_size is {:?}; only 1 latent frame per token is supported",
                 self.patch_size
             ));
         }
@@ -120,7 +120,7 @@ impl Config {
             return refuse("attention_head_dim and freq_dim must be even".into());
         }
         if !(self.eps.is_finite() && self.eps > 0.0) {
-            return refuse(format!("eps is {}", self.eps));
+            return refuse(format!("eps is {}; it must be a positive number", self.eps));
         }
         Ok(())
     }

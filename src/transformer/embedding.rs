@@ -1,4 +1,4 @@
-//! What tells the transformer the timestep and the prompt: diffusers' `WanTimeTextImageEmbedding`.
+//! The timestep and prompt embeddings: diffusers' `WanTimeTextImageEmbedding`.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -33,10 +33,10 @@ impl ConditionEmbedder {
         })
     }
 
-    /// The embedding of each timestep, f32 `[M, inner_dim]`, and what of it every block gets, f32
+    /// The embedding of each timestep, f32 `[M, inner_dim]`, and its projection to the six modulation rows of a block, f32
     /// `[M, 6, inner_dim]`.
     pub(super) fn time(&self, timesteps: &[f64]) -> Result<(Tensor, Tensor)> {
-        // In f32 as in the reference: of angles up to 1000 the rounding shows in the result.
+        // In f32 like the reference: angles reach 1000, and their rounding changes the result.
         let half = self.freq_dim / 2;
         let frequency = move |i| (-(10_000f32.ln()) * i as f32 / half as f32).exp();
         let angles = |t: f64| (0..half).map(move |i| t as f32 * frequency(i));
@@ -48,7 +48,7 @@ impl ConditionEmbedder {
         Ok((embedding, projected.reshape((timesteps.len(), 6, ()))?))
     }
 
-    /// `[1, length, text_dim]` to `[1, length, inner_dim]`.
+    /// Projects a prompt embedding `[1, length, text_dim]` to `[1, length, inner_dim]`.
     pub(super) fn text(&self, embeds: &Tensor) -> Result<Tensor> {
         Ok(self.text_out.forward(&self.text_in.forward(&embeds.contiguous()?)?.gelu()?)?)
     }

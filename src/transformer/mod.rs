@@ -1,8 +1,8 @@
-//! The Wan video transformer (<https://arxiv.org/abs/2503.20314>), in diffusers' key layout.
+//! The Wan video transformer (<https://arxiv.org/abs/2503.20314>), with diffusers' tensor names.
 //!
-//! The same weights run in two ways: over a whole clip at once, every frame seeing every other
-//! ([`WanTransformer::forward`]), or causally, chunk by chunk, each seeing itself and what a [`KvCache`]
-//! remembers ([`WanTransformer::forward_chunk`], [`WanTransformer::cache_chunk`]).
+//! The same weights run in two ways: over a whole clip with full attention ([`WanTransformer::forward`]), or causally, chunk
+//! by chunk, where a chunk attends to itself and to a [`KvCache`] ([`WanTransformer::forward_chunk`],
+//! [`WanTransformer::cache_chunk`]).
 
 mod attention;
 mod block;
@@ -16,8 +16,8 @@ mod rope;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
 
-use crate::checkpoint::Layer;
-use crate::checkpoint::{Source, Tensors};
+use crate::checkpoint::{Layer, Source, Tensors};
+
 use crate::kernels::linear::WeightFormat;
 use crate::kernels::{self, attention::PackedKv};
 use crate::ops::linear;
@@ -25,10 +25,10 @@ use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
 use block::{Block, BlockInputs, Norm};
 use block_store::BlockStore;
-pub use cache::{CausalConfig, KvCache, ShotMemory};
+pub use cache::{KvCache, KvCacheConfig, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
-use packed::{Form, PackedBlock, PackedBlocks};
+use packed::{PackedBlock, PackedBlocks, PackedConfig};
 use rope::Rope;
 
 /// A loaded transformer. Clones share the weights.
@@ -36,7 +36,7 @@ use rope::Rope;
 pub struct WanTransformer {
     config: Config,
     rope: Rope,
-    /// The reference convolves with a kernel as large as its stride, which is a product with each patch.
+    /// The reference uses a convolution whose kernel equals its stride, which is a linear layer over each patch.
     patch_embedding: Linear,
     condition_embedder: ConditionEmbedder,
     blocks: Blocks,
@@ -51,25 +51,25 @@ pub struct WanTransformer {
 #[derive(Clone, Debug)]
 enum Blocks {
     Plain(BlockStore<Block>),
-    /// Made for this CPU.
+    /// Packed for the CPU kernels.
     Packed(PackedBlocks),
 }
 
-/// A prompt as every block sees it; computed once a prompt.
+/// The cross attention keys and values of a prompt, for every block. Computed once for each prompt.
 #[derive(Clone, Debug)]
-pub struct Context(Texts);
+pub struct Context(PromptKv);
 
 #[derive(Clone, Debug)]
-enum Texts {
+enum PromptKv {
     Plain(Vec<KeyValue>),
     Packed(Vec<PackedKv>),
 }
 
-/// Latents as the blocks see them.
+/// The embedded latents, the input of the blocks.
 struct Tokens {
-    /// `[M, tokens / M, inner_dim]`, one group a modulation.
+    /// `[M, tokens / M, inner_dim]`, one group per modulation.
     x: Tensor,
-    /// Latent frames, rows and columns of tokens.
+    /// Number of latent frames, rows and columns of tokens.
     grid: [usize; 3],
     /// f32 `[M, inner_dim]` and `[M, 6, inner_dim]`.
     time: Tensor,
@@ -77,30 +77,32 @@ struct Tokens {
 }
 
 impl WanTransformer {
-    /// Opens `folder` of `source`, `transformer` as a rule. With `offload` its blocks stay in their file, and each is
-    /// brought to the device when it is its turn.
+    /// Loads the transformer in `folder` of `source`, usually `transformer`. With `offload` the blocks stay in their file,
+    /// and each is loaded onto the device when it runs.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind; the blocks
-    /// that stay in the file are looked at when they are brought.
+    /// [`Error::NotFound`] and [`Error::Invalid`] if the files are missing, damaged or of an unsupported kind, and
+    /// [`Error::Cancelled`]. An offloaded block is checked only when it is loaded.
     pub fn open(
         source: &Source,
         folder: &str,
         precision: Precision,
         offload: bool,
         device: &Device,
+        cancel: &Cancel,
     ) -> Result<Self> {
+        cancel.check()?;
         let config = Self::config_of(source, folder)?;
-        let (dtype, blocks) = (precision.dtype(device), precision == Precision::Gguf);
-        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, blocks)?;
-        let about = {
+        let (dtype, quantized) = (precision.dtype(device), precision == Precision::Gguf);
+        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, quantized)?;
+        let locate = {
             let (source, folder) = (source.clone(), folder.to_string());
             move |e| source.unfit(&folder, e)
         };
-        Self::build(weights, &config, precision, offload, about.clone()).map_err(about)
+        Self::build(weights, &config, precision, offload, locate.clone(), cancel).map_err(locate)
     }
 
-    /// The sizes of the one in `folder` of `source`.
+    /// The config of the transformer in `folder` of `source`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -111,19 +113,20 @@ impl WanTransformer {
         Ok(config)
     }
 
-    /// Takes the weights that `config` calls for, in their number format; norms, tables and the embedding of time are f32
-    /// always. With [`Precision::Int8`] the blocks' linear layers are rounded.
+    /// Loads the tensors that `config` requires, in the data type of `weights`. Norms, modulation tables and the time
+    /// embedding are always f32. With [`Precision::Int8`] the linear layers of the blocks are quantised.
     pub fn load(weights: impl Into<Tensors>, config: &Config, precision: Precision) -> Result<Self> {
-        Self::build(weights.into(), config, precision, false, |e| e)
+        Self::build(weights.into(), config, precision, false, |e| e, &Cancel::new())
     }
 
-    /// `about` tells of errors in blocks that stay in their file.
+    /// `locate` adds the file to an error in an offloaded block.
     fn build(
         weights: Tensors,
         config: &Config,
         precision: Precision,
         offload: bool,
-        about: impl Fn(Error) -> Error + Send + Sync + 'static,
+        locate: impl Fn(Error) -> Error + Send + Sync + 'static,
+        cancel: &Cancel,
     ) -> Result<Self> {
         config.check()?;
         let dim = config.inner_dim();
@@ -135,7 +138,7 @@ impl WanTransformer {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
             condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
-            blocks: Blocks::load(weights.pp("blocks"), config, precision, offload, about)?,
+            blocks: Blocks::load(weights.pp("blocks"), config, precision, offload, locate, cancel)?,
             norm_out: Norm::new(config, device)?,
             scale_shift_table: weights.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
             proj_out: weights.linear(dim, config.out_channels() * config.patch_area(), "proj_out")?,
@@ -145,20 +148,23 @@ impl WanTransformer {
         })
     }
 
-    /// Its sizes.
+    /// The config it was loaded with.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Makes the prompt's embedding `[1, length, text_dim]` ready for every block.
-    pub fn context(&self, text_embeds: &Tensor) -> Result<Context> {
+    /// Projects the prompt embedding `[1, length, text_dim]` to the cross attention keys and values of every block.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for another shape; [`Error::Cancelled`], checked before each block.
+    pub fn context(&self, text_embeds: &Tensor, cancel: &Cancel) -> Result<Context> {
         let (batch, length, dim) = text_embeds.dims3()?;
         if batch != 1 || length == 0 || dim != self.config.text_dim {
             return Err(Error::Request(
                 crate::Setting::Shape,
                 format!(
                     "the transformer takes text embeddings of [1, length, {}], not {:?}; \
-                 text encoder and transformer are not of one model",
+                     the text encoder and the transformer belong to different models",
                     self.config.text_dim,
                     text_embeds.dims()
                 ),
@@ -167,18 +173,18 @@ impl WanTransformer {
         let prompt =
             self.condition_embedder.text(&text_embeds.to_device(&self.device)?.to_dtype(self.dtype)?)?;
         Ok(Context(match &self.blocks {
-            Blocks::Plain(blocks) => Texts::Plain(blocks.map(|block| block.text(&prompt))?),
-            Blocks::Packed(blocks) => Texts::Packed(blocks.text(&prompt)?),
+            Blocks::Plain(blocks) => PromptKv::Plain(blocks.map(cancel, |block| block.text(&prompt))?),
+            Blocks::Packed(blocks) => PromptKv::Packed(blocks.text(&prompt, cancel)?),
         }))
     }
 
-    /// The velocity of a whole clip, every frame seeing every other.
+    /// Predicts the velocity of a whole clip with full attention.
     ///
-    /// `latents` are `[1, in_channels, T, H, W]`; `timesteps`, from 1000 (noise) to 0 (clean), one for all
-    /// frames or one each. Returns f32 `[1, out_channels, T, H, W]`.
+    /// `latents` are `[1, in_channels, T, H, W]`. `timesteps` go from 1000 (noise) to 0 (clean): one for all frames, or one
+    /// per frame. Returns f32 `[1, out_channels, T, H, W]`.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] within a block of a cancel; [`Error::Request`] for sizes the model does not take.
+    /// [`Error::Cancelled`], checked before each block; [`Error::Request`] for shapes that the model does not accept.
     pub fn forward(
         &self,
         latents: &Tensor,
@@ -189,7 +195,7 @@ impl WanTransformer {
         self.velocity(latents, timesteps, context, None, cancel)
     }
 
-    /// The velocity of the next chunk, which sees itself and what `cache` remembers; otherwise as
+    /// Predicts the velocity of the next chunk, which attends to itself and to `cache`; otherwise like
     /// [`forward`](Self::forward).
     pub fn forward_chunk(
         &self,
@@ -202,10 +208,10 @@ impl WanTransformer {
         self.velocity(latents, timesteps, context, Some(cache), cancel)
     }
 
-    /// Adds a finished chunk to what `cache` remembers. An error, a cancel too, leaves `cache` as it was.
+    /// Appends a finished chunk to `cache`. An error, including a cancel, leaves `cache` unchanged.
     ///
-    /// A chunk is made in several steps with [`forward_chunk`](Self::forward_chunk) and then, clean, told to
-    /// the cache with timestep 0 (<https://arxiv.org/abs/2506.08009>).
+    /// A chunk is denoised in several steps with [`forward_chunk`](Self::forward_chunk); the clean chunk is then cached at
+    /// timestep 0 (<https://arxiv.org/abs/2506.08009>).
     pub fn cache_chunk(
         &self,
         latents: &Tensor,
@@ -216,7 +222,7 @@ impl WanTransformer {
     ) -> Result<()> {
         let tokens = self.tokens(latents, timesteps)?;
         let frames = tokens.grid[0];
-        let (_, new) = self.run(tokens, context, Some(cache), Purpose::Cache, cancel)?;
+        let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
         cache.append(frames, new)
     }
 
@@ -230,20 +236,20 @@ impl WanTransformer {
     ) -> Result<Tensor> {
         let tokens = self.tokens(latents, timesteps)?;
         let (grid, time) = (tokens.grid, tokens.time.clone());
-        let (x, _) = self.run(tokens, context, cache, Purpose::Velocity, cancel)?;
+        let (x, _) = self.run(tokens, context, cache, Pass::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;
         let patches = self.proj_out.forward(&self.norm_out.modulated(&x, &modulation, 0)?)?;
         self.unpatchify(&patches.to_dtype(DType::F32)?, grid)
     }
 
-    /// Goes through the blocks. Keys and values of the tokens are collected only to be cached, and then the
-    /// last block computes nothing else.
+    /// Runs the blocks. [`Pass::CacheUpdate`] collects the keys and values of the tokens; the last block then computes nothing
+    /// else.
     fn run(
         &self,
         tokens: Tokens,
         context: &Context,
         cache: Option<&KvCache>,
-        purpose: Purpose,
+        pass: Pass,
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let [frames, rows, columns] = tokens.grid;
@@ -256,14 +262,14 @@ impl WanTransformer {
         };
         let keys = self.rope.rotation(&times, rows, columns, &self.device)?;
         let (blocks, texts) = match (&self.blocks, &context.0) {
-            (Blocks::Packed(blocks), Texts::Packed(texts)) => {
-                return blocks.run(tokens, texts, cache, &keys, purpose, cancel);
+            (Blocks::Packed(blocks), PromptKv::Packed(texts)) => {
+                return blocks.run(tokens, texts, cache, &keys, pass, cancel);
             }
-            (Blocks::Plain(blocks), Texts::Plain(texts)) => (blocks, texts),
+            (Blocks::Plain(blocks), PromptKv::Plain(texts)) => (blocks, texts),
             _ => {
                 return Err(Error::Request(
                     crate::Setting::Shape,
-                    "the prompt was made ready for another transformer; make it ready for this one".into(),
+                    "the context was computed by another transformer; compute it with this one".into(),
                 ));
             }
         };
@@ -272,9 +278,8 @@ impl WanTransformer {
         let mut x = tokens.x;
         let mut collected = Vec::new();
         for (i, text) in texts.iter().enumerate() {
-            cancel.check()?;
-            let block = blocks.get(i)?;
-            if purpose == Purpose::Cache && i + 1 == blocks.len() {
+            let block = blocks.get(i, cancel)?;
+            if pass == Pass::CacheUpdate && i + 1 == blocks.len() {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
                 break;
             }
@@ -283,7 +288,7 @@ impl WanTransformer {
             let (next, own) =
                 block.forward(&x, &BlockInputs { modulation, queries: &queries, keys: &keys, text, past })?;
             x = next;
-            if purpose == Purpose::Cache {
+            if pass == Pass::CacheUpdate {
                 collected.push(own);
             }
         }
@@ -291,7 +296,7 @@ impl WanTransformer {
         Ok((x, collected))
     }
 
-    /// Cuts latents into tokens, row by row, and embeds them and the time.
+    /// Splits the latents into patches in row-major order, and embeds the patches and the timesteps.
     fn tokens(&self, latents: &Tensor, timesteps: &[f64]) -> Result<Tokens> {
         let (batch, channels, frames, height, width) = latents.dims5()?;
         let [_, patch_rows, patch_columns] = self.config.patch_size;
@@ -300,14 +305,14 @@ impl WanTransformer {
             return Err(Error::Request(
                 crate::Setting::Shape,
                 format!(
-                    "the transformer takes latents of [1, {}, T, H, W] with H and W multiples of {patch_rows} and \
-                 {patch_columns}, not {:?}",
+                    "the transformer takes latents of [1, {}, T, H, W] with H a multiple of {patch_rows} and W of \
+                     {patch_columns}, not {:?}",
                     self.config.in_channels,
                     latents.dims()
                 ),
             ));
         }
-        // Frames that share a timestep share a modulation.
+        // Frames with the same timestep share a modulation.
         let timesteps = match timesteps {
             [first, rest @ ..] if rest.iter().all(|t| t == first) => &timesteps[..1],
             _ if timesteps.len() == frames => timesteps,
@@ -315,7 +320,7 @@ impl WanTransformer {
                 return Err(Error::Request(
                     crate::Setting::Shape,
                     format!(
-                        "{} timesteps for {frames} latent frames; give one, or one a frame",
+                        "{} timesteps for {frames} latent frames; pass one, or one per frame",
                         timesteps.len()
                     ),
                 ));
@@ -333,7 +338,7 @@ impl WanTransformer {
         Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation })
     }
 
-    /// Puts tokens `[M, tokens / M, patch × channels]` back in their places, `[1, channels, T, H, W]`.
+    /// Rearranges tokens `[M, tokens / M, patch × channels]` into latents `[1, channels, T, H, W]`.
     fn unpatchify(&self, patches: &Tensor, [frames, rows, columns]: [usize; 3]) -> Result<Tensor> {
         let [_, patch_rows, patch_columns] = self.config.patch_size;
         let channels = self.config.out_channels();
@@ -351,30 +356,37 @@ impl Blocks {
         config: &Config,
         precision: Precision,
         offload: bool,
-        about: impl Fn(Error) -> Error + Send + Sync + 'static,
+        locate: impl Fn(Error) -> Error + Send + Sync + 'static,
+        cancel: &Cancel,
     ) -> Result<Self> {
-        let (count, own) = (config.num_layers, config.clone());
-        // What stays in blocks of a file is for candle's operations.
+        let (count, config) = (config.num_layers, config.clone());
+        // Quantised GGUF tensors need candle's operations; the kernels read f32 and int8 only.
         let packed =
             kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
         Ok(match packed {
-            None => Self::Plain(BlockStore::new(count, offload, move |i| {
-                Block::load(&weights.pp(i), &own).map_err(&about)
-            })?),
+            None => {
+                let load =
+                    move |i, cancel: &Cancel| Block::load(&weights.pp(i), &config, cancel).map_err(&locate);
+                Self::Plain(BlockStore::new(count, offload, cancel, load)?)
+            }
             Some(arch) => {
-                let numbers =
+                let format =
                     if precision == Precision::Int8 { WeightFormat::Int8 } else { WeightFormat::F32 };
-                let form = Form::new(arch, numbers, config);
-                let load = move |i| PackedBlock::load(form, &weights.pp(i), &own).map_err(&about);
-                Self::Packed(PackedBlocks::new(form, count, offload, load)?)
+                let packing = PackedConfig::new(arch, format, &config);
+                let load = move |i, cancel: &Cancel| {
+                    PackedBlock::load(packing, &weights.pp(i), &config, cancel).map_err(&locate)
+                };
+                Self::Packed(PackedBlocks::new(packing, count, offload, cancel, load)?)
             }
         })
     }
 }
 
-/// What the blocks are run for.
+/// What a pass through the blocks computes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum Pass {
+    /// The velocity of the tokens.
     Velocity,
-    Cache,
+    /// The keys and values of the tokens, for a [`KvCache`].
+    CacheUpdate,
 }

@@ -1,7 +1,7 @@
-//! Rotary position embedding on three axes: latent frame, row, column.
+//! Rotary position embedding on three axes: latent frame, row and column.
 //!
-//! <https://arxiv.org/abs/2104.09864>; diffusers' `WanRotaryPosEmbed`. A head's channels are split among
-//! the axes, and in each share the pairs (2i, 2i + 1) are turned by position × 10000^(−2i / share).
+//! <https://arxiv.org/abs/2104.09864>; diffusers' `WanRotaryPosEmbed`. The channels of a head are split among the axes. In
+//! the part of an axis, the pairs (2i, 2i + 1) are rotated by position × 10000^(−2i / channels).
 
 use candle_core::{DType, Device, Tensor};
 
@@ -10,14 +10,14 @@ use crate::{Error, Result, kernels};
 
 const THETA: f64 = 10_000.0;
 
-/// How a head's channels are shared among the axes.
+/// The split of a head's channels among the axes.
 #[derive(Clone, Debug)]
 pub(super) struct Rope {
-    shares: [usize; 3],
+    channels: [usize; 3],
     max_positions: usize,
 }
 
-/// The angles of every token of a grid.
+/// The rotation angles of the tokens of a grid.
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
     /// f32 `[tokens, head_dim / 2]`.
@@ -29,15 +29,15 @@ impl Rope {
     pub(super) fn new(config: &Config) -> Self {
         let side = 2 * (config.attention_head_dim / 6);
         Self {
-            shares: [config.attention_head_dim - 2 * side, side, side],
+            channels: [config.attention_head_dim - 2 * side, side, side],
             max_positions: config.rope_max_seq_len,
         }
     }
 
-    /// The angles of frames at `times`, each of so many rows and columns, in this order, counted from 0.
+    /// The angles of latent frames at the positions `times`, each with `rows` × `columns` tokens in row-major order.
     ///
     /// # Errors
-    /// [`Error::Request`] if an axis is longer than the model knows.
+    /// [`Error::Request`] if an axis exceeds the positions of the model.
     pub(super) fn rotation(
         &self,
         times: &[usize],
@@ -53,13 +53,13 @@ impl Rope {
                 return Err(Error::Request(
                     crate::Setting::Size,
                     format!(
-                        "{length} {name} are more than the {} that the model knows; ask for fewer or smaller frames",
+                        "{length} {name} exceed the model's limit of {}; request fewer or smaller frames",
                         self.max_positions
                     ),
                 ));
             }
         }
-        let axes = self.shares.map(frequencies);
+        let axes = self.channels.map(frequencies);
         let tokens = times.len() * rows * columns;
         let pairs: usize = axes.iter().map(Vec::len).sum();
         let (mut cos, mut sin) = (Vec::with_capacity(tokens * pairs), Vec::with_capacity(tokens * pairs));
@@ -83,30 +83,30 @@ impl Rope {
     }
 }
 
-fn frequencies(share: usize) -> Vec<f64> {
-    (0..share / 2).map(|i| THETA.powf(-2.0 * i as f64 / share as f64)).collect()
+fn frequencies(channels: usize) -> Vec<f64> {
+    (0..channels / 2).map(|i| THETA.powf(-2.0 * i as f64 / channels as f64)).collect()
 }
 
 impl Rotation {
-    /// How many there are.
+    /// Number of tokens.
     pub(super) fn tokens(&self) -> Result<usize> {
         Ok(self.cos.dim(0)?)
     }
 
-    /// Cosines and sines, `[tokens, head_dim / 2]` each.
-    pub(super) fn numbers(&self) -> Result<(Vec<f32>, Vec<f32>)> {
-        Ok((kernels::numbers(&self.cos)?, kernels::numbers(&self.sin)?))
+    /// Copies of the cosines and sines, `[tokens, head_dim / 2]` each.
+    pub(super) fn to_vecs(&self) -> Result<(Vec<f32>, Vec<f32>)> {
+        Ok((kernels::to_vec(&self.cos)?, kernels::to_vec(&self.sin)?))
     }
 
-    /// The last `tokens` tokens' angles.
+    /// The angles of the last `tokens` tokens.
     pub(super) fn last(&self, tokens: usize) -> Result<Self> {
         let first = self.cos.dim(0)? - tokens;
         Ok(Self { cos: self.cos.narrow(0, first, tokens)?, sin: self.sin.narrow(0, first, tokens)? })
     }
 
-    /// Turns queries or keys `[1, heads, tokens, head_dim]`, in f32.
+    /// Rotates queries or keys `[1, heads, tokens, head_dim]`, computed in f32.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let turned = candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cos, &self.sin)?;
-        Ok(turned.to_dtype(x.dtype())?)
+        let rotated = candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cos, &self.sin)?;
+        Ok(rotated.to_dtype(x.dtype())?)
     }
 }

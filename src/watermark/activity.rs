@@ -1,8 +1,8 @@
-//! How much goes on in each part of a picture: what is busy hides more.
+//! Local activity of a frame: a busy area hides a stronger watermark.
 
-/// Mean and variance of luma around each cell (over its 3×3 neighbours), in 8-bit steps, row by row.
+/// Mean and variance of luma over the 3×3 cells around each cell, in 8-bit steps, in row-major order.
 ///
-/// `sums` and `squares` are over `pixels` pixels of each cell, `across` cells in a row.
+/// `sums` and `squares` are the sums of luma and its square over `pixels` pixels of each cell, with `across` cells per row.
 pub fn around_cells(sums: &[u32], squares: &[u32], pixels: usize, across: usize) -> Vec<(f32, f32)> {
     let sums = around(sums, across);
     let squares = around(squares, across);
@@ -16,7 +16,7 @@ pub fn around_cells(sums: &[u32], squares: &[u32], pixels: usize, across: usize)
         .collect()
 }
 
-/// Sums over 3×3 neighbours, and how many there are.
+/// The sum over the 3×3 cells around each cell, and their number.
 fn around(values: &[u32], across: usize) -> Vec<(u32, u32)> {
     let rows = values.len() / across.max(1);
     let mut horizontal = Vec::with_capacity(values.len());

@@ -1,90 +1,91 @@
-//! Detection the mark, without the original, at an unknown size and cut.
+//! Detection of the watermark without the original, at an unknown scale and crop.
 
 use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
 
 use super::pattern::{CELL, CHIPS, Role, SIDE, Tile};
 use super::payload::{CODE_BITS, FIT, decode};
-use super::residual::{Even, Residual};
+use super::residual::{EqualisedResidual, Residual};
 use super::spectrum::{AREA, EDGE, Fourier, whiten};
 use super::{GenerationId, WatermarkKey};
 
-/// The least scale at which the mark is looked for: a picture of this many times its first size.
+/// Minimum scale of the search, relative to the original size.
 pub const MIN_SCALE: f64 = 0.4;
-/// The greatest, but for large pictures, which are also looked at at a quarter of their size.
+/// Maximum scale of the search. Large frames are also searched at a quarter of their size.
 pub const MAX_SCALE: f64 = 1.6;
-/// How strong a chip is along its side.
+/// Relative strength of a chip along its side.
 const PROFILE: [f32; CELL] = [0.43, 0.78, 0.97, 0.97, 0.78, 0.43];
-/// How many times smaller that is.
-const SMALLER: usize = 4;
-/// Pixels of a large picture. A quarter of less would hardly hold a tile.
+/// Downscaling factor for large frames.
+const DOWNSCALE: usize = 4;
+/// Number of pixels from which a frame is large. A smaller frame, downscaled, would hardly contain a tile.
 const LARGE: usize = 500_000;
 
-/// Strength from which on pictures are marked even if the payload cannot be read.
+/// Strength from which a watermark counts as detected even if the payload cannot be read.
 ///
-/// At one shift the correlation with a key that the pictures do not have is a sum of so many chips that it is Gaussian,
-/// whatever they show; the places that are looked at are at most `EDGE`² shifts at two thousand scales and those near
-/// the `PLACES` best, so that the strongest of all exceeds 8 less than once in ten million times. Among 10,000 keys
-/// the tail is what this says, as far as they reach (`keys_that_were_not_used_are_found_as_often_as_derived`).
-pub const MARKED: f64 = 8.0;
+/// At one shift, the correlation with a key that was not embedded is a sum of hundreds of chips and therefore Gaussian,
+/// whatever the frames show. The search covers at most `EDGE`² shifts at two thousand scales, and the neighbours of the
+/// `CANDIDATES` best, so that the maximum exceeds 8 less than once in ten million times. A test with 10,000 keys confirms the
+/// distribution (`wrong_keys_reach_the_derived_strengths`).
+pub const DETECTION_THRESHOLD: f64 = 8.0;
 
-/// Frames at the beginning that are also looked at alone. What comes first is encoded whole; later an encoder moves the mark along
-/// with what moves in the picture.
+/// First frames that are also searched alone. The first frame is intra-coded; in later frames, an encoder moves the watermark
+/// along with the picture content.
 const OPENING: u64 = 4;
-/// Places whose payload is looked at in all frames, and again in the first. Each lets noise pass once in 2²⁴ times, all
-/// together once in 2²⁰.
-const PLACES: usize = 8;
-/// Others near each that are looked at besides, since the strongest is not always the right one. They have to fit, which noise
-/// does so seldom that all of them together let it pass less than once in 2²⁴ times.
+/// Candidates whose payload is decoded, in all frames and again in the opening. Noise passes once in 2²⁴ times for each, and
+/// once in 2²⁰ times for all together.
+const CANDIDATES: usize = 8;
+/// Neighbours of each candidate that are also decoded, since the strongest is not always the right one. They must reach
+/// [`FIT`], so that noise passes for all of them together less than once in 2²⁴ times.
 const NEIGHBOURS: usize = 7;
 
-/// What was found in the frames that were looked at.
+/// The result of a detection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
-    /// How many frames that is.
+    /// Number of frames that were analysed.
     pub frames: u64,
     /// The payload, if it can be read.
     pub id: Option<GenerationId>,
-    /// How far the best correlation stands out, in standard deviations of all others.
+    /// The peak of the correlation, in standard deviations above its mean.
     pub strength: f64,
-    /// How many times their first size the pictures have, where it was found.
+    /// Scale of the frames at the peak, relative to the original size.
     pub scale: f64,
 }
 
 impl Detection {
-    /// Whether the pictures bear a mark of the key: the payload was read or the strength is [`MARKED`].
+    /// Whether the frames have a watermark of the key: the payload was read, or the strength reaches
+    /// [`DETECTION_THRESHOLD`].
     pub fn is_marked(&self) -> bool {
-        self.id.is_some() || self.strength >= MARKED
+        self.id.is_some() || self.strength >= DETECTION_THRESHOLD
     }
 }
 
-/// Looks for the marks of one key. A mark is constant over a shot: the more frames, the surer.
+/// Detects the watermark of one key. It is constant over a shot, so that more frames make the detection more reliable.
 pub struct Detector {
     tile: Tile,
-    /// The chips that are known, as a picture, transformed.
+    /// The transform of the synchronisation chips.
     sync: Vec<Complex32>,
-    /// One chip's shape, transformed.
+    /// The transform of the shape of one chip.
     shape: Vec<Complex32>,
     fourier: Fourier,
-    seen: Residual,
-    /// The same at a quarter of the size, of large pictures.
-    smaller: Residual,
-    /// That of the first frames alone.
+    residual: Residual,
+    /// The residual of large frames at a quarter of the size.
+    downscaled: Residual,
+    /// The residual of the first frames alone.
     opening: Residual,
 }
 
-/// Where the tile may be.
+/// A possible position of the tile.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Candidate {
     strength: f64,
-    /// Scale across and down.
+    /// Horizontal and vertical scale.
     scale: (f64, f64),
-    /// Pixels of the tile.
+    /// Shift of the tile, as a pixel index.
     shift: usize,
 }
 
 impl Detector {
-    /// A detector of the marks that `key` makes.
+    /// A detector of the watermarks of `key`.
     pub fn new(key: &WatermarkKey) -> Self {
         let tile = Tile::new(key);
         let fourier = Fourier::new();
@@ -102,90 +103,93 @@ impl Detector {
             }
         }
         let (sync, shape) = (fourier.transform(&sync), fourier.transform(&shape));
-        let [seen, smaller, opening] = Default::default();
-        Self { tile, sync, shape, fourier, seen, smaller, opening }
+        let [residual, downscaled, opening] = Default::default();
+        Self { tile, sync, shape, fourier, residual, downscaled, opening }
     }
 
-    /// Looks at a picture's luma: `height` rows of `width` samples, `stride` apart. One of another size than
-    /// before begins anew; one whose data is too short is not looked at.
+    /// Adds the luma of a frame: `height` rows of `width` samples, `stride` bytes apart. A change of size discards the earlier
+    /// frames. A frame whose data is too short is ignored.
     pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
-        if !self.seen.push(luma, stride, width, height) {
+        if !self.residual.push(luma, stride, width, height) {
             return;
         }
-        if self.seen.frames == 1 {
-            [self.smaller, self.opening] = Default::default();
+        if self.residual.frames == 1 {
+            [self.downscaled, self.opening] = Default::default();
         }
-        if self.seen.frames <= OPENING {
+        if self.residual.frames <= OPENING {
             self.opening.push(luma, stride, width, height);
         }
         if width * height >= LARGE
             && stride >= width
             && let Some(luma) = luma.get(..stride * height)
         {
-            let small = shrunk(luma, stride, width);
-            self.smaller.push(&small, width / SMALLER, width / SMALLER, height / SMALLER);
+            let small = downscale(luma, stride, width);
+            self.downscaled.push(&small, width / DOWNSCALE, width / DOWNSCALE, height / DOWNSCALE);
         }
     }
 
-    /// Whether a picture of this size goes with those that were looked at.
+    /// Whether a frame of this size can be added without discarding the earlier frames.
     pub fn fits(&self, width: usize, height: usize) -> bool {
-        self.seen.frames == 0 || (width, height) == (self.seen.width, self.seen.height)
+        self.residual.frames == 0 || (width, height) == (self.residual.width, self.residual.height)
     }
 
-    /// How many frames were looked at since the start or [`Detector::clear`].
+    /// Number of frames since the start, the last change of size or [`Detector::clear`].
     pub fn frames(&self) -> u64 {
-        self.seen.frames
+        self.residual.frames
     }
 
-    /// Forgets what was seen.
+    /// Discards all frames.
     pub fn clear(&mut self) {
-        [self.seen, self.smaller, self.opening] = Default::default();
+        [self.residual, self.downscaled, self.opening] = Default::default();
     }
 
-    /// What is in the frames so far; `None` if there were none.
+    /// Analyses the frames so far; `None` without frames.
     pub fn finding(&self) -> Option<Detection> {
-        if self.seen.frames == 0 {
+        if self.residual.frames == 0 {
             return None;
         }
-        // The pictures, and how many times smaller than they came.
-        let found = self.look(&[(self.seen.even(), 1), (self.smaller.even(), SMALLER)])?;
-        if found.id.is_some() || self.seen.frames <= OPENING {
-            return Some(found);
+        // Each residual with its downscaling factor.
+        let all = self.search(&[(self.residual.equalised(), 1), (self.downscaled.equalised(), DOWNSCALE)])?;
+        if all.id.is_some() || self.residual.frames <= OPENING {
+            return Some(all);
         }
-        let first = self.look(&[(self.opening.even(), 1)]);
-        first.filter(|first| first.id.is_some() || first.strength > found.strength).or(Some(found))
+        let opening = self.search(&[(self.opening.equalised(), 1)]);
+        opening.filter(|opening| opening.id.is_some() || opening.strength > all.strength).or(Some(all))
     }
 
-    /// The best that is in any of these pictures, which are so many times smaller than they came.
-    fn look(&self, seen: &[(Even, usize)]) -> Option<Detection> {
-        let looks: Vec<_> = seen.iter().flat_map(|of| of.0.scales().map(move |scale| (of, scale))).collect();
-        let looks = looks.into_par_iter().map(|(of, scale)| (self.best(&of.0, (scale, scale)), of));
-        let mut places: Vec<_> = looks.collect();
-        places.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
-        places.truncate(PLACES);
-        let mut found: Option<Detection> = None;
-        for (rough, (seen, times)) in places {
-            let (place, id) = self.read(seen, rough);
-            let scale = *times as f64 * (place.scale.0 * place.scale.1).sqrt();
-            let here = Detection { frames: self.seen.frames, id, strength: place.strength, scale };
+    /// The best detection in these residuals, each with its downscaling factor.
+    fn search(&self, residuals: &[(EqualisedResidual, usize)]) -> Option<Detection> {
+        let scales: Vec<_> =
+            residuals.iter().flat_map(|entry| entry.0.scales().map(move |scale| (entry, scale))).collect();
+        let candidates =
+            scales.into_par_iter().map(|(entry, scale)| (self.best(&entry.0, (scale, scale)), entry));
+        let mut candidates: Vec<_> = candidates.collect();
+        candidates.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
+        candidates.truncate(CANDIDATES);
+        let mut best: Option<Detection> = None;
+        for (coarse, (residual, factor)) in candidates {
+            let (candidate, id) = self.read(residual, coarse);
+            let scale = *factor as f64 * (candidate.scale.0 * candidate.scale.1).sqrt();
+            let detection =
+                Detection { frames: self.residual.frames, id, strength: candidate.strength, scale };
             if id.is_some() {
-                return Some(here);
+                return Some(detection);
             }
-            if found.is_none_or(|best| best.strength < here.strength) {
-                found = Some(here);
+            if best.is_none_or(|best| best.strength < detection.strength) {
+                best = Some(detection);
             }
         }
-        found
+        best
     }
 
-    /// The pictures folded at a scale, transformed.
-    fn spectrum(&self, seen: &Even, scale: (f64, f64)) -> Vec<Complex32> {
-        let mut spectrum = self.fourier.transform(&seen.fold(scale));
+    /// The whitened spectrum of the residual folded at a scale.
+    fn spectrum(&self, residual: &EqualisedResidual, scale: (f64, f64)) -> Vec<Complex32> {
+        let mut spectrum = self.fourier.transform(&residual.fold(scale));
         whiten(&mut spectrum);
         spectrum
     }
 
-    /// The shift of the tile that fits a spectrum best, and how far it stands out.
+    /// The shift of the tile with the greatest correlation, and its strength.
     fn strongest(&self, spectrum: &[Complex32]) -> (usize, f64) {
         let correlation = self.fourier.correlate(spectrum, &self.sync);
         let n = AREA as f64;
@@ -197,40 +201,40 @@ impl Detector {
     }
 
     /// The best shift at a scale.
-    fn best(&self, seen: &Even, scale: (f64, f64)) -> Place {
-        let (shift, strength) = self.strongest(&self.spectrum(seen, scale));
-        Place { strength, scale, shift }
+    fn best(&self, residual: &EqualisedResidual, scale: (f64, f64)) -> Candidate {
+        let (shift, strength) = self.strongest(&self.spectrum(residual, scale));
+        Candidate { strength, scale, shift }
     }
 
-    /// The places up to two steps of scale away, the best first.
-    fn nearby(&self, seen: &Even, place: Place, step: f64) -> Vec<Place> {
-        let moves: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
-        let near = moves.par_iter().map(|(x, y)| {
+    /// The candidates up to two steps of scale away, the strongest first.
+    fn nearby(&self, residual: &EqualisedResidual, candidate: Candidate, step: f64) -> Vec<Candidate> {
+        let offsets: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
+        let near = offsets.par_iter().map(|(x, y)| {
             let moved = |scale: f64, n: i32| scale * (1.0 + f64::from(n) * step);
-            self.best(seen, (moved(place.scale.0, *x), moved(place.scale.1, *y)))
+            self.best(residual, (moved(candidate.scale.0, *x), moved(candidate.scale.1, *y)))
         });
         let mut near: Vec<_> = near.collect();
         near.sort_by(|a, b| b.strength.total_cmp(&a.strength));
         near
     }
 
-    /// Finds the place more exactly and reads what is there.
-    fn read(&self, seen: &Even, rough: Place) -> (Place, Option<GenerationId>) {
-        // The picture may have been scaled a little more one way than the other.
-        let step = rough.scale.0 / seen.side() as f64;
-        let place = self.nearby(seen, rough, step)[0];
-        let near = self.nearby(seen, place, step / 2.0);
-        let read = |(i, place): (usize, &Place)| {
-            let bits = self.bits(&self.spectrum(seen, place.scale), place.shift);
-            Some((place.scale, decode(&bits, if i == 0 { 0.0 } else { FIT })?))
+    /// Refines a coarse candidate and decodes its payload.
+    fn read(&self, residual: &EqualisedResidual, coarse: Candidate) -> (Candidate, Option<GenerationId>) {
+        // The horizontal and vertical scales may differ slightly.
+        let step = coarse.scale.0 / residual.side() as f64;
+        let refined = self.nearby(residual, coarse, step)[0];
+        let near = self.nearby(residual, refined, step / 2.0);
+        let read = |(i, candidate): (usize, &Candidate)| {
+            let bits = self.bits(&self.spectrum(residual, candidate.scale), candidate.shift);
+            Some((candidate.scale, decode(&bits, if i == 0 { 0.0 } else { FIT })?))
         };
         match near[..=NEIGHBOURS].par_iter().enumerate().find_map_first(read) {
-            Some((scale, id)) => (Place { scale, ..near[0] }, Some(id)),
+            Some((scale, id)) => (Candidate { scale, ..near[0] }, Some(id)),
             None => (near[0], None),
         }
     }
 
-    /// The bits of the codeword, with the tile at `shift`: positive where one is rather 1.
+    /// The soft bits of the codeword with the tile at `shift`, positive for a probable 1.
     fn bits(&self, spectrum: &[Complex32], shift: usize) -> [f32; CODE_BITS] {
         let chips = self.fourier.correlate(spectrum, &self.shape);
         let mut soft = [0.0; CODE_BITS];
@@ -245,8 +249,8 @@ impl Detector {
     }
 }
 
-impl Even {
-    /// Scales so close together that no part of the picture is off by more than a pixel of the tile.
+impl EqualisedResidual {
+    /// The scales to search, so close that no part of the frame is off by more than one pixel of the tile.
     fn scales(&self) -> impl Iterator<Item = f64> + use<> {
         let side = self.side() as f64;
         std::iter::successors((side > 0.0).then_some(MIN_SCALE), move |scale| {
@@ -256,14 +260,14 @@ impl Even {
     }
 }
 
-/// A picture at a quarter of its size: means of 4×4 pixels, whole rows of them.
-fn shrunk(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
-    let across = width / SMALLER;
-    let mut small = Vec::with_capacity(luma.len() / (SMALLER * SMALLER));
-    for rows in luma.chunks_exact(stride * SMALLER) {
+/// Downscales a frame to a quarter of its size by averaging 4×4 pixels; an incomplete last row is dropped.
+fn downscale(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
+    let across = width / DOWNSCALE;
+    let mut small = Vec::with_capacity(luma.len() / (DOWNSCALE * DOWNSCALE));
+    for rows in luma.chunks_exact(stride * DOWNSCALE) {
         let mut sums = vec![0u16; across];
         for row in rows.chunks_exact(stride) {
-            for (sum, pixels) in sums.iter_mut().zip(row.chunks_exact(SMALLER)) {
+            for (sum, pixels) in sums.iter_mut().zip(row.chunks_exact(DOWNSCALE)) {
                 *sum += pixels.iter().map(|pixel| u16::from(*pixel)).sum::<u16>();
             }
         }
@@ -272,7 +276,7 @@ fn shrunk(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
     small
 }
 
-/// A chip is strongest in its middle.
+/// The strength profile of a chip at a pixel of the tile.
 fn weight(pixel: usize) -> f32 {
     PROFILE[pixel % EDGE % CELL] * PROFILE[pixel / EDGE % CELL]
 }
@@ -281,9 +285,9 @@ fn weight(pixel: usize) -> f32 {
 mod tests {
     use super::*;
 
-    /// Pictures with coarse and fine things in them, moving.
-    fn unmarked() -> Even {
-        let mut seen = Residual::default();
+    /// The residual of moving frames with coarse and fine detail, without a watermark.
+    fn unmarked() -> EqualisedResidual {
+        let mut residual = Residual::default();
         for time in 0..8 {
             let sample = |i: usize| {
                 let (x, y) = ((i % 320 + 3 * time) as f32, (i / 320) as f32);
@@ -292,37 +296,37 @@ mod tests {
                 (128.0 + hills + grain as f32 / 8.0) as u8
             };
             let picture: Vec<_> = (0..320 * 192).map(sample).collect();
-            seen.push(&picture, 320, 320, 192);
+            residual.push(&picture, 320, 320, 192);
         }
-        seen.even()
+        residual.equalised()
     }
 
     #[test]
-    fn keys_that_were_not_used_are_found_as_often_as_derived() {
+    fn wrong_keys_reach_the_derived_strengths() {
         const KEYS: u32 = 10_000;
-        let seen = unmarked();
+        let residual = unmarked();
         let any = Detector::new(&WatermarkKey::public());
         let spectra: Vec<_> = (0..40)
-            .map(|i| any.spectrum(&seen, [MIN_SCALE * (1.0 + 0.03 * f64::from(i)); 2].into()))
+            .map(|i| any.spectrum(&residual, [MIN_SCALE * (1.0 + 0.03 * f64::from(i)); 2].into()))
             .collect();
-        let looks = (0..KEYS).into_par_iter().map(|i| {
+        let detections = (0..KEYS).into_par_iter().map(|i| {
             let mut key = [0; 16];
             key[..4].copy_from_slice(&i.to_le_bytes());
             let detector = Detector::new(&WatermarkKey::from_bytes(&key).unwrap());
             let spectrum = &spectra[i as usize % spectra.len()];
             let (shift, strength) = detector.strongest(spectrum);
-            // Reading takes longer than finding; it is tried where the key fits best.
+            // Decoding is slower than correlating, so only strong correlations are decoded.
             let id = (strength > 4.5).then(|| decode(&detector.bits(spectrum, shift), 0.0)).flatten();
             (strength, id)
         });
-        let looks: Vec<_> = looks.collect();
-        assert_eq!(looks.iter().filter(|(_, id)| id.is_some()).count(), 0);
-        // What a Gaussian exceeds so often, at EDGE² shifts; the shifts are not independent, which makes it less often.
+        let detections: Vec<_> = detections.collect();
+        assert_eq!(detections.iter().filter(|(_, id)| id.is_some()).count(), 0);
+        // Tail probabilities of a Gaussian, at EDGE² shifts. Dependent shifts make large values rarer.
         for (strength, tail) in [(4.5, 3.398e-6), (5.0, 2.867e-7), (5.5, 1.899e-8)] {
             let expected = f64::from(KEYS) * AREA as f64 * tail;
-            let seen = looks.iter().filter(|(s, _)| *s > strength).count() as f64;
-            assert!(seen < expected + 4.0 * expected.sqrt(), "{strength}: {seen} of {expected}");
-            assert!(seen > expected / 3.0 - 2.0, "{strength}: {seen} of {expected}");
+            let observed = detections.iter().filter(|(s, _)| *s > strength).count() as f64;
+            assert!(observed < expected + 4.0 * expected.sqrt(), "{strength}: {observed}, not {expected}");
+            assert!(observed > expected / 3.0 - 2.0, "{strength}: {observed}, not {expected}");
         }
     }
 }

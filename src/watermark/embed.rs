@@ -1,4 +1,4 @@
-//! Laying the mark over pictures.
+//! Embedding the watermark.
 
 use super::activity;
 use super::pattern::{CELL, Role, SIDE, Tile, phase};
@@ -6,29 +6,29 @@ use super::payload::encode;
 use super::{GenerationId, WatermarkKey};
 use crate::Size;
 
-/// A cell's shape at each strength, in 8-bit steps. Round, so that no blocks are seen.
+/// The shape of a cell at each strength, in 8-bit steps. Rounded, so that no blocks are visible.
 const SHAPES: [[i8; CELL * CELL]; 5] = [
-    whole([[0, 1, 1], [1, 1, 1], [1, 1, 1]]),
-    whole([[0, 1, 1], [1, 1, 2], [1, 2, 2]]),
-    whole([[1, 1, 1], [1, 2, 2], [1, 2, 3]]),
-    whole([[1, 1, 2], [1, 2, 3], [2, 3, 4]]),
-    whole([[1, 2, 2], [2, 3, 4], [2, 4, 5]]),
+    mirrored([[0, 1, 1], [1, 1, 1], [1, 1, 1]]),
+    mirrored([[0, 1, 1], [1, 1, 2], [1, 2, 2]]),
+    mirrored([[1, 1, 1], [1, 2, 2], [1, 2, 3]]),
+    mirrored([[1, 1, 2], [1, 2, 3], [2, 3, 4]]),
+    mirrored([[1, 2, 2], [2, 3, 4], [2, 4, 5]]),
 ];
-/// Steps of variance, a quarter of an octave each, from one strength to the next. What is busy hides more; but what
-/// is laid over it is also harder to find there, so that the mark is far from growing as the picture's own detail does.
+/// Variance levels, a quarter of an octave each, from one strength to the next. A busy area hides a stronger watermark, but
+/// also makes detection harder; the strength therefore grows much more slowly than the detail.
 const STEPS: usize = 12;
-/// Steps that are told apart: all that 8 bits can have.
-const BUSIEST: usize = 64;
-/// The step from which on a place is not flat.
+/// Number of variance levels, enough for all variances of 8-bit samples.
+const LEVELS: usize = 64;
+/// The lowest level that is not flat.
 const FLAT: usize = 4;
-/// Mean luma below which a flat place gets the least: grain is seen there first.
+/// Mean luma below which a flat cell gets the weakest shape: grain is most visible there.
 const DARK: f32 = 48.0;
 
-/// No picture is changed by more, as the mean square over its pixels: 42.1 dB below the peak.
-const MOST: f32 = 4.0;
+/// Limit on the mean squared change of a frame: a PSNR of 42.1 dB.
+const MAX_MSE: f32 = 4.0;
 
-/// A shape by its quarter at the top left.
-const fn whole(quarter: [[i8; CELL / 2]; CELL / 2]) -> [i8; CELL * CELL] {
+/// Mirrors the top left quarter of a shape.
+const fn mirrored(quarter: [[i8; CELL / 2]; CELL / 2]) -> [i8; CELL * CELL] {
     let mut shape = [0; CELL * CELL];
     let mut i = 0;
     while i < CELL * CELL {
@@ -40,40 +40,39 @@ const fn whole(quarter: [[i8; CELL / 2]; CELL / 2]) -> [i8; CELL * CELL] {
     shape
 }
 
-/// A picture to mark, or its luma plane: samples of 8 bits.
+/// A frame or its luma plane, with 8-bit samples.
 pub struct Plane<'a> {
-    /// Rows, `stride` bytes apart.
+    /// The rows, `stride` bytes apart.
     pub data: &'a mut [u8],
-    /// Bytes from row to row.
+    /// Bytes from one row to the next.
     pub stride: usize,
-    /// Bytes from pixel to pixel: 1 for luma, 3 or 4 for red, green and blue in this order or the reverse
-    /// (the fourth is left alone).
+    /// Bytes from one pixel to the next: 1 for luma, 3 or 4 for RGB or BGR (a fourth byte is unchanged).
     pub step: usize,
-    /// Pixels in a row.
+    /// Width in pixels.
     pub width: usize,
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
 }
 
 impl<'a> Plane<'a> {
-    /// A picture, `[H, W, 3]` without gaps.
+    /// A contiguous RGB frame `[H, W, 3]`.
     pub fn rgb(data: &'a mut [u8], size: Size) -> Self {
         let (width, height) = (size.width as usize, size.height as usize);
         Self { data, stride: 3 * width, step: 3, width, height }
     }
 }
 
-/// Marks the pictures of one generation.
+/// Embeds the watermark of one generation.
 #[derive(Clone)]
 pub struct Embedder {
     key: WatermarkKey,
     id: GenerationId,
-    /// Whether each chip of the tile is added or taken away.
+    /// Whether each chip of the tile is added or subtracted.
     chips: Vec<bool>,
 }
 
 impl Embedder {
-    /// A marker that writes `id` with `key`.
+    /// An embedder that writes `id` with `key`.
     pub fn new(key: &WatermarkKey, id: GenerationId) -> Self {
         let bits = encode(id);
         let Tile { roles, signs } = Tile::new(key);
@@ -84,24 +83,24 @@ impl Embedder {
         Self { key: key.clone(), id, chips: chips.collect() }
     }
 
-    /// What it writes.
+    /// The ID that it writes.
     pub fn id(&self) -> GenerationId {
         self.id
     }
 
-    /// Marks a picture of shot `shot`. Pixels beyond the last whole cell stay as they are, and so does a
-    /// plane whose data is too short for its size.
-    pub fn mark(&self, plane: &mut Plane, shot: u64) {
+    /// Embeds the watermark in a frame of shot `shot`. Pixels beyond the last whole cell are unchanged, and so is a plane
+    /// whose data is too short for its size.
+    pub fn embed(&self, plane: &mut Plane, shot: u64) {
         match plane.step {
-            1 => self.mark_pixels::<1, 1>(plane, shot),
-            3 => self.mark_pixels::<3, 3>(plane, shot),
-            4 => self.mark_pixels::<4, 3>(plane, shot),
+            1 => self.embed_pixels::<1, 1>(plane, shot),
+            3 => self.embed_pixels::<3, 3>(plane, shot),
+            4 => self.embed_pixels::<4, 3>(plane, shot),
             _ => {}
         }
     }
 
-    /// `STEP` bytes to a pixel, of which `USED` are marked.
-    fn mark_pixels<const STEP: usize, const USED: usize>(&self, plane: &mut Plane, shot: u64) {
+    /// Embeds with `STEP` bytes per pixel, of which the first `USED` are changed.
+    fn embed_pixels<const STEP: usize, const USED: usize>(&self, plane: &mut Plane, shot: u64) {
         let (across, down) = (plane.width / CELL, plane.height / CELL);
         let row_bytes = across * CELL * STEP;
         let needed = plane.stride * (down * CELL).saturating_sub(1) + row_bytes;
@@ -115,14 +114,14 @@ impl Embedder {
         let mut added = vec![0; row_bytes];
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
-            // What is added in each cell of this line of cells.
+            // The change of each cell in this row of cells.
             let chosen = strengths[cy * across..][..across]
                 .iter()
                 .enumerate()
                 .map(|(cx, strength)| &changes[*strength][usize::from(chips[(cx + right) % SIDE])]);
             let chosen: Vec<_> = chosen.collect();
             for (y, row) in line.chunks_mut(plane.stride).enumerate() {
-                // Put together first, it is added many bytes at a time.
+                // Assembled first, so that the addition is vectorised.
                 for (cell, change) in added.chunks_exact_mut(CELL * STEP).zip(&chosen) {
                     cell.copy_from_slice(&change[y * CELL * STEP..][..CELL * STEP]);
                 }
@@ -134,39 +133,39 @@ impl Embedder {
     }
 }
 
-/// Which shape each cell gets, by how busy the picture is there: as strong as may be in all.
+/// The strength of each cell from its mean and variance: as strong as the limit for the whole frame allows.
 fn strengths(cells: &[(f32, f32)]) -> Vec<usize> {
-    let places: Vec<_> = cells.iter().map(|(mean, variance)| (*mean < DARK, step(*variance))).collect();
-    let mut counts = [[0.0; BUSIEST]; 2];
-    for (dark, step) in &places {
-        counts[usize::from(*dark)][*step] += 1.0;
+    let activity: Vec<_> = cells.iter().map(|(mean, variance)| (*mean < DARK, level(*variance))).collect();
+    let mut counts = [[0.0; LEVELS]; 2];
+    for (dark, level) in &activity {
+        counts[usize::from(*dark)][*level] += 1.0;
     }
     let energy = SHAPES.map(|shape| shape.iter().map(|s| f32::from(s * s)).sum::<f32>() / shape.len() as f32);
     let change = |quiet| -> f32 {
         let at = |dark| {
-            (0..BUSIEST)
-                .map(move |step| counts[usize::from(dark)][step] * energy[strength(dark, step, quiet)])
+            (0..LEVELS)
+                .map(move |level| counts[usize::from(dark)][level] * energy[strength(dark, level, quiet)])
         };
         at(false).chain(at(true)).sum()
     };
-    let within = |quiet: &usize| change(*quiet) <= MOST * cells.len() as f32;
-    let quiet = (FLAT..BUSIEST).find(within).unwrap_or(BUSIEST);
-    places.into_iter().map(|(dark, step)| strength(dark, step, quiet)).collect()
+    let within = |quiet: &usize| change(*quiet) <= MAX_MSE * cells.len() as f32;
+    let quiet = (FLAT..LEVELS).find(within).unwrap_or(LEVELS);
+    activity.into_iter().map(|(dark, level)| strength(dark, level, quiet)).collect()
 }
 
-/// The strength in a place, where what has a step below `quiet` gets the second.
-fn strength(dark: bool, step: usize, quiet: usize) -> usize {
-    let busy = (step + STEPS).saturating_sub(quiet) / STEPS;
+/// The strength of a cell. A level below `quiet` gets strength 1, or 0 if the cell is dark.
+fn strength(dark: bool, level: usize, quiet: usize) -> usize {
+    let busy = (level + STEPS).saturating_sub(quiet) / STEPS;
     if busy == 0 && dark { 0 } else { (1 + busy).min(SHAPES.len() - 1) }
 }
 
-/// Twice the binary logarithm of a variance, in halves: its exponent and the first two bits behind it.
-fn step(variance: f32) -> usize {
+/// The variance level: the logarithm in quarter octaves, from the exponent and the first two bits of the mantissa.
+fn level(variance: f32) -> usize {
     let quarters = |value: f32| (value.to_bits() >> (f32::MANTISSA_DIGITS - 3)) as usize;
-    (quarters(1.0 + variance) - quarters(1.0)).min(BUSIEST - 1)
+    (quarters(1.0 + variance) - quarters(1.0)).min(LEVELS - 1)
 }
 
-/// Luma of a pixel, near enough to tell how busy a place is.
+/// Approximate luma of a pixel, precise enough to measure activity.
 fn luma<const USED: usize>(pixel: &[u8]) -> u32 {
     if USED == 1 {
         u32::from(pixel[0])
@@ -175,7 +174,7 @@ fn luma<const USED: usize>(pixel: &[u8]) -> u32 {
     }
 }
 
-/// Sums of luma and of its square over every second row of each cell, which is enough to tell how busy it is.
+/// Sums of luma and its square over every second row of each cell, precise enough to measure activity.
 fn measure<const STEP: usize, const USED: usize>(
     plane: &Plane,
     across: usize,
@@ -196,7 +195,7 @@ fn measure<const STEP: usize, const USED: usize>(
     (sums, squares)
 }
 
-/// By strength and by sign, what is added to the bytes of a cell.
+/// The change of the bytes of a cell, by strength and sign.
 fn changes<const STEP: usize, const USED: usize>() -> [[Vec<i8>; 2]; SHAPES.len()] {
     SHAPES.map(|shape| {
         [-1, 1].map(|sign| {

@@ -1,28 +1,28 @@
-//! Who can find a mark.
+//! The key of a watermark.
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// The secret that a pattern is made of. Marks of one key are not seen with another.
+/// The secret from which the pattern is derived. A watermark is detected only with the key that embedded it.
 #[derive(Clone)]
 pub struct WatermarkKey([u8; 32]);
 
-/// The shortest key file: less could be guessed.
+/// Minimum length of a key; a shorter one could be guessed.
 const MIN_BYTES: usize = 16;
-/// No key is longer; another file was meant.
+/// Maximum size of a key file; a larger file is probably not a key.
 const MAX_BYTES: u64 = 1 << 16;
 
 impl WatermarkKey {
-    /// The key that everyone has. What it marks, everyone can find; that is its purpose.
+    /// The public key. Everyone can detect its watermarks, which is its purpose.
     pub fn public() -> Self {
         Self::derive(b"public")
     }
 
-    /// A key of one's own: any bytes, 16 or more, preferably random.
+    /// A private key from 16 or more bytes, preferably random.
     ///
     /// # Errors
-    /// [`Error::Request`] if there are fewer.
+    /// [`Error::Request`] for fewer bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() < MIN_BYTES {
             return Err(Error::Request(
@@ -36,7 +36,7 @@ impl WatermarkKey {
         Ok(Self::derive(bytes))
     }
 
-    /// The key in the file `path`, or [the public one](WatermarkKey::public).
+    /// Reads the key file `path`; without a path, returns the [public key](WatermarkKey::public).
     ///
     /// # Errors
     /// Those of [`WatermarkKey::read`].
@@ -44,15 +44,17 @@ impl WatermarkKey {
         path.map_or_else(|| Ok(Self::public()), Self::read)
     }
 
-    /// [`WatermarkKey::from_bytes`] of a file.
+    /// Reads the key file `path`, of any 16 or more bytes.
     ///
     /// # Errors
-    /// The file's, and those of [`WatermarkKey::from_bytes`].
+    /// [`Error::Io`] if reading fails, [`Error::Invalid`] for a file that is too short or too large.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
         let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
         if std::fs::metadata(path).map_err(io)?.len() > MAX_BYTES {
-            return Err(invalid(format!("a watermark key has at most {MAX_BYTES} bytes")));
+            return Err(invalid(format!(
+                "a watermark key has at most {MAX_BYTES} bytes; use a smaller file"
+            )));
         }
         let bytes = std::fs::read(path).map_err(io)?;
         Self::from_bytes(&bytes).map_err(|e| invalid(e.to_string()))
@@ -62,13 +64,13 @@ impl WatermarkKey {
         Self(blake3::derive_key("soragen watermark 1 key", bytes))
     }
 
-    /// Bytes for one purpose, which tell nothing of the key.
+    /// Derives bytes for one purpose. They reveal nothing about the key.
     pub(super) fn bytes(&self, purpose: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.0, purpose).as_bytes()
     }
 }
 
-/// Keys are not for logs.
+/// Hides the key from logs.
 impl std::fmt::Debug for WatermarkKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("WatermarkKey(…)")

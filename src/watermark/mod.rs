@@ -1,12 +1,12 @@
-//! An invisible mark in the pictures, by which they can be told: spread spectrum on luma.
+//! An invisible watermark: a spread-spectrum pattern on luma.
 //!
-//! A keyed pattern of ±1 chips, each a cell of 6×6 pixels, is laid over every picture as a tile of 24×24
-//! chips, repeated. A sixth of the chips is known to whoever has the key and serves to find the tile again
-//! at another size and cut; the others carry 64 bits of payload, protected by a (128, 64) code that is
-//! decoded softly. No weights are needed and the original is not.
+//! A keyed pattern of ±1 chips, each a cell of 6×6 pixels, is added to every frame as a repeated tile of 24×24 chips. A sixth
+//! of the chips depends on the key alone (synchronisation); the detector uses them to locate the tile in a scaled or cropped
+//! video. The others carry 64 bits of payload, protected by a (128, 64) code with soft decoding. Detection needs neither the
+//! original video nor neural network weights.
 //!
-//! It outlives what videos ordinarily go through: encoding, scaling, cropping, another frame rate. It does
-//! not withstand someone who sets out to remove or to forge it; the public key is public.
+//! The watermark survives ordinary processing: encoding, scaling, cropping, frame rate conversion. It does not withstand a
+//! deliberate attempt to remove or forge it, and everyone has the public key.
 
 mod activity;
 mod detect;
@@ -17,7 +17,7 @@ mod payload;
 mod residual;
 mod spectrum;
 
-pub use detect::{Detection, Detector, MARKED, MAX_SCALE, MIN_SCALE};
+pub use detect::{DETECTION_THRESHOLD, Detection, Detector, MAX_SCALE, MIN_SCALE};
 pub use embed::{Embedder, Plane};
 pub use key::WatermarkKey;
 pub use payload::GenerationId;

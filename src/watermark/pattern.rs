@@ -1,4 +1,4 @@
-//! The tile of chips that a key and a payload make.
+//! The tile of chips that a key defines.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -6,25 +6,25 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::WatermarkKey;
 use super::payload::CODE_BITS;
 
-/// Pixels on a side of a chip. What encoders take away is fine; in larger ones there is more of what pictures have of their own.
+/// Side of a chip in pixels. Encoders remove smaller chips; larger ones compete with more picture content.
 pub const CELL: usize = 6;
-/// Chips on a side of the tile.
+/// Side of the tile in chips.
 pub const SIDE: usize = 24;
-/// Chips in the tile.
+/// Number of chips in the tile.
 pub const CHIPS: usize = SIDE * SIDE;
-/// Chips by which the tile is found. With fewer it is found less often than its payload could be read, with more the other way round.
+/// Number of synchronisation chips. With fewer, locating the tile fails more often than reading the payload; with more, less.
 const SYNC: usize = CHIPS / 6;
 
-/// What a chip is for.
+/// The role of a chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// To find the tile.
+    /// Locates the tile.
     Sync,
-    /// To carry this bit of the codeword.
+    /// Carries this bit of the codeword.
     Bit(usize),
 }
 
-/// The key's tile, row by row: what each chip is for and its sign, ±1, for a bit that is 1.
+/// The tile of a key, in row-major order: the role of each chip and its sign, ±1, for a bit of value 1.
 pub struct Tile {
     pub roles: Vec<Role>,
     pub signs: Vec<f32>,
@@ -37,7 +37,7 @@ impl Tile {
             .map(|i| i.checked_sub(SYNC).map_or(Role::Sync, |i| Role::Bit(i % CODE_BITS)))
             .collect();
         for i in (1..CHIPS).rev() {
-            // The bias of the remainder is 2⁻²² and does not matter.
+            // The modulo bias of 2⁻²² is negligible.
             roles.swap(i, rng.next_u32() as usize % (i + 1));
         }
         let signs = (0..CHIPS).map(|_| if rng.next_u32() & 1 == 1 { 1.0 } else { -1.0 }).collect();
@@ -45,8 +45,8 @@ impl Tile {
     }
 }
 
-/// By how many chips, across and down, the tile is moved in a shot, so that the mean of many videos does not
-/// show it.
+/// Horizontal and vertical shift of the tile in a shot, in chips. It differs between shots, so that the mean of many videos
+/// does not reveal the tile.
 pub fn phase(key: &WatermarkKey, id: u64, shot: u64) -> (usize, usize) {
     let mut purpose = *b"phase\0\0\0................";
     purpose[8..16].copy_from_slice(&id.to_le_bytes());

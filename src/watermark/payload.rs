@@ -1,24 +1,24 @@
-//! What the mark says.
+//! The payload of the watermark and its error correction.
 
 use labrador_ldpc::LDPCCode;
 
-/// Bits in the pictures.
+/// Length of the codeword in bits.
 pub const CODE_BITS: usize = 128;
 
-/// The kind of payload: soragen's, second form.
+/// Identifies the payload format: soragen, version 2.
 const SCHEME: u8 = 0x52;
 
-/// Which generation a video comes from: 40 bits, written as ten hexadecimal digits.
+/// The ID of the generation that produced a video: 40 bits, displayed as ten hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GenerationId(u64);
 
 impl GenerationId {
-    /// The lower 40 bits of `id`.
+    /// An ID from the lower 40 bits of `id`.
     pub fn new(id: u64) -> Self {
         Self(id & ((1 << 40) - 1))
     }
 
-    /// As a number below 2⁴⁰.
+    /// The ID as an integer below 2⁴⁰.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -39,14 +39,14 @@ fn crc(bytes: &[u8]) -> u16 {
     })
 }
 
-/// The codeword of 64 bits; its first bit is bit 0 of the number.
+/// Encodes 64 bits; the first bit of the codeword is bit 0 of the integer.
 fn codeword(data: [u8; 8]) -> u128 {
     let mut code = [0u8; CODE_BITS / 8];
     LDPCCode::TC128.copy_encode(&data, &mut code);
     u128::from_be_bytes(code).reverse_bits()
 }
 
-/// Scheme, id, check: the 64 bits as a codeword.
+/// Encodes scheme, ID and checksum as a codeword.
 pub fn encode(id: GenerationId) -> [bool; CODE_BITS] {
     let mut data = [0; 8];
     data[0] = SCHEME;
@@ -57,16 +57,16 @@ pub fn encode(id: GenerationId) -> [bool; CODE_BITS] {
     std::array::from_fn(|i| code >> i & 1 == 1)
 }
 
-/// The cosine between the bits and a codeword that noise reaches less than once in 150 times.
+/// Cosine similarity of the bits and a codeword that noise reaches less than once in 150 times.
 pub const FIT: f32 = 0.725;
 
-/// The id, if the bits hold one. `soft` is positive where a bit is rather 1, the more the surer.
+/// Decodes the ID, if the bits contain one. A value of `soft` is positive for a probable 1; its magnitude is the confidence.
 ///
-/// Noise passes for an id once in 2²⁴ times: by the scheme (8 bits) and the check (16), which are asked of the likeliest
-/// codeword alone; and where that has to fit as well as [`FIT`], as the cosine between it and the bits, more seldom still.
-pub fn decode(soft: &[f32; CODE_BITS], least_fit: f32) -> Option<GenerationId> {
-    let word = likeliest(soft);
-    if fit(soft, word) < least_fit {
+/// The most likely codeword must have the right scheme (8 bits) and checksum (16 bits), so that noise passes once in 2²⁴
+/// times. A `min_fit` of [`FIT`] lowers that rate further; it is the cosine similarity of the bits and the codeword.
+pub fn decode(soft: &[f32; CODE_BITS], min_fit: f32) -> Option<GenerationId> {
+    let word = most_likely(soft);
+    if fit(soft, word) < min_fit {
         return None;
     }
     let data = word.reverse_bits().to_be_bytes();
@@ -77,17 +77,17 @@ pub fn decode(soft: &[f32; CODE_BITS], least_fit: f32) -> Option<GenerationId> {
     Some(GenerationId(data[1..6].iter().fold(0, |id, byte| id << 8 | u64::from(*byte))))
 }
 
-/// The cosine between the bits and a codeword.
+/// Cosine similarity of the bits and a codeword.
 fn fit(soft: &[f32; CODE_BITS], word: u128) -> f32 {
     let signed = |i: usize| if word >> i & 1 == 1 { soft[i] } else { -soft[i] };
     let squares = soft.iter().map(|s| s * s).sum::<f32>();
     (0..CODE_BITS).map(signed).sum::<f32>() / (squares * CODE_BITS as f32).sqrt().max(f32::MIN_POSITIVE)
 }
 
-/// Ordered statistics decoding (Fossorier and Lin, 1995) of order 3: a codeword is fixed by the 64 surest bits
-/// that do not depend on each other; of those with at most three of them wrong, the one that fits all bits best.
-/// It reads a code this short where the iterative decoder cannot.
-fn likeliest(soft: &[f32; CODE_BITS]) -> u128 {
+/// Ordered statistics decoding (Fossorier and Lin, 1995) of order 3. The 64 most reliable independent bits determine a
+/// codeword. Of all codewords that differ from these bits in at most three places, the one that fits all bits best wins. For
+/// so short a code this is better than iterative decoding.
+fn most_likely(soft: &[f32; CODE_BITS]) -> u128 {
     let mut rows: Vec<u128> = (0..64).map(|i| codeword((1u64 << i).to_be_bytes())).collect();
     let mut order: [usize; CODE_BITS] = std::array::from_fn(|i| i);
     order.sort_by(|a, b| soft[*b].abs().total_cmp(&soft[*a].abs()));
@@ -103,7 +103,7 @@ fn likeliest(soft: &[f32; CODE_BITS]) -> u128 {
                 *other ^= row;
             }
         }
-        // Later rows leave this place alone, and earlier ones were cleared of it.
+        // Later rows do not contain this bit, and it was cleared in earlier ones.
         if (word ^ hard) >> place & 1 == 1 {
             word ^= row;
         }
@@ -143,12 +143,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_check_is_the_standards() {
+    fn the_checksum_equals_the_published_check_value() {
         assert_eq!(crc(b"123456789"), 0x29b1);
     }
 
     #[test]
-    fn a_seventh_of_the_bits_may_be_wrong() {
+    fn a_payload_with_a_seventh_of_the_bits_wrong_is_decoded() {
         let id = GenerationId::new(0x12_3456_789a);
         let mut soft = encode(id).map(|bit| if bit { 1.0 } else { -1.0 });
         for i in (0..CODE_BITS).step_by(7) {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_no_id() {
+    fn noise_is_not_decoded_to_an_id() {
         use rand_chacha::rand_core::{Rng, SeedableRng};
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         for _ in 0..200 {
@@ -170,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn noise_seldom_fits() {
+    fn noise_rarely_reaches_the_fit() {
         use rand_chacha::rand_core::SeedableRng;
         use rand_distr::{Distribution, StandardNormal};
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
         let fits = |_: &usize| {
             let soft = std::array::from_fn(|_| StandardNormal.sample(&mut rng));
-            fit(&soft, likeliest(&soft)) >= FIT
+            fit(&soft, most_likely(&soft)) >= FIT
         };
         let fitting = (0..3000).filter(fits).count();
         assert!((1..20).contains(&fitting), "{fitting} of 3000");

@@ -1,18 +1,18 @@
-//! What is left of pictures when what they show is taken away.
+//! The residual of frames: what remains after the picture content is removed.
 
 use super::spectrum::{AREA, EDGE};
 
-/// Pixels on each side that a pixel is compared with.
+/// Radius of the neighbourhood that is subtracted from a pixel.
 const RADIUS: usize = 2;
-/// Added to the local variance, in 8-bit steps squared: less is not told from what an encoder leaves of nothing.
+/// Added to the local variance, in squared 8-bit steps. A smaller variance cannot be distinguished from coding noise.
 const FLOOR: f32 = 12.0;
-/// Pixels on each side within which the sum over frames is made equally strong.
+/// Radius over which the strength of the summed residual is equalised.
 const REACH: usize = 4;
 
-/// The sum over frames of what stands out from its surroundings. The mark is the same in all; the pictures are not.
+/// The sum of the high-pass residuals of all frames. The watermark is the same in all frames of a shot; the content is not.
 ///
-/// Every pixel counts the less the busier it is around it. Measurements of one thing count by the inverse of their variance;
-/// the mark is a little stronger where it is busy, and encoders leave more of it there, so that it is variance to the power of ¾.
+/// Every pixel is weighted by the local variance to the power of −¾. The optimal weight of a measurement is the inverse of
+/// its variance, but the watermark is stronger in busy areas, and encoders preserve more of it there.
 #[derive(Default)]
 pub struct Residual {
     pub width: usize,
@@ -22,7 +22,7 @@ pub struct Residual {
 }
 
 impl Residual {
-    /// Adds a picture, with which one of another size than before begins anew; says whether its data is long enough.
+    /// Adds a frame. A change of size resets the sum. Returns `false` and ignores the frame if `luma` is too short.
     pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) -> bool {
         if width == 0 || height == 0 || stride < width || luma.len() < stride * (height - 1) + width {
             return false;
@@ -32,17 +32,17 @@ impl Residual {
         }
         self.frames += 1;
         let row = |y: usize| &luma[y * stride..][..width];
-        // Sums down the columns of the rows near `y`, kept up to date as it moves on.
+        // Running column sums over the rows near `y`.
         let mut columns = vec![(0u32, 0u32); width];
         for y in 0..RADIUS.min(height) {
-            enter(&mut columns, row(y));
+            add_row(&mut columns, row(y));
         }
         for y in 0..height {
             if y + RADIUS < height {
-                enter(&mut columns, row(y + RADIUS));
+                add_row(&mut columns, row(y + RADIUS));
             }
             if y > RADIUS {
-                leave(&mut columns, row(y - RADIUS - 1));
+                remove_row(&mut columns, row(y - RADIUS - 1));
             }
             let rows = (y + RADIUS + 1).min(height) - y.saturating_sub(RADIUS);
             let sum = &mut self.sum[y * width..][..width];
@@ -61,7 +61,7 @@ impl Residual {
                 let n = (rows * ((x + RADIUS + 1).min(width) - x.saturating_sub(RADIUS))) as f32;
                 let mean = near as f32 / n;
                 let variance = (squares as f32 / n - mean * mean).max(0.0);
-                // Two roots are much cheaper than a power.
+                // Two square roots are much faster than `powf`.
                 let deviation = (variance + FLOOR).sqrt();
                 *sum += (f32::from(*sample) - mean) / (deviation * deviation.sqrt());
             }
@@ -69,31 +69,31 @@ impl Residual {
         true
     }
 
-    /// The sum, with what is equally strong everywhere: what stands still in all frames would outweigh the rest.
-    pub fn even(&self) -> Even {
+    /// The sum with equalised local strength: without this, static content would outweigh the rest.
+    pub fn equalised(&self) -> EqualisedResidual {
         let squares: Vec<f32> = self.sum.iter().map(|out| out * out).collect();
         let near = blurred(&squares, self.width);
         let mean = squares.iter().sum::<f32>() / squares.len().max(1) as f32;
         let floor = 0.1 * mean + f32::MIN_POSITIVE;
-        let even = self.sum.iter().zip(near).map(|(out, near)| out / (near + floor).sqrt());
-        Even { width: self.width, height: self.height, data: even.collect() }
+        let data = self.sum.iter().zip(near).map(|(out, near)| out / (near + floor).sqrt());
+        EqualisedResidual { width: self.width, height: self.height, data: data.collect() }
     }
 }
 
-/// What stands out, equally strong everywhere.
-pub struct Even {
+/// A residual with equalised local strength.
+pub struct EqualisedResidual {
     width: usize,
     height: usize,
     data: Vec<f32>,
 }
 
-impl Even {
-    /// The longer of its sides.
+impl EqualisedResidual {
+    /// The longer side in pixels.
     pub fn side(&self) -> usize {
         self.width.max(self.height)
     }
 
-    /// The tiles of a picture `scale` times its first size (across, down), all laid over each other.
+    /// Sums all tiles of a frame scaled by `scale` (horizontal, vertical) relative to the original.
     pub fn fold(&self, scale: (f64, f64)) -> Vec<f32> {
         let place = |i: usize, scale: f64| ((i as f64 + 0.5) / scale) as usize % EDGE;
         let across: Vec<_> = (0..self.width).map(|x| place(x, scale.0)).collect();
@@ -108,7 +108,7 @@ impl Even {
     }
 }
 
-/// Means over the pixels near each.
+/// The mean over the neighbourhood of each pixel.
 fn blurred(values: &[f32], width: usize) -> Vec<f32> {
     let width = width.max(1);
     let height = values.len() / width;
@@ -129,14 +129,16 @@ fn blurred(values: &[f32], width: usize) -> Vec<f32> {
     out
 }
 
-fn enter(columns: &mut [(u32, u32)], row: &[u8]) {
+/// Adds a row to the column sums.
+fn add_row(columns: &mut [(u32, u32)], row: &[u8]) {
     for (column, sample) in columns.iter_mut().zip(row) {
         let sample = u32::from(*sample);
         *column = (column.0 + sample, column.1 + sample * sample);
     }
 }
 
-fn leave(columns: &mut [(u32, u32)], row: &[u8]) {
+/// Removes a row from the column sums.
+fn remove_row(columns: &mut [(u32, u32)], row: &[u8]) {
     for (column, sample) in columns.iter_mut().zip(row) {
         let sample = u32::from(*sample);
         *column = (column.0 - sample, column.1 - sample * sample);

@@ -1,4 +1,4 @@
-//! Cyclic correlation of pictures of the tile, by Fourier transforms.
+//! Cyclic correlation of tile-sized images with Fourier transforms.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use rustfft::{Fft, FftPlanner};
 
 use super::pattern::{CELL, SIDE};
 
-/// Pixels on a side of the tile.
+/// Side of the tile in pixels.
 pub const EDGE: usize = SIDE * CELL;
-/// Pixels in the tile.
+/// Number of pixels in the tile.
 pub const AREA: usize = EDGE * EDGE;
-/// Neighbours, on each side, that a frequency's strength is compared with.
+/// Radius of the neighbourhood over which frequencies are equalised.
 const NEAR: usize = 2;
 
-/// Transforms of a picture of the tile's size.
+/// Fourier transforms of tile-sized images.
 pub struct Fourier {
     forward: Arc<dyn Fft<f32>>,
     inverse: Arc<dyn Fft<f32>>,
@@ -26,25 +26,24 @@ impl Fourier {
         Self { forward: planner.plan_fft_forward(EDGE), inverse: planner.plan_fft_inverse(EDGE) }
     }
 
-    /// The transform of a real picture.
+    /// The transform of a real image.
     pub fn transform(&self, picture: &[f32]) -> Vec<Complex32> {
         let mut spectrum: Vec<_> = picture.iter().map(|&re| Complex32 { re, im: 0.0 }).collect();
-        both_ways(self.forward.as_ref(), &mut spectrum);
+        transform_2d(self.forward.as_ref(), &mut spectrum);
         spectrum
     }
 
-    /// At every shift of `template` against `picture`, both transformed, the sum of products, but for a
-    /// constant factor.
+    /// The cyclic cross-correlation of `picture` and `template`, both transformed, up to a constant factor.
     pub fn correlate(&self, picture: &[Complex32], template: &[Complex32]) -> Vec<f32> {
         let mut product: Vec<_> = picture.iter().zip(template).map(|(p, t)| p * t.conj()).collect();
-        both_ways(self.inverse.as_ref(), &mut product);
-        // Transformed twice along each axis, the axes are back in their places.
+        transform_2d(self.inverse.as_ref(), &mut product);
+        // Each transform transposes the axes: after two of them they are in the original order.
         product.into_iter().map(|c| c.re).collect()
     }
 }
 
-/// Rows, then columns; the result is transposed.
-fn both_ways(fft: &dyn Fft<f32>, data: &mut [Complex32]) {
+/// A 2D transform, rows then columns. The result is transposed.
+fn transform_2d(fft: &dyn Fft<f32>, data: &mut [Complex32]) {
     fft.process(data);
     transpose(data);
     fft.process(data);
@@ -58,23 +57,22 @@ fn transpose(data: &mut [Complex32]) {
     }
 }
 
-/// Makes all frequencies about equally strong. A picture's own are strong where it is coarse or regular,
-/// which is where the mark is drowned.
+/// Equalises the strength of all frequencies. Coarse or regular content has strong frequencies that mask the watermark.
 pub fn whiten(spectrum: &mut [Complex32]) {
     let strength: Vec<f32> = spectrum.iter().map(|c| c.norm()).collect();
     let mut smooth = around(&strength);
-    let mut turned = vec![0.0; AREA];
+    let mut transposed = vec![0.0; AREA];
     for (i, value) in smooth.iter().enumerate() {
-        turned[i % EDGE * EDGE + i / EDGE] = *value;
+        transposed[i % EDGE * EDGE + i / EDGE] = *value;
     }
-    smooth = around(&turned);
+    smooth = around(&transposed);
     let mean = strength.iter().sum::<f32>() / AREA as f32;
     for (i, c) in spectrum.iter_mut().enumerate() {
         *c /= smooth[i % EDGE * EDGE + i / EDGE] + 1e-3 * mean + f32::MIN_POSITIVE;
     }
 }
 
-/// Means over neighbours in a row, cyclically.
+/// The cyclic mean over neighbours in each row.
 fn around(values: &[f32]) -> Vec<f32> {
     let width = 2 * NEAR + 1;
     let mut out = Vec::with_capacity(values.len());

@@ -1,11 +1,11 @@
-//! The mark through what videos go through.
+//! The watermark after scaling, cropping and other changes.
 
 use super::*;
 
 const WIDTH: usize = 320;
 const HEIGHT: usize = 192;
 
-/// A picture with coarse and fine things in it, moving: luma, `[HEIGHT, WIDTH]`.
+/// The luma of a moving picture with coarse and fine detail, `[HEIGHT, WIDTH]`.
 fn picture(time: usize) -> Vec<u8> {
     let sample = |x: usize, y: usize| {
         let (u, v) = ((x + 3 * time) as f32, y as f32);
@@ -26,11 +26,11 @@ fn id() -> GenerationId {
 
 fn marked(time: usize, shot: u64) -> Vec<u8> {
     let mut data = picture(time);
-    Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), shot);
+    Embedder::new(&WatermarkKey::public(), id()).embed(&mut plane(&mut data, 1), shot);
     data
 }
 
-/// What is found in pictures of one size.
+/// The detection in pictures of one size.
 fn find(
     key: &WatermarkKey,
     pictures: impl IntoIterator<Item = Vec<u8>>,
@@ -44,7 +44,7 @@ fn find(
     detector.finding().unwrap()
 }
 
-/// Part of a picture, from (`left`, `top`), at `scale` times its size: each pixel between four others.
+/// Crops a picture at (`left`, `top`) and scales it by `scale` with bilinear interpolation.
 fn resized(picture: &[u8], (left, top): (usize, usize), scale: f32, width: usize, height: usize) -> Vec<u8> {
     let at = |x: usize, y: usize| f32::from(picture[y.min(HEIGHT - 1) * WIDTH + x.min(WIDTH - 1)]);
     let sample = |x: usize, y: usize| {
@@ -59,16 +59,16 @@ fn resized(picture: &[u8], (left, top): (usize, usize), scale: f32, width: usize
 }
 
 #[test]
-fn a_picture_or_a_few_are_enough() {
+fn one_picture_is_enough_for_a_detection() {
     for frames in [1, 8] {
-        let finding = find(&WatermarkKey::public(), (0..frames).map(|t| marked(t, 3)), WIDTH, HEIGHT);
-        assert_eq!((finding.id, finding.frames), (Some(id()), frames as u64), "{finding:?}");
-        assert!((finding.scale - 1.0).abs() < 0.01, "{finding:?}");
+        let detection = find(&WatermarkKey::public(), (0..frames).map(|t| marked(t, 3)), WIDTH, HEIGHT);
+        assert_eq!((detection.id, detection.frames), (Some(id()), frames as u64), "{detection:?}");
+        assert!((detection.scale - 1.0).abs() < 0.01, "{detection:?}");
     }
 }
 
 #[test]
-fn it_is_found_at_another_size_and_cut() {
+fn the_watermark_is_detected_after_scaling_and_cropping() {
     for (cut, scale, width, height) in [
         ((0, 0), 0.5, 160, 96),
         ((33, 21), 0.71, 190, 110),
@@ -76,22 +76,22 @@ fn it_is_found_at_another_size_and_cut() {
         ((65, 42), 1.0, 227, 136),
     ] {
         let pictures = (0..8).map(|t| resized(&marked(t, 0), cut, scale, width, height));
-        let finding = find(&WatermarkKey::public(), pictures, width, height);
-        assert_eq!(finding.id, Some(id()), "{scale}: {finding:?}");
-        assert!((finding.scale - f64::from(scale)).abs() < 0.02, "{finding:?}");
+        let detection = find(&WatermarkKey::public(), pictures, width, height);
+        assert_eq!(detection.id, Some(id()), "{scale}: {detection:?}");
+        assert!((detection.scale - f64::from(scale)).abs() < 0.02, "{detection:?}");
     }
 }
 
 #[test]
-fn it_is_found_in_pictures_enlarged_to_high_definition() {
+fn the_watermark_is_detected_after_upscaling_to_high_definition() {
     let pictures = (0..4).map(|t| resized(&marked(t, 0), (0, 12), 4.0, 1280, 720));
-    let finding = find(&WatermarkKey::public(), pictures, 1280, 720);
-    assert_eq!(finding.id, Some(id()), "{finding:?}");
-    assert!((finding.scale - 4.0).abs() < 0.05, "{finding:?}");
+    let detection = find(&WatermarkKey::public(), pictures, 1280, 720);
+    assert_eq!(detection.id, Some(id()), "{detection:?}");
+    assert!((detection.scale - 4.0).abs() < 0.05, "{detection:?}");
 }
 
 #[test]
-fn brightness_and_contrast_do_not_matter() {
+fn the_watermark_is_detected_after_a_change_of_brightness_and_contrast() {
     for (contrast, brightness) in [(0.5, 60.0), (1.5, -80.0)] {
         let change = |sample: u8| (f32::from(sample) * contrast + brightness) as u8;
         let pictures = (0..8).map(|t| marked(t, 0).into_iter().map(change).collect());
@@ -100,7 +100,7 @@ fn brightness_and_contrast_do_not_matter() {
 }
 
 #[test]
-fn nothing_is_found_where_nothing_is_or_with_another_key() {
+fn nothing_is_detected_without_a_watermark_or_with_another_key() {
     let none = find(&WatermarkKey::public(), (0..8).map(picture), WIDTH, HEIGHT);
     assert!(!none.is_marked(), "{none:?}");
     for key in 0..6u8 {
@@ -112,7 +112,7 @@ fn nothing_is_found_where_nothing_is_or_with_another_key() {
 }
 
 #[test]
-fn what_was_seen_at_another_size_is_forgotten() {
+fn a_change_of_size_discards_the_earlier_pictures() {
     let large = resized(&marked(0, 0), (0, 12), 4.0, 1280, 720);
     let mut detector = Detector::new(&WatermarkKey::public());
     detector.push(&large, 1280, 1280, 720);
@@ -125,17 +125,17 @@ fn what_was_seen_at_another_size_is_forgotten() {
 }
 
 #[test]
-fn the_first_pictures_are_enough_where_the_mark_is_lost_in_the_others() {
-    // The whole sum is mostly of pictures without a mark, of busy ones at that.
+fn the_first_pictures_are_enough_if_the_others_lost_the_watermark() {
+    // Most pictures in the sum are busy and have no watermark.
     let grain = |i: usize| blake3::hash(&i.to_le_bytes()).as_bytes()[0] / 2;
     let busy = |time: usize| (0..WIDTH * HEIGHT).map(|i| 64 + grain(i + time % 3 * WIDTH * HEIGHT)).collect();
     let pictures = (0..4).map(|t| marked(t, 0)).chain((0..60).map(busy));
-    let finding = find(&WatermarkKey::public(), pictures, WIDTH, HEIGHT);
-    assert_eq!((finding.id, finding.frames), (Some(id()), 64), "{finding:?}");
+    let detection = find(&WatermarkKey::public(), pictures, WIDTH, HEIGHT);
+    assert_eq!((detection.id, detection.frames), (Some(id()), 64), "{detection:?}");
 }
 
 #[test]
-fn it_is_hardly_there() {
+fn the_watermark_has_a_psnr_above_42_db() {
     let noise = |i: usize| (blake3::hash(&i.to_le_bytes()).as_bytes()[0]) / 4 + 90;
     let pictures = [
         picture(0),
@@ -145,7 +145,7 @@ fn it_is_hardly_there() {
     ];
     for before in pictures {
         let mut after = before.clone();
-        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut after, 1), 0);
+        Embedder::new(&WatermarkKey::public(), id()).embed(&mut plane(&mut after, 1), 0);
         let change = |(a, b): (&u8, &u8)| (f64::from(*a) - f64::from(*b)).powi(2);
         let error = before.iter().zip(&after).map(change).sum::<f64>() / before.len() as f64;
         let psnr = 10.0 * (255.0 * 255.0 / error).log10();
@@ -154,23 +154,23 @@ fn it_is_hardly_there() {
 }
 
 #[test]
-fn flat_dark_places_are_marked_least() {
+fn flat_dark_areas_get_the_weakest_watermark() {
     let changes = |level: u8| {
         let mut data = vec![level; WIDTH * HEIGHT];
-        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), 0);
+        Embedder::new(&WatermarkKey::public(), id()).embed(&mut plane(&mut data, 1), 0);
         data.into_iter().map(move |sample| u64::from(sample.abs_diff(level)))
     };
-    assert_eq!(changes(30).max(), Some(1), "one step, nowhere more");
+    assert_eq!(changes(30).max(), Some(1), "one step at most");
     let energy = |level| changes(level).map(|change| change * change).sum::<u64>();
     assert!(energy(30) > (WIDTH * HEIGHT / 2) as u64);
     assert!(energy(128) > energy(30) * 3 / 2);
 }
 
 #[test]
-fn shots_differ_and_their_mean_shows_nothing() {
+fn the_mean_of_many_shots_does_not_reveal_the_pattern() {
     let flat = |shot| {
         let mut data = vec![128; WIDTH * HEIGHT];
-        Embedder::new(&WatermarkKey::public(), id()).mark(&mut plane(&mut data, 1), shot);
+        Embedder::new(&WatermarkKey::public(), id()).embed(&mut plane(&mut data, 1), shot);
         data
     };
     let shots: Vec<_> = (0..64).map(flat).collect();
@@ -178,32 +178,32 @@ fn shots_differ_and_their_mean_shows_nothing() {
     let energy = |sum: &dyn Fn(usize) -> f64| (0..WIDTH * HEIGHT).map(|i| sum(i).powi(2)).sum::<f64>();
     let one = energy(&|i| f64::from(shots[0][i]) - 128.0);
     let mean = energy(&|i| shots.iter().map(|shot| f64::from(shot[i]) - 128.0).sum::<f64>() / 64.0);
-    // A 64th of it is left of 64 that have nothing to do with each other.
+    // The mean of 64 independent patterns has a 64th of the energy.
     assert!(mean < one / 30.0, "{mean} of {one}");
 }
 
 #[test]
-fn colours_are_marked_in_their_luma_and_nothing_else_is() {
+fn rgb_samples_change_like_luma_and_alpha_is_unchanged() {
     let grey = picture(0);
     let mut luma = grey.clone();
     let mut rgb: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y]).collect();
     let mut rgba: Vec<u8> = grey.iter().flat_map(|&y| [y, y, y, 77]).collect();
-    let marker = Embedder::new(&WatermarkKey::public(), id());
-    marker.mark(&mut plane(&mut luma, 1), 0);
-    marker.mark(&mut plane(&mut rgb, 3), 0);
-    marker.mark(&mut plane(&mut rgba, 4), 0);
+    let embedder = Embedder::new(&WatermarkKey::public(), id());
+    embedder.embed(&mut plane(&mut luma, 1), 0);
+    embedder.embed(&mut plane(&mut rgb, 3), 0);
+    embedder.embed(&mut plane(&mut rgba, 4), 0);
     assert!(luma != grey && rgb == luma.iter().flat_map(|&y| [y, y, y]).collect::<Vec<_>>());
     assert!(rgba == luma.iter().flat_map(|&y| [y, y, y, 77]).collect::<Vec<_>>());
 }
 
 #[test]
-fn sizes_that_do_not_fit_are_left_alone() {
-    let marker = Embedder::new(&WatermarkKey::public(), id());
+fn planes_with_invalid_sizes_are_unchanged() {
+    let embedder = Embedder::new(&WatermarkKey::public(), id());
     for (length, stride, step, width, height) in
         [(0, 0, 1, 0, 0), (100, 320, 1, 320, 192), (9, 3, 1, 3, 3), (64, 4, 3, 8, 8), (64, 8, 2, 8, 8)]
     {
         let mut data = vec![9; length];
-        marker.mark(&mut Plane { data: &mut data, stride, step, width, height }, 0);
+        embedder.embed(&mut Plane { data: &mut data, stride, step, width, height }, 0);
         assert_eq!(data, vec![9; length]);
         let mut detector = Detector::new(&WatermarkKey::public());
         detector.push(&data, stride, width, height);
@@ -212,7 +212,7 @@ fn sizes_that_do_not_fit_are_left_alone() {
 }
 
 #[test]
-fn a_key_is_not_guessed() {
+fn a_short_key_is_an_error_and_debug_output_hides_the_key() {
     assert!(WatermarkKey::from_bytes(b"too short").unwrap_err().to_string().contains("16"));
     assert_eq!(format!("{:?}", WatermarkKey::public()), "WatermarkKey(…)");
 }

@@ -1,5 +1,5 @@
-//! The autoencoders decode as a stream what the reference decodes in one go, and ask for the real models'
-//! tensors (`make_pipelines.py`, `make_taehv.py`).
+//! The autoencoders compared with the reference, which decodes the whole video at once (`make_pipelines.py`,
+//! `make_taehv.py`), and with the tensors of the real models.
 
 use candle_core::{DType, Device, Tensor};
 use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, Tiling, WanConfig};
@@ -10,18 +10,18 @@ use soragen_tests::recording::assert_loads;
 
 use crate::shapes::model;
 
-/// Sums of f32 in another order.
+/// f32 sums in another order.
 const TOLERANCE: f32 = 3e-5;
 
 fn open(source: &Source) -> Autoencoder {
-    Autoencoder::open(source, Decoder::Auto, false, DType::F32, &Device::Cpu).unwrap()
+    Autoencoder::open(source, Decoder::Auto, false, DType::F32, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
 fn open_taehv() -> Autoencoder {
     open(&Source::Folder(path("miniature")))
 }
 
-/// The latents decoded so many latent frames at a time, `[T, H, W, 3]`.
+/// Decodes the latents in chunks of the given numbers of latent frames, to `[T, H, W, 3]`.
 fn decode(autoencoder: &Autoencoder, latents: &Tensor, chunks: &[usize]) -> Tensor {
     let mut state = autoencoder.decoder_state();
     let mut at = 0;
@@ -33,12 +33,12 @@ fn decode(autoencoder: &Autoencoder, latents: &Tensor, chunks: &[usize]) -> Tens
             autoencoder.decode(&chunk, &mut state, &Cancel::new()).unwrap()
         })
         .collect();
-    assert_eq!(at, latents.dim(2).unwrap(), "all latents are decoded");
+    assert_eq!(at, latents.dim(2).unwrap(), "all latents must be decoded");
     Tensor::cat(&frames, 0).unwrap().permute((0, 2, 3, 1)).unwrap()
 }
 
 #[test]
-fn latents_become_the_references_frames() {
+fn decoded_frames_equal_the_reference() {
     for name in PIPELINES {
         let pipeline = Pipeline::open(name);
         let latents = &pipeline.expected["sampled_latents"];
@@ -51,7 +51,7 @@ fn latents_become_the_references_frames() {
 }
 
 #[test]
-fn pixels_become_the_references_latents() {
+fn encoded_latents_equal_the_reference() {
     let encode =
         |autoencoder: Autoencoder, video: &Tensor| autoencoder.encode(video, &Cancel::new()).unwrap();
     let expected = tensors("miniature/taehv.safetensors");
@@ -76,43 +76,43 @@ fn pixels_become_the_references_latents() {
 }
 
 #[test]
-fn how_latents_are_cut_into_chunks_makes_no_difference() {
+fn the_result_does_not_depend_on_the_chunk_sizes() {
     const FRAMES: usize = 5;
     let wan = |name| open(&Pipeline::open(name).source);
     for (name, autoencoder) in
         [("wan 2.1", wan("t2v-unipc")), ("wan 2.2", wan("ti2v-22")), ("taehv", open_taehv())]
     {
         let channels = autoencoder.config().latent_channels();
-        // Any will do that differ from place to place.
+        // Any values that vary with the position.
         let latents = (0..channels * FRAMES * 2 * 3).map(|i| (i as f32 * 0.7).sin());
         let latents = Tensor::from_iter(latents, &Device::Cpu).unwrap();
         let latents = latents.reshape((1, channels, FRAMES, 2, 3)).unwrap();
         let at_once = decode(&autoencoder, &latents, &[FRAMES]);
         assert_eq!(at_once.dim(0).unwrap(), 1 + (FRAMES - 1) * autoencoder.config().temporal_factor());
-        // Every way to cut: bit i says whether there is a cut after frame i.
-        for cuts in 0..1u32 << (FRAMES - 1) {
+        // All ways to split: bit i is set for a boundary after frame i.
+        for boundaries in 0..1u32 << (FRAMES - 1) {
             let mut chunks = vec![1];
             for i in 0..FRAMES - 1 {
-                match cuts >> i & 1 {
+                match boundaries >> i & 1 {
                     1 => chunks.push(1),
                     _ => *chunks.last_mut().unwrap() += 1,
                 }
             }
-            let cut = decode(&autoencoder, &latents, &chunks);
-            assert_close(&format!("{name}, {chunks:?}"), &cut, &at_once, 1e-6);
+            let frames = decode(&autoencoder, &latents, &chunks);
+            assert_close(&format!("{name}, {chunks:?}"), &frames, &at_once, 1e-6);
         }
     }
 }
 
 #[test]
-fn a_picture_in_tiles_is_the_whole_or_near_it() {
-    // Of tiles of 8 latents with half of them in common, and random weights, which see further than trained ones.
+fn tiled_decoding_is_close_to_decoding_the_whole_picture() {
+    // Lower bounds for tiles of 8 latents that overlap by half. Random weights have a larger receptive field than trained ones.
     for (name, least) in [("t2v-unipc", 33.0), ("ti2v-22", 30.0)] {
         let autoencoder = open(&Pipeline::open(name).source);
         let (channels, factor) =
             (autoencoder.config().latent_channels(), autoencoder.config().spatial_factor());
         let (rows, columns) = (12, 18);
-        // Smooth, as pictures are, and different from place to place.
+        // Smooth like pictures, and different at every position.
         let latents = (0..channels * 2 * rows * columns).map(|i| {
             let (row, column) = ((i / columns % rows) as f32, (i % columns) as f32);
             (0.4 * row + 0.3 * column + (i / (rows * columns)) as f32).sin()
@@ -130,39 +130,40 @@ fn a_picture_in_tiles_is_the_whole_or_near_it() {
             let frames = autoencoder.decode_tiled(&latents, &tiling, &Cancel::new()).unwrap();
             frames.permute((0, 2, 3, 1)).unwrap()
         };
-        assert_close(&format!("{name}, in one tile"), &tiled(18, 12), &whole, 0.0);
-        let psnr = |made: &Tensor| {
-            assert_eq!(made.dims(), whole.dims());
-            let (made, whole) = (values(made), values(&whole));
-            let square: f64 = made.iter().zip(&whole).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-            -10.0 * (square / made.len() as f64).log10()
+        assert_close(&format!("{name}, one tile"), &tiled(18, 12), &whole, 0.0);
+        let psnr = |tiled: &Tensor| {
+            assert_eq!(tiled.dims(), whole.dims());
+            let (tiled, whole) = (values(tiled), values(&whole));
+            let square: f64 = tiled.iter().zip(&whole).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            -10.0 * (square / tiled.len() as f64).log10()
         };
         let (narrow, wide) = (psnr(&tiled(8, 7)), psnr(&tiled(8, 4)));
-        println!("{name}: {narrow:.1} dB with little overlap, {wide:.1} dB with half");
+        println!("{name}: {narrow:.1} dB with a small overlap, {wide:.1} dB with half");
         assert!(wide > least && wide > narrow, "{name}: {wide:.1} dB, {narrow:.1} dB");
     }
 }
 
 #[test]
-fn tiles_are_for_pictures_that_memory_would_not_hold() {
+fn auto_uses_tiles_if_the_picture_exceeds_the_memory() {
     let source = Pipeline::open("t2v-unipc").source;
     let open = |decoder, streaming| {
-        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu, &Cancel::new())
+            .map_err(|e| e.to_string())
     };
     let size = Size { width: 512, height: 512 };
     let auto = open(Decoder::Auto, false).unwrap();
     assert!(auto.in_tiles(size, Some(1 << 20)) && !auto.in_tiles(size, Some(1 << 40)));
-    assert!(!auto.in_tiles(size, None), "it is not known what memory there is");
+    assert!(!auto.in_tiles(size, None), "the available memory is unknown");
     let small = Size { width: 16, height: 16 };
     assert!(!auto.in_tiles(small, Some(1 << 20)));
     assert!(!open(Decoder::Full, false).unwrap().in_tiles(size, Some(0)));
     assert!(open(Decoder::Tiled, false).unwrap().in_tiles(small, None));
-    let refused = open(Decoder::Tiled, true).unwrap_err();
-    assert!(refused.contains("chunk by chunk") && refused.contains("tiny"), "{refused}");
+    let error = open(Decoder::Tiled, true).unwrap_err();
+    assert!(error.contains("chunk by chunk") && error.contains("tiny"), "{error}");
 }
 
 #[test]
-fn a_cancelled_decode_stops() {
+fn a_cancel_stops_decoding() {
     let pipeline = Pipeline::open("t2v-unipc");
     let autoencoder = open(&pipeline.source);
     let cancel = Cancel::new();
@@ -173,8 +174,8 @@ fn a_cancelled_decode_stops() {
 }
 
 #[test]
-fn a_config_that_makes_no_autoencoder_is_refused_by_name() {
-    let refusal = |pipeline: &str, setting: &str, value: serde_json::Value| {
+fn an_invalid_config_is_an_error_that_names_the_setting() {
+    let config_error = |pipeline: &str, setting: &str, value: serde_json::Value| {
         let mut config = json(&format!("pipelines/{pipeline}/vae/config.json"));
         config[setting] = value;
         let folder = tempfile::tempdir().unwrap();
@@ -182,7 +183,7 @@ fn a_config_that_makes_no_autoencoder_is_refused_by_name() {
         std::fs::write(folder.path().join("vae/config.json"), config.to_string()).unwrap();
         Config::read(&Source::Folder(folder.path().into())).unwrap_err().to_string()
     };
-    let list = |numbers: &[i32]| numbers.into();
+    let list = |values: &[i32]| values.into();
     for (setting, value, word) in [
         ("_class_name", "AutoencoderKL".into(), "AutoencoderKL is not supported"),
         ("base_dim", 0.into(), "width"),
@@ -199,14 +200,14 @@ fn a_config_that_makes_no_autoencoder_is_refused_by_name() {
         ("scale_factor_spatial", 16.into(), "scale_factor_spatial"),
         ("scale_factor_temporal", 8.into(), "scale_factor_temporal"),
     ] {
-        let error = refusal("t2v-unipc", setting, value);
+        let error = config_error("t2v-unipc", setting, value);
         assert!(error.contains(word) && error.contains("vae/config.json"), "{setting}: {error}");
     }
-    assert!(refusal("ti2v-22", "dim_mult", list(&[1, 2, 2, 7])).contains("shortcuts"));
+    assert!(config_error("ti2v-22", "dim_mult", list(&[1, 2, 2, 7])).contains("shortcuts"));
 }
 
 #[test]
-fn real_sizes() {
+fn the_tensors_of_the_real_models_are_requested() {
     for name in ["wan2.1-vae", "wan2.2-vae"] {
         let (config, tensors) = model::<WanConfig>(name);
         assert_loads(name, &tensors, |vb| drop(AutoencoderKlWan::load(vb, &config).unwrap()));
@@ -218,7 +219,7 @@ fn real_sizes() {
 }
 
 #[test]
-fn a_tiny_decoder_takes_the_place_of_the_full_one() {
+fn the_tiny_decoder_replaces_the_full_one() {
     let pipeline = Pipeline::open("t2v-unipc");
     let folder = tempfile::tempdir().unwrap();
     let vae = folder.path().join("vae");
@@ -228,7 +229,8 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
     }
     let source = Source::Folder(folder.path().into());
     let open = |decoder, streaming| {
-        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu).map_err(|e| e.to_string())
+        Autoencoder::open(&source, decoder, streaming, DType::F32, &Device::Cpu, &Cancel::new())
+            .map_err(|e| e.to_string())
     };
     let error = open(Decoder::Tiny, false).unwrap_err();
     assert!(error.contains("taew2_1.safetensors") && error.contains("madebyollin"), "{error}");
@@ -236,7 +238,7 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
     let whole = |autoencoder: Autoencoder| decode(&autoencoder, latents, &[latents.dim(2).unwrap()]);
     let full = whole(open(Decoder::Auto, true).unwrap());
 
-    // The real one's tensors but for the channels of the latents, of any numbers.
+    // The tensors of the real TAEHV with arbitrary values and the number of latent channels of this model.
     let Config::Wan(config) = Config::read(&source).unwrap() else { panic!("a Wan autoencoder") };
     let (_, shapes) = model::<WanConfig>("taew2_1");
     let tensors: std::collections::HashMap<_, _> = shapes
@@ -246,8 +248,8 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
                 *dim = config.z_dim;
             }
             let count: usize = shape.iter().product();
-            let numbers = (0..count).map(|i| (i as f32 * 0.7).sin() * 0.03);
-            (name, Tensor::from_iter(numbers, &Device::Cpu).unwrap().reshape(shape).unwrap())
+            let values = (0..count).map(|i| (i as f32 * 0.7).sin() * 0.03);
+            (name, Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(shape).unwrap())
         })
         .collect();
     candle_core::safetensors::save(&tensors, folder.path().join("taew2_1.safetensors")).unwrap();
@@ -259,10 +261,11 @@ fn a_tiny_decoder_takes_the_place_of_the_full_one() {
 
     assert_close("tiny", &whole(open(Decoder::Tiny, false).unwrap()), &tiny, 0.0);
     assert_close("auto, streaming", &whole(open(Decoder::Auto, true).unwrap()), &tiny, 0.0);
-    assert_close("auto, in one piece", &whole(open(Decoder::Auto, false).unwrap()), &full, 0.0);
+    assert_close("auto, whole clip", &whole(open(Decoder::Auto, false).unwrap()), &full, 0.0);
     assert_close("full", &whole(open(Decoder::Full, true).unwrap()), &full, 0.0);
 
     let miniature = Source::Folder(path("miniature"));
-    let only = Autoencoder::open(&miniature, Decoder::Full, true, DType::F32, &Device::Cpu).unwrap_err();
-    assert!(only.to_string().contains("tiny"), "{only}");
+    let error = Autoencoder::open(&miniature, Decoder::Full, true, DType::F32, &Device::Cpu, &Cancel::new())
+        .unwrap_err();
+    assert!(error.to_string().contains("tiny"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Models of two transformers make what diffusers makes of them (`make_experts.py`).
+//! Models with two transformers compared with diffusers (`make_experts.py`).
 
 use candle_core::{Device, Tensor};
 use soragen::checkpoint::{Lora, Parts};
@@ -13,29 +13,28 @@ fn folder(name: &str) -> String {
 }
 
 fn request(name: &str) -> Request {
-    let asked = json(&format!("experts/{name}/request.json"));
-    let number = |key: &str| asked[key].as_u64().unwrap();
-    let image = asked["image"].as_str();
+    let request = json(&format!("experts/{name}/request.json"));
+    let number = |key: &str| request[key].as_u64().unwrap();
+    let image = request["image"].as_str();
     Request {
-        prompt: asked["prompt"].as_str().unwrap().into(),
-        negative_prompt: Some(asked["negative"].as_str().unwrap().into()),
+        prompt: request["prompt"].as_str().unwrap().into(),
+        negative_prompt: Some(request["negative"].as_str().unwrap().into()),
         image: image.map(|file| image::open(path(&format!("experts/{name}/{file}"))).unwrap().into_rgb8()),
         size: Some(Size { width: number("width") as u32, height: number("height") as u32 }),
         length: Length::Frames(number("frames")),
         steps: Some(number("steps") as u32),
-        guidance_scale: asked["guidance"].as_f64(),
-        guidance_scale_2: asked["guidance_2"].as_f64(),
+        guidance_scale: request["guidance"].as_f64(),
+        guidance_scale_2: request["guidance_2"].as_f64(),
         initial_latents: Some(tensors(&format!("experts/{name}/expected.safetensors"))["latents"].clone()),
         ..Default::default()
     }
 }
 
 fn frames(model: &str, request: Request) -> Tensor {
-    changed(model, request, &[])
+    frames_with_loras(model, request, &[])
 }
 
-/// With these LoRAs.
-fn changed(model: &str, request: Request, loras: &[String]) -> Tensor {
+fn frames_with_loras(model: &str, request: Request, loras: &[String]) -> Tensor {
     let loras = loras.iter().map(|text| Lora::parse(text)).collect();
     let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
     let mut session = Session::new(Model::open(model, &options).unwrap(), request).unwrap();
@@ -49,35 +48,35 @@ fn changed(model: &str, request: Request, loras: &[String]) -> Tensor {
 }
 
 #[test]
-fn frames_are_the_references() {
+fn frames_equal_the_reference() {
     for name in ["t2v", "i2v"] {
         let expected = &tensors(&format!("experts/{name}/expected.safetensors"))["frames"];
-        // A second time the other transformer is in memory when it begins.
+        // In the second run, the other transformer is in memory at the start.
         for _ in 0..2 {
-            let made = frames(&folder(name), request(name));
-            assert_close(name, &made, expected, 2e-3);
+            let actual = frames(&folder(name), request(name));
+            assert_close(name, &actual, expected, 2e-3);
             let mean =
-                (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
-            assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
+                (&actual - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(mean <= 1e-4, "{name}: the mean error is {mean:e}");
         }
     }
 }
 
 #[test]
-fn one_guidance_scale_is_for_both() {
-    let asked = |scale_2| Request { guidance_scale_2: scale_2, ..request("t2v") };
-    let made = values(&frames(&folder("t2v"), asked(None)));
-    assert!(made == values(&frames(&folder("t2v"), asked(Some(4.0)))));
-    assert!(made != values(&frames(&folder("t2v"), asked(Some(3.0)))));
+fn a_single_guidance_scale_applies_to_both_transformers() {
+    let with_scale_2 = |scale_2| Request { guidance_scale_2: scale_2, ..request("t2v") };
+    let default = values(&frames(&folder("t2v"), with_scale_2(None)));
+    assert!(default == values(&frames(&folder("t2v"), with_scale_2(Some(4.0)))));
+    assert!(default != values(&frames(&folder("t2v"), with_scale_2(Some(3.0)))));
 }
 
 #[test]
-fn a_transformer_that_is_not_guided_runs_once_a_step() {
+fn a_transformer_without_guidance_runs_once_per_step() {
     let forwards = |scale, scale_2| {
-        let asked =
+        let request =
             Request { guidance_scale: Some(scale), guidance_scale_2: Some(scale_2), ..request("t2v") };
         let model = Model::open(&folder("t2v"), &OpenOptions::default()).unwrap();
-        let mut session = Session::new(model, asked).unwrap();
+        let mut session = Session::new(model, request).unwrap();
         while session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some() {}
         session.effort().forwards
     };
@@ -87,7 +86,7 @@ fn a_transformer_that_is_not_guided_runs_once_a_step() {
 }
 
 #[test]
-fn a_lora_may_be_for_one_of_them() {
+fn a_lora_can_apply_to_one_transformer() {
     let folder_of_lora = tempfile::tempdir().unwrap();
     let file = folder_of_lora.path().join("lora.safetensors");
     let dim = {
@@ -102,12 +101,12 @@ fn a_lora_may_be_for_one_of_them() {
     ];
     candle_core::safetensors::save(&std::collections::HashMap::from(tensors), &file).unwrap();
     let with = |loras: &[&str]| {
-        let loras: Vec<_> = loras.iter().map(|before| format!("{before}{}", file.display())).collect();
-        values(&changed(&folder("t2v"), request("t2v"), &loras))
+        let loras: Vec<_> = loras.iter().map(|prefix| format!("{prefix}{}", file.display())).collect();
+        values(&frames_with_loras(&folder("t2v"), request("t2v"), &loras))
     };
     let (none, both, high, low) = (with(&[]), with(&[""]), with(&["high:"]), with(&["low:"]));
     assert!(both == with(&["low:", "high:"]));
-    // It is the one for much noise that has it: the same with the product in its file.
+    // `high:` changes the transformer for high noise: merging the LoRA into its file gives the same frames.
     let merged = tempfile::tempdir().unwrap();
     copy(&path("experts/t2v"), merged.path());
     let weights = merged.path().join("transformer/diffusion_pytorch_model.safetensors");
@@ -117,8 +116,11 @@ fn a_lora_may_be_for_one_of_them() {
     *query = (&query.to_dtype(product.dtype()).unwrap() + product).unwrap();
     candle_core::safetensors::save(&stored, &weights).unwrap();
     let expected = values(&frames(&merged.path().to_string_lossy(), request("t2v")));
-    assert!(high.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4), "another has it");
-    // What is wrong with the one that is loaded late is said early.
+    assert!(
+        high.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-4),
+        "`high:` must change the transformer for high noise"
+    );
+    // A LoRA that does not match the second transformer is an error at open, although that transformer is loaded later.
     let other = folder_of_lora.path().join("other.safetensors");
     let stray = [("blocks.9.attn1.to_q.lora_A.weight", row(dim).reshape((1, dim)).unwrap())];
     candle_core::safetensors::save(&std::collections::HashMap::from(stray), &other).unwrap();
@@ -129,7 +131,7 @@ fn a_lora_may_be_for_one_of_them() {
 
     let videos = [none, both, high, low];
     for (i, video) in videos.iter().enumerate() {
-        assert!(videos[..i].iter().all(|other| other != video), "number {i} is as one before");
+        assert!(videos[..i].iter().all(|other| other != video), "video {i} equals an earlier one");
     }
     let loras = vec![Lora::parse(&format!("low:{}", file.display()))];
     let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
@@ -139,7 +141,7 @@ fn a_lora_may_be_for_one_of_them() {
 }
 
 #[test]
-fn what_they_are_is_told_without_weights() {
+fn model_info_does_not_load_the_weights() {
     let info = |name| ModelInfo::read(&folder(name), &Parts::default()).unwrap();
     let (t2v, i2v) = (info("t2v"), info("i2v"));
     assert_eq!((t2v.guidance_scale, t2v.guidance_scale_2, t2v.steps), (4.0, Some(3.0), 40));
@@ -147,21 +149,19 @@ fn what_they_are_is_told_without_weights() {
     let sizes = part_sizes(&folder("t2v"), &Parts::default()).unwrap();
     let [first, .., second] = sizes.as_slice() else { panic!("{sizes:?}") };
     assert_eq!((second.part, second.parameters), ("transformer_2", first.parameters));
-    // One of them is in memory.
+    // Only one transformer is in memory.
     let bytes = |sizes| weights_bytes(sizes, Precision::F32, false, &Device::Cpu);
     assert_eq!(bytes(&sizes), bytes(&sizes[..3]));
 }
 
 #[test]
-fn what_they_cannot_do_is_said() {
+fn unsupported_requests_are_errors() {
     let model = |name| Model::open(&folder(name), &OpenOptions::default()).unwrap();
-    let refused = |name, request| Session::new(model(name), request).err().unwrap().to_string();
-    assert!(refused("i2v", Request { image: None, ..request("i2v") }).contains("`image`"));
-    assert!(
-        refused("t2v", Request { image: request("i2v").image, ..request("t2v") }).contains("cannot start")
-    );
-    let wild = Request { guidance_scale_2: Some(f64::INFINITY), ..request("t2v") };
-    assert!(refused("t2v", wild).contains("guidance"));
+    let error = |name, request| Session::new(model(name), request).err().unwrap().to_string();
+    assert!(error("i2v", Request { image: None, ..request("i2v") }).contains("`image`"));
+    assert!(error("t2v", Request { image: request("i2v").image, ..request("t2v") }).contains("cannot start"));
+    let infinite = Request { guidance_scale_2: Some(f64::INFINITY), ..request("t2v") };
+    assert!(error("t2v", infinite).contains("guidance"));
     let other = Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &OpenOptions::default()).unwrap();
     let second = Request { guidance_scale_2: Some(2.0), prompt: "a fox".into(), ..Default::default() };
     let error = Session::new(other, second).err().unwrap().to_string();
@@ -169,7 +169,7 @@ fn what_they_cannot_do_is_said() {
 }
 
 #[test]
-fn models_that_do_not_fit_together_are_refused() {
+fn transformers_that_do_not_match_are_an_error() {
     for (file, from, to, word) in [
         ("model_index.json", "0.875", "null", "boundary_ratio"),
         ("model_index.json", "0.875", "1.5", "boundary_ratio"),
@@ -185,7 +185,7 @@ fn models_that_do_not_fit_together_are_refused() {
         let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default()).unwrap_err();
         assert!(error.to_string().contains(word), "{file}: {error}");
     }
-    // What is needed late is missed early.
+    // A missing second transformer is an error at open, although it is loaded later.
     let folder = tempfile::tempdir().unwrap();
     copy(&path("experts/t2v"), folder.path());
     std::fs::remove_file(folder.path().join("transformer_2/diffusion_pytorch_model.safetensors")).unwrap();

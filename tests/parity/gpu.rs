@@ -1,4 +1,4 @@
-//! What a GPU makes is what the CPU makes. Where there is one:
+//! The frames of a GPU compared with those of the CPU. On a machine with a GPU:
 //!
 //!     cargo test -p soragen-tests --features cuda --test parity gpu
 
@@ -10,14 +10,14 @@ use soragen_tests::fixtures::{PIPELINES, path};
 
 const GPU: &str = "cuda:0";
 
-/// One of them takes all of the GPU's memory.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Serialises the tests: one of them allocates all of the GPU memory.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn exclusive() -> MutexGuard<'static, ()> {
+    EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Every way in which a model here runs: in one piece, with an image, with two transformers, chunk by chunk with a cache.
+/// Every kind of model: whole clip, image to video, two transformers, and causal with a cache.
 fn models() -> impl Iterator<Item = String> {
     let pipelines = PIPELINES.iter().map(|name| format!("pipelines/{name}"));
     pipelines.chain(["experts/t2v".into(), "miniature".into()])
@@ -28,11 +28,11 @@ fn options(device: &str, precision: Precision) -> OpenOptions {
 }
 
 fn request(model: &str) -> Request {
-    let whole = model != "miniature";
+    let whole_clip = model != "miniature";
     Request {
         prompt: "the red fox runs over snow".into(),
         length: Length::Frames(9),
-        size: whole.then_some(Size { width: 64, height: 64 }),
+        size: whole_clip.then_some(Size { width: 64, height: 64 }),
         image: model.contains("i2v").then(|| image::open(path("miniature/image.png")).unwrap().into_rgb8()),
         guidance_scale: Some(3.0),
         steps: Some(3),
@@ -60,59 +60,60 @@ fn psnr(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[track_caller]
-fn assert_near(what: &str, made: &[f32], expected: &[f32], least: f32) {
-    let psnr = psnr(made, expected);
+fn assert_near(what: &str, actual: &[f32], expected: &[f32], min_psnr: f32) {
+    let psnr = psnr(actual, expected);
     println!("{what}: {psnr:.1} dB");
-    assert!(psnr >= least, "{what}: {psnr:.1} dB, {least} wanted");
+    assert!(psnr >= min_psnr, "{what}: {psnr:.1} dB, expected at least {min_psnr}");
 }
 
 #[test]
-fn frames_are_those_of_the_cpu() {
-    let _alone = alone();
+fn frames_are_close_to_those_of_the_cpu() {
+    let _guard = exclusive();
     for model in models() {
         let expected = frames(&model, &options("cpu", Precision::F32)).unwrap();
-        for (precision, least) in [(Precision::F32, 70.0), (Precision::Bf16, 30.0), (Precision::F16, 40.0)] {
-            let made = frames(&model, &options(GPU, precision)).unwrap();
-            assert_near(&format!("{model} in {precision:?}"), &made, &expected, least);
+        for (precision, min_psnr) in [(Precision::F32, 70.0), (Precision::Bf16, 30.0), (Precision::F16, 40.0)]
+        {
+            let actual = frames(&model, &options(GPU, precision)).unwrap();
+            assert_near(&format!("{model} in {precision:?}"), &actual, &expected, min_psnr);
         }
     }
 }
 
 #[test]
-fn auto_is_the_gpu_in_bf16() {
-    let _alone = alone();
+fn auto_selects_the_gpu_and_bf16() {
+    let _guard = exclusive();
     let auto = frames("miniature", &OpenOptions::default()).unwrap();
     let expected = frames("miniature", &options(GPU, Precision::Bf16)).unwrap();
     assert!(auto == expected);
 }
 
 #[test]
-fn the_default_model_draws_the_same() {
-    let _alone = alone();
+fn the_builtin_model_generates_the_same_video() {
+    let _guard = exclusive();
     let folder = path("../../models/builtin");
     let request = || Request {
         prompt: "a red fox runs over the snow".into(),
         length: Length::Frames(33),
         ..Default::default()
     };
-    let make = |options: &OpenOptions| rendered(&folder.to_string_lossy(), options, request()).unwrap();
-    let expected = make(&options("cpu", Precision::F32));
-    assert_near("f32", &make(&options(GPU, Precision::F32)), &expected, 45.0);
-    assert_near("bf16", &make(&options(GPU, Precision::Bf16)), &expected, 25.0);
+    let generate = |options: &OpenOptions| rendered(&folder.to_string_lossy(), options, request()).unwrap();
+    let expected = generate(&options("cpu", Precision::F32));
+    assert_near("f32", &generate(&options(GPU, Precision::F32)), &expected, 45.0);
+    assert_near("bf16", &generate(&options(GPU, Precision::Bf16)), &expected, 25.0);
 }
 
 #[test]
-fn a_seed_gives_the_same_frames_again() {
-    let _alone = alone();
+fn the_same_seed_gives_the_same_frames() {
+    let _guard = exclusive();
     for model in ["pipelines/t2v-unipc", "miniature"] {
-        let make = || frames(model, &options(GPU, Precision::Bf16)).unwrap();
-        assert!(make() == make(), "{model}");
+        let generate = || frames(model, &options(GPU, Precision::Bf16)).unwrap();
+        assert!(generate() == generate(), "{model}");
     }
 }
 
 #[test]
-fn it_makes_no_difference_where_the_blocks_are() {
-    let _alone = alone();
+fn offloading_does_not_change_the_frames() {
+    let _guard = exclusive();
     for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
         let offload = OpenOptions { offload: true, ..options(GPU, Precision::Bf16) };
         assert!(
@@ -123,34 +124,34 @@ fn it_makes_no_difference_where_the_blocks_are() {
 }
 
 #[test]
-fn one_tile_is_the_whole_picture() {
-    let _alone = alone();
+fn one_tile_equals_the_whole_picture() {
+    let _guard = exclusive();
     let tiled = OpenOptions { decoder: Decoder::Tiled, ..options(GPU, Precision::F32) };
     let whole = frames("pipelines/t2v-unipc", &options(GPU, Precision::F32)).unwrap();
     assert_near("one tile", &frames("pipelines/t2v-unipc", &tiled).unwrap(), &whole, 90.0);
 }
 
 #[test]
-fn eight_bits_are_for_the_cpu() {
-    let _alone = alone();
+fn int8_on_a_gpu_is_an_error() {
+    let _guard = exclusive();
     let error = frames("miniature", &options(GPU, Precision::Int8)).unwrap_err();
     assert!(matches!(&error, Error::Device(text) if text.contains("bf16")), "{error}");
 }
 
 #[test]
-fn a_full_gpu_is_an_error_and_then_forgotten() {
-    let _alone = alone();
+fn out_of_gpu_memory_is_an_error_and_the_next_run_succeeds() {
+    let _guard = exclusive();
     let expected = frames("miniature", &options(GPU, Precision::F32)).unwrap();
     let device = Device::new_cuda(0).unwrap();
-    let mut taken: Vec<Tensor> = Vec::new();
+    let mut allocations: Vec<Tensor> = Vec::new();
     for bytes in [1_usize << 32, 1 << 28, 1 << 24, 1 << 20, 1 << 16, 1 << 12] {
-        // SAFETY: nothing reads it.
-        while let Ok(part) = unsafe { Tensor::empty(bytes, DType::U8, &device) } {
-            taken.push(part);
+        // SAFETY: the uninitialised tensor is never read.
+        while let Ok(tensor) = unsafe { Tensor::empty(bytes, DType::U8, &device) } {
+            allocations.push(tensor);
         }
     }
     let error = frames("miniature", &options(GPU, Precision::F32)).unwrap_err();
     assert!(matches!(error, Error::Memory(_)), "{error:?}");
-    drop(taken);
+    drop(allocations);
     assert!(frames("miniature", &options(GPU, Precision::F32)).unwrap() == expected);
 }

@@ -1,4 +1,4 @@
-//! Blocks that stay in their file: the frames are the same, in less memory.
+//! Offloaded blocks: the same frames with less memory.
 
 use candle_core::Device;
 use soragen::checkpoint::Parts;
@@ -29,34 +29,34 @@ fn frames(model: &str, precision: Precision, offload: bool) -> (Vec<f32>, Sessio
 }
 
 #[test]
-fn it_makes_no_difference_where_the_blocks_are() {
-    // In one piece, in shards; two transformers; chunk by chunk, with a cache.
+fn offloading_does_not_change_the_frames() {
+    // A whole clip, a model with two transformers, and a causal model with a cache.
     for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
         for precision in [Precision::F32, Precision::Int8] {
-            let (here, effort) = frames(model, precision, false);
+            let (resident, effort) = frames(model, precision, false);
             assert!(effort.forwards > 3);
-            let (away, same) = frames(model, precision, true);
-            assert!(here == away, "{model} in {precision:?}");
+            let (offloaded, same) = frames(model, precision, true);
+            assert!(resident == offloaded, "{model} in {precision:?}");
             assert_eq!(effort, same);
         }
     }
 }
 
 #[test]
-fn it_takes_the_memory_of_one_block() {
+fn offloading_needs_the_memory_of_one_block() {
     for (model, blocks) in [("pipelines/t2v-euler", 3), ("miniature", 2)] {
         let sizes = part_sizes(&path(model).to_string_lossy(), &Parts::default()).unwrap();
         let bytes = |offload| weights_bytes(&sizes, Precision::F32, offload, &Device::Cpu);
         let transformer = 4 * sizes[0].parameters;
-        let spared = bytes(false) - bytes(true);
-        // All blocks but one, and not what is in none.
-        let most = transformer * (blocks - 1) / blocks;
-        assert!((most / 2..most).contains(&spared), "{model}: {spared} of {transformer}");
+        let saved = bytes(false) - bytes(true);
+        // All blocks but one; the weights outside the blocks stay in memory.
+        let limit = transformer * (blocks - 1) / blocks;
+        assert!((limit / 2..limit).contains(&saved), "{model}: {saved} of {transformer}");
     }
 }
 
 #[test]
-fn a_block_that_cannot_be_brought_is_an_error_that_names_its_file() {
+fn a_damaged_offloaded_block_is_an_error_that_names_the_tensor() {
     let folder = tempfile::tempdir().unwrap();
     soragen_tests::fixtures::copy(&path("miniature"), folder.path());
     let file = folder.path().join("transformer/diffusion_pytorch_model.safetensors");

@@ -1,23 +1,22 @@
-//! The kernels for a CPU stand beside candle's own operations, which compute everywhere else, and are there for every width
-//! of vectors.
+//! The parity tests again with candle's plain operations, which other devices use, and with narrower vector instructions.
 
 use std::process::Command;
 
-/// Which of them are used.
+/// Selects the kernels.
 const VARIABLE: &str = "SORAGEN_KERNELS";
 
 #[test]
-fn without_kernels_and_with_others_everything_equals_the_reference_too() {
+fn all_parity_tests_pass_without_kernels_and_with_narrower_vectors() {
     if std::env::var_os(VARIABLE).is_some() {
         return;
     }
     let tests = std::env::current_exe().unwrap();
     for kernels in ["plain", "avx2", "scalar"] {
         let run = Command::new(&tests).env(VARIABLE, kernels).output().unwrap();
-        let told = String::from_utf8_lossy(&run.stdout);
-        let said = String::from_utf8_lossy(&run.stderr);
-        // What went wrong is at the end.
-        let whole = run.status.success() && told.contains("test result: ok");
-        assert!(whole, "{kernels}: {}\n{told}\n{said}\n{kernels}: {}", run.status, run.status);
+        let stdout = String::from_utf8_lossy(&run.stdout);
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        let passed = run.status.success() && stdout.contains("test result: ok");
+        // The status is repeated at the end, where it is visible after a long output.
+        assert!(passed, "{kernels}: {}\n{stdout}\n{stderr}\n{kernels}: {}", run.status, run.status);
     }
 }

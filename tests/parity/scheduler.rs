@@ -55,8 +55,10 @@ fn a_pipeline_is_sampled_as_in_diffusers() {
     for name in PIPELINES {
         let Pipeline { source, expected, request } = Pipeline::open(name);
         let transformer =
-            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu).unwrap();
-        let context = |name| expected.get(name).map(|embeds| transformer.context(embeds).unwrap());
+            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new())
+                .unwrap();
+        let context =
+            |name| expected.get(name).map(|embeds| transformer.context(embeds, &Cancel::new()).unwrap());
         let (prompt, negative) = (context("prompt_embeds").unwrap(), context("negative_prompt_embeds"));
         let guidance = request["guidance"].as_f64().unwrap();
         let steps = request["steps"].as_u64().unwrap() as u32;

@@ -1,18 +1,19 @@
-//! The transformer against diffusers' (`make_pipelines.py`, `make_causal.py`).
+//! The transformer compared with diffusers (`make_pipelines.py`, `make_causal.py`).
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use soragen::checkpoint::Source;
-use soragen::transformer::{CausalConfig, Config, Context, KvCache, WanTransformer};
+use soragen::transformer::{Config, Context, KvCache, KvCacheConfig, WanTransformer};
 use soragen::{Cancel, Error, Precision};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, values};
 
-/// Sums of f32 in another order.
+/// f32 sums in another order.
 const TOLERANCE: f32 = 3e-5;
 
 fn open(pipeline: &Pipeline) -> WanTransformer {
-    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, false, &Device::Cpu).unwrap()
+    WanTransformer::open(&pipeline.source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new())
+        .unwrap()
 }
 
 #[test]
@@ -22,13 +23,13 @@ fn a_step_equals_diffusers() {
         let transformer = open(&pipeline);
         let expected = &pipeline.expected;
         let input = &expected["step_input"];
-        // The reference has one timestep a token where it has one a frame here.
+        // The reference may have one timestep per token; the engine has one per frame.
         let timesteps = values(&expected["step_timestep"]);
         let frames = input.dim(2).unwrap();
-        let each = (timesteps.len() / frames).max(1);
-        let timesteps: Vec<f64> = timesteps.into_iter().step_by(each).map(f64::from).collect();
+        let per_frame = (timesteps.len() / frames).max(1);
+        let timesteps: Vec<f64> = timesteps.into_iter().step_by(per_frame).map(f64::from).collect();
 
-        let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+        let context = transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap();
         let velocity = transformer.forward(input, &timesteps, &context, &Cancel::new()).unwrap();
         assert_close(name, &velocity, &expected["step_output"], TOLERANCE);
     }
@@ -47,15 +48,15 @@ impl Causal {
         let expected = tensors("causal.safetensors");
         let timesteps = values(&expected["timesteps"]).into_iter().map(f64::from).collect();
         Self {
-            context: transformer.context(&expected["prompt_embeds"]).unwrap(),
+            context: transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap(),
             transformer,
             expected,
             timesteps,
         }
     }
 
-    /// The whole video, chunk by chunk.
-    fn run(&self, config: CausalConfig) -> Tensor {
+    /// Runs the whole video chunk by chunk.
+    fn run(&self, config: KvCacheConfig) -> Tensor {
         let cancel = Cancel::new();
         let latents = &self.expected["latents"];
         let mut cache = KvCache::new(config);
@@ -79,26 +80,26 @@ impl Causal {
 fn chunk_by_chunk_equals_one_masked_pass() {
     let causal = Causal::open();
     for (case, window, sink) in [("all", 8, 0), ("rolling", 3, 0), ("sink", 3, 1)] {
-        let made = causal.run(CausalConfig { chunk: 2, window, sink, shots: None });
-        assert_close(case, &made, &causal.expected[case], TOLERANCE);
+        let velocity = causal.run(KvCacheConfig { chunk: 2, window, sink, shots: None });
+        assert_close(case, &velocity, &causal.expected[case], TOLERANCE);
     }
 }
 
 #[test]
-fn one_chunk_of_all_frames_equals_the_whole_clip() {
+fn a_chunk_of_all_frames_equals_the_whole_clip() {
     let causal = Causal::open();
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
     let whole = causal.transformer.forward(latents, &causal.timesteps, &causal.context, &cancel).unwrap();
     assert_close("whole", &whole, &causal.expected["bidirectional"], TOLERANCE);
-    let chunk = causal.run(CausalConfig { chunk: 8, window: 8, sink: 0, shots: None });
+    let chunk = causal.run(KvCacheConfig { chunk: 8, window: 8, sink: 0, shots: None });
     assert_close("chunk", &chunk, &whole, 0.0);
 }
 
 #[test]
-fn a_cleared_cache_begins_anew_at_any_size() {
+fn a_cleared_cache_accepts_frames_of_another_size() {
     let causal = Causal::open();
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = latents.narrow(2, 0, 2).unwrap();
     let step = |chunk: &Tensor, cache: &KvCache| {
         causal.transformer.forward_chunk(chunk, &[500.0], &causal.context, cache, &cancel)
@@ -110,33 +111,40 @@ fn a_cleared_cache_begins_anew_at_any_size() {
     assert!(matches!(step(&smaller, &cache), Err(Error::Request(..))), "the size changed within a shot");
     cache.clear();
     step(&smaller, &cache).unwrap();
-    assert_close("anew", &step(&chunk, &cache).unwrap(), &first, 0.0);
+    assert_close("after clear", &step(&chunk, &cache).unwrap(), &first, 0.0);
 }
 
 #[test]
-fn a_cancelled_computation_leaves_the_cache_as_it_was() {
+fn a_cancel_leaves_the_cache_unchanged() {
     let causal = Causal::open();
     let cancel = Cancel::new();
     cancel.cancel();
-    let mut cache = KvCache::new(CausalConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
     let chunk = causal.expected["latents"].narrow(2, 0, 2).unwrap();
-    let made = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
-    assert!(matches!(made, Err(Error::Cancelled)));
+    let velocity = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
+    assert!(matches!(velocity, Err(Error::Cancelled)));
     let cached = causal.transformer.cache_chunk(&chunk, &[0.0], &causal.context, &mut cache, &cancel);
     assert!(matches!(cached, Err(Error::Cancelled)));
     assert_eq!(cache.frames(), 0);
 }
 
 #[test]
-fn half_precision_stays_near() {
+fn half_precision_is_close_to_the_reference() {
     let pipeline = Pipeline::open("t2v-euler");
     let expected = &pipeline.expected;
     let timestep = f64::from(values(&expected["step_timestep"])[0]);
-    // diffusers' own bf16 is off by 0.026 here.
+    // The error of diffusers in bf16 is 0.026 here.
     for (precision, tolerance) in [(Precision::Bf16, 0.05), (Precision::F16, 0.01)] {
-        let transformer =
-            WanTransformer::open(&pipeline.source, "transformer", precision, false, &Device::Cpu).unwrap();
-        let context = transformer.context(&expected["prompt_embeds"]).unwrap();
+        let transformer = WanTransformer::open(
+            &pipeline.source,
+            "transformer",
+            precision,
+            false,
+            &Device::Cpu,
+            &Cancel::new(),
+        )
+        .unwrap();
+        let context = transformer.context(&expected["prompt_embeds"], &Cancel::new()).unwrap();
         let velocity =
             transformer.forward(&expected["step_input"], &[timestep], &context, &Cancel::new()).unwrap();
         assert_eq!(velocity.dtype(), DType::F32);
@@ -145,10 +153,10 @@ fn half_precision_stays_near() {
 }
 
 #[test]
-fn inputs_of_the_wrong_shape_are_refused() {
+fn inputs_of_the_wrong_shape_are_errors() {
     let pipeline = Pipeline::open("t2v-unipc");
     let transformer = open(&pipeline);
-    let context = transformer.context(&pipeline.expected["prompt_embeds"]).unwrap();
+    let context = transformer.context(&pipeline.expected["prompt_embeds"], &Cancel::new()).unwrap();
     let latents =
         |shape: (usize, usize, usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
     let timesteps = [0.0, 1.0, 2.0];
@@ -159,18 +167,18 @@ fn inputs_of_the_wrong_shape_are_refused() {
         ((1, 4, 0, 4, 4), &timesteps[..1]),
         ((1, 4, 3, 4, 4), &timesteps[..0]),
         ((1, 4, 3, 4, 4), &timesteps[..2]),
-        // More latent frames than there are positions.
+        // More latent frames than positions.
         ((1, 4, 1025, 2, 2), &timesteps[..1]),
     ] {
-        let made = transformer.forward(&latents(shape), timesteps, &context, &Cancel::new());
-        assert!(matches!(made, Err(Error::Request(..))), "{shape:?} {timesteps:?}");
+        let velocity = transformer.forward(&latents(shape), timesteps, &context, &Cancel::new());
+        assert!(matches!(velocity, Err(Error::Request(..))), "{shape:?} {timesteps:?}");
     }
     let narrow = Tensor::zeros((1, 512, 21), DType::F32, &Device::Cpu).unwrap();
-    assert!(matches!(transformer.context(&narrow), Err(Error::Request(..))));
+    assert!(matches!(transformer.context(&narrow, &Cancel::new()), Err(Error::Request(..))));
 }
 
 #[test]
-fn weights_that_do_not_fit_the_config_are_named() {
+fn weights_that_do_not_match_the_config_are_an_error_that_names_them() {
     let pipeline = Pipeline::open("t2v-unipc");
     let original = pipeline.source.path("transformer");
     let weights = "diffusion_pytorch_model.safetensors";
@@ -190,16 +198,17 @@ fn weights_that_do_not_fit_the_config_are_named() {
 
         let source = Source::Folder(folder.path().into());
         let error =
-            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu).unwrap_err();
+            WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new())
+                .unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, Error::Invalid { .. }) && text.contains(word), "{setting}: {text}");
     }
 }
 
 #[test]
-fn a_config_that_makes_no_transformer_is_refused_by_name() {
+fn an_invalid_config_is_an_error_that_names_the_setting() {
     let good = Config::default();
-    let refusals = [
+    let invalid = [
         (Config { image_dim: Some(1280), ..good.clone() }, "image_dim"),
         (Config { added_kv_proj_dim: Some(5120), ..good.clone() }, "added_kv_proj_dim"),
         (Config { patch_size: [2, 2, 2], ..good.clone() }, "patch_size"),
@@ -213,7 +222,7 @@ fn a_config_that_makes_no_transformer_is_refused_by_name() {
         (Config { eps: 0.0, ..good.clone() }, "eps"),
     ];
     assert!(good.check().is_ok());
-    for (config, word) in refusals {
+    for (config, word) in invalid {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     }

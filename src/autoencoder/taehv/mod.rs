@@ -1,5 +1,5 @@
-//! TAEHV, the tiny autoencoder: convolutions over single frames, and blocks that see the frame before.
-//! (<https://github.com/madebyollin/taehv>, `taehv.py`.)
+//! TAEHV, the tiny autoencoder: convolutions of single frames, and blocks that also read the previous frame
+//! (<https://github.com/madebyollin/taehv>, `taehv.py`).
 
 mod packed;
 
@@ -9,21 +9,21 @@ use candle_nn::ops::{pixel_shuffle, pixel_unshuffle};
 use serde::Deserialize;
 
 use super::WanConfig;
-use super::conv::{PlainConv2d, after_zeros, last};
-use super::stream::{Stream, StreamState};
+use super::conv2d::PlainConv2d;
+use super::stream::{Stream, StreamState, last_frames, pad_before};
 use crate::{Cancel, Result, kernels};
 use packed::Packed;
 
-/// `vae/config.json` of a TAEHV.
+/// `vae/config.json` of TAEHV.
 #[derive(Clone, Debug, Deserialize)]
 pub struct TaehvConfig {
-    /// Pixels of a side that go into the channels first.
+    /// Side of the pixel blocks that are folded into channels before the first layer.
     pub patch_size: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Channels throughout the encoder.
+    /// Channels of all encoder layers.
     pub encoder_width: usize,
-    /// Channels of the decoder's three stages and of what follows them.
+    /// Channels of the decoder's three stages and of its last layer.
     pub decoder_widths: [usize; 4],
     /// Whether each stage of the encoder halves the frame rate.
     pub temporal_downscale: [bool; 3],
@@ -32,7 +32,7 @@ pub struct TaehvConfig {
     /// Whether each stage of the encoder halves the size.
     #[serde(default = "all")]
     pub spatial_downscale: [bool; 3],
-    /// Whether each stage of the decoder doubles it.
+    /// Whether each stage of the decoder doubles the size.
     pub spatial_upscale: [bool; 3],
 }
 
@@ -41,7 +41,7 @@ fn all() -> [bool; 3] {
 }
 
 impl TaehvConfig {
-    /// Of the TAEHV that decodes the latents of one of Wan's autoencoders.
+    /// The config of the TAEHV for the latents of a Wan autoencoder.
     pub fn of_wan(wan: &WanConfig) -> Self {
         Self {
             patch_size: wan.scale_factor_spatial / 8,
@@ -55,12 +55,12 @@ impl TaehvConfig {
         }
     }
 
-    /// Pixels of a latent's side.
+    /// Pixels per latent, in each direction.
     pub fn spatial_factor(&self) -> usize {
         self.patch_size * factor(&self.spatial_downscale)
     }
 
-    /// Frames of a latent frame, but for the first, which is one.
+    /// Video frames per latent frame; the first latent frame is one video frame.
     pub fn temporal_factor(&self) -> usize {
         factor(&self.temporal_downscale)
     }
@@ -68,11 +68,11 @@ impl TaehvConfig {
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let widths = self.decoder_widths.iter().chain([&self.latent_channels, &self.encoder_width]);
         if widths.clone().any(|&n| !(1..=4096).contains(&n)) || !(1..=4).contains(&self.patch_size) {
-            return Err("a width is 0 or too large".into());
+            return Err("a width or patch_size is 0 or too large".into());
         }
         let (down, up) = (&self.spatial_downscale, &self.spatial_upscale);
         if factor(up) != factor(down) || factor(&self.temporal_upscale) != self.temporal_factor() {
-            return Err("what it decodes has not the size of what it encodes".into());
+            return Err("the downscale and upscale settings do not match".into());
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ fn factor(stages: &[bool]) -> usize {
     1 << stages.iter().filter(|&&stage| stage).count()
 }
 
-/// The autoencoder.
+/// A loaded TAEHV.
 #[derive(Clone, Debug)]
 pub struct Taehv {
     config: TaehvConfig,
@@ -103,18 +103,18 @@ enum Layer {
     /// tanh(x / 3) · 3.
     Clamp,
     Upsample,
-    /// In the place of an `Upsample` of 1.
-    Same,
-    /// Several frames to one.
-    Pool(usize, PlainConv2d),
-    /// One frame to several.
-    Grow(usize, PlainConv2d),
-    /// A residual block that also sees its input of one frame ago.
-    StreamState([PlainConv2d; 3]),
+    /// Replaces `Upsample` in a stage without upsampling, so that layer numbers stay the same.
+    Identity,
+    /// `TPool`: several frames to one.
+    TemporalPool(usize, PlainConv2d),
+    /// `TGrow`: one frame to several.
+    TemporalGrow(usize, PlainConv2d),
+    /// `MemBlock`: a residual block that also reads its input of the previous frame.
+    MemBlock([PlainConv2d; 3]),
 }
 
 impl Taehv {
-    /// Takes the weights that `config` calls for, `encoder.N` and `decoder.N`.
+    /// Loads the tensors that `config` requires, `encoder.N` and `decoder.N`.
     pub fn load(vb: VarBuilder, config: &TaehvConfig) -> Result<Self> {
         let pixels = 3 * config.patch_size * config.patch_size;
         let width = config.encoder_width;
@@ -124,9 +124,9 @@ impl Taehv {
         for (pool, shrink) in config.temporal_downscale.into_iter().zip(config.spatial_downscale) {
             let stride = if pool { 2 } else { 1 };
             let conv = plain(encoder.at().pp("conv"), (width * stride, width), 1, 1, false)?;
-            encoder.push(Layer::Pool(stride, conv));
+            encoder.push(Layer::TemporalPool(stride, conv));
             encoder.conv(width, width, if shrink { 2 } else { 1 }, false)?;
-            encoder.memory_blocks(width)?;
+            encoder.mem_blocks(width)?;
         }
         encoder.conv(width, config.latent_channels, 1, true)?;
 
@@ -136,11 +136,11 @@ impl Taehv {
         decoder.conv(config.latent_channels, widths[0], 1, true)?;
         decoder.push(Layer::Relu);
         for (i, grow) in config.temporal_upscale.into_iter().enumerate() {
-            decoder.memory_blocks(widths[i])?;
-            decoder.push(if config.spatial_upscale[i] { Layer::Upsample } else { Layer::Same });
+            decoder.mem_blocks(widths[i])?;
+            decoder.push(if config.spatial_upscale[i] { Layer::Upsample } else { Layer::Identity });
             let stride = if grow { 2 } else { 1 };
             let conv = plain(decoder.at().pp("conv"), (widths[i], widths[i] * stride), 1, 1, false)?;
-            decoder.push(Layer::Grow(stride, conv));
+            decoder.push(Layer::TemporalGrow(stride, conv));
             decoder.conv(widths[i], widths[i + 1], 1, false)?;
         }
         decoder.push(Layer::Relu);
@@ -148,46 +148,47 @@ impl Taehv {
         Ok(Self { config: config.clone(), encoder: encoder.finish()?, decoder: decoder.finish()? })
     }
 
-    /// `[T, 3, H, W]` in \[−1, 1\] to `[t, z, h, w]`; the first frame is taken for all those of the first
-    /// latent frame.
+    /// Encodes `[T, 3, H, W]` in \[−1, 1\] to latents `[t, z, h, w]`. The first frame is repeated to fill the first latent
+    /// frame.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let video = ((video + 1.0)? * 0.5)?;
         let first = video.narrow(0, 0, 1)?;
         let mut frames = vec![first; self.config.temporal_factor() - 1];
         frames.push(video);
         let x = pixel_unshuffle(&Tensor::cat(&frames, 0)?, self.config.patch_size)?;
-        let mut memory = StreamState::default();
-        let mut stream = Stream::new(&mut memory, cancel);
+        let mut state = StreamState::default();
+        let mut stream = Stream::new(&mut state, cancel);
         match &self.encoder {
             Layers::Plain(layers) => run(layers, x, &mut stream),
             Layers::Packed(layers) => Ok(layers.run(&x, &mut stream)?.permute((0, 3, 1, 2))?.contiguous()?),
         }
     }
 
-    /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
-    pub fn decode(&self, latents: &Tensor, memory: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
-        let mut stream = Stream::new(memory, cancel);
+    /// Decodes the next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
+    pub fn decode(&self, latents: &Tensor, state: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
+        let mut stream = Stream::new(state, cancel);
         let frames = match &self.decoder {
             Layers::Plain(layers) => {
                 let x = run(layers, latents.clone(), &mut stream)?;
                 pixel_shuffle(&x, self.config.patch_size)?.clamp(0.0, 1.0)?
             }
-            // Whoever wants pixels wants their colours together: only the order of the axes changes here.
+            // The frames stay channels-last in memory, as image formats need them: only the order of the axes changes.
             Layers::Packed(layers) => {
                 packed::unpatched(&layers.run(latents, &mut stream)?, self.config.patch_size)?
                     .permute((0, 3, 1, 2))?
             }
         };
-        if memory.started {
+        if state.started {
             return Ok(frames);
         }
-        memory.started = true;
-        let early = self.config.temporal_factor() - 1;
-        Ok(frames.narrow(0, early, frames.dim(0)? - early)?)
+        state.started = true;
+        let extra = self.config.temporal_factor() - 1;
+        // The first latent frame is one video frame: the frames before its last are dropped.
+        Ok(frames.narrow(0, extra, frames.dim(0)? - extra)?)
     }
 }
 
-/// A convolution from and to so many channels that keeps its weights, for [`Packed`] to take them.
+/// Loads a convolution from `n_in` to `n_out` channels. It keeps its weights in torch's layout, from which [`Packed`] is built.
 fn plain(
     vb: VarBuilder,
     (n_in, n_out): (usize, usize),
@@ -200,7 +201,7 @@ fn plain(
     Ok(PlainConv2d::new(vb.get((n_out, n_in, kernel, kernel), "weight")?, bias, stride, (padding, padding))?)
 }
 
-/// Layers under construction; they are numbered as in a torch `Sequential`.
+/// Builds a list of layers, numbered like those of a torch `Sequential`.
 struct Stack<'a> {
     vb: VarBuilder<'a>,
     layers: Vec<Layer>,
@@ -211,11 +212,12 @@ impl<'a> Stack<'a> {
         Self { vb, layers: Vec::new() }
     }
 
+    /// The tensors of the next layer.
     fn at(&self) -> VarBuilder<'a> {
         self.vb.pp(self.layers.len())
     }
 
-    /// For this CPU if it is one.
+    /// Packs the layers for the CPU kernels where they support the device and the data type.
     fn finish(self) -> Result<Layers> {
         Ok(match kernels::arch(self.vb.dtype(), self.vb.device()) {
             Some(arch) => Layers::Packed(Packed::new(arch, &self.layers)?),
@@ -233,7 +235,7 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
-    fn memory_blocks(&mut self, n: usize) -> Result<()> {
+    fn mem_blocks(&mut self, n: usize) -> Result<()> {
         for _ in 0..3 {
             let vb = self.at().pp("conv");
             let convs = [
@@ -241,12 +243,13 @@ impl<'a> Stack<'a> {
                 plain(vb.pp(2), (n, n), 3, 1, true)?,
                 plain(vb.pp(4), (n, n), 3, 1, true)?,
             ];
-            self.push(Layer::StreamState(convs));
+            self.push(Layer::MemBlock(convs));
         }
         Ok(())
     }
 }
 
+/// Runs the plain layers.
 fn run(layers: &[Layer], mut x: Tensor, stream: &mut Stream) -> Result<Tensor> {
     for layer in layers {
         stream.cancel.check()?;
@@ -258,22 +261,22 @@ fn run(layers: &[Layer], mut x: Tensor, stream: &mut Stream) -> Result<Tensor> {
                 let (_, _, height, width) = x.dims4()?;
                 x.upsample_nearest2d(2 * height, 2 * width)?
             }
-            Layer::Same => x,
-            Layer::Pool(stride, conv) => {
+            Layer::Identity => x,
+            Layer::TemporalPool(stride, conv) => {
                 let (frames, channels, height, width) = x.dims4()?;
                 conv.forward(&x.reshape((frames / stride, stride * channels, height, width))?)?
             }
-            Layer::Grow(stride, conv) => {
+            Layer::TemporalGrow(stride, conv) => {
                 let (frames, channels, height, width) = x.dims4()?;
                 conv.forward(&x)?.reshape((frames * stride, channels, height, width))?
             }
-            Layer::StreamState(convs) => {
+            Layer::MemBlock(convs) => {
                 let slot = stream.slot();
                 let before = match slot.take() {
                     Some(before) => Tensor::cat(&[&before, &x], 0)?,
-                    None => after_zeros(&x, 1)?,
+                    None => pad_before(&x, 1)?,
                 };
-                *slot = Some(last(&x, 1)?);
+                *slot = Some(last_frames(&x, 1)?);
                 let mut y = Tensor::cat(&[&x, &before.narrow(0, 0, x.dim(0)?)?], 1)?;
                 for (i, conv) in convs.iter().enumerate() {
                     y = conv.forward(&y)?;

@@ -1,17 +1,16 @@
-//! The same layers on the CPU: frames stay channels-last from the first to the last, and layers that have nothing
-//! nonlinear between them are one.
+//! The layers for the CPU kernels: frames stay channels-last throughout, and consecutive linear layers are merged.
 
 use candle_core::{DType, Device, Tensor};
 
 use super::Layer;
-use crate::autoencoder::conv::PlainConv2d as Plain;
+use crate::autoencoder::conv2d::PlainConv2d as Plain;
 use crate::autoencoder::stream::Stream;
-use crate::kernels::conv2d::{Conv2d, Epilogue, Sources, Weights};
+use crate::kernels::conv2d::{Conv2d, ConvEpilogue, Sources, Weights};
 use crate::kernels::{self, Arch, layout};
 use crate::{Error, Result};
 
 /// Frames `[T, H, W, C]`.
-struct Map {
+struct FeatureMap {
     data: Vec<f32>,
     frames: usize,
     height: usize,
@@ -19,7 +18,7 @@ struct Map {
     channels: usize,
 }
 
-impl Map {
+impl FeatureMap {
     fn frames(&self) -> std::slice::ChunksExact<'_, f32> {
         self.data.chunks_exact((self.height * self.width * self.channels).max(1))
     }
@@ -28,23 +27,23 @@ impl Map {
 #[derive(Clone, Debug)]
 enum Step {
     Clamp,
-    /// Of several frames at a time, one.
+    /// A convolution of each group of `pool` frames to one frame.
     Conv {
         conv: Conv2d,
         pool: usize,
         stride: usize,
         relu: bool,
     },
-    /// Of each frame, one by each convolution, of the size times `scale`.
+    /// Each convolution makes one output frame of each input frame, upsampled by `scale`.
     Grow {
         convs: Vec<Conv2d>,
         scale: usize,
         relu: bool,
     },
-    StreamState(Box<[Conv2d; 3]>),
+    MemBlock(Box<[Conv2d; 3]>),
 }
 
-/// Layers that are made for this CPU.
+/// The packed layers of an encoder or decoder.
 #[derive(Clone, Debug)]
 pub(super) struct Packed(Vec<Step>);
 
@@ -64,16 +63,16 @@ impl Packed {
                     let (packed, stride) = (pack(arch, conv, 1)?, conv.stride());
                     Step::Conv { conv: packed, pool: 1, stride, relu: relu(&mut layers) }
                 }
-                Layer::Pool(pool, conv) => {
+                Layer::TemporalPool(pool, conv) => {
                     Step::Conv { conv: pack(arch, conv, *pool)?, pool: *pool, stride: 1, relu: false }
                 }
-                Layer::Upsample | Layer::Same => {
-                    // What stands after them always: see `Taehv::load`.
-                    let (Some(Layer::Grow(frames, point)), Some(Layer::Conv(conv))) =
+                Layer::Upsample | Layer::Identity => {
+                    // `Taehv::load` always puts these two layers here.
+                    let (Some(Layer::TemporalGrow(frames, point)), Some(Layer::Conv(conv))) =
                         (layers.next(), layers.next())
                     else {
                         return Err(candle_core::Error::Msg(
-                            "a stage that does not end in a convolution".into(),
+                            "a TAEHV stage does not end in a convolution".into(),
                         )
                         .into());
                     };
@@ -81,22 +80,22 @@ impl Packed {
                     let convs = (0..*frames).map(|i| merged(arch, point, i, *frames, conv, scale));
                     Step::Grow { convs: convs.collect::<Result<_>>()?, scale, relu: relu(&mut layers) }
                 }
-                Layer::StreamState([a, b, c]) => {
-                    Step::StreamState(Box::new([pack(arch, a, 2)?, pack(arch, b, 1)?, pack(arch, c, 1)?]))
+                Layer::MemBlock([a, b, c]) => {
+                    Step::MemBlock(Box::new([pack(arch, a, 2)?, pack(arch, b, 1)?, pack(arch, c, 1)?]))
                 }
-                Layer::Relu | Layer::Grow(..) => {
-                    return Err(candle_core::Error::Msg("a layer out of its place".into()).into());
+                Layer::Relu | Layer::TemporalGrow(..) => {
+                    return Err(candle_core::Error::Msg("unexpected order of TAEHV layers".into()).into());
                 }
             });
         }
         Ok(Self(steps))
     }
 
-    /// `[T, C, H, W]`, f32, to frames of another size, `[T, H, W, C]`.
+    /// Runs the layers on `x`, f32 `[T, C, H, W]`. Returns `[T, H, W, C]`.
     pub(super) fn run(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
         let (frames, channels, height, width) = x.dims4()?;
-        let data = layout::transposed(&kernels::numbers(x)?, (channels, height * width));
-        let mut map = Map { data, frames, height, width, channels };
+        let data = layout::transposed(&kernels::to_vec(x)?, (channels, height * width));
+        let mut map = FeatureMap { data, frames, height, width, channels };
         for step in &self.0 {
             stream.cancel.check()?;
             map = step.run(map, stream)?;
@@ -106,7 +105,7 @@ impl Packed {
 }
 
 impl Step {
-    fn run(&self, mut x: Map, stream: &mut Stream) -> Result<Map> {
+    fn run(&self, mut x: FeatureMap, stream: &mut Stream) -> Result<FeatureMap> {
         Ok(match self {
             Self::Clamp => {
                 x.data.iter_mut().for_each(|x| *x = (*x / 3.0).tanh() * 3.0);
@@ -116,7 +115,7 @@ impl Step {
                 let frames: Vec<_> = x.frames().collect();
                 let sources: Vec<Sources> = frames.chunks_exact(*pool).map(<[_]>::to_vec).collect();
                 let size = (x.height.div_ceil(*stride), x.width.div_ceil(*stride));
-                convolved(conv, &x, &sources, size, Epilogue { relu: *relu, ..Default::default() })
+                convolved(conv, &x, &sources, size, ConvEpilogue { relu: *relu, ..Default::default() })
             }
             Self::Grow { convs, scale, relu } => {
                 let (height, width, channels) = (x.height * scale, x.width * scale, convs[0].n_out());
@@ -125,33 +124,38 @@ impl Step {
                 let mut outs = data.chunks_exact_mut((height * width * channels).max(1));
                 for frame in x.frames() {
                     for (conv, out) in convs.iter().zip(&mut outs) {
-                        let epilogue = Epilogue { relu: *relu, ..Default::default() };
+                        let epilogue = ConvEpilogue { relu: *relu, ..Default::default() };
                         conv.run(&[vec![frame]], (x.height, x.width), (x.height, x.width), out, epilogue);
                     }
                 }
-                Map { data, frames, height, width, channels }
+                FeatureMap { data, frames, height, width, channels }
             }
-            Self::StreamState(convs) => {
+            Self::MemBlock(convs) => {
                 let [first, second, third] = &**convs;
                 let size = (x.height, x.width);
                 let slot = stream.slot();
                 let before = match slot.take() {
-                    Some(before) => kernels::numbers(&before)?,
+                    Some(before) => kernels::to_vec(&before)?,
                     None => vec![0.0; x.height * x.width * x.channels],
                 };
                 if before.len() != x.height * x.width * x.channels {
                     return Err(Error::Request(
                         crate::Setting::Shape,
-                        "the size of the latents changed in the middle of a video".into(),
+                        "the size of the latents changed within a video".into(),
                     ));
                 }
                 let past = std::iter::once(&before[..]).chain(x.frames());
                 let sources: Vec<Sources> = x.frames().zip(past).map(|(now, past)| vec![now, past]).collect();
-                let relu = Epilogue { relu: true, residual: None };
+                let relu = ConvEpilogue { relu: true, residual: None };
                 let y = convolved(first, &x, &sources, size, relu);
-                let y = convolved(second, &y, &alone(&y), size, relu);
-                let y =
-                    convolved(third, &y, &alone(&y), size, Epilogue { relu: true, residual: Some(&x.data) });
+                let y = convolved(second, &y, &single_sources(&y), size, relu);
+                let y = convolved(
+                    third,
+                    &y,
+                    &single_sources(&y),
+                    size,
+                    ConvEpilogue { relu: true, residual: Some(&x.data) },
+                );
                 if let Some(last) = x.frames().last() {
                     *slot = Some(Tensor::from_slice(last, last.len(), &Device::Cpu)?);
                 }
@@ -161,35 +165,35 @@ impl Step {
     }
 }
 
-fn alone(x: &Map) -> Vec<Sources<'_>> {
+fn single_sources(x: &FeatureMap) -> Vec<Sources<'_>> {
     x.frames().map(|frame| vec![frame]).collect()
 }
 
 fn convolved(
     conv: &Conv2d,
-    x: &Map,
+    x: &FeatureMap,
     sources: &[Sources],
     (height, width): (usize, usize),
-    epilogue: Epilogue,
-) -> Map {
+    epilogue: ConvEpilogue,
+) -> FeatureMap {
     let (frames, channels) = (sources.len(), conv.n_out());
     let mut data = vec![0.0; frames * height * width * channels];
     conv.run(sources, (x.height, x.width), (height, width), &mut data, epilogue);
-    Map { data, frames, height, width, channels }
+    FeatureMap { data, frames, height, width, channels }
 }
 
-/// A convolution whose input channels are those of `sources` frames.
+/// Packs a convolution whose input channels are those of `sources` concatenated frames.
 fn pack(arch: Arch, conv: &Plain, sources: usize) -> Result<Conv2d> {
     let (weight, bias) = conv.weights();
     let (n_out, n_in, kernel, _) = weight.dims4()?;
-    let weight = kernels::numbers(weight)?;
-    let bias = bias.map(kernels::numbers).transpose()?;
+    let weight = kernels::to_vec(weight)?;
+    let bias = bias.map(kernels::to_vec).transpose()?;
     let weights =
         Weights { weight: &weight, bias: bias.as_deref(), n_out, n_in: n_in / sources, sources, kernel };
     Ok(Conv2d::new(arch, weights, conv.stride(), kernel / 2))
 }
 
-/// `conv` of the channels that the kernel of 1, `point`, makes for the frame `i` of `frames`: one convolution.
+/// Merges the 1×1 convolution `point`, for output frame `i` of `frames`, and the following `conv` into one convolution.
 fn merged(arch: Arch, point: &Plain, i: usize, frames: usize, conv: &Plain, scale: usize) -> Result<Conv2d> {
     let ((point, _), (weight, bias)) = (point.weights(), conv.weights());
     let (n_out, middle, kernel, _) = weight.dims4()?;
@@ -199,19 +203,19 @@ fn merged(arch: Arch, point: &Plain, i: usize, frames: usize, conv: &Plain, scal
     // [out, ky, kx, middle] × [middle, in]
     let taps = weight.permute((0, 2, 3, 1))?.contiguous()?.reshape(((), middle))?;
     let weight = crate::ops::matmul(&taps, &point)?.reshape((n_out, kernel, kernel, n_in))?;
-    let weight = kernels::numbers(&weight.permute((0, 3, 1, 2))?.to_dtype(DType::F32)?)?;
-    let bias = bias.map(kernels::numbers).transpose()?;
+    let weight = kernels::to_vec(&weight.permute((0, 3, 1, 2))?.to_dtype(DType::F32)?)?;
+    let bias = bias.map(kernels::to_vec).transpose()?;
     let weights = Weights { weight: &weight, bias: bias.as_deref(), n_out, n_in, sources: 1, kernel };
     Ok(match scale {
         1 => Conv2d::new(arch, weights, 1, kernel / 2),
-        _ => Conv2d::enlarged(arch, weights),
+        _ => Conv2d::upsampled(arch, weights),
     })
 }
 
-/// Pixels out of the channels, `[T, h, w, 3 × patch²]` to \[0, 1\] `[T, H, W, 3]`.
+/// Unfolds channels into pixels, `[T, h, w, 3 × patch²]` to `[T, H, W, 3]`, and clamps to \[0, 1\].
 pub(super) fn unpatched(x: &Tensor, patch: usize) -> Result<Tensor> {
     let (frames, height, width, channels) = x.dims4()?;
-    let data = kernels::numbers(x)?;
+    let data = kernels::to_vec(x)?;
     let colours = channels / (patch * patch);
     let mut out = Vec::with_capacity(data.len());
     for row in data.chunks_exact((width * channels).max(1)) {

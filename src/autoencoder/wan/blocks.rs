@@ -1,18 +1,21 @@
-//! What encoder and decoder are made of; all take frames whose channels are where [`Channels::of`] has them.
+//! The blocks of the encoder and the decoder. All take frames in the layout of [`ChannelLayout::new`].
 
 use candle_core::{DType, Module, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::softmax_last_dim;
 
-use super::super::conv::{CausalConv3d, Channels, Conv2d, RmsNorm, after_zeros, last};
-use super::super::stream::Stream;
+use super::super::conv2d::Conv2d;
+use super::super::conv3d::CausalConv3d;
+use super::super::layout::ChannelLayout;
+use super::super::norm::RmsNorm;
+use super::super::stream::{Stream, last_frames, pad_before};
 use crate::ops::matmul;
 use crate::{Cancel, Result};
 
-/// Most attention scores at a time.
+/// Maximum number of attention scores in memory at a time.
 const MAX_SCORES: usize = 128 << 20;
 
-/// Two convolutions over time beside a shortcut: `WanResidualBlock`.
+/// Two causal convolutions with a shortcut: `WanResidualBlock`.
 #[derive(Clone, Debug)]
 pub struct ResidualBlock {
     norm1: RmsNorm,
@@ -35,17 +38,17 @@ impl ResidualBlock {
     }
 
     pub fn forward(&self, x: &Tensor, stream: &mut Stream) -> Result<Tensor> {
-        // Nothing is kept for longer than it is needed: at the full size each is the largest there is.
+        // Drop each tensor as early as possible: at full resolution they are the largest ones.
         let y = self.norm2.silu(&self.conv1.forward(&self.norm1.silu(x)?, stream)?)?;
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x, stream)).transpose()?;
-        self.conv2.onto(&y, stream, Some(shortcut.as_ref().unwrap_or(x)))
+        self.conv2.forward_residual(&y, stream, Some(shortcut.as_ref().unwrap_or(x)))
     }
 }
 
-/// Attention with one head over the pixels of each frame: `WanAttentionBlock`.
+/// Single-head attention over the pixels of each frame: `WanAttentionBlock`.
 #[derive(Clone, Debug)]
 struct Attention {
-    channels: Channels,
+    layout: ChannelLayout,
     norm: RmsNorm,
     to_qkv: Conv2d,
     proj: Conv2d,
@@ -54,7 +57,7 @@ struct Attention {
 impl Attention {
     fn load(vb: VarBuilder, n: usize) -> Result<Self> {
         Ok(Self {
-            channels: Channels::of(vb.dtype(), vb.device()),
+            layout: ChannelLayout::new(vb.dtype(), vb.device()),
             norm: RmsNorm::load(vb.pp("norm"), n, true)?,
             to_qkv: Conv2d::point(vb.pp("to_qkv"), n, 3 * n)?,
             proj: Conv2d::point(vb.pp("proj"), n, n)?,
@@ -64,26 +67,26 @@ impl Attention {
     fn forward(&self, x: &Tensor, stream: &Stream) -> Result<Tensor> {
         let qkv = self.to_qkv.forward(&self.norm.forward(x)?)?;
         // [T, pixels, 3 × n]
-        let qkv = match self.channels {
-            Channels::First => qkv.flatten_from(2)?.transpose(1, 2)?,
-            Channels::Last => qkv.flatten(1, 2)?,
+        let qkv = match self.layout {
+            ChannelLayout::First => qkv.flatten_from(2)?.transpose(1, 2)?,
+            ChannelLayout::Last => qkv.flatten(1, 2)?,
         };
         let n = qkv.dim(2)? / 3;
         let part = |i: usize| qkv.narrow(2, i * n, n);
         let q = (part(0)? * (n as f64).powf(-0.5))?.contiguous()?;
         let (k, v) = (part(1)?.transpose(1, 2)?.contiguous()?, part(2)?.contiguous()?);
         let y = attend(&q, &k, &v, MAX_SCORES, stream.cancel)?;
-        let y = match self.channels {
-            Channels::First => y.transpose(1, 2)?.contiguous()?,
-            Channels::Last => y,
+        let y = match self.layout {
+            ChannelLayout::First => y.transpose(1, 2)?.contiguous()?,
+            ChannelLayout::Last => y,
         };
         let y = y.reshape(x.shape())?;
         Ok((self.proj.forward(&y)? + x)?)
     }
 }
 
-/// What queries `[T, pixels, n]` find at keys `[T, n, pixels]` in values `[T, pixels, n]`, with no more than
-/// `max_scores` at a time, or one query.
+/// Attends from queries `[T, pixels, n]` to keys `[T, n, pixels]` and values `[T, pixels, n]`, with at most `max_scores`
+/// scores at a time, but at least one query.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor, max_scores: usize, cancel: &Cancel) -> Result<Tensor> {
     let (frames, pixels, _) = q.dims3()?;
     let rows = (max_scores / (frames * pixels)).clamp(1, pixels);
@@ -96,7 +99,7 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor, max_scores: usize, cancel: &Cancel
     Ok(Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 1)?)
 }
 
-/// The middle of both: `WanMidBlock`.
+/// The middle block of the encoder and the decoder: `WanMidBlock`.
 #[derive(Clone, Debug)]
 pub struct MidBlock {
     before: ResidualBlock,
@@ -120,7 +123,7 @@ impl MidBlock {
     }
 }
 
-/// Half the size, and half the frames if there is a convolution over time: `WanResample` downwards.
+/// Halves the size, and with a temporal convolution the number of frames: `WanResample`, downsampling.
 #[derive(Clone, Debug)]
 pub struct Downsample {
     conv: Conv2d,
@@ -143,19 +146,19 @@ impl Downsample {
         let x = self.conv.forward(x)?;
         let Some(time_conv) = &self.time_conv else { return Ok(x) };
         let slot = stream.slot();
-        let before = slot.replace(last(&x, 1)?);
+        let before = slot.replace(last_frames(&x, 1)?);
         match before {
-            // The first frame stays one.
+            // The first frame is not merged with another.
             None => Ok(x),
             Some(before) => Ok(time_conv.valid(&Tensor::cat(&[&before, &x], 0)?, 2)?),
         }
     }
 }
 
-/// Twice the size, and twice the frames if there is a convolution over time: `WanResample` upwards.
+/// Doubles the size, and with a temporal convolution the number of frames: `WanResample`, upsampling.
 #[derive(Clone, Debug)]
 pub struct Upsample {
-    channels: Channels,
+    layout: ChannelLayout,
     conv: Conv2d,
     time_conv: Option<CausalConv3d>,
 }
@@ -164,8 +167,8 @@ impl Upsample {
     pub fn load(vb: VarBuilder, n_in: usize, n_out: usize, temporal: bool) -> Result<Self> {
         let time_conv = || CausalConv3d::load(vb.pp("time_conv"), n_in, 2 * n_in, (3, 1));
         Ok(Self {
-            channels: Channels::of(vb.dtype(), vb.device()),
-            conv: Conv2d::enlarged(vb.pp("resample.1"), n_in, n_out)?,
+            layout: ChannelLayout::new(vb.dtype(), vb.device()),
+            conv: Conv2d::upsampled(vb.pp("resample.1"), n_in, n_out)?,
             time_conv: temporal.then(time_conv).transpose()?,
         })
     }
@@ -178,28 +181,28 @@ impl Upsample {
                 let first = stream.first();
                 let slot = stream.slot();
                 if first {
-                    // The first frame stays one, and what follows does not see it.
+                    // The first frame is not doubled, and later frames do not read it.
                     *slot = None;
                     x.clone()
                 } else {
                     let x = match slot.take() {
                         Some(before) => Tensor::cat(&[&before, x], 0)?,
-                        None => after_zeros(x, 2)?,
+                        None => pad_before(x, 2)?,
                     };
-                    *slot = Some(last(&x, 2)?);
-                    self.two_of_each(&time_conv.valid(&x, 1)?)?
+                    *slot = Some(last_frames(&x, 2)?);
+                    self.channels_to_frames(&time_conv.valid(&x, 1)?)?
                 }
             }
         };
         Ok(self.conv.forward(&x)?)
     }
 
-    /// Frames with twice the channels to twice the frames.
-    fn two_of_each(&self, x: &Tensor) -> Result<Tensor> {
+    /// Splits frames with twice the channels into twice the frames.
+    fn channels_to_frames(&self, x: &Tensor) -> Result<Tensor> {
         let (frames, a, b, c) = x.dims4()?;
-        Ok(match self.channels {
-            Channels::First => x.reshape((2 * frames, a / 2, b, c))?,
-            Channels::Last => {
+        Ok(match self.layout {
+            ChannelLayout::First => x.reshape((2 * frames, a / 2, b, c))?,
+            ChannelLayout::Last => {
                 let halves = x.reshape((frames, a * b, 2, c / 2))?.transpose(1, 2)?.contiguous()?;
                 halves.reshape((2 * frames, a, b, c / 2))?
             }
@@ -207,10 +210,10 @@ impl Upsample {
     }
 }
 
-/// Means over neighbours in time and space, with channels to match: `AvgDown3D`, of `[T, C, H, W]`.
+/// `AvgDown3D`: averages neighbours in time and space of `[T, C, H, W]`, to `n_out` channels.
 pub fn average_down(x: &Tensor, n_out: usize, (time, space): (usize, usize)) -> Result<Tensor> {
     let frames = x.dim(0)?;
-    let x = after_zeros(x, (time - frames % time) % time)?;
+    let x = pad_before(x, (time - frames % time) % time)?;
     let (frames, n, height, width) = x.dims4()?;
     let (frames, height, width) = (frames / time, height / space, width / space);
     let x = x.reshape(vec![frames, time, n, height, space, width, space])?;
@@ -218,7 +221,7 @@ pub fn average_down(x: &Tensor, n_out: usize, (time, space): (usize, usize)) -> 
     Ok(x.reshape((frames, n_out, (), height, width))?.mean(2)?)
 }
 
-/// Repeated over neighbours in time and space, with channels to match: `DupUp3D`, of `[T, C, H, W]`.
+/// `DupUp3D`: repeats `[T, C, H, W]` in time and space, to `n_out` channels. The `first` frame is not repeated in time.
 pub fn repeat_up(x: &Tensor, n_out: usize, (time, space): (usize, usize), first: bool) -> Result<Tensor> {
     let (frames, n, height, width) = x.dims4()?;
     let repeats = n_out * time * space * space / n;
@@ -226,8 +229,8 @@ pub fn repeat_up(x: &Tensor, n_out: usize, (time, space): (usize, usize), first:
     let x = x.reshape(vec![frames, n_out, time, space, space, height, width])?;
     let x = x.permute(vec![0, 2, 1, 5, 3, 6, 4])?.contiguous()?;
     let x = x.reshape((frames * time, n_out, height * space, width * space))?;
-    let early = if first { time - 1 } else { 0 };
-    Ok(x.narrow(0, early, x.dim(0)? - early)?)
+    let extra = if first { time - 1 } else { 0 };
+    Ok(x.narrow(0, extra, x.dim(0)? - extra)?)
 }
 
 #[cfg(test)]
@@ -240,30 +243,34 @@ mod tests {
     }
 
     #[test]
-    fn portions_of_queries_make_no_difference() {
+    fn the_result_does_not_depend_on_the_chunk_size() {
         let random = |shape: (usize, usize, usize)| Tensor::randn(0f32, 1f32, shape, &Device::Cpu).unwrap();
         let (q, k, v) = (random((2, 7, 4)), random((2, 4, 7)), random((2, 7, 4)));
         let attend = |max_scores| attend(&q, &k, &v, max_scores, &Cancel::new()).unwrap();
         let whole = attend(MAX_SCORES);
-        // 14 scores a query: three at a time, one at a time, and one although it is too many.
+        // 14 scores per query: three queries at a time, one, and one although it exceeds the limit.
         for max_scores in [42, 14, 1] {
             let off = (attend(max_scores) - &whole).unwrap().abs().unwrap().max_all().unwrap();
             assert!(off.to_scalar::<f32>().unwrap() < 1e-6, "{max_scores}: {off}");
         }
     }
 
-    /// Groups are made of channel, then frame, row and column: where a group is not all of these, the later
-    /// ones are its members (`AvgDown3D` and `DupUp3D`).
+    /// The values of a group are ordered by channel, frame, row and column. A smaller group takes the last of these first
+    /// (`AvgDown3D` and `DupUp3D`).
     #[test]
-    fn shortcuts_group_columns_first() {
+    fn shortcuts_group_columns_before_rows_and_frames() {
         let x = Tensor::new(&[[[[1f32, 3.0], [5.0, 7.0]]]], &Device::Cpu).unwrap();
         assert_eq!(values(average_down(&x, 1, (1, 2)).unwrap()), [4.0]);
-        assert_eq!(values(average_down(&x, 2, (1, 2)).unwrap()), [2.0, 6.0], "a channel a row");
+        assert_eq!(values(average_down(&x, 2, (1, 2)).unwrap()), [2.0, 6.0], "one channel per row");
         assert_eq!(values(average_down(&x, 1, (2, 2)).unwrap()), [2.0], "zeros before the first frame");
 
         let x = Tensor::new(&[[[[1f32]], [[2.0]]]], &Device::Cpu).unwrap();
-        assert_eq!(values(repeat_up(&x, 1, (1, 2), false).unwrap()), [1.0, 1.0, 2.0, 2.0], "a row a channel");
-        assert_eq!(values(repeat_up(&x, 1, (2, 1), false).unwrap()), [1.0, 2.0], "a frame a channel");
-        assert_eq!(values(repeat_up(&x, 1, (2, 1), true).unwrap()), [2.0], "the first frame is one");
+        assert_eq!(
+            values(repeat_up(&x, 1, (1, 2), false).unwrap()),
+            [1.0, 1.0, 2.0, 2.0],
+            "one row per channel"
+        );
+        assert_eq!(values(repeat_up(&x, 1, (2, 1), false).unwrap()), [1.0, 2.0], "one frame per channel");
+        assert_eq!(values(repeat_up(&x, 1, (2, 1), true).unwrap()), [2.0], "the first frame is not repeated");
     }
 }

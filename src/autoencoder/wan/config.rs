@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// The sizes of an autoencoder; the names and defaults are those of diffusers' `AutoencoderKLWan`.
+/// The config of a Wan autoencoder. Names and defaults follow diffusers' `AutoencoderKLWan`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -16,7 +16,7 @@ pub struct WanConfig {
     pub temperal_downsample: Vec<bool>,
     pub latents_mean: Vec<f64>,
     pub latents_std: Vec<f64>,
-    /// Wan 2.2's form.
+    /// Whether it is the residual variant of Wan 2.2.
     pub is_residual: bool,
     pub in_channels: usize,
     pub out_channels: usize,
@@ -54,57 +54,62 @@ impl Default for WanConfig {
 }
 
 impl WanConfig {
-    /// Pixels of a side that go into the channels first.
+    /// Side of the pixel blocks that are folded into channels before the first layer.
     pub fn patch(&self) -> usize {
         self.patch_size.unwrap_or(1)
     }
 
-    /// Refuses sizes that make no autoencoder, and kinds of it that are not supported.
+    /// Rejects invalid sizes and unsupported variants.
     pub(in super::super) fn check(&self) -> Result<(), String> {
-        const MOST: usize = 1 << 14;
+        const MAX_WIDTH: usize = 1 << 14;
         let dims = [self.base_dim, self.decoder_base_dim.unwrap_or(self.base_dim), self.z_dim];
         let stages = self.dim_mult.len();
         let channels = 3 * self.patch() * self.patch();
         let checks = [
-            (dims.iter().all(|d| (1..=MOST).contains(d)), "a width is 0 or too large"),
+            (dims.iter().all(|d| (1..=MAX_WIDTH).contains(d)), "a width is 0 or too large"),
             (
                 (1..=8).contains(&stages) && self.dim_mult.iter().all(|m| (1..=64).contains(m)),
-                "dim_mult is odd",
+                "dim_mult needs 1 to 8 entries from 1 to 64",
             ),
             (self.num_res_blocks <= 16, "num_res_blocks is too large"),
             (self.num_res_blocks > 0, "num_res_blocks is 0"),
             (self.attn_scales.is_empty(), "attn_scales are not supported"),
             (
                 self.temperal_downsample.len() + 1 == stages,
-                "temperal_downsample has not one entry less than dim_mult",
+                "temperal_downsample needs one entry less than dim_mult",
             ),
-            (self.latents_mean.len() == self.z_dim, "latents_mean has not z_dim numbers"),
-            (self.latents_std.len() == self.z_dim, "latents_std has not z_dim numbers"),
-            (self.latents_std.iter().all(|s| s.is_finite() && *s != 0.0), "latents_std has a zero"),
-            ((1..=8).contains(&self.patch()), "patch_size is odd"),
+            (self.latents_mean.len() == self.z_dim, "latents_mean needs z_dim values"),
+            (self.latents_std.len() == self.z_dim, "latents_std needs z_dim values"),
+            (
+                self.latents_std.iter().all(|s| s.is_finite() && *s != 0.0),
+                "latents_std has a zero or infinite value",
+            ),
+            ((1..=8).contains(&self.patch()), "patch_size must be from 1 to 8"),
             (
                 self.in_channels == channels && self.out_channels == channels,
-                "channels are not 3 × patch_size²",
+                "in_channels and out_channels must be 3 × patch_size²",
             ),
         ];
-        if let Some((_, reason)) = checks.iter().find(|(fine, _)| !fine) {
+        if let Some((_, reason)) = checks.iter().find(|(valid, _)| !valid) {
             return Err((*reason).into());
         }
         if self.scale_factor_spatial != self.patch() << (stages - 1) {
-            return Err("scale_factor_spatial is not what dim_mult and patch_size make".into());
+            return Err("scale_factor_spatial does not match dim_mult and patch_size".into());
         }
         let halvings = self.temperal_downsample.iter().filter(|&&t| t).count();
         if self.scale_factor_temporal != 1 << halvings {
-            return Err("scale_factor_temporal is not what temperal_downsample makes".into());
+            return Err("scale_factor_temporal does not match temperal_downsample".into());
         }
         if self.is_residual && !self.shortcuts_divide() {
-            return Err("dim_mult makes no shortcuts: channels must divide those of the next stage".into());
+            return Err(
+                "dim_mult does not allow shortcuts: the channels of a stage must divide those of the next"
+                    .into(),
+            );
         }
         Ok(())
     }
 
-    /// Whether the shortcuts of the residual form can group channels on the way down, and repeat them on the
-    /// way up.
+    /// Whether the shortcuts of the residual variant can group channels when downsampling and repeat them when upsampling.
     fn shortcuts_divide(&self) -> bool {
         let mults = &self.dim_mult;
         let factor = |temporal: &bool| if *temporal { 8 } else { 4 };

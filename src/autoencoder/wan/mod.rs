@@ -8,16 +8,18 @@ use candle_nn::VarBuilder;
 
 pub use config::WanConfig;
 
-use super::conv::{CausalConv3d, Channels, RmsNorm};
+use super::conv3d::CausalConv3d;
+use super::layout::ChannelLayout;
+use super::norm::RmsNorm;
 use super::stream::{Stream, StreamState};
 use crate::{Cancel, Result};
 use blocks::{Downsample, MidBlock, ResidualBlock, Upsample, average_down, repeat_up};
 
-/// The autoencoder.
+/// A loaded Wan autoencoder.
 #[derive(Clone, Debug)]
 pub struct AutoencoderKlWan {
     config: WanConfig,
-    channels: Channels,
+    layout: ChannelLayout,
     encoder: Encoder,
     quant_conv: CausalConv3d,
     post_quant_conv: CausalConv3d,
@@ -29,7 +31,7 @@ pub struct AutoencoderKlWan {
 
 #[derive(Clone, Debug)]
 struct Encoder {
-    channels: Channels,
+    layout: ChannelLayout,
     conv_in: CausalConv3d,
     stages: Vec<DownStage>,
     mid_block: MidBlock,
@@ -46,7 +48,7 @@ struct DownStage {
 
 #[derive(Clone, Debug)]
 struct Decoder {
-    channels: Channels,
+    layout: ChannelLayout,
     conv_in: CausalConv3d,
     mid_block: MidBlock,
     stages: Vec<UpStage>,
@@ -61,16 +63,16 @@ struct UpStage {
     shortcut: Option<Shortcut>,
 }
 
-/// Around a whole stage, in the residual form.
+/// The shortcut around a whole stage of the residual variant.
 #[derive(Clone, Copy, Debug)]
 struct Shortcut {
     channels: usize,
-    /// In time and in space.
+    /// Resampling factors in time and space.
     factors: (usize, usize),
 }
 
 impl AutoencoderKlWan {
-    /// Takes the weights that `config` calls for.
+    /// Loads the tensors that `config` requires.
     pub fn load(vb: VarBuilder, config: &WanConfig) -> Result<Self> {
         let z = config.z_dim;
         let row = |values: &[f64]| -> Result<Tensor> {
@@ -78,7 +80,7 @@ impl AutoencoderKlWan {
             Ok(row.reshape((1, (), 1, 1))?)
         };
         Ok(Self {
-            channels: Channels::of(vb.dtype(), vb.device()),
+            layout: ChannelLayout::new(vb.dtype(), vb.device()),
             encoder: Encoder::load(vb.pp("encoder"), config)?,
             quant_conv: CausalConv3d::load(vb.pp("quant_conv"), 2 * z, 2 * z, (1, 1))?,
             post_quant_conv: CausalConv3d::load(vb.pp("post_quant_conv"), z, z, (1, 1))?,
@@ -89,35 +91,35 @@ impl AutoencoderKlWan {
         })
     }
 
-    /// `[1 + n × scale_factor_temporal, 3, H, W]` in \[−1, 1\] to the mode of its latents, `[1 + n, z, h, w]`.
+    /// Encodes `[1 + n × scale_factor_temporal, 3, H, W]` in \[−1, 1\] to the mode of the latents, `[1 + n, z, h, w]`.
     pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let video = patchify(video, self.config.patch())?;
-        let mut memory = StreamState::default();
+        let mut state = StreamState::default();
         let frames = video.dim(0)?;
         let mut latents = Vec::new();
         let mut at = 0;
         while at < frames {
             let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
-            let chunk = self.channels.of_first(&video.narrow(0, at, count)?)?;
-            latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut memory, cancel))?);
-            memory.started = true;
+            let chunk = self.layout.from_first(&video.narrow(0, at, count)?)?;
+            latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut state, cancel))?);
+            state.started = true;
             at += count;
         }
-        let mut stream = Stream::new(&mut memory, cancel);
+        let mut stream = Stream::new(&mut state, cancel);
         let moments = self.quant_conv.forward(&Tensor::cat(&latents, 0)?, &mut stream)?;
-        let mode = self.channels.to_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
+        let mode = self.layout.to_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
         Ok(mode.broadcast_sub(&self.mean)?.broadcast_div(&self.std)?)
     }
 
-    /// The next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
-    pub fn decode(&self, latents: &Tensor, memory: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
+    /// Decodes the next latent frames `[t, z, h, w]` to frames `[T, 3, H, W]` in \[0, 1\].
+    pub fn decode(&self, latents: &Tensor, state: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let frames = (0..latents.dim(0)?).map(|t| {
-            let mut stream = Stream::new(memory, cancel);
-            let latent = self.channels.of_first(&latents.narrow(0, t, 1)?)?;
+            let mut stream = Stream::new(state, cancel);
+            let latent = self.layout.from_first(&latents.narrow(0, t, 1)?)?;
             let x = self.post_quant_conv.forward(&latent, &mut stream)?;
-            let frames = self.channels.to_first(&self.decoder.forward(&x, &mut stream)?)?;
-            memory.started = true;
+            let frames = self.layout.to_first(&self.decoder.forward(&x, &mut stream)?)?;
+            state.started = true;
             let frames = unpatchify(&frames, self.config.patch())?;
             Ok(((frames.clamp(-1.0, 1.0)? * 0.5)? + 0.5)?)
         });
@@ -132,7 +134,7 @@ impl Encoder {
         let mut dim = config.base_dim;
         let conv_in = CausalConv3d::load(vb.pp("conv_in"), config.in_channels, dim, (3, 3))?;
         let mut stages = Vec::new();
-        // The residual form nests its blocks in stages, the other numbers them all in a row.
+        // The residual variant nests its blocks in stages; the other numbers them consecutively.
         let mut flat = 0;
         for (i, mult) in mults.iter().enumerate() {
             let (n_in, n_out) = (dim, config.base_dim * mult);
@@ -156,7 +158,7 @@ impl Encoder {
             dim = n_out;
         }
         Ok(Self {
-            channels: Channels::of(vb.dtype(), vb.device()),
+            layout: ChannelLayout::new(vb.dtype(), vb.device()),
             conv_in,
             stages,
             mid_block: MidBlock::load(vb.pp("mid_block"), dim)?,
@@ -176,9 +178,9 @@ impl Encoder {
                 x = downsample.forward(&x, stream)?;
             }
             if let Some((shortcut, before)) = before {
-                let before = self.channels.to_first(&before)?;
+                let before = self.layout.to_first(&before)?;
                 let before = average_down(&before, shortcut.channels, shortcut.factors)?;
-                x = (x + self.channels.of_first(&before)?)?;
+                x = (x + self.layout.from_first(&before)?)?;
             }
         }
         let x = self.mid_block.forward(&x, stream)?;
@@ -196,7 +198,7 @@ impl Decoder {
         let mid_block = MidBlock::load(vb.pp("mid_block"), dim)?;
         let mut stages = Vec::new();
         for (i, mult) in mults.iter().enumerate() {
-            // Wan 2.1's upsampling halves the channels.
+            // In Wan 2.1, upsampling halves the channels.
             let n_in = if i > 0 && !config.is_residual { dim / 2 } else { dim };
             let n_out = base * *mult;
             let up = i + 1 < mults.len();
@@ -219,7 +221,7 @@ impl Decoder {
             dim = n_out;
         }
         Ok(Self {
-            channels: Channels::of(vb.dtype(), vb.device()),
+            layout: ChannelLayout::new(vb.dtype(), vb.device()),
             conv_in,
             mid_block,
             stages,
@@ -240,16 +242,16 @@ impl Decoder {
                 x = upsample.forward(&x, stream)?;
             }
             if let Some((shortcut, before)) = before {
-                let before = self.channels.to_first(&before)?;
+                let before = self.layout.to_first(&before)?;
                 let before = repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?;
-                x = (x + self.channels.of_first(&before)?)?;
+                x = (x + self.layout.from_first(&before)?)?;
             }
         }
         self.conv_out.forward(&self.norm_out.silu(&x)?, stream)
     }
 }
 
-/// Pixels of a patch into channels: channel, then column, then row of the patch.
+/// Folds the pixels of a patch into channels, ordered by channel, column and row.
 fn patchify(x: &Tensor, patch: usize) -> Result<Tensor> {
     let (frames, channels, height, width) = x.dims4()?;
     let x = x.reshape(vec![frames, channels, height / patch, patch, width / patch, patch])?;
@@ -257,6 +259,7 @@ fn patchify(x: &Tensor, patch: usize) -> Result<Tensor> {
     Ok(x.reshape((frames, channels * patch * patch, height / patch, width / patch))?)
 }
 
+/// The inverse of [`patchify`].
 fn unpatchify(x: &Tensor, patch: usize) -> Result<Tensor> {
     let (frames, channels, height, width) = x.dims4()?;
     let channels = channels / (patch * patch);

@@ -137,7 +137,7 @@ impl VideoFilterImpl for SoraMark {
         let step = usize::try_from(frame.format_info().pixel_stride()[0])
             .map_err(|_| gst::FlowError::NotNegotiated)?;
         let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
-        embedder.mark(&mut Plane { data, stride, step, width, height }, 0);
+        embedder.embed(&mut Plane { data, stride, step, width, height }, 0);
         Ok(gst::FlowSuccess::Ok)
     }
 }

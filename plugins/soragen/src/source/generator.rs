@@ -577,7 +577,7 @@ impl<R: FnMut(Report)> Worker<R> {
                     labeller.draw(&mut picture, number);
                 }
                 if let Some(marker) = &self.marker {
-                    marker.mark(&mut Plane::rgb(&mut picture, frames.size), session.shown().index);
+                    marker.embed(&mut Plane::rgb(&mut picture, frames.size), session.shown().index);
                 }
                 picture.into()
             })

@@ -48,7 +48,7 @@ impl TextConditioner {
         negative: &str,
         cancel: &Cancel,
     ) -> Result<TextContexts> {
-        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?);
+        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?, cancel);
         let negative =
             self.guidance.is_on(expert).then(|| context(&self.embed(negative, cancel)?)).transpose()?;
         Ok(TextContexts { prompt: context(prompt_embeds)?, negative })

@@ -5,7 +5,7 @@ use std::sync::{Once, OnceLock};
 
 use candle_core::{DType, Device};
 use soragen::checkpoint::{Parts, Source};
-use soragen::{Error, ModelInfo};
+use soragen::{Cancel, Error, ModelInfo};
 use tempfile::TempDir;
 
 /// A model of the tests, in diffusers' layout.
@@ -68,7 +68,7 @@ pub fn weights(file: &Path, name: &str) {
 
     let source = Source::Folder(folder().into());
     let Some(shapes) = said(source.shapes("transformer", name)) else { return };
-    let Some(weights) = said(source.weights("transformer", name, DType::F32, &Device::Cpu)) else { return };
+    let Some(weights) = said(source.weights("transformer", name, DType::F32, &Device::Cpu, &Cancel::new())) else { return };
     for tensor in shapes.keys() {
         // An error is as good.
         let _ = weights.get_unchecked(tensor);

@@ -48,6 +48,7 @@ mod request;
 pub mod scheduler;
 mod session;
 pub mod storyboard;
+mod testing;
 pub mod text;
 mod text_enum;
 mod threads;

@@ -165,12 +165,12 @@ impl Autoencoder {
             }
             _ => None,
         };
-        let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
+        let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device, &Cancel::new())?;
         let kind = match &config {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
             Config::Taehv(config) => Taehv::load(weights, config).map(Kind::Taehv),
         };
-        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny, decoder })
+        Ok(Self { kind: kind.map_err(|e| source.mismatch("vae", e))?, config, tiny, decoder })
     }
 
     /// Whether a whole video of `size` is to be [decoded in tiles](Self::decode_tiled): as was asked for, or because the
@@ -238,6 +238,6 @@ fn tiny(source: &Source, config: &WanConfig, dtype: DType, device: &Device) -> R
                 .into(),
         });
     }
-    let weights = source.weights_file(&file, dtype, device)?;
-    Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.unfit(&file, e))
+    let weights = source.weights_file(&file, dtype, device, &Cancel::new())?;
+    Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.mismatch(&file, e))
 }

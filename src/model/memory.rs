@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::Device;
 
 use super::experts::{FIRST, SECOND};
-use crate::checkpoint::{Parts, Source, Stored};
+use crate::checkpoint::{Parts, Source, StoredTensor};
 use crate::device::Form;
 use crate::transformer::WanTransformer;
 use crate::{Error, Precision, Result};
@@ -47,14 +47,14 @@ const STEMS: [(&str, &str); 3] =
 const WORDS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 impl Amount {
-    fn add(&mut self, stored: &Stored) {
+    fn add(&mut self, stored: &StoredTensor) {
         let count = count(&stored.shape);
         self.numbers = self.numbers.saturating_add(count);
-        if stored.quantised {
+        if stored.quantized {
             self.quantised = self.quantised.saturating_add(count);
             self.bytes = self.bytes.saturating_add(stored.bytes);
         }
-        if stored.mapped {
+        if stored.mappable {
             self.mapped = self.mapped.saturating_add(count);
         }
     }

@@ -136,7 +136,7 @@ impl Model {
         };
         Ok(Self {
             info,
-            text: TextEncoder::open(source, max_tokens, dtype, &device)?,
+            text: TextEncoder::open(source, max_tokens, dtype, &device, &crate::Cancel::new())?,
             sampling: match layout {
                 Layout::Wan(index) => {
                     let scheduler = SchedulerConfig::read(source)?;

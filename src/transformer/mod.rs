@@ -92,10 +92,11 @@ impl WanTransformer {
     ) -> Result<Self> {
         let config = Self::config_of(source, folder)?;
         let (dtype, blocks) = (precision.dtype(device), precision == Precision::Gguf);
-        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, blocks)?;
+        let weights =
+            source.tensors(folder, "diffusion_pytorch_model", dtype, device, blocks, &Cancel::new())?;
         let about = {
             let (source, folder) = (source.clone(), folder.to_string());
-            move |e| source.unfit(&folder, e)
+            move |e| source.mismatch(&folder, e)
         };
         Self::build(weights, &config, precision, offload, about.clone()).map_err(about)
     }

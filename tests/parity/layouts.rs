@@ -535,7 +535,7 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
     let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, noise: None }];
     for (name, reason) in [
         ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
-        ("text_encoder.layer.lora_A.weight", "belong to nothing"),
+        ("text_encoder.layer.lora_A.weight", "belong to no layer"),
         ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "there is one"),
     ] {
         save(&Tensors::from([(name.to_string(), a.clone())]), &file);

@@ -9,7 +9,7 @@ use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors};
 const TOLERANCE: f32 = 2e-5;
 
 fn open(pipeline: &Pipeline, dtype: DType) -> Umt5 {
-    Umt5::open(&pipeline.source, dtype, &Device::Cpu).unwrap()
+    Umt5::open(&pipeline.source, dtype, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
 fn encode(umt5: &Umt5, prompt: &str) -> Tensor {

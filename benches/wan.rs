@@ -139,7 +139,7 @@ fn umt5(tokens: u32) -> Result<()> {
     let file = folder.path().join("text_encoder/model.safetensors");
     candle_core::safetensors::save(&umt5_weights(&config)?, file)?;
     let source = Source::parse(&folder.path().to_string_lossy(), &Parts::default())?;
-    let weights = source.tensors("text_encoder", "model", DType::F32, &Device::Cpu, true)?;
+    let weights = source.tensors("text_encoder", "model", DType::F32, &Device::Cpu, true, &Cancel::new())?;
     let encoder = Umt5Encoder::load(weights, &config)?;
     let prompt: Vec<u32> = (1..=tokens).collect();
     timed(&format!("soragen umt5 {tokens}"), || Ok(encoder.forward(&prompt, &Cancel::new()).map(drop)?))

@@ -1,25 +1,25 @@
-//! What the targets share: models on the disk of which one file is the fuzzer's.
+//! Shared code of the fuzz targets: models on disk, with one file from the fuzzer.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Once, OnceLock};
 
 use candle_core::{DType, Device};
 use soragen::checkpoint::{Parts, Source};
-use soragen::{Error, ModelInfo};
+use soragen::{Cancel, Error, ModelInfo};
 use tempfile::TempDir;
 
-/// A model of the tests, in diffusers' layout.
+/// A model fixture of the tests.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
 }
 
-/// A folder that lasts as long as the process.
+/// A temporary folder of the process.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder")).path()
 }
 
-/// A copy of the model `name` of the tests; made once.
+/// A copy of the fixture `name`, created once.
 pub fn copied(name: &str) -> PathBuf {
     let to = folder().join(name.replace('/', "-"));
     if !to.exists() {
@@ -36,15 +36,15 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Panics that the engine catches, as it must with the tokenizers of others, are no findings; the fuzzer's own hook would
-/// end the process at them. Those that nobody catches still do.
-pub fn heed_uncaught_panics_only() {
+/// Ignores panics that the engine catches, for example those of the tokenizers crate. libFuzzer's hook would abort at
+/// them. Uncaught panics still abort.
+pub fn ignore_caught_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
 }
 
-/// An error says something.
-pub fn said<T>(result: Result<T, Error>) -> Option<T> {
+/// The value; asserts that an error has a message.
+pub fn value_or_message<T>(result: Result<T, Error>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(error) => {
@@ -54,23 +54,23 @@ pub fn said<T>(result: Result<T, Error>) -> Option<T> {
     }
 }
 
-/// Takes `file`, of weights, for each part of a model in turn, and reads all its tensors.
+/// Uses the weight file `file` as each part of a model, and loads all its tensors.
 pub fn weights(file: &Path, name: &str) {
     let base = fixture("layouts/wan-2.1");
     let part = |choose: &dyn Fn(&mut Parts) -> &mut Option<PathBuf>| {
         let mut parts = Parts::default();
         *choose(&mut parts) = Some(file.into());
-        said(ModelInfo::read(&base.to_string_lossy(), &parts));
+        value_or_message(ModelInfo::read(&base.to_string_lossy(), &parts));
     };
     part(&|parts| &mut parts.transformer);
     part(&|parts| &mut parts.text_encoder);
     part(&|parts| &mut parts.autoencoder);
 
     let source = Source::Folder(folder().into());
-    let Some(shapes) = said(source.shapes("transformer", name)) else { return };
-    let Some(weights) = said(source.weights("transformer", name, DType::F32, &Device::Cpu)) else { return };
+    let Some(shapes) = value_or_message(source.shapes("transformer", name)) else { return };
+    let Some(weights) = value_or_message(source.weights("transformer", name, DType::F32, &Device::Cpu, &Cancel::new())) else { return };
     for tensor in shapes.keys() {
-        // An error is as good.
+        // An error is fine.
         let _ = weights.get_unchecked(tensor);
     }
 }

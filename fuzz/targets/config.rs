@@ -1,5 +1,5 @@
 #![no_main]
-//! Each of the texts that say what a model is. The first byte says which.
+//! One of the configuration files of a model. The first byte selects the file.
 
 use libfuzzer_sys::fuzz_target;
 use soragen::checkpoint::Parts;
@@ -26,12 +26,12 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn run(model: &str) {
-    if soragen_fuzz::said(ModelInfo::read(model, &Parts::default())).is_none() {
+    if soragen_fuzz::value_or_message(ModelInfo::read(model, &Parts::default())).is_none() {
         return;
     }
-    soragen_fuzz::said(soragen::part_sizes(model, &Parts::default()));
+    soragen_fuzz::value_or_message(soragen::part_sizes(model, &Parts::default()));
     let options = OpenOptions { device: "cpu".into(), ..OpenOptions::default() };
-    let Some(model) = soragen_fuzz::said(Model::open(model, &options)) else { return };
+    let Some(model) = soragen_fuzz::value_or_message(Model::open(model, &options)) else { return };
     let request = Request { prompt: "a cat".into(), length: Length::Frames(9), ..Request::default() };
-    soragen_fuzz::said(Session::new(model, request));
+    soragen_fuzz::value_or_message(Session::new(model, request));
 }

@@ -1,5 +1,5 @@
 #![no_main]
-//! A file of weights in GGUF.
+//! A GGUF file.
 
 use libfuzzer_sys::fuzz_target;
 

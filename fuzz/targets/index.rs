@@ -1,5 +1,5 @@
 #![no_main]
-//! The index of weights in shards: of a folder, and of a model of the hub.
+//! The shard index of a folder and of a hub model.
 
 use libfuzzer_sys::fuzz_target;
 use soragen::checkpoint::Source;
@@ -15,19 +15,19 @@ fuzz_target!(|data: &[u8]| {
         std::fs::create_dir_all(repository.join("refs")).expect("a folder");
         std::fs::write(repository.join("refs/main"), COMMIT).expect("a file");
         std::fs::create_dir_all(repository.join("snapshots")).expect("a folder");
-        std::fs::rename(soragen_fuzz::copied("layouts/wan-2.1"), &snapshot).expect("a place");
+        std::fs::rename(soragen_fuzz::copied("layouts/wan-2.1"), &snapshot).expect("a new name");
     }
     let stem = "diffusion_pytorch_model";
     std::fs::write(snapshot.join(format!("transformer/{stem}.safetensors.index.json")), data).expect("a file");
     let hub = Hub { endpoint: String::new(), cache: cache.into(), token: None, offline: true };
     let name = HubName::parse("hf:some/model").ok().flatten().expect("a name");
-    soragen_fuzz::said(hub.find(&name));
+    soragen_fuzz::value_or_message(hub.find(&name));
 
-    // Without the file that comes before it.
+    // Without the single file, which has priority over the index.
     let whole = snapshot.join(format!("transformer/{stem}.safetensors"));
     let shard = snapshot.join("transformer/a.safetensors");
     if whole.exists() {
-        std::fs::rename(whole, shard).expect("a place");
+        std::fs::rename(whole, shard).expect("a new name");
     }
-    soragen_fuzz::said(Source::Folder(snapshot).shapes("transformer", stem));
+    soragen_fuzz::value_or_message(Source::Folder(snapshot).shapes("transformer", stem));
 });

@@ -1,5 +1,5 @@
 #![no_main]
-//! A PyTorch file, as it is converted: the archive itself, or the pickle in a sound one.
+//! Conversion of a PyTorch file: the whole archive, or the pickle in a valid one.
 
 use std::io::{Cursor, Write};
 
@@ -9,17 +9,17 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 fuzz_target!(|data: &[u8]| {
-    soragen_fuzz::heed_uncaught_panics_only();
+    soragen_fuzz::ignore_caught_panics();
     let folder = soragen_fuzz::folder();
     let (from, to) = (folder.join("model.pt"), folder.join("model.safetensors"));
     let bytes = if data.starts_with(b"PK") { data.to_vec() } else { archive(data) };
     std::fs::write(&from, bytes).expect("a file");
     for names in [Names::Kept, Names::Diffusers, Names::Original] {
-        soragen_fuzz::said(convert(&from, &to, None, names));
+        soragen_fuzz::value_or_message(convert(&from, &to, None, names));
     }
 });
 
-/// As `torch.save` makes it, with 256 bytes of numbers.
+/// An archive as `torch.save` writes it, with 256 bytes of data.
 fn archive(pickle: &[u8]) -> Vec<u8> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let plain = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);

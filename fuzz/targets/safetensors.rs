@@ -1,5 +1,5 @@
 #![no_main]
-//! A file of weights in safetensors. The length of the header is put in place, which nobody would guess.
+//! A safetensors file. The length of the header is filled in, because a fuzzer would not guess it.
 
 use libfuzzer_sys::fuzz_target;
 
@@ -7,7 +7,7 @@ fuzz_target!(|data: &[u8]| {
     let folder = soragen_fuzz::folder().join("transformer");
     std::fs::create_dir_all(&folder).expect("a folder");
     let file = folder.join("model.safetensors");
-    // The first byte says how much of it is no header.
+    // The first byte is the number of bytes after the header.
     let Some((&rest, data)) = data.split_first() else { return };
     let header = data.len().saturating_sub(usize::from(rest));
     let bytes = [&(header as u64).to_le_bytes()[..], data].concat();

@@ -1,15 +1,15 @@
 #![no_main]
-//! A storyboard, on a line or as a file: TOML, SubRip, WebVTT.
+//! A storyboard: one line, TOML, SubRip or WebVTT.
 
 use libfuzzer_sys::fuzz_target;
 use soragen::Storyboard;
 
 fuzz_target!(|text: &str| {
-    soragen_fuzz::said(Storyboard::inline(text));
-    if let Some(board) = soragen_fuzz::said(Storyboard::parse(text)) {
-        // Pictures are files of their own.
+    soragen_fuzz::value_or_message(Storyboard::inline(text));
+    if let Some(board) = soragen_fuzz::value_or_message(Storyboard::parse(text)) {
+        // Images would be other files.
         if board.shots.iter().all(|shot| shot.image.is_none()) {
-            soragen_fuzz::said(board.shots());
+            soragen_fuzz::value_or_message(board.shots());
         }
     }
 });

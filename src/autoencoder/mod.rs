@@ -172,13 +172,12 @@ impl Autoencoder {
             }
             _ => None,
         };
-        cancel.check()?;
-        let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device)?;
+        let weights = source.weights("vae", "diffusion_pytorch_model", dtype, device, cancel)?;
         let kind = match &config {
             Config::Wan(config) => AutoencoderKlWan::load(weights, config).map(|m| Kind::Wan(Box::new(m))),
             Config::Taehv(config) => Taehv::load(weights, config).map(Kind::Taehv),
         };
-        Ok(Self { kind: kind.map_err(|e| source.unfit("vae", e))?, config, tiny, decoder })
+        Ok(Self { kind: kind.map_err(|e| source.mismatch("vae", e))?, config, tiny, decoder })
     }
 
     /// Whether to [decode a whole video of `size` in tiles](Self::decode_tiled): on request, or because the full picture
@@ -258,7 +257,6 @@ fn load_tiny(
                     .into(),
         });
     }
-    cancel.check()?;
-    let weights = source.weights_file(&file, dtype, device)?;
-    Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.unfit(&file, e))
+    let weights = source.weights_file(&file, dtype, device, cancel)?;
+    Taehv::load(weights, &TaehvConfig::of_wan(config)).map_err(|e| source.mismatch(&file, e))
 }

@@ -1,9 +1,9 @@
-//! Latents that were made before, on disk, so that nobody denoises them again, and prompts that were read before.
+//! Disk cache of denoised latents and encoded prompts.
 //!
-//! An entry is one chunk or one prompt, stored under the digest of everything that decided it ([`Digest`]): whoever asks
-//! for the same chunk again, this process or another, only decodes, and whoever asks for the same prompt needs no text
-//! encoder. Entries are whole or not there: each is written beside its place and then renamed. One that is damaged is
-//! dropped, and made anew. The least recently used go when the cache is full.
+//! An entry is one chunk or one prompt. Its key is the digest of everything that determines it ([`Digest`]), so that
+//! any process that generates the same chunk only decodes it, and an encoded prompt needs no text encoder. An entry is
+//! written to a temporary file and then renamed, so it is complete or missing. A damaged entry is removed and generated
+//! again. When the cache is full, the least recently used entries are removed.
 
 mod store;
 
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub(crate) use store::Kind;
 use store::Store;
 
-/// A folder of latents and of prompts. Clones share it.
+/// A cache folder. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Cache {
     store: Arc<Store>,
@@ -26,32 +26,33 @@ pub struct Cache {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes there were when last counted, and those written since.
+    /// Bytes at the last count, plus the bytes written since; `None` before the first count.
     bytes: Option<u64>,
+    /// The first write error.
     failure: Option<Arc<Error>>,
 }
 
-/// What is in a cache.
+/// The contents of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Chunks.
+    /// Number of chunks.
     pub entries: u64,
-    /// Prompts, as a text encoder read them.
+    /// Number of encoded prompts.
     pub prompts: u64,
-    /// Bytes of both.
+    /// Bytes of all entries.
     pub bytes: u64,
 }
 
 impl Cache {
-    /// Bytes that a cache may have when nothing else is said: about an hour of the built-in model's video.
+    /// Default size in bytes: about an hour of video of the built-in model.
     pub const DEFAULT_SIZE: u64 = 1 << 30;
 
-    /// The cache in `folder`, of at most `size` bytes. Nothing is read or made yet.
+    /// The cache in `folder`, of at most `size` bytes. The folder is created with the first entry.
     pub fn new(folder: impl Into<PathBuf>, size: u64) -> Self {
         Self { store: Arc::new(Store::new(folder.into(), size)), state: Arc::default() }
     }
 
-    /// As people name it: the cache in `folder`, the user's own if that is not given, none if it is empty.
+    /// The cache in `folder`; by default the cache of the user; none if `folder` is empty.
     pub fn open(folder: Option<&str>, size: u64) -> Option<Self> {
         let folder = match folder {
             None => Self::default_folder()?,
@@ -61,9 +62,9 @@ impl Cache {
         Some(Self::new(folder, size))
     }
 
-    /// Where it is when nothing else is said: `soragen` in the user's cache folder
-    /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home, and in
-    /// debug builds: what they make changes more often than their version.
+    /// The default folder: `soragen` in the user's cache folder
+    /// (<https://specifications.freedesktop.org/basedir-spec/latest/>). `None` if the user has no home, and in debug
+    /// builds, whose output changes more often than their version.
     pub fn default_folder() -> Option<PathBuf> {
         if cfg!(debug_assertions) {
             return None;
@@ -73,17 +74,17 @@ impl Cache {
         Some(caches.join("soragen"))
     }
 
-    /// Its folder.
+    /// The cache folder.
     pub fn folder(&self) -> &Path {
         self.store.folder()
     }
 
-    /// Why nothing is written any more, if that is so: a full disk, say. What was written is still read.
+    /// The first write error, for example a full disk. After it nothing is written; entries are still read.
     pub fn failure(&self) -> Option<Arc<Error>> {
         self.lock().failure.clone()
     }
 
-    /// Counts what is there.
+    /// Counts the entries.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -99,10 +100,10 @@ impl Cache {
         Ok(usage)
     }
 
-    /// Removes all entries, and nothing else; returns what there was.
+    /// Removes all entries, and no other files. Returns what was removed.
     ///
     /// # Errors
-    /// [`Error::Io`] if the folder cannot be read or an entry not removed.
+    /// [`Error::Io`] if the folder cannot be read or an entry cannot be removed.
     pub fn clear(&self) -> Result<Usage> {
         let usage = self.usage()?;
         self.store.shrink(0)?;
@@ -115,7 +116,7 @@ impl Cache {
         self.store.read(kind, key)?.to_device(device).ok()
     }
 
-    /// Stores `tensor`, f32. If that cannot be, [`failure`](Self::failure) says why, and no more is tried.
+    /// Stores `tensor` as f32. An error is kept in [`failure`](Self::failure), and ends all writing.
     pub(crate) fn put(&self, kind: Kind, key: &Digest, tensor: &Tensor) {
         let mut state = self.lock();
         if state.failure.is_some() {
@@ -133,7 +134,7 @@ impl Cache {
             None => self.usage()?.bytes,
         };
         state.bytes = Some(if bytes > self.store.size() {
-            // Somewhat more than needed, so that it is not done for every entry.
+            // Some space is left, so that not every entry shrinks the cache.
             self.store.shrink(self.store.size() / 10 * 9)?
         } else {
             bytes
@@ -150,19 +151,19 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn latents(number: f32) -> Tensor {
-        Tensor::full(number, (1, 4, 1, 2, 3), &Device::Cpu).unwrap()
+    fn latents(value: f32) -> Tensor {
+        Tensor::full(value, (1, 4, 1, 2, 3), &Device::Cpu).unwrap()
     }
 
     fn key(number: u64) -> Digest {
         Digest::new("test").with("number", &number.to_le_bytes())
     }
 
-    fn numbers(latents: Option<Tensor>) -> Option<Vec<f32>> {
+    fn values(latents: Option<Tensor>) -> Option<Vec<f32>> {
         latents.map(|latents| latents.flatten_all().unwrap().to_vec1().unwrap())
     }
 
-    /// The one file that the cache in `folder` holds.
+    /// The file of the only entry in `folder`.
     fn file(folder: &Path) -> PathBuf {
         let store = Store::new(folder.into(), 0);
         let mut entries = store.entries().unwrap();
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_comes_back_to_whoever_asks() {
+    fn a_stored_tensor_is_read_by_another_cache() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path().join("deep/er"), 1 << 20);
         assert_eq!(cache.usage().unwrap(), Usage::default());
@@ -182,14 +183,14 @@ mod tests {
         let other = Cache::new(folder.path().join("deep/er"), 1 << 20);
         let again = other.get(Kind::Latents, &key(1), &Device::Cpu).unwrap();
         assert_eq!(again.dims(), [1, 4, 1, 2, 3]);
-        assert_eq!(numbers(Some(again)), numbers(Some(latents(1.5))));
+        assert_eq!(values(Some(again)), values(Some(latents(1.5))));
         assert!(other.get(Kind::Latents, &key(2), &Device::Cpu).is_none());
         assert_eq!(other.clear().unwrap().entries, 1);
         assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
     }
 
     #[test]
-    fn what_is_damaged_is_dropped_and_made_anew() {
+    fn damaged_entries_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::new(folder.path(), 1 << 20);
         cache.put(Kind::Latents, &key(1), &latents(1.0));
@@ -203,7 +204,7 @@ mod tests {
             cache.put(Kind::Latents, &key(1), &latents(1.0));
             assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_some());
         }
-        // Another's entry under this name.
+        // The entry of another key under this name.
         cache.clear().unwrap();
         cache.put(Kind::Latents, &key(2), &latents(2.0));
         let (from, to) =
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_go_first() {
+    fn the_least_recently_used_entries_are_removed_first() {
         let folder = tempfile::tempdir().unwrap();
         let one = {
             let cache = Cache::new(folder.path(), 1 << 20);
@@ -234,7 +235,7 @@ mod tests {
             age(number, 100 - number);
         }
         assert_eq!(cache.usage().unwrap().entries, 10);
-        // The oldest is used, which makes it the youngest.
+        // Reading the oldest entry makes it the most recently used.
         assert!(cache.get(Kind::Latents, &key(0), &Device::Cpu).is_some());
         cache.put(Kind::Latents, &key(10), &latents(10.0));
         assert_eq!(cache.usage().unwrap().entries, 9);
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_is_said_once() {
+    fn the_first_write_error_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "not a folder").unwrap();
@@ -258,11 +259,11 @@ mod tests {
     }
 
     #[test]
-    fn files_of_others_are_left_alone() {
+    fn other_files_in_the_folder_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let theirs =
+        let other_files =
             ["letter.safetensors", "latents/train/0001.safetensors", "prompts/ab/letter.safetensors"];
-        for name in theirs {
+        for name in other_files {
             let file = folder.path().join(name);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, "dear").unwrap();
@@ -270,6 +271,6 @@ mod tests {
         let cache = Cache::new(folder.path(), 1);
         cache.put(Kind::Latents, &key(1), &latents(1.0));
         cache.clear().unwrap();
-        assert!(theirs.iter().all(|name| folder.path().join(name).exists()));
+        assert!(other_files.iter().all(|name| folder.path().join(name).exists()));
     }
 }

@@ -1,4 +1,4 @@
-//! The files of a cache: `FOLDER/KIND/AB/CDEF….safetensors`, one tensor named as its kind, and its digest.
+//! The files of a cache: `FOLDER/KIND/AB/CDEF….safetensors`. Each has one tensor, named after its kind, and a digest.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -14,12 +14,12 @@ use safetensors::tensor::TensorView;
 use crate::digest::Digest;
 use crate::{Error, Result};
 
-/// Of a key in the name of a folder; the others are in that of a file.
+/// Digits of a key in the folder name; the rest is the file name.
 const DIGITS: usize = 2;
 const SUFFIX: &str = "safetensors";
-/// What an entry is called until it is whole.
+/// Suffix of an incomplete entry.
 const PARTIAL: &str = "part";
-/// After so long nobody is writing it any more.
+/// Age of an incomplete entry that no process writes any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
 const DIGEST: &str = "blake3";
 
@@ -29,19 +29,19 @@ pub struct Store {
     size: u64,
 }
 
-/// What an entry holds.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The latents of a chunk.
     Latents,
-    /// What a text encoder made of a prompt.
+    /// The embeddings of a prompt.
     Prompt,
 }
 
 impl Kind {
     const ALL: [Self; 2] = [Self::Latents, Self::Prompt];
 
-    /// Its folder, and the tensor in a file.
+    /// Name of the folder and of the tensor.
     fn name(self) -> &'static str {
         match self {
             Self::Latents => "latents",
@@ -50,13 +50,13 @@ impl Kind {
     }
 }
 
-/// A file of the cache.
+/// An entry of the cache.
 #[derive(Debug)]
 pub struct Entry {
     pub kind: Kind,
     pub path: PathBuf,
     pub bytes: u64,
-    used: SystemTime,
+    last_used: SystemTime,
 }
 
 impl Store {
@@ -68,7 +68,7 @@ impl Store {
         &self.folder
     }
 
-    /// The most bytes it may have.
+    /// Maximum size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -79,7 +79,7 @@ impl Store {
         self.folder.join(kind.name()).join(folder).join(format!("{file}.{SUFFIX}"))
     }
 
-    /// The tensor of `key`; marks it as used just now. What is damaged is removed.
+    /// Reads the tensor of `key` and marks it as used. A damaged entry is removed.
     pub fn read(&self, kind: Kind, key: &Digest) -> Option<Tensor> {
         let path = self.path(kind, key);
         let bytes = std::fs::read(&path).ok()?;
@@ -87,12 +87,12 @@ impl Store {
             let _ = std::fs::remove_file(path);
             return None;
         };
-        // Only the order in which they go depends on it.
+        // An error only affects the order of removal.
         let _ = File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(tensor)
     }
 
-    /// Returns how many bytes were written.
+    /// Writes an entry and returns its size in bytes.
     pub fn write(&self, kind: Kind, key: &Digest, tensor: &Tensor) -> Result<u64> {
         let bytes = serialize(tensor, kind, key)?;
         let path = self.path(kind, key);
@@ -106,7 +106,7 @@ impl Store {
         Ok(bytes.len() as u64)
     }
 
-    /// All entries. Files that somebody began to write and never finished are removed on the way.
+    /// All entries. Abandoned incomplete entries are removed.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for kind in Kind::ALL {
@@ -119,10 +119,10 @@ impl Store {
         Ok(entries)
     }
 
-    /// Removes the least recently used until at most `size` bytes are left; returns how many are.
+    /// Removes the least recently used entries until at most `size` bytes are left, and returns that number.
     pub fn shrink(&self, size: u64) -> Result<u64> {
         let mut entries = self.entries()?;
-        entries.sort_by_key(|entry| entry.used);
+        entries.sort_by_key(|entry| entry.last_used);
         let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
         for entry in entries {
             if bytes <= size {
@@ -139,9 +139,9 @@ impl Store {
     }
 }
 
-/// The one at `path`, if it is one, whole.
+/// The entry at `path`, if it is a complete entry.
 fn entry(kind: Kind, path: PathBuf) -> Option<Entry> {
-    // Whatever else there may be in the folder is somebody else's.
+    // Other files in the folder do not belong to the cache.
     let named = |name: Option<&OsStr>, digits: usize| {
         let name = name.and_then(OsStr::to_str).unwrap_or_default();
         name.len() == digits && name.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -149,14 +149,14 @@ fn entry(kind: Kind, path: PathBuf) -> Option<Entry> {
     if !named(path.parent().and_then(Path::file_name), DIGITS) {
         return None;
     }
-    // Another process may have removed it meanwhile.
+    // Another process may have removed it.
     let metadata = path.metadata().ok()?;
-    let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let last_used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     match path.extension()?.to_str()? {
         SUFFIX if named(path.file_stem(), 64 - DIGITS) => {
-            return Some(Entry { kind, path, bytes: metadata.len(), used });
+            return Some(Entry { kind, path, bytes: metadata.len(), last_used });
         }
-        PARTIAL if used.elapsed().is_ok_and(|age| age > ABANDONED) => {
+        PARTIAL if last_used.elapsed().is_ok_and(|age| age > ABANDONED) => {
             let _ = std::fs::remove_file(path);
         }
         _ => {}
@@ -164,7 +164,7 @@ fn entry(kind: Kind, path: PathBuf) -> Option<Entry> {
     None
 }
 
-/// What is in `folder`; nothing if it is not there.
+/// The paths in `folder`; none if it does not exist.
 fn children(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |source| Error::Io { path: folder.into(), source };
     match std::fs::read_dir(folder) {
@@ -172,7 +172,7 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
             entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)
         }
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        // A file among the folders is nobody's entry.
+        // A file between the folders is not an entry.
         Err(source) if source.kind() == std::io::ErrorKind::NotADirectory && folder.exists() => {
             Ok(Vec::new())
         }
@@ -181,15 +181,15 @@ fn children(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn serialize(tensor: &Tensor, kind: Kind, key: &Digest) -> Result<Vec<u8>> {
-    let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    let data: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let metadata = HashMap::from([(DIGEST.to_owned(), digest(kind, key, &data))]);
     let view = TensorView::new(safetensors::Dtype::F32, tensor.dims().to_vec(), &data);
     view.and_then(|view| safetensors::serialize([(kind.name(), view)], Some(metadata)))
         .map_err(|e| candle_core::Error::wrap(e).into())
 }
 
-/// `None` unless it is what [`serialize`] made for `key`, whole.
+/// Parses the output of [`serialize`] for `key`; `None` for anything else.
 fn parse(bytes: &[u8], kind: Kind, key: &Digest) -> Option<Tensor> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
     let expected = metadata.metadata().as_ref()?.get(DIGEST)?.clone();
@@ -198,12 +198,12 @@ fn parse(bytes: &[u8], kind: Kind, key: &Digest) -> Option<Tensor> {
     if view.dtype() != safetensors::Dtype::F32 || digest(kind, key, view.data()) != expected {
         return None;
     }
-    let numbers: Vec<f32> = view
+    let values: Vec<f32> = view
         .data()
         .chunks_exact(4)
         .map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]]))
         .collect();
-    Tensor::from_vec(numbers, view.shape(), &Device::Cpu).ok()
+    Tensor::from_vec(values, view.shape(), &Device::Cpu).ok()
 }
 
 fn digest(kind: Kind, key: &Digest, data: &[u8]) -> String {

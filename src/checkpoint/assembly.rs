@@ -1,5 +1,5 @@
-//! A model put together: from Wan's own folder, from single files, or from a folder with other parts in the place of
-//! its own. Afterwards it looks like a folder of diffusers.
+//! A model that is assembled from Wan's own folder, from single files, or from a folder with replaced parts. The result
+//! looks like a folder in diffusers' layout.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,46 +10,46 @@ use serde_json::{Value, json};
 
 use super::lora::Lora;
 use super::names::Part;
-use super::source::INDEX;
 use super::weights::Weights;
-use super::{shapes, weights};
+use super::{files, shapes};
 use crate::error::plain;
+use crate::hub::layout::MODEL_INDEX;
 use crate::{Error, Result};
 
-/// Files or folders in the place of a model's own parts.
+/// Files or folders that replace parts of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parts {
-    /// Another transformer.
+    /// The transformer.
     pub transformer: Option<PathBuf>,
-    /// Another text encoder, with its `tokenizer.json` beside it unless the model has one.
+    /// The text encoder, with `tokenizer.json` beside it unless the model has one.
     pub text_encoder: Option<PathBuf>,
-    /// Another autoencoder; a TAEHV too.
+    /// The autoencoder: Wan's or TAEHV.
     pub autoencoder: Option<PathBuf>,
-    /// How a causal transformer makes its video: the name of one that is known (`self-forcing` …), or the path of a
-    /// `soragen.json`. Where there is none, one beside the transformer counts.
+    /// The recipe of a causal transformer: a known name (`self-forcing` …), or the path of a `soragen.json`. Default:
+    /// the one beside the transformer.
     pub recipe: Option<String>,
-    /// What is added to the transformer's weights.
+    /// LoRAs of the transformer.
     pub loras: Vec<Lora>,
 }
 
-/// Where the parts of a model are that is put together.
+/// Where the parts of an assembled model are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Assembly {
-    /// What was named.
+    /// The folder or file that the caller named.
     pub(super) path: PathBuf,
-    /// A folder in diffusers' layout that has what is not in the others.
+    /// A folder in diffusers' layout with the files that are not listed below.
     pub(super) base: Option<PathBuf>,
-    /// Configurations that no file says, by their paths in diffusers' layout.
+    /// Generated configurations, by path in diffusers' layout.
     pub(super) texts: BTreeMap<String, Vec<u8>>,
-    /// Files, by the same.
+    /// Other files, by path in diffusers' layout.
     pub(super) files: BTreeMap<String, PathBuf>,
-    /// Files of weights, by the folder of their part.
+    /// Weight files, by folder of the part.
     pub(super) weights: BTreeMap<&'static str, Vec<PathBuf>>,
-    /// What is added to the transformer's.
+    /// LoRAs of the transformer.
     pub(super) loras: Vec<Lora>,
 }
 
-/// The causal students of Wan that are known by name: <https://github.com/guandeh17/Self-Forcing>,
+/// The known causal students of Wan: <https://github.com/guandeh17/Self-Forcing>,
 /// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>.
 const RECIPES: [(&str, &str); 5] = [
     ("self-forcing", include_str!("recipes/self-forcing.json")),
@@ -59,11 +59,11 @@ const RECIPES: [(&str, &str); 5] = [
     ("longlive-2", include_str!("recipes/longlive-2.json")),
 ];
 
-/// How a causal model makes its video.
+/// The file with the recipe of a causal model.
 const RECIPE: &str = "soragen.json";
 
 impl Assembly {
-    /// Where the file is that diffusers would have at `path`; for messages, where it would be.
+    /// The location of `path` in diffusers' layout; for a missing file, where it should be.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         if let Some(file) = self.files.get(path) {
             return file.clone();
@@ -76,14 +76,15 @@ impl Assembly {
         }
     }
 
+    /// Adds the weights of `part` at `path`, with their configuration.
     fn add(&mut self, part: Part, path: &Path) -> Result<()> {
         let found = files_of(part, path)?;
         let folder = part.folder();
-        let about = |reason: String| Error::Invalid { path: path.into(), reason };
-        let weights = Weights::open(Some(part), &found).map_err(|e| about(plain(&e)))?;
+        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
+        let weights = Weights::open(Some(part), &found).map_err(|e| invalid(plain(&e)))?;
         let beside = found.first().and_then(|file| file.parent()).unwrap_or(path);
         let stated = config_beside(beside).or_else(|| config_beside(&self.base.as_ref()?.join(folder)));
-        let config = shapes::config(part, &weights.shapes(), stated.as_ref()).map_err(about)?;
+        let config = shapes::config(part, &weights.shapes(), stated.as_ref()).map_err(invalid)?;
         self.texts.insert(format!("{folder}/config.json"), config.to_string().into_bytes());
         if part == Part::TextEncoder {
             match tokenizer(beside) {
@@ -102,9 +103,9 @@ impl Assembly {
     }
 }
 
-/// Puts together what is at `path`, which exists, and `parts`.
+/// Assembles the model at `path`, which exists, with `parts`.
 pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
-    let base = path.join(INDEX).is_file().then(|| path.to_path_buf());
+    let base = path.join(MODEL_INDEX).is_file().then(|| path.to_path_buf());
     let (texts, files, weights) = Default::default();
     let loras = parts.loras.clone();
     if let Some(lora) = loras.iter().find(|lora| !lora.path.is_file()) {
@@ -115,39 +116,38 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
         refuse_pickle(&lora.path)?;
     }
     let mut assembly = Assembly { path: path.into(), base, texts, files, weights, loras };
-    let mut wanted = parts.clone();
+    let mut selected = parts.clone();
     if assembly.base.is_none() {
         if path.is_dir() {
-            original(path, &mut wanted)?;
-        } else if wanted.transformer.replace(path.into()).is_some() {
+            find_wan_files(path, &mut selected)?;
+        } else if selected.transformer.replace(path.into()).is_some() {
             return Err(Error::Request(crate::Setting::Parts,
-                "the model is a transformer, and another is named too; name a folder as the model, or one of them".into(),
+                "the model is a transformer file, and `transformer` is set too; set the model to a folder, or remove one of them".into(),
             ));
         }
     }
     for (part, option, file) in [
-        (Part::Transformer, "transformer", &wanted.transformer),
-        (Part::TextEncoder, "text-encoder", &wanted.text_encoder),
-        (Part::Autoencoder, "autoencoder", &wanted.autoencoder),
+        (Part::Transformer, "transformer", &selected.transformer),
+        (Part::TextEncoder, "text-encoder", &selected.text_encoder),
+        (Part::Autoencoder, "autoencoder", &selected.autoencoder),
     ] {
         match file {
             Some(file) => assembly.add(part, file)?,
             None if assembly.base.is_some() => {}
             None => {
-                let hint = format!(
-                    "this is a transformer alone; say where the {option} of the model is with `{option}`"
-                );
+                let hint =
+                    format!("the model is a transformer file; set `{option}` to the {option} of the model");
                 return Err(Error::NotFound { path: path.join(part.folder()), hint });
             }
         }
     }
     if assembly.base.is_none() {
         let channels = shapes::latent_channels(&assembly.texts["transformer/config.json"]);
-        for (name, text) in whole(channels) {
+        for (name, text) in default_configs(channels) {
             assembly.texts.insert(name.into(), text.to_string().into_bytes());
         }
     }
-    match recipe(parts.recipe.as_deref(), wanted.transformer.as_deref())? {
+    match recipe(parts.recipe.as_deref(), selected.transformer.as_deref())? {
         Some(Recipe::Known(text)) => drop(assembly.texts.insert(RECIPE.into(), text.into())),
         Some(Recipe::File(file)) => drop(assembly.files.insert(RECIPE.into(), file)),
         None => {}
@@ -155,35 +155,35 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
     Ok(assembly)
 }
 
-/// Wan's own folder: `config.json`, `diffusion_pytorch_model*.safetensors`, and the others beside, once they are no
-/// pickles any more.
-fn original(folder: &Path, wanted: &mut Parts) -> Result<()> {
+/// Finds the parts in Wan's own folder: `config.json`, `diffusion_pytorch_model*.safetensors`, and the converted text
+/// encoder and autoencoder.
+fn find_wan_files(folder: &Path, selected: &mut Parts) -> Result<()> {
     let has = |prefix: &str| {
         let mut names: Vec<_> =
             std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
         names.retain(|path| {
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)) && path.is_file()
         });
-        // What was made of a pickle stands beside it, and is preferred.
+        // A converted file stands beside its pickle, and is preferred.
         names.sort_by_key(|path| path.extension().is_none_or(|e| e != "safetensors" && e != "gguf"));
         names.into_iter().next()
     };
     if has("diffusion_pytorch_model").is_none() {
         return Err(Error::NotFound {
-            path: folder.join(INDEX),
+            path: folder.join(MODEL_INDEX),
             hint: "the folder is neither in diffusers' layout (with model_index.json; the repositories of Wan whose \
                    name ends in -Diffusers) nor in Wan's own (with diffusion_pytorch_model.safetensors)"
                 .into(),
         });
     }
-    wanted.transformer.get_or_insert_with(|| folder.into());
-    wanted.text_encoder = wanted.text_encoder.take().or_else(|| has("models_t5"));
-    wanted.autoencoder =
-        wanted.autoencoder.take().or_else(|| has("Wan2.1_VAE").or_else(|| has("Wan2.2_VAE")));
+    selected.transformer.get_or_insert_with(|| folder.into());
+    selected.text_encoder = selected.text_encoder.take().or_else(|| has("models_t5"));
+    selected.autoencoder =
+        selected.autoencoder.take().or_else(|| has("Wan2.1_VAE").or_else(|| has("Wan2.2_VAE")));
     Ok(())
 }
 
-/// The files of weights at `path`: it, or those in the folder.
+/// The weight files at `path`: the file itself, or the files in the folder.
 fn files_of(part: Part, path: &Path) -> Result<Vec<PathBuf>> {
     let none = |hint: &str| Error::NotFound { path: path.into(), hint: hint.into() };
     if path.is_file() {
@@ -206,22 +206,22 @@ fn files_of(part: Part, path: &Path) -> Result<Vec<PathBuf>> {
         files.retain(named);
     }
     match files.is_empty() {
-        true => Err(none("there are no weights in the folder: no .safetensors and no .gguf")),
+        true => Err(none("the folder has no weights: no .safetensors and no .gguf")),
         false => Ok(files),
     }
 }
 
-/// PyTorch's files are programs that make weights; they are converted once, by something that does not run them.
+/// Refuses PyTorch files: a pickle can run any program. `soragen convert` reads them without running anything.
 fn refuse_pickle(path: &Path) -> Result<()> {
     let io = |source| Error::Io { path: path.into(), source };
     let mut magic = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read(&mut magic)).map_err(io)?;
-    if !weights::is_gguf(path).map_err(io)?
+    if !files::is_gguf(path).map_err(io)?
         && read == 4
         && (magic == *b"PK\x03\x04" || magic[0] == 0x80 && magic[1] < 6)
     {
         let reason = format!(
-            "a PyTorch pickle, which is not opened; make safetensors of it: soragen convert {} {}",
+            "a PyTorch pickle can run programs and is not opened; convert it: soragen convert {} {}",
             path.display(),
             path.with_extension("safetensors").display()
         );
@@ -230,15 +230,15 @@ fn refuse_pickle(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `config.json` in `folder`, if there is one that can be read.
+/// `config.json` in `folder`, if it can be read.
 fn config_beside(folder: &Path) -> Option<Value> {
-    const MOST: u64 = 1 << 20;
+    const MAX_BYTES: u64 = 1 << 20;
     let path = folder.join("config.json");
-    let fits = path.metadata().ok()?.len() <= MOST;
+    let fits = path.metadata().ok()?.len() <= MAX_BYTES;
     fits.then(|| serde_json::from_slice(&std::fs::read(&path).ok()?).ok()).flatten()
 }
 
-/// `tokenizer.json` beside a text encoder, as it is found in the layouts of diffusers, of Wan and of single files.
+/// `tokenizer.json` beside a text encoder, in the layouts of diffusers, of Wan and of single files.
 fn tokenizer(folder: &Path) -> Option<PathBuf> {
     ["", "tokenizer", "google/umt5-xxl", "../tokenizer"]
         .iter()
@@ -246,11 +246,11 @@ fn tokenizer(folder: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// What a folder of diffusers says of a model of so many latent channels: 48 has Wan 2.2 TI2V-5B alone.
-fn whole(channels: u64) -> [(&'static str, Value); 2] {
-    let both = channels == 48;
+/// Default configurations of Wan models. Only Wan 2.2 TI2V-5B has 48 latent channels.
+fn default_configs(channels: u64) -> [(&'static str, Value); 2] {
+    let ti2v = channels == 48;
     [
-        (INDEX, json!({ "_class_name": "WanPipeline", "expand_timesteps": both })),
+        (MODEL_INDEX, json!({ "_class_name": "WanPipeline", "expand_timesteps": ti2v })),
         (
             "scheduler/scheduler_config.json",
             json!({
@@ -258,7 +258,7 @@ fn whole(channels: u64) -> [(&'static str, Value); 2] {
                 "prediction_type": "flow_prediction",
                 "use_flow_sigmas": true,
                 "num_train_timesteps": 1000,
-                "flow_shift": if both { 5.0 } else { 3.0 },
+                "flow_shift": if ti2v { 5.0 } else { 3.0 },
             }),
         ),
     ]
@@ -269,9 +269,9 @@ enum Recipe {
     File(PathBuf),
 }
 
-/// The recipe that is asked for, or that is beside the transformer.
-fn recipe(asked: Option<&str>, transformer: Option<&Path>) -> Result<Option<Recipe>> {
-    let Some(name) = asked else {
+/// The recipe `name`, or the one beside the transformer.
+fn recipe(name: Option<&str>, transformer: Option<&Path>) -> Result<Option<Recipe>> {
+    let Some(name) = name else {
         let beside = transformer.map(|path| if path.is_dir() { path } else { path.parent().unwrap_or(path) });
         return Ok(beside.map(|folder| folder.join(RECIPE)).filter(|file| file.is_file()).map(Recipe::File));
     };

@@ -1,4 +1,4 @@
-//! The model that a program compiles in.
+//! The built-in model: files that are compiled into the program.
 
 use std::sync::OnceLock;
 
@@ -7,9 +7,9 @@ pub type Files = &'static [(&'static str, &'static [u8])];
 
 static FILES: OnceLock<Files> = OnceLock::new();
 
-/// Makes `files` the model source `builtin` of this process. The first call counts.
+/// Registers `files` as the model source `builtin` of this process. Only the first call has an effect.
 ///
-/// The engine has no weights of its own; the crate `soragen-builtin` registers the default model.
+/// The engine itself contains no weights; the crate `soragen-builtin` registers the default model.
 pub fn register_builtin(files: Files) {
     // A second call registers the same model.
     let _ = FILES.set(files);

@@ -1,7 +1,7 @@
-//! Weights in a GGUF file (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>), each expanded when it is asked for,
-//! or left in its blocks.
+//! Weights in a GGUF file (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //!
-//! The header is read here: candle takes tensors of four sides at most, and checkpoints of video models have some of five.
+//! This module reads the header itself: candle accepts at most four dimensions, and convolutions of video models have
+//! five.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,24 +12,25 @@ use candle_core::quantized::gguf_file::TensorInfo;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::weights::Stored;
+use super::stored::StoredTensor;
 
-/// What a GGUF file is read from.
+/// The bytes of a GGUF file: a file or memory.
 pub trait Reader: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> Reader for T {}
 
-/// An opened file.
+/// An opened GGUF file.
 pub struct Gguf {
     tensors: HashMap<String, TensorInfo>,
+    /// Offset of the tensors' data.
     data: u64,
     reader: Mutex<Box<dyn Reader>>,
 }
 
-/// Far above any file: no name, no number of sides, no number of tensors or of other entries comes near these.
-const MOST_NAME: u64 = 1 << 16;
-const MOST_SIDES: u32 = 8;
-const MOST_ENTRIES: u64 = 1 << 20;
+/// Limits far above those of real files, so that a damaged header cannot allocate much.
+const MAX_NAME: u64 = 1 << 16;
+const MAX_DIMS: u32 = 8;
+const MAX_ENTRIES: u64 = 1 << 20;
 
 impl Gguf {
     pub fn open(mut reader: impl Reader + 'static) -> Result<Self> {
@@ -38,11 +39,11 @@ impl Gguf {
         let mut header = Header { reader: &mut reader, length };
         let (magic, version) = (header.bytes::<4>()?, header.u32()?);
         if magic != *b"GGUF" || !(2..=3).contains(&version) {
-            bail!("GGUF of version {version} is not read; 2 and 3 are");
+            bail!("GGUF version {version} is not supported; 2 and 3 are");
         }
         let (tensors, entries) = (header.u64()?, header.u64()?);
-        if tensors > MOST_ENTRIES || entries > MOST_ENTRIES {
-            bail!("the file is damaged: it says that it has {tensors} tensors and {entries} entries");
+        if tensors > MAX_ENTRIES || entries > MAX_ENTRIES {
+            bail!("the file is damaged: its header lists {tensors} tensors and {entries} entries");
         }
         let mut alignment = 32;
         for _ in 0..entries {
@@ -56,7 +57,7 @@ impl Gguf {
         let tensors = (0..tensors).map(|_| header.tensor()).collect::<Result<_>>()?;
         let end = reader.stream_position()?;
         if !alignment.is_power_of_two() {
-            bail!("the file is damaged: tensors are aligned to {alignment} bytes");
+            bail!("the file is damaged: an alignment of {alignment} bytes");
         }
         let Some(data) = end.checked_next_multiple_of(alignment) else { bail!("the file is damaged") };
         let gguf = Self { tensors, data, reader: Mutex::new(Box::new(reader)) };
@@ -64,67 +65,68 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// Every tensor is within the file; otherwise memory would be taken for what is not there. And none is empty, which
-    /// candle would read from a pointer that is none.
+    /// Checks that every tensor lies within the file, so that no memory is allocated for missing data, and that none is
+    /// empty: candle would dereference a null pointer.
     fn check(&self, length: u64) -> Result<()> {
         for (name, TensorInfo { shape, offset, ggml_dtype }) in &self.tensors {
             if shape.dims().contains(&0) {
                 bail!("{name} of {shape:?} is empty: the file is damaged");
             }
-            let elements = shape.dims().iter().try_fold(1_u64, |n, &side| n.checked_mul(side as u64));
+            let elements = shape.dims().iter().try_fold(1_u64, |n, &dim| n.checked_mul(dim as u64));
             let block = ggml_dtype.block_size() as u64;
             let end = elements.filter(|n| n.is_multiple_of(block)).and_then(|n| {
                 let bytes = (n / block).checked_mul(ggml_dtype.type_size() as u64)?;
                 self.data.checked_add(*offset)?.checked_add(bytes)
             });
             if end.is_none_or(|end| end > length) {
-                bail!("{name} of {shape:?} is not whole: the file is damaged or cut short");
+                bail!("{name} of {shape:?} is incomplete: the file is damaged or truncated");
             }
         }
         Ok(())
     }
 
-    /// Its tensors. Of one with more than four sides some writers keep all sides and some put them together.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, Stored)> {
+    /// All tensors. Some writers flatten a tensor of more than four dimensions, others keep all dimensions.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, StoredTensor)> {
         self.tensors.iter().map(|(name, info)| {
             let shape = info.shape.dims().to_vec();
             let bytes = bytes(info.shape.elem_count(), info.ggml_dtype);
-            (name.clone(), Stored { shape, bytes: bytes as u64, quantised: in_blocks(info), mapped: false })
+            let quantized = is_quantized(info);
+            (name.clone(), StoredTensor { shape, bytes: bytes as u64, quantized, mappable: false })
         })
     }
 
-    /// One of them, f32.
+    /// Loads a tensor as f32.
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
         self.read(self.info(name)?, device)?.dequantize(device)
     }
 
-    /// One of them as it is; `None` if it is of plain numbers.
-    pub fn quantised(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
+    /// Loads a tensor in its quantized blocks; `None` if it is not quantized.
+    pub fn quantized(&self, name: &str, device: &Device) -> Result<Option<QTensor>> {
         let info = self.info(name)?;
-        in_blocks(info).then(|| self.read(info, device)).transpose()
+        is_quantized(info).then(|| self.read(info, device)).transpose()
     }
 
-    /// Rows of a matrix of `rows` × `width`, f32 `[places, width]`.
-    pub fn rows(&self, name: &str, (rows, width): (usize, usize), places: &[u32]) -> Result<Tensor> {
+    /// The rows `indices` of a matrix of `rows` × `width`: f32 `[indices, width]`.
+    pub fn rows(&self, name: &str, (rows, width): (usize, usize), indices: &[u32]) -> Result<Tensor> {
         let info = self.info(name)?;
         if info.shape.dims() != [rows, width] || !width.is_multiple_of(info.ggml_dtype.block_size()) {
-            bail!("{name} is of {:?}, not of [{rows}, {width}]", info.shape);
+            bail!("{name} has the shape {:?}, not [{rows}, {width}]", info.shape);
         }
         let row = bytes(width, info.ggml_dtype);
-        let mut blocks = vec![0; row * places.len()];
+        let mut blocks = vec![0; row * indices.len()];
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        for (blocks, &place) in blocks.chunks_exact_mut(row).zip(places) {
-            reader.seek(SeekFrom::Start(self.data + info.offset + u64::from(place) * row as u64))?;
+        for (blocks, &index) in blocks.chunks_exact_mut(row).zip(indices) {
+            reader.seek(SeekFrom::Start(self.data + info.offset + u64::from(index) * row as u64))?;
             reader.read_exact(blocks)?;
         }
-        qtensor_from_ggml(info.ggml_dtype, &blocks, vec![places.len(), width], &Device::Cpu)?
+        qtensor_from_ggml(info.ggml_dtype, &blocks, vec![indices.len(), width], &Device::Cpu)?
             .dequantize(&Device::Cpu)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {
         match self.tensors.get(name) {
             Some(info) => Ok(info),
-            None => bail!("there is no {name}"),
+            None => bail!("there is no tensor {name}"),
         }
     }
 
@@ -134,17 +136,16 @@ impl Gguf {
     }
 }
 
-/// Whether it is quantised.
-fn in_blocks(info: &TensorInfo) -> bool {
+fn is_quantized(info: &TensorInfo) -> bool {
     !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
 }
 
-/// What so many numbers take.
+/// Bytes of `count` values.
 fn bytes(count: usize, dtype: GgmlDType) -> usize {
     count / dtype.block_size() * dtype.type_size()
 }
 
-// Kinds of values.
+// Types of metadata values.
 const U32: u32 = 4;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
@@ -171,7 +172,7 @@ impl<R: Read + Seek> Header<'_, R> {
 
     fn name(&mut self) -> Result<String> {
         let length = self.u64()?;
-        if length > MOST_NAME {
+        if length > MAX_NAME {
             bail!("the file is damaged: a name of {length} bytes");
         }
         let mut bytes = vec![0; length as usize];
@@ -181,60 +182,62 @@ impl<R: Read + Seek> Header<'_, R> {
 
     fn tensor(&mut self) -> Result<(String, TensorInfo)> {
         let name = self.name()?;
-        let sides = self.u32()?;
-        if sides > MOST_SIDES {
-            bail!("the file is damaged: {name} has {sides} sides");
+        let dims = self.u32()?;
+        if dims > MAX_DIMS {
+            bail!("the file is damaged: {name} has {dims} dimensions");
         }
-        let mut shape = (0..sides)
+        let mut shape = (0..dims)
             .map(|_| usize::try_from(self.u64()?).map_err(candle_core::Error::wrap))
             .collect::<Result<Vec<_>>>()?;
-        // The side that changes fastest comes first.
+        // GGUF lists the innermost dimension first.
         shape.reverse();
         let kind = self.u32()?;
         let Some(ggml_dtype) = dtype(kind) else {
-            bail!("{name} is quantised in a way ({kind}) that is not read; F16, Q8_0 and Q4_K to Q6_K are")
+            bail!(
+                "{name} has the quantization type {kind}, which is not supported; F16, Q8_0 and Q4_K to Q6_K are"
+            )
         };
         Ok((name, TensorInfo { shape: shape.into(), offset: self.u64()?, ggml_dtype }))
     }
 
-    /// A value that is of no interest.
-    fn skip(&mut self, kind: u32, deep: u32) -> Result<()> {
+    /// Skips a metadata value.
+    fn skip(&mut self, kind: u32, depth: u32) -> Result<()> {
         let bytes = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
             4..=6 => 4,
             10..=12 => 8,
             STRING => self.u64()?,
-            ARRAY if deep < 4 => {
+            ARRAY if depth < 4 => {
                 let (kind, count) = (self.u32()?, self.u64()?);
                 let width = match kind {
                     0 | 1 | 7 => 1,
                     2 | 3 => 2,
                     4..=6 => 4,
                     10..=12 => 8,
-                    // Tokenizers have many; each takes at least its length.
-                    _ if count > self.length / 8 => bail!("the file is damaged: a list of {count} things"),
+                    // Arrays of strings are long in tokenizers; each string takes 8 bytes or more.
+                    _ if count > self.length / 8 => bail!("the file is damaged: an array of {count} values"),
                     _ => {
                         for _ in 0..count {
-                            self.skip(kind, deep + 1)?;
+                            self.skip(kind, depth + 1)?;
                         }
                         0
                     }
                 };
                 count.saturating_mul(width)
             }
-            _ => bail!("the file is damaged: a value of kind {kind}"),
+            _ => bail!("the file is damaged: a value of type {kind}"),
         };
         let position = self.reader.stream_position()?;
         match position.checked_add(bytes).filter(|end| *end <= self.length) {
             Some(end) => drop(self.reader.seek(SeekFrom::Start(end))?),
-            None => bail!("the file is damaged or cut short"),
+            None => bail!("the file is damaged or truncated"),
         }
         Ok(())
     }
 }
 
-/// ggml's numbers of those that candle expands.
+/// The data type with ggml's number `kind`, if candle supports it.
 fn dtype(kind: u32) -> Option<GgmlDType> {
     Some(match kind {
         0 => GgmlDType::F32,
@@ -259,12 +262,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_tensor_is_refused() {
-        // One tensor, "x", of one side of 0 or 1; f32, at 0.
-        let file = |side: u64| {
+    fn an_empty_tensor_is_an_error() {
+        // One f32 tensor "x" of shape [0] or [1] at offset 0.
+        let file = |length: u64| {
             let (one, none) = (1_u64.to_le_bytes(), 0_u64.to_le_bytes());
             let name = [&one[..], b"x"].concat();
-            let shape = [&1_u32.to_le_bytes()[..], &side.to_le_bytes(), &0_u32.to_le_bytes()].concat();
+            let shape = [&1_u32.to_le_bytes()[..], &length.to_le_bytes(), &0_u32.to_le_bytes()].concat();
             [b"GGUF\x03\0\0\0", &one[..], &none, &name, &shape, &none, &[0; 64]].concat()
         };
         assert!(Gguf::open(std::io::Cursor::new(file(1))).unwrap().load("x", &Device::Cpu).is_ok());

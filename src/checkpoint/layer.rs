@@ -1,4 +1,4 @@
-//! Linear layers of candle, on every device.
+//! Linear layers with candle's operations, on every device.
 
 use std::sync::Arc;
 
@@ -6,72 +6,72 @@ use candle_core::quantized::QMatMul;
 use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::Linear;
 
-use crate::checkpoint::{Blocks, Mapped};
+use super::mapped::MappedMatrix;
+use super::weights::QuantizedBlocks;
 use crate::ops;
 
 /// A linear layer.
 #[derive(Clone, Debug)]
 pub(crate) enum Layer {
-    /// Its weights are numbers.
     Plain(Linear),
-    /// They stay in the blocks that a GGUF file has of them, and are multiplied so: in a quarter of the memory, or less.
-    Quantised {
+    /// Computes with the quantized blocks of a GGUF file, in a quarter of the memory or less.
+    Quantized {
         /// `[n_out, n_in]`.
         weight: QMatMul,
         /// f32 `[n_out]`.
         bias: Option<Tensor>,
         /// `n_in` and `n_out`.
-        sides: (usize, usize),
-        /// Of a LoRA: one layer after the other, and what comes out is added.
-        added: Vec<(Linear, Linear)>,
+        size: (usize, usize),
+        /// The two layers of each LoRA; their output is added.
+        loras: Vec<(Linear, Linear)>,
     },
-    /// They stay in their file, and some become f32 at a time. For layers that are used once in a while, on the CPU.
-    Mapped(Mapped),
+    /// Stays in its memory-mapped file; rows are expanded to f32 while they are multiplied. CPU only.
+    Mapped(MappedMatrix),
 }
 
 impl Layer {
-    /// Without a bias.
-    pub fn quantised(Blocks { weight, added }: Blocks) -> Self {
-        let sides = match *weight.shape().dims() {
+    /// A quantized layer without a bias.
+    pub fn quantized(QuantizedBlocks { weight, loras }: QuantizedBlocks) -> Self {
+        let size = match *weight.shape().dims() {
             [n_out, n_in] => (n_in, n_out),
             _ => (0, 0),
         };
         let layer = |weight| Linear::new(weight, None);
-        let added = added.into_iter().map(|(down, up)| (layer(down), layer(up))).collect();
-        Self::Quantised { weight: QMatMul::QTensor(Arc::new(weight)), bias: None, sides, added }
+        let loras = loras.into_iter().map(|(down, up)| (layer(down), layer(up))).collect();
+        Self::Quantized { weight: QMatMul::QTensor(Arc::new(weight)), bias: None, size, loras }
     }
 
-    /// With `bias`, f32 `[n_out]`, in a layer of blocks.
+    /// The layer with `bias` `[n_out]`, f32 for a quantized layer.
     pub fn with_bias(self, bias: Tensor) -> Result<Self> {
         Ok(match self {
-            Self::Quantised { weight, sides, added, .. } => {
-                Self::Quantised { weight, bias: Some(bias), sides, added }
+            Self::Quantized { weight, size, loras, .. } => {
+                Self::Quantized { weight, bias: Some(bias), size, loras }
             }
             Self::Plain(layer) => Self::Plain(Linear::new(layer.weight().clone(), Some(bias))),
             Self::Mapped(_) => bail!("a layer that stays in its file has no bias"),
         })
     }
 
-    /// What it takes without rounding.
+    /// The data type of the input that is not rounded.
     pub fn dtype(&self) -> DType {
         match self {
             Self::Plain(layer) => layer.weight().dtype(),
-            Self::Quantised { .. } | Self::Mapped(_) => DType::F32,
+            Self::Quantized { .. } | Self::Mapped(_) => DType::F32,
         }
     }
 
-    /// The layer of the contiguous `x` `[.., n_in]`, in its number format.
+    /// The output `[.., n_out]` for `x` `[.., n_in]`, in the data type of `x`. `x` is contiguous.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(layer) => ops::linear(layer, x),
-            Self::Quantised { weight, bias, sides: (n_in, n_out), added } => {
+            Self::Quantized { weight, bias, size: (n_in, n_out), loras } => {
                 debug_assert!(x.is_contiguous(), "strided operand {:?}", x.layout());
                 debug_assert!(x.elem_count() > 0, "empty operand");
                 ops::check_count(x.elem_count() / (*n_in).max(1), *n_out)?;
-                let numbers = x.to_dtype(DType::F32)?;
-                let mut product = weight.forward(&numbers)?;
-                for (down, up) in added {
-                    product = (product + ops::linear(up, &ops::linear(down, &numbers)?)?)?;
+                let input = x.to_dtype(DType::F32)?;
+                let mut product = weight.forward(&input)?;
+                for (down, up) in loras {
+                    product = (product + ops::linear(up, &ops::linear(down, &input)?)?)?;
                 }
                 match bias {
                     Some(bias) => product.broadcast_add(bias)?,

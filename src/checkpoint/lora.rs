@@ -1,9 +1,9 @@
-//! Changes to a transformer's weights that come in a file of their own (<https://arxiv.org/abs/2106.09685>): products of two
-//! narrow matrices, or differences as such. They are added when a tensor is loaded; to weights that stay in blocks, where they
-//! are multiplied.
+//! LoRA files (<https://arxiv.org/abs/2106.09685>): products of two low-rank matrices, or whole differences, that are
+//! added to the weights of a transformer. They are added when a tensor is loaded. For a layer that stays quantized,
+//! they are separate layers.
 //!
-//! The same thing is written in many ways: PEFT's and diffusers' `lora_A` and `lora_B`, ComfyUI's and lightx2v's `lora_down`
-//! and `lora_up` with `alpha`, `diff` and `diff_b`, kohya's names with underscores; over diffusers' or Wan's own names.
+//! Tools write different names: PEFT and diffusers `lora_A` and `lora_B`; ComfyUI and lightx2v `lora_down`, `lora_up`,
+//! `alpha`, `diff` and `diff_b`; kohya names with underscores. The layers have diffusers' or Wan's names.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
@@ -15,28 +15,28 @@ use safetensors::tensor::TensorView;
 
 use super::names::{self, Part};
 
-/// Which of two transformers: that of the steps with much noise, or that of those with little (Wan 2.2 A14B).
+/// One of the two transformers of Wan 2.2 A14B, by the noise level of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Noise {
-    /// Much.
+    /// The steps with high noise.
     High,
-    /// Little.
+    /// The steps with low noise.
     Low,
 }
 
-/// A file of changes, and how much of them is added.
+/// A LoRA file and its scale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lora {
-    /// Safetensors.
+    /// A safetensors file.
     pub path: PathBuf,
-    /// 1 is what it was made for.
+    /// Factor of the change; 1 is the strength that it was trained with.
     pub scale: f32,
-    /// Of two transformers the one that it is for; `None` is for all there are.
+    /// The transformer that it changes; `None` for all.
     pub noise: Option<Noise>,
 }
 
 impl Lora {
-    /// `PATH` or `PATH:SCALE`, and before it `high:` or `low:` for one of two transformers.
+    /// Parses `PATH` or `PATH:SCALE`, with the prefix `high:` or `low:` for one of two transformers.
     pub fn parse(text: &str) -> Self {
         let (noise, text) = match text.split_once(':') {
             Some(("high", rest)) => (Some(Noise::High), rest),
@@ -49,7 +49,7 @@ impl Lora {
     }
 }
 
-// A scale that is not a number is refused when the file is opened.
+// NaN is an error when the file is opened.
 impl Eq for Lora {}
 
 impl Hash for Lora {
@@ -60,15 +60,15 @@ impl Hash for Lora {
     }
 }
 
-/// What an opened file changes.
+/// The changes in an opened LoRA file.
 pub struct Changes {
     file: MmapedSafetensors,
     scale: f64,
-    /// By the engine's name of the tensor that is changed.
-    of: HashMap<String, Change>,
+    /// By the engine's name of the changed tensor.
+    changes: HashMap<String, Change>,
 }
 
-/// The names in the file of what makes up one tensor's change.
+/// The tensors in the file that change one tensor, by name.
 #[derive(Default)]
 struct Change {
     down: Option<String>,
@@ -77,7 +77,7 @@ struct Change {
     difference: Option<String>,
 }
 
-/// How names end, and what of a change that is; the last is of the layer's bias.
+/// Endings of names and their roles. `diff_b` changes the bias of the layer, the others its weight.
 const ENDINGS: [(&str, Role); 9] = [
     (".lora_A.weight", Role::Down),
     (".lora_B.weight", Role::Up),
@@ -100,12 +100,12 @@ enum Role {
 }
 
 impl Changes {
-    /// Opens the file for a part with these tensors.
+    /// Opens the file for `part`. `tensors` are the names of its tensors, as in [`names::by_engine_names`].
     pub fn open(lora: &Lora, part: Part, tensors: &HashMap<String, String>) -> Result<Self> {
         if !lora.scale.is_finite() {
             bail!("the scale is {}", lora.scale);
         }
-        // SAFETY: as for other weights, the file is only read.
+        // SAFETY: the file is only read, as in `WeightFiles::open`.
         let file = unsafe { MmapedSafetensors::multi(&[&lora.path])? };
         let stored = file.tensors();
         let mut layers: BTreeMap<String, Vec<(Role, String)>> = BTreeMap::new();
@@ -117,9 +117,9 @@ impl Changes {
             }
         }
         let engine = engine_names(part, layers.keys(), tensors);
-        let mut of: HashMap<String, Change> = HashMap::new();
+        let mut changes: HashMap<String, Change> = HashMap::new();
         for (layer, parts) in layers {
-            // Of two names for one layer the first has none.
+            // Another name of the same layer replaced this one.
             let Some(ours) = engine.get(&layer) else {
                 unknown.extend(parts.into_iter().map(|(_, name)| name));
                 continue;
@@ -131,7 +131,7 @@ impl Changes {
                     unknown.push(name);
                     continue;
                 }
-                let change = of.entry(tensor).or_default();
+                let change = changes.entry(tensor).or_default();
                 match role {
                     Role::Down => change.down = Some(name),
                     Role::Up => change.up = Some(name),
@@ -140,27 +140,28 @@ impl Changes {
                 }
             }
         }
-        if let Some((tensor, _)) = of.iter().find(|(_, change)| change.down.is_some() != change.up.is_some())
+        if let Some((tensor, _)) =
+            changes.iter().find(|(_, change)| change.down.is_some() != change.up.is_some())
         {
-            bail!("of the two matrices for {tensor} there is one");
+            bail!("one of the two matrices for {tensor} is missing");
         }
         unknown.sort();
         match unknown.as_slice() {
-            [] if of.is_empty() => bail!("there is nothing in it"),
-            [] => Ok(Self { file, scale: f64::from(lora.scale), of }),
+            [] if changes.is_empty() => bail!("the file has no tensors"),
+            [] => Ok(Self { file, scale: f64::from(lora.scale), changes }),
             [first, ..] => bail!(
-                "{} of its {} tensors belong to nothing in this transformer, {first} for one: it was made for another model",
+                "{} of its {} tensors belong to no layer of this transformer, for example {first}: the LoRA is for another model",
                 unknown.len(),
                 stored.len()
             ),
         }
     }
 
-    /// `tensor`, f32, with what is added to it, if anything is.
+    /// `tensor`, f32, with the change for it added.
     pub fn apply(&self, name: &str, tensor: Tensor, device: &Device) -> Result<Tensor> {
-        let Some(change) = self.of.get(name) else { return Ok(tensor) };
+        let Some(change) = self.changes.get(name) else { return Ok(tensor) };
         let mut changed = tensor;
-        if let Some((down, up)) = self.matrices(change, device)? {
+        if let Some((down, up)) = self.load_matrices(change, device)? {
             changed = self.add(name, changed, &up.matmul(&down)?)?;
         }
         if let Some(difference) = &change.difference {
@@ -169,44 +170,40 @@ impl Changes {
         Ok(changed)
     }
 
-    /// Whether `name` is changed in another way than by two narrow matrices.
-    pub fn is_wide(&self, name: &str) -> bool {
-        self.of.get(name).is_some_and(|change| change.difference.is_some())
+    /// Whether the change of `name` includes a whole matrix.
+    pub fn has_difference(&self, name: &str) -> bool {
+        self.changes.get(name).is_some_and(|change| change.difference.is_some())
     }
 
-    /// Bytes of the two matrices for `name`, in f32, if there are any.
-    pub fn narrow_bytes(&self, name: &str) -> u64 {
-        let change = self.of.get(name);
+    /// Bytes of the two low-rank matrices for `name` as f32, if it has any.
+    pub fn matrix_bytes(&self, name: &str) -> u64 {
+        let change = self.changes.get(name);
         let names = change.into_iter().flat_map(|change| [&change.down, &change.up]).flatten();
-        let numbers = |view: TensorView| view.shape().iter().product::<usize>() as u64;
-        names.filter_map(|name| self.file.get(name).ok()).map(|view| 4 * numbers(view)).sum()
+        let count = |view: TensorView| view.shape().iter().product::<usize>() as u64;
+        names.filter_map(|name| self.file.get(name).ok()).map(|view| 4 * count(view)).sum()
     }
 
-    /// The two matrices whose product is added to `name`, `[n_out, n_in]`, if there are any: `[rank, n_in]` and
-    /// `[n_out, rank]`, f32.
-    pub fn narrow(&self, name: &str, sides: &[usize], device: &Device) -> Result<Option<(Tensor, Tensor)>> {
-        let change = self.of.get(name);
-        let Some((down, up)) = change.map(|change| self.matrices(change, device)).transpose()?.flatten()
+    /// The two scaled low-rank matrices whose product is added to `name`, if there are any: f32 `[rank, n_in]` and
+    /// `[n_out, rank]`. `shape` is `[n_out, n_in]`.
+    pub fn matrices(&self, name: &str, shape: &[usize], device: &Device) -> Result<Option<(Tensor, Tensor)>> {
+        let change = self.changes.get(name);
+        let Some((down, up)) = change.map(|change| self.load_matrices(change, device)).transpose()?.flatten()
         else {
             return Ok(None);
         };
-        if [up.dim(0)?, down.dim(1)?] != sides {
-            bail!("a LoRA changes {name} by [{}, {}], which is of {sides:?}", up.dim(0)?, down.dim(1)?);
+        if [up.dim(0)?, down.dim(1)?] != shape {
+            bail!("a LoRA changes {name} of shape {shape:?} by [{}, {}]", up.dim(0)?, down.dim(1)?);
         }
         Ok(Some((down, (up * self.scale)?)))
     }
 
-    /// Both matrices, as they are multiplied; not scaled yet.
-    fn matrices(&self, change: &Change, device: &Device) -> Result<Option<(Tensor, Tensor)>> {
+    /// Both matrices with `alpha`, without the scale of the LoRA.
+    fn load_matrices(&self, change: &Change, device: &Device) -> Result<Option<(Tensor, Tensor)>> {
         let (Some(down), Some(up)) = (&change.down, &change.up) else { return Ok(None) };
         let (down, up) = (self.load(down, device)?.flatten_from(1)?, self.load(up, device)?.flatten_from(1)?);
         let rank = down.dim(0)?;
         if rank == 0 || up.dim(1)? != rank {
-            bail!(
-                "its two matrices are of {:?} and {:?}, which do not fit together",
-                down.shape(),
-                up.shape()
-            );
+            bail!("its two matrices of {:?} and {:?} do not fit together", down.shape(), up.shape());
         }
         let alpha = match &change.alpha {
             Some(alpha) => {
@@ -224,19 +221,19 @@ impl Changes {
 
     fn add(&self, name: &str, tensor: Tensor, change: &Tensor) -> Result<Tensor> {
         if tensor.elem_count() != change.elem_count() {
-            bail!("a LoRA changes {name} by {:?}, which is of {:?}", change.shape(), tensor.shape());
+            bail!("a LoRA changes {name} of shape {:?} by {:?}", tensor.shape(), change.shape());
         }
         &tensor + (change.reshape(tensor.shape())? * self.scale)?
     }
 }
 
-/// The engine's names of the layers, without the last part.
+/// The engine's names of the layers, by the names in the LoRA file.
 fn engine_names<'a>(
     part: Part,
     layers: impl Iterator<Item = &'a String>,
     tensors: &HashMap<String, String>,
 ) -> HashMap<String, String> {
-    // kohya's names are Wan's with underscores, which cannot be told from those within a name.
+    // kohya's names are Wan's with underscores for dots, so they are compared after the same replacement.
     let all: Vec<&str> = tensors.keys().map(String::as_str).collect();
     let flat: HashMap<String, &str> = all
         .iter()
@@ -255,8 +252,8 @@ fn engine_names<'a>(
     found
 }
 
-/// What is wrong with the file at `path`, for whoever named it.
-pub fn about(path: &Path, error: &candle_core::Error) -> crate::Error {
+/// The error for the LoRA file at `path`.
+pub fn invalid(path: &Path, error: &candle_core::Error) -> crate::Error {
     crate::Error::Invalid { path: path.into(), reason: crate::error::plain(error) }
 }
 
@@ -265,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scale_may_follow_the_path() {
+    fn a_lora_is_parsed_from_path_scale_and_transformer() {
         for (text, path, scale, noise) in [
             ("a.safetensors", "a.safetensors", 1.0, None),
             ("a.safetensors:0.5", "a.safetensors", 0.5, None),

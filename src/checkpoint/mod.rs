@@ -1,15 +1,18 @@
-//! Where a model's files come from, in whichever layout they are.
+//! The files of a model: where they are, in which layout, and how tensors are loaded from them.
 
 mod assembly;
 mod builtin;
+mod files;
 mod gguf;
 mod layer;
+mod loader;
 mod lora;
 mod mapped;
 mod names;
 mod pickle;
 mod shapes;
 mod source;
+mod stored;
 mod tensors;
 mod weights;
 
@@ -17,10 +20,9 @@ pub use assembly::{Assembly, Parts};
 pub use builtin::register_builtin;
 pub(crate) use layer::Layer;
 pub use lora::{Lora, Noise};
-pub(crate) use mapped::Mapped;
-pub(crate) use names::SECOND_TRANSFORMER;
 pub use pickle::{Names, convert};
 pub use source::Source;
-pub(crate) use source::{INDEX, ShardIndex};
+pub(crate) use stored::StoredTensor;
 pub use tensors::Tensors;
-pub(crate) use weights::{Blocks, Stored};
+
+pub(crate) use crate::hub::layout::SECOND_TRANSFORMER;

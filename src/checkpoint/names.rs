@@ -1,14 +1,12 @@
-//! What tensors are called. The engine goes by diffusers' and transformers' names; these are the tables of all others,
-//! and what is told by them.
+//! Names of tensors. The engine uses diffusers' and transformers' names; these are the tables of all other names.
 
 use std::collections::HashMap;
 
 use once_cell::sync::Lazy;
 
-/// The folder of the second of two transformers.
-pub const SECOND_TRANSFORMER: &str = "transformer_2";
+use crate::hub::layout::SECOND_TRANSFORMER;
 
-/// A part of a model whose weights come under several names.
+/// A part of a model whose weights exist with several sets of names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// diffusers' `WanTransformer3DModel`.
@@ -20,9 +18,9 @@ pub enum Part {
 }
 
 impl Part {
-    /// The one in this folder of diffusers' layout.
+    /// The part in `folder` of diffusers' layout.
     pub fn of_folder(folder: &str) -> Option<Self> {
-        // Of two transformers the second has the same names.
+        // Both transformers have the same names.
         let folder = if folder == SECOND_TRANSFORMER { Self::Transformer.folder() } else { folder };
         [Self::Transformer, Self::TextEncoder, Self::Autoencoder]
             .into_iter()
@@ -39,13 +37,14 @@ impl Part {
     }
 }
 
-/// Pairs of the engine's name and another, up to a dot; `*` is any number, the same in both.
+/// Pairs of the engine's name and another name, up to a dot. `*` is any number, the same in both.
 type Table = Vec<(String, String)>;
 
-/// What training and packaging put around a name, anywhere in it.
+/// Parts that training tools insert anywhere in a name.
 const WRAPPERS: [&str; 3] = ["_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."];
 
-/// What they put before it: Self-Forcing's `generator`, ComfyUI's `model.diffusion_model`, lightning's `state_dict`, PEFT's `base_model` …
+/// Prefixes of training and packaging tools: Self-Forcing's `generator`, ComfyUI's `model.diffusion_model`, lightning's
+/// `state_dict`, PEFT's `base_model` …
 const PREFIXES: [&str; 10] = [
     "base_model.model.",
     "model.",
@@ -59,7 +58,7 @@ const PREFIXES: [&str; 10] = [
     "vae.",
 ];
 
-/// `wan/modules/model.py`: the original checkpoints, ComfyUI's, city96's GGUF. norm2 and norm3 change places.
+/// `wan/modules/model.py`: Wan's own checkpoints, ComfyUI's, city96's GGUF. norm2 and norm3 are swapped.
 static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
     let mut table = vec![
         pair("condition_embedder.time_embedder.linear_1", "time_embedding.0"),
@@ -150,7 +149,7 @@ fn umt5((shared, norm): (&str, &str), block: &str, theirs: [&str; 10]) -> Table 
     [pair("shared", shared), pair("encoder.final_layer_norm", norm)].into_iter().chain(blocks).collect()
 }
 
-/// `wan/modules/vae.py` of Wan 2.1, whose stages stand in one row: three residual blocks and an upsampler each.
+/// `wan/modules/vae.py` of Wan 2.1: one list of layers, three residual blocks and an upsampler for each stage.
 static AUTOENCODER_21: Lazy<Table> = Lazy::new(|| {
     let mut table = autoencoder();
     table.extend(residual("encoder.down_blocks.*", "encoder.downsamples.*"));
@@ -176,7 +175,7 @@ static AUTOENCODER_22: Lazy<Table> = Lazy::new(|| {
     table
 });
 
-/// What both of Wan's autoencoders have.
+/// The layers that both of Wan's autoencoders have.
 fn autoencoder() -> Table {
     let mut table = vec![pair("quant_conv", "conv1"), pair("post_quant_conv", "conv2")];
     for side in ["encoder", "decoder"] {
@@ -212,12 +211,12 @@ fn pair(ours: &str, theirs: &str) -> (String, String) {
     (ours.into(), theirs.into())
 }
 
-/// The tensors of a file by the engine's names: from these to those in the file.
+/// The names in a file, by the engine's names.
 ///
-/// Which table it takes is told by the names themselves. Those that are in no table stay as they are.
+/// The names themselves decide which table applies. Names in no table are kept.
 pub fn by_engine_names<'a>(part: Part, names: impl Iterator<Item = &'a str>) -> HashMap<String, String> {
     let mut names: Vec<(String, &str)> = names.map(|name| (unwrapped(name), name)).collect();
-    // Of `generator` and `generator_ema` in one file the second is taken: it is the later in order.
+    // If a file has `generator` and `generator_ema`, the second replaces the first, because it sorts later.
     names.sort_by_key(|(_, name)| *name);
     let table = table(part, names.iter().map(|(name, _)| name.as_str()));
     names
@@ -228,8 +227,8 @@ pub fn by_engine_names<'a>(part: Part, names: impl Iterator<Item = &'a str>) -> 
         .collect()
 }
 
-/// The engine's name as the original checkpoints have it; `sample` are other names of the same part, which tell which
-/// of Wan's autoencoders it is.
+/// The name in Wan's own checkpoints for an engine name. `sample` are other engine names of the same part; they decide
+/// which autoencoder it is.
 pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item = &'a str>) -> String {
     let table = match part {
         Part::Transformer => &TRANSFORMER,
@@ -242,7 +241,7 @@ pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item 
     renamed(name, table, |(ours, theirs)| (ours, theirs))
 }
 
-/// Which part of Wan has tensors of these names; `None` if none that is known.
+/// The part of Wan that has tensors with these names; `None` for unknown names.
 pub fn part_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<Part> {
     names.map(unwrapped).find_map(|name| {
         let has = |part: &str| name.contains(part);
@@ -258,7 +257,7 @@ pub fn part_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<Part> {
     })
 }
 
-/// The table of those who name them so; `None` where they are the engine's own names.
+/// The table for these names; `None` for the engine's own names.
 fn table<'a>(part: Part, mut names: impl Iterator<Item = &'a str>) -> Option<&'static Table> {
     names.find_map(|name| -> Option<&'static Table> {
         match part {
@@ -266,7 +265,7 @@ fn table<'a>(part: Part, mut names: impl Iterator<Item = &'a str>) -> Option<&'s
             Part::TextEncoder if name.starts_with("enc.blk.") => Some(&UMT5_GGUF),
             Part::TextEncoder if name.starts_with("blocks.") && name.contains(".attn.") => Some(&UMT5),
             Part::Autoencoder if name.contains(".downsamples.0.downsamples.") => Some(&AUTOENCODER_22),
-            // Of the other, the first downsampling is a residual block.
+            // In Wan 2.1 the first downsampling layer is a residual block.
             Part::Autoencoder if name.starts_with("encoder.downsamples.0.residual.") => Some(&AUTOENCODER_21),
             _ => None,
         }
@@ -285,12 +284,12 @@ fn theirs_to_ours((ours, theirs): &(String, String)) -> (&String, &String) {
     (theirs, ours)
 }
 
-/// `name` with what it begins with replaced by the longest fitting row of `table`, read in the direction of `way`.
-fn renamed(name: &str, table: &Table, way: impl Fn(&(String, String)) -> (&String, &String)) -> String {
+/// Replaces the beginning of `name` by the longest matching row of `table`. `direction` orders a row as (from, to).
+fn renamed(name: &str, table: &Table, direction: impl Fn(&(String, String)) -> (&String, &String)) -> String {
     let mut best: Option<(usize, String)> = None;
     for row in table {
-        let (from, to) = way(row);
-        if let Some((matched, numbers)) = begins(name, from)
+        let (from, to) = direction(row);
+        if let Some((matched, numbers)) = match_prefix(name, from)
             && best.as_ref().is_none_or(|(length, _)| matched > *length)
         {
             let mut numbers = numbers.into_iter();
@@ -305,8 +304,8 @@ fn renamed(name: &str, table: &Table, way: impl Fn(&(String, String)) -> (&Strin
     best.map_or_else(|| name.into(), |(_, name)| name)
 }
 
-/// How many segments of `name` are `pattern`, and the numbers in the places of its `*`.
-fn begins<'a>(name: &'a str, pattern: &str) -> Option<(usize, Vec<&'a str>)> {
+/// The number of segments of `name` that match `pattern`, and the values of its `*`.
+fn match_prefix<'a>(name: &'a str, pattern: &str) -> Option<(usize, Vec<&'a str>)> {
     let (mut segments, mut matched, mut numbers) = (name.split('.'), 0, Vec::new());
     for wanted in pattern.split('.') {
         let segment = segments.next()?;
@@ -326,7 +325,7 @@ fn begins<'a>(name: &'a str, pattern: &str) -> Option<(usize, Vec<&'a str>)> {
 mod tests {
     use super::*;
 
-    /// What `tests/reference/make_names.py` found: pairs of a checkpoint's name and the engine's.
+    /// Pairs of a checkpoint's name and the engine's, from `tests/reference/make_names.py`.
     fn pairs(kind: &str) -> Vec<(String, String)> {
         let all: HashMap<String, Vec<(String, String)>> =
             serde_json::from_str(include_str!("../../tests/fixtures/names.json")).unwrap();
@@ -342,7 +341,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_name_becomes_the_references() {
+    fn names_are_converted_to_diffusers_names() {
         for (kind, part) in KINDS {
             let pairs = pairs(kind);
             let found = by_engine_names(part, pairs.iter().map(|(theirs, _)| theirs.as_str()));
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_goes_back_to_the_original() {
+    fn engine_names_are_converted_to_wans_names() {
         for (kind, part) in KINDS.into_iter().filter(|(kind, _)| *kind != "umt5-gguf") {
             let pairs = pairs(kind);
             for (theirs, ours) in &pairs {
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_engine_stay_as_they_are() {
+    fn engine_names_are_kept() {
         for (kind, part) in KINDS {
             let pairs = pairs(kind);
             let found = by_engine_names(part, pairs.iter().map(|(_, ours)| ours.as_str()));
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_training_and_packaging_put_around_names_is_taken_off() {
+    fn prefixes_of_training_and_packaging_tools_are_removed() {
         for prefix in [
             "model.diffusion_model.",
             "diffusion_model.",

@@ -1,5 +1,5 @@
-//! PyTorch's files to safetensors. A pickle is a program that makes objects; candle's reader knows the few instructions
-//! that weights need and runs nothing else.
+//! Converts PyTorch files to safetensors. A pickle is a program that builds objects; candle's reader knows the few
+//! instructions that weights need, and runs nothing else.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,62 +15,63 @@ use super::names::{self, Part};
 use crate::error::plain;
 use crate::{Error, Result};
 
-/// What the tensors are to be called.
+/// The names of the converted tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Names {
-    /// As in the file.
+    /// The names in the PyTorch file.
     #[default]
     Kept,
-    /// As diffusers and transformers have them.
+    /// The names of diffusers and transformers.
     Diffusers,
-    /// As Wan's own files have them.
+    /// The names of Wan's own files.
     Original,
 }
 
-/// Objects in which checkpoints of training keep the weights; the first that is there is taken.
+/// Keys of the weights in training checkpoints. The first that exists is used.
 const KEYS: [&str; 6] = ["generator_ema", "generator", "generator_lora", "state_dict", "model", "module"];
 
-/// What is copied at a time.
+/// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
 
-/// Writes the tensors of `from`, a `.pt` or `.pth`, to `to`, in safetensors. `key` names the object in it that has
-/// them; else the usual ones are tried. Memory is that of the names; no tensor is held.
+/// Writes the tensors of `from`, a `.pt` or `.pth` file, to the safetensors file `to`. `key` is the object with the
+/// tensors in it; by default the usual keys are tried. No tensor is held in memory.
 ///
-/// Returns how many tensors there are.
+/// Returns the number of tensors.
 ///
 /// # Errors
-/// [`Error::Invalid`] for what is no such file, or has tensors that are not whole; [`Error::Io`]. `to` is whole or as it
-/// was.
+/// [`Error::Invalid`] for another kind of file, or incomplete tensors; [`Error::Io`]. After an error `to` is unchanged.
 pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Result<usize> {
-    let about = |reason: String| Error::Invalid { path: from.into(), reason };
+    let invalid = |reason: String| Error::Invalid { path: from.into(), reason };
     let mut archive =
         File::open(from).map_err(|source| Error::Io { path: from.into(), source }).and_then(|file| {
-            zip::ZipArchive::new(BufReader::new(file)).map_err(|e| about(format!("not a PyTorch file: {e}")))
+            zip::ZipArchive::new(BufReader::new(file))
+                .map_err(|e| invalid(format!("not a PyTorch file: {e}")))
         })?;
     let infos = tensors(from, key)?;
     if infos.is_empty() {
-        let hint = "there are no tensors in it; say with --key in which of its objects they are";
-        return Err(about(hint.into()));
+        let hint = "the file has no tensors; set --key to the object that contains them";
+        return Err(invalid(hint.into()));
     }
-    let named = renamed(&infos, names).map_err(about)?;
+    let named = renamed(&infos, names).map_err(invalid)?;
 
-    // The header first: everything about every tensor, and where its bytes will be.
+    // The header: type, shape and byte range of every tensor.
     let (mut header, mut offset) = (Map::new(), 0_u64);
     for (name, info) in &named {
         let shape = info.layout.shape();
-        let dtype = dtype_name(info.dtype).ok_or_else(|| about(format!("{name} is of {:?}", info.dtype)))?;
+        let dtype = dtype_name(info.dtype)
+            .ok_or_else(|| invalid(format!("{name} has the unsupported data type {:?}", info.dtype)))?;
         if !info.layout.is_contiguous() {
-            return Err(about(format!(
+            return Err(invalid(format!(
                 "{name} is a view of another tensor; save it with torch.save(tensor.contiguous())"
             )));
         }
-        let sides = shape
+        let bytes = shape
             .dims()
             .iter()
-            .try_fold(info.dtype.size_in_bytes() as u64, |n, &side| n.checked_mul(side as u64));
-        let end = sides
+            .try_fold(info.dtype.size_in_bytes() as u64, |n, &dim| n.checked_mul(dim as u64));
+        let end = bytes
             .and_then(|bytes| offset.checked_add(bytes))
-            .ok_or_else(|| about(format!("{name} is too large")))?;
+            .ok_or_else(|| invalid(format!("{name} is too large")))?;
         header.insert(
             name.clone(),
             json!({ "dtype": dtype, "shape": shape.dims(), "data_offsets": [offset, end] }),
@@ -84,7 +85,7 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
     let io = |source| Error::Io { path: to.into(), source };
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    // As any new file has them: a service may be another user.
+    // The usual permissions of a new file: another user may run the model.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut partial = builder.tempfile_in(folder).map_err(io)?;
@@ -95,12 +96,12 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
     for (name, info) in &named {
         let width = info.dtype.size_in_bytes() as u64;
         let bytes = info.layout.shape().elem_count() as u64 * width;
-        let mut stored = archive.by_name(&info.path).map_err(|e| about(format!("{name}: {e}")))?;
-        // candle states it in bytes.
+        let mut stored = archive.by_name(&info.path).map_err(|e| invalid(format!("{name}: {e}")))?;
+        // candle's offset is in bytes.
         let skipped = copy(&mut stored, &mut std::io::sink(), info.layout.start_offset() as u64);
         let copied = skipped.and_then(|()| copy(&mut stored, &mut out, bytes));
         copied.map_err(|e| match e.kind() {
-            std::io::ErrorKind::UnexpectedEof => about(format!("{name} is cut short")),
+            std::io::ErrorKind::UnexpectedEof => invalid(format!("{name} is truncated")),
             _ => io(e),
         })?;
     }
@@ -109,18 +110,18 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
     Ok(named.len())
 }
 
-/// The tensors of the object `key`, or of the first that has any.
+/// The tensors of the object `key`, or of the first usual key with tensors.
 fn tensors(from: &Path, key: Option<&str>) -> Result<Vec<TensorInfo>> {
     let read = |key: Option<&str>| {
-        // candle's reader expects of some instructions that what they need is there.
+        // candle's reader panics if an instruction has no operands.
         let read = catch_unwind(|| read_pth_tensor_info(from, false, key));
         read.map_err(|_| "the file is damaged".to_string()).and_then(|read| read.map_err(|e| plain(&e)))
     };
-    let about = |reason| Error::Invalid { path: from.into(), reason };
+    let invalid = |reason| Error::Invalid { path: from.into(), reason };
     if key.is_some() {
-        return read(key).map_err(about);
+        return read(key).map_err(invalid);
     }
-    let whole = read(None).map_err(about)?;
+    let whole = read(None).map_err(invalid)?;
     if !whole.is_empty() {
         return Ok(whole);
     }
@@ -133,8 +134,8 @@ fn renamed(infos: &[TensorInfo], names: Names) -> std::result::Result<BTreeMap<S
     if names == Names::Kept {
         return Ok(by_name.into_iter().map(|(name, info)| (name.into(), info)).collect());
     }
-    let part = names::part_of(in_file())
-        .ok_or("it is not known what these weights are; leave their names as they are")?;
+    let part =
+        names::part_of(in_file()).ok_or("the model part of these weights is unknown; keep their names")?;
     let engine = names::by_engine_names(part, in_file());
     let call = |ours: &str| match names {
         Names::Original => original(part, ours, &engine),
@@ -147,7 +148,7 @@ fn original(part: Part, ours: &str, all: &std::collections::HashMap<String, Stri
     names::original_name(part, ours, all.keys().map(String::as_str))
 }
 
-/// As safetensors write it.
+/// The name in safetensors.
 fn dtype_name(dtype: DType) -> Option<&'static str> {
     Some(match dtype {
         DType::U8 => "U8",

@@ -1,5 +1,5 @@
-//! A part's `config.json`, as diffusers or transformers would have it, from the shapes of its tensors: single files have
-//! none.
+//! Derives the `config.json` of diffusers or transformers from the shapes of tensors, for weight files without a
+//! configuration.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::names::Part;
 type Shapes = HashMap<String, Vec<usize>>;
 type Result<T> = std::result::Result<T, String>;
 
-/// Of every Wan; shapes do not tell it.
+/// Head size of all Wan models. Shapes do not contain it.
 const HEAD_DIM: usize = 128;
 
 /// Mean and standard deviation of the latents of Wan 2.2's autoencoder (`wan/modules/vae2_2.py`).
@@ -30,19 +30,19 @@ const LATENTS_22: [[f64; 48]; 2] = [
     ],
 ];
 
-/// The configuration of `part`, whose tensors have these shapes. A configuration that is stated counts where it is of
-/// diffusers' kind, and for what shapes do not tell where it is Wan's own.
+/// The configuration of `part` with tensors of these shapes. A `stated` configuration of diffusers or transformers
+/// replaces it; Wan's own configuration only adds what shapes do not contain.
 pub fn config(part: Part, shapes: &Shapes, stated: Option<&Value>) -> Result<Value> {
     let stated = stated.unwrap_or(&Value::Null);
-    // What diffusers and transformers always write, and Wan does not.
-    let whole = match part {
+    // Keys that diffusers and transformers always write, and Wan does not.
+    let is_diffusers = match part {
         Part::Transformer => stated["num_attention_heads"].is_u64(),
         Part::TextEncoder => stated["d_model"].is_u64() || stated["model_type"] == "bert",
         Part::Autoencoder => {
             stated["_class_name"].as_str().is_some_and(|name| name.starts_with("Autoencoder"))
         }
     };
-    if whole {
+    if is_diffusers {
         return Ok(stated.clone());
     }
     match part {
@@ -52,7 +52,7 @@ pub fn config(part: Part, shapes: &Shapes, stated: Option<&Value>) -> Result<Val
     }
 }
 
-/// Channels of the latents that a transformer of this configuration reads.
+/// Latent channels that a transformer with this configuration reads.
 pub fn latent_channels(config: &[u8]) -> u64 {
     let config: Value = serde_json::from_slice(config).unwrap_or_default();
     config["in_channels"].as_u64().unwrap_or(16)
@@ -61,15 +61,17 @@ pub fn latent_channels(config: &[u8]) -> u64 {
 fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
     let is = "a Wan transformer";
     let patch = get(shapes, is, "patch_embedding.weight")?;
-    // GGUF has four sides at most: some writers put a convolution's together.
+    // GGUF has at most four dimensions: some writers flatten the convolution.
     let (dim, channels, size) = match *patch.as_slice() {
         [dim, channels, t, h, w] => (dim, channels, [t, h, w]),
         [dim, ref rest @ ..] => (dim, rest.iter().product::<usize>() / 4, [1, 2, 2]),
-        [] => return Err(format!("not {is}: patch_embedding.weight has no sides")),
+        [] => return Err(format!("not {is}: patch_embedding.weight is a scalar")),
     };
     let heads = heads.map_or(dim / HEAD_DIM, |heads| heads as usize);
     if heads == 0 || !dim.is_multiple_of(heads) {
-        return Err(format!("{is} of width {dim} has no heads of {HEAD_DIM}; put its config.json beside it"));
+        return Err(format!(
+            "{is} of width {dim} cannot have heads of {HEAD_DIM}; put its config.json beside it"
+        ));
     }
     Ok(json!({
         "_class_name": "WanTransformer3DModel",
@@ -110,7 +112,7 @@ fn umt5(shapes: &Shapes) -> Result<Value> {
 }
 
 fn autoencoder(shapes: &Shapes) -> Result<Value> {
-    // TAEHV's layers have numbers only; the first of the decoder has no weights.
+    // TAEHV names its layers by number; the first layer of the decoder has no weights.
     if let (Some([width, pixels, ..]), Some([_, latents, ..])) =
         (shapes.get("encoder.0.weight").map(Vec::as_slice), shapes.get("decoder.1.weight").map(Vec::as_slice))
     {
@@ -130,7 +132,7 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
     let base = side(shapes, is, "encoder.conv_in.weight", 0)?;
     let channels = side(shapes, is, "encoder.conv_in.weight", 1)?;
     let residual = shapes.contains_key("encoder.down_blocks.0.resnets.0.conv1.weight");
-    // A stage of the decoder has one more.
+    // A decoder stage has one block more than an encoder stage.
     let blocks = count(shapes, "decoder.up_blocks.0.resnets.").saturating_sub(1);
     let mut config = json!({
         "_class_name": "AutoencoderKLWan",
@@ -147,10 +149,10 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
         config["patch_size"] = json!(patch);
         config["scale_factor_spatial"] = json!(8 * patch);
     }
-    // Latents of another number of channels are none of Wan's; they are taken as they are.
+    // Other channel counts are not Wan's; such latents are not normalized.
     let [mean, std] = match z {
         16 => return Ok(config),
-        48 => LATENTS_22.map(|numbers| numbers.to_vec()),
+        48 => LATENTS_22.map(|values| values.to_vec()),
         _ => [vec![0.0; z], vec![1.0; z]],
     };
     config["latents_mean"] = json!(mean);
@@ -159,15 +161,15 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
 }
 
 fn get<'a>(shapes: &'a Shapes, is: &str, name: &str) -> Result<&'a Vec<usize>> {
-    shapes.get(name).ok_or_else(|| format!("not {is}: there is no {name}"))
+    shapes.get(name).ok_or_else(|| format!("not {is}: {name} is missing"))
 }
 
 fn side(shapes: &Shapes, is: &str, name: &str, side: usize) -> Result<usize> {
     let shape = get(shapes, is, name)?;
-    shape.get(side).copied().ok_or_else(|| format!("not {is}: {name} is of shape {shape:?}"))
+    shape.get(side).copied().ok_or_else(|| format!("not {is}: {name} has the shape {shape:?}"))
 }
 
-/// How many numbered things begin so.
+/// Number of layers whose names begin with `prefix` and a number.
 fn count(shapes: &Shapes, prefix: &str) -> usize {
     let number = |name: &String| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok();
     shapes.keys().filter_map(number).max().map_or(0, |last| last.saturating_add(1))
@@ -177,7 +179,7 @@ fn count(shapes: &Shapes, prefix: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// What diffusers, transformers and taehv.py say that the real models have.
+    /// Configuration and shapes of a real model, from diffusers, transformers and taehv.py.
     fn real(name: &str) -> (Value, Shapes) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/shapes/");
         let file: Value =
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_tell_the_configurations_of_the_real_models() {
+    fn configurations_of_real_models_are_derived_from_shapes() {
         for (name, part) in [
             ("wan2.1-t2v-1.3b", Part::Transformer),
             ("wan2.1-t2v-14b", Part::Transformer),
@@ -205,7 +207,7 @@ mod tests {
                     compared += 1;
                 }
             }
-            assert!(compared >= 5, "{name}: {compared} settings were compared");
+            assert!(compared >= 5, "{name}: only {compared} settings were compared");
         }
         let (_, shapes) = real("taew2_2");
         let found = config(Part::Autoencoder, &shapes, None).unwrap();
@@ -216,10 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_with_what_they_lack() {
+    fn the_error_for_another_file_names_the_missing_tensor() {
         for part in [Part::Transformer, Part::TextEncoder, Part::Autoencoder] {
             let refused = config(part, &Shapes::from([("x".into(), vec![1])]), None).unwrap_err();
-            assert!(refused.contains("there is no"), "{refused}");
+            assert!(refused.contains("is missing"), "{refused}");
         }
         let (_, mut t5) = real("umt5-xxl");
         t5.retain(|name, _| name.contains(".0.layer.0.") || !name.contains("relative_attention_bias"));

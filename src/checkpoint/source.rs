@@ -1,76 +1,63 @@
-//! A model's files, wherever they are.
+//! The files of a model, addressed by their paths in diffusers' layout.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
+use super::loader::Loader;
 use super::lora::{Lora, Noise};
-use super::names::{Part, SECOND_TRANSFORMER};
+use super::names::Part;
+use super::stored::StoredTensor;
 use super::tensors::Tensors;
-use super::weights::{Stored, Weights};
+use super::weights::Weights;
 use crate::digest::Digest;
 use crate::error::plain;
+use crate::hub::layout::{MODEL_INDEX, SECOND_TRANSFORMER, ShardIndex};
 use crate::hub::{self, Hub, HubName};
-use crate::{Error, Result};
+use crate::testing::{self, Event};
+use crate::{Cancel, Error, Result};
 
-/// Configurations and tokenizers are read whole; no real one comes near this size.
-const MAX_TEXT: u64 = 64 << 20;
-/// Files up to this size are read for the digest of a model.
+/// The largest text file that is read. Configurations and tokenizers are much smaller.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// The digest of a model covers the content of files up to this size.
 const MAX_DIGESTED: u64 = 1 << 20;
-/// The file that makes a folder a model in diffusers' layout.
-pub(crate) const INDEX: &str = "model_index.json";
-
-/// Where a model's files are. Whatever the layout, they are asked for by their paths in a folder of diffusers.
+/// A model source: where the files of a model are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// The default model.
+    /// The model that [`register_builtin`](super::register_builtin) registered.
     Builtin,
-    /// A folder with `model_index.json` in it.
+    /// A folder in diffusers' layout, with `model_index.json`.
     Folder(PathBuf),
     /// Files from several places, or in another layout.
     Assembled(Arc<Assembly>),
 }
 
-/// A file that was found.
-enum Found<'a> {
-    Bytes(&'a [u8]),
+/// Where one file of a model is.
+enum FileLocation<'a> {
+    Memory(&'a [u8]),
     Compiled(&'static [u8]),
-    At(PathBuf),
-}
-
-/// `*.safetensors.index.json`: which file holds which tensor.
-#[derive(Deserialize)]
-pub(crate) struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl ShardIndex {
-    /// What it calls the files, each once.
-    pub(crate) fn files(self) -> BTreeSet<String> {
-        self.weight_map.into_values().collect()
-    }
+    Path(PathBuf),
 }
 
 impl Source {
-    /// What `text` names: `builtin`, a folder in diffusers' or in Wan's own layout, a file with a transformer, or
-    /// `hf:owner/name@revision`, which was [pulled](Hub::pull); with `parts` in the place of its own.
+    /// Finds the model `text`: `builtin`, a folder in diffusers' or Wan's layout, a transformer file, or a
+    /// [pulled](Hub::pull) model `hf:owner/name@revision`. `parts` replace parts of it.
     ///
     /// # Errors
-    /// [`Error::Request`] for an empty name and for kinds of source that are not supported;
-    /// [`Error::NotFound`] if there is nothing at a path, or a part is missing; [`Error::Invalid`] for a file that is
-    /// no weights, or not those of that part; [`Error::Download`] for a model of the hub that is not on this machine.
+    /// [`Error::Request`] for an empty name or an unsupported source; [`Error::NotFound`] if the path or a part does
+    /// not exist; [`Error::Invalid`] for a file that has no weights, or weights of another part; [`Error::Download`]
+    /// for a model that is not in the hub's cache.
     pub fn parse(text: &str, parts: &Parts) -> Result<Self> {
         if text == "builtin" {
-            if builtin::file(INDEX).is_none() {
+            if builtin::file(MODEL_INDEX).is_none() {
                 return Err(Error::Request(crate::Setting::Model,
                     "this program has no built-in model; name a model folder, or call soragen_builtin::register()".into(),
                 ));
@@ -87,7 +74,7 @@ impl Source {
         if text.is_empty() {
             return Err(Error::Request(
                 crate::Setting::Model,
-                "no model is named; use `builtin`, the path of a model folder or file, or hf:owner/name"
+                "the model is not set; use `builtin`, the path of a model folder or file, or hf:owner/name"
                     .into(),
             ));
         }
@@ -99,21 +86,17 @@ impl Source {
             let hint = "name an existing model folder or file, or `builtin`".into();
             return Err(Error::NotFound { path, hint });
         }
-        // One name for one model, so that it is opened once however it is spelled.
+        // Equal sources are one model in memory, so a path has one spelling.
         let path = path.canonicalize().map_err(|source| Error::Io { path, source })?;
-        if path.join(INDEX).is_file() && *parts == Parts::default() {
+        if path.join(MODEL_INDEX).is_file() && *parts == Parts::default() {
             return Ok(Self::Folder(path));
         }
         Ok(Self::Assembled(Arc::new(assembly::assemble(&path, parts)?)))
     }
 
-    /// For people.
+    /// The name of the model in messages and metadata.
     pub fn name(&self) -> String {
-        let path = match self {
-            Self::Builtin => return "builtin".into(),
-            Self::Folder(path) => path,
-            Self::Assembled(assembly) => &assembly.path,
-        };
+        let Some(path) = self.folder() else { return "builtin".into() };
         if let Some(name) = hub::name_of(path) {
             return name.into();
         }
@@ -121,7 +104,16 @@ impl Source {
         name.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
-    /// Where `path` is, for messages.
+    /// The folder or file that the caller named; `None` for the built-in model.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Builtin => None,
+            Self::Folder(path) => Some(path),
+            Self::Assembled(assembly) => Some(&assembly.path),
+        }
+    }
+
+    /// The location of `path`, for messages.
     pub fn path(&self, path: &str) -> PathBuf {
         match self {
             Self::Builtin => Path::new("builtin").join(path),
@@ -130,93 +122,112 @@ impl Source {
         }
     }
 
-    fn find(&self, path: &str) -> Option<Found<'_>> {
-        let file = |path: PathBuf| path.is_file().then_some(Found::At(path));
+    fn find(&self, path: &str) -> Option<FileLocation<'_>> {
+        let file = |path: PathBuf| path.is_file().then_some(FileLocation::Path(path));
         match self {
-            Self::Builtin => builtin::file(path).map(Found::Compiled),
+            Self::Builtin => builtin::file(path).map(FileLocation::Compiled),
             Self::Folder(folder) => file(folder.join(path)),
             Self::Assembled(assembly) => match assembly.texts.get(path) {
-                Some(bytes) => Some(Found::Bytes(bytes)),
+                Some(bytes) => Some(FileLocation::Memory(bytes)),
                 None => file(assembly.path(path)),
             },
         }
     }
 
-    /// Whether there is such a file.
+    /// Whether the model has the file `path`.
     pub fn exists(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
 
-    /// A whole small file.
+    /// Reads a whole text file.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Io`]; [`Error::Invalid`] for more than 64 MiB.
     pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
         match self.find(path).ok_or_else(|| self.missing(path))? {
-            Found::Bytes(bytes) | Found::Compiled(bytes) => Ok(Cow::Borrowed(bytes)),
-            Found::At(full) => {
+            FileLocation::Memory(bytes) | FileLocation::Compiled(bytes) => Ok(Cow::Borrowed(bytes)),
+            FileLocation::Path(full) => {
                 let size = std::fs::metadata(&full).map_err(|_| self.missing(path))?.len();
-                if size > MAX_TEXT {
-                    return Err(self.invalid(path, format!("{size} bytes are too many for such a file")));
+                if size > MAX_TEXT_BYTES {
+                    return Err(
+                        self.invalid(path, format!("{size} bytes; at most {MAX_TEXT_BYTES} are read"))
+                    );
                 }
                 std::fs::read(&full).map(Cow::Owned).map_err(|source| Error::Io { path: full, source })
             }
         }
     }
 
-    /// A JSON file.
+    /// Reads a JSON file.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); [`Error::Invalid`] for other content.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         serde_json::from_slice(&self.read(path)?)
             .map_err(|e| self.invalid(path, format!("not understood: {e}")))
     }
 
-    /// The weights in `folder`: `STEM.safetensors`, its shards, or `STEM.gguf`, under any names that are known for
-    /// the part of the model that it is.
+    /// The weights in `folder`: `STEM.safetensors`, its shards, or `STEM.gguf`, with diffusers' names or any other
+    /// known names.
     ///
-    /// Safetensors are mapped into memory, not read; tensors are converted to `dtype` as they are asked for.
+    /// Safetensors are memory-mapped. A tensor is converted to `dtype` when it is loaded. After a cancel every load
+    /// fails with candle's `Msg("cancelled")`; the caller then checks `cancel`.
     pub fn weights(
         &self,
         folder: &str,
         stem: &str,
         dtype: DType,
         device: &Device,
+        cancel: &Cancel,
     ) -> Result<VarBuilder<'static>> {
-        Ok(VarBuilder::from_backend(Box::new(self.changed(folder, stem)?), dtype, device.clone()))
+        let loader = self.loader(self.part_weights(folder, stem)?, cancel);
+        Ok(VarBuilder::from_backend(Box::new(loader), dtype, device.clone()))
     }
 
-    /// The same for layers that may be left in the blocks of a GGUF file, as they are if `blocks` says so.
+    /// As [`weights`](Self::weights). With `quantized`, linear layers compute with the quantized blocks of a GGUF file.
     pub fn tensors(
         &self,
         folder: &str,
         stem: &str,
         dtype: DType,
         device: &Device,
-        blocks: bool,
+        quantized: bool,
+        cancel: &Cancel,
     ) -> Result<Tensors> {
-        Ok(Tensors::new(self.changed(folder, stem)?, dtype, device, blocks))
+        let loader = self.loader(self.part_weights(folder, stem)?, cancel);
+        Ok(Tensors::new(loader, dtype, device, quantized))
     }
 
-    /// The weights with what is added to them.
-    fn changed(&self, folder: &str, stem: &str) -> Result<Weights> {
+    fn loader(&self, weights: Weights, cancel: &Cancel) -> Loader {
+        let source = self.clone();
+        let before_load = move |cancel: &Cancel| testing::call(&source, Event::Load, cancel);
+        Loader { weights, cancel: cancel.clone(), before_load: Arc::new(before_load) }
+    }
+
+    /// The weights in `folder`, with the LoRAs for them.
+    fn part_weights(&self, folder: &str, stem: &str) -> Result<Weights> {
         let (path, weights) = self.open(folder, stem)?;
         let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
         if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
             let other = if folder == SECOND_TRANSFORMER { Noise::High } else { Noise::Low };
             let loras: Vec<_> =
                 assembly.loras.iter().filter(|lora| lora.noise != Some(other)).cloned().collect();
-            weights.change(Part::Transformer, &loras)?;
+            weights.add_loras(Part::Transformer, &loras)?;
         }
         Ok(weights)
     }
 
-    /// The shapes of the tensors in `folder`, by the engine's names; nothing is loaded.
+    /// The shapes of the tensors in `folder` by the engine's names; nothing is loaded.
     pub fn shapes(&self, folder: &str, stem: &str) -> Result<HashMap<String, Vec<usize>>> {
         Ok(self.stored(folder, stem)?.into_iter().map(|(name, stored)| (name, stored.shape)).collect())
     }
 
-    /// What the file says of the tensors in `folder`, by the engine's names; nothing is loaded.
-    pub(crate) fn stored(&self, folder: &str, stem: &str) -> Result<HashMap<String, Stored>> {
-        Ok(self.changed(folder, stem)?.stored())
+    /// The tensors in `folder` by the engine's names; nothing is loaded.
+    pub(crate) fn stored(&self, folder: &str, stem: &str) -> Result<HashMap<String, StoredTensor>> {
+        Ok(self.part_weights(folder, stem)?.stored())
     }
 
-    /// The weights, and the path that they are at.
+    /// Opens the weights in `folder`; also returns their path.
     fn open(&self, folder: &str, stem: &str) -> Result<(String, candle_core::Result<Weights>)> {
         let part = Part::of_folder(folder);
         if let Self::Assembled(assembly) = self
@@ -225,11 +236,11 @@ impl Source {
             return Ok((folder.into(), Weights::open(part, paths)));
         }
         let name = |suffix: &str| format!("{folder}/{stem}.{suffix}");
-        let (single, index, quantised) = (name("safetensors"), name("safetensors.index.json"), name("gguf"));
-        let path = if self.exists(&quantised) { quantised } else { single };
+        let (single, index, gguf) = (name("safetensors"), name("safetensors.index.json"), name("gguf"));
+        let path = if self.exists(&gguf) { gguf } else { single };
         match self.find(&path) {
-            Some(Found::Compiled(bytes)) => Ok((path, Weights::compiled(part, bytes))),
-            Some(Found::At(file)) => Ok((path, Weights::open(part, &[file]))),
+            Some(FileLocation::Compiled(bytes)) => Ok((path, Weights::compiled(part, bytes))),
+            Some(FileLocation::Path(file)) => Ok((path, Weights::open(part, &[file]))),
             _ if self.exists(&index) => {
                 let paths = self.shards(folder, &index)?;
                 Ok((index, Weights::open(part, &paths)))
@@ -238,18 +249,24 @@ impl Source {
         }
     }
 
-    /// The weights in one file.
-    pub fn weights_file(&self, path: &str, dtype: DType, device: &Device) -> Result<VarBuilder<'static>> {
+    /// The weights in the file `path`, as [`weights`](Self::weights).
+    pub fn weights_file(
+        &self,
+        path: &str,
+        dtype: DType,
+        device: &Device,
+        cancel: &Cancel,
+    ) -> Result<VarBuilder<'static>> {
         let weights = match self.find(path) {
-            Some(Found::Compiled(bytes)) => Weights::compiled(None, bytes),
-            Some(Found::At(file)) => Weights::open(None, &[file]),
+            Some(FileLocation::Compiled(bytes)) => Weights::compiled(None, bytes),
+            Some(FileLocation::Path(file)) => Weights::open(None, &[file]),
             _ => return Err(self.missing(path)),
         };
         let weights = weights.map_err(|e| self.invalid(path, plain(&e)))?;
-        Ok(VarBuilder::from_backend(Box::new(weights), dtype, device.clone()))
+        Ok(VarBuilder::from_backend(Box::new(self.loader(weights, cancel)), dtype, device.clone()))
     }
 
-    /// What is to be added to the transformer's weights.
+    /// The LoRAs of the transformer.
     pub(crate) fn loras(&self) -> &[Lora] {
         match self {
             Self::Assembled(assembly) => &assembly.loras,
@@ -257,7 +274,7 @@ impl Source {
         }
     }
 
-    /// The files that the index names; each must be a plain name in the index's own folder.
+    /// The shard files in an index. Each must be a file name in the folder of the index.
     fn shards(&self, folder: &str, index: &str) -> Result<Vec<PathBuf>> {
         let map: ShardIndex = self.json(index)?;
         map.files()
@@ -265,7 +282,7 @@ impl Source {
             .map(|name| {
                 let mut parts = Path::new(&name).components();
                 if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                    return Err(self.invalid(index, format!("names {name:?}, which is not a file beside it")));
+                    return Err(self.invalid(index, format!("lists {name:?}, which is not a file beside it")));
                 }
                 let path = format!("{folder}/{name}");
                 if self.exists(&path) { Ok(self.path(&path)) } else { Err(self.missing(&path)) }
@@ -273,15 +290,15 @@ impl Source {
             .collect()
     }
 
-    /// The digest of the model, or of these of its folders alone. Weights in a folder count by their file's size and
-    /// time, everything else by its content: they are too large to be read for this.
+    /// The digest of the model, or of `folders` in it. Large weight files count by size and modification time, all
+    /// other files by content.
     pub(crate) fn digest(&self, folders: &[&str]) -> std::io::Result<Digest> {
         let counts =
             |name: &str| folders.is_empty() || folders.contains(&name.split('/').next().unwrap_or(name));
         let mut key = Digest::new("model");
         let of_folder = |mut key: Digest, root: &Path| -> std::io::Result<Digest> {
             for path in files(root, 2)? {
-                // The folder may be moved.
+                // Relative, so that the folder may be moved.
                 let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
                 if counts(&name) {
                     key = of_file(key, &name, &path)?;
@@ -321,17 +338,17 @@ impl Source {
         Ok(key)
     }
 
-    /// An error about one of the files.
+    /// The error for a file that cannot be used.
     pub fn invalid(&self, path: &str, reason: impl std::fmt::Display) -> Error {
         Error::Invalid { path: self.path(path), reason: reason.to_string() }
     }
 
-    /// What `error`, met while the weights in `folder` were loaded, says to whoever has the folder.
-    pub fn unfit(&self, folder: &str, error: Error) -> Error {
+    /// The error for weights in `folder` that failed to load with `error`.
+    pub fn mismatch(&self, folder: &str, error: Error) -> Error {
         match error {
             Error::Compute(e) => {
                 let reason = plain(&e);
-                self.invalid(folder, format!("the weights are not those that config.json tells of: {reason}"))
+                self.invalid(folder, format!("the weights do not match config.json: {reason}"))
             }
             other => other,
         }
@@ -345,15 +362,15 @@ impl Source {
     }
 }
 
-/// The files in `folder` and in those in it, so deep, in order.
-fn files(folder: &Path, deep: usize) -> std::io::Result<Vec<PathBuf>> {
+/// The files in `folder` and in `depth` levels of folders in it, sorted.
+fn files(folder: &Path, depth: usize) -> std::io::Result<Vec<PathBuf>> {
     let mut paths =
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     paths.sort();
     let mut found = Vec::new();
     for path in paths {
         match path.is_dir() {
-            true if deep > 1 => found.extend(files(&path, deep - 1)?),
+            true if depth > 1 => found.extend(files(&path, depth - 1)?),
             true => {}
             false => found.push(path),
         }
@@ -379,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_model_is_refused_with_what_to_do() {
+    fn errors_for_a_wrong_source_name_the_remedy() {
         assert!(parse_error("").contains("builtin"));
         assert!(parse_error("no/such/folder").contains("no/such/folder"));
         assert!(
@@ -391,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_may_not_name_files_elsewhere() {
+    fn an_index_with_files_in_other_folders_is_an_error() {
         let root = std::env::temp_dir().join(format!("soragen-shards-{}", std::process::id()));
         std::fs::create_dir_all(root.join("transformer")).unwrap();
         let source = Source::Folder(root.clone());
@@ -399,7 +416,7 @@ mod tests {
             let index = serde_json::json!({ "weight_map": { "w": name } });
             let path = "transformer/m.safetensors.index.json";
             std::fs::write(root.join(path), index.to_string()).unwrap();
-            let weights = source.weights("transformer", "m", DType::F32, &Device::Cpu);
+            let weights = source.weights("transformer", "m", DType::F32, &Device::Cpu, &Cancel::new());
             let error = weights.err().unwrap().to_string();
             assert!(error.contains("not a file beside it"), "{name}: {error}");
         }

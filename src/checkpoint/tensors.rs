@@ -1,96 +1,108 @@
-//! The tensors of a part of a model, as its layers take them.
+//! Tensors by name, as layers load them.
 
 use std::ops::Deref;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::weights::Weights;
-use crate::checkpoint::Layer;
+use super::layer::Layer;
+use super::loader::Loader;
+use crate::Cancel;
 use crate::ops::index_select;
 
-/// Tensors by their names: candle's [`VarBuilder`], and what it has no word for, which is to leave numbers in the file and
-/// as the file has them.
+/// Candle's [`VarBuilder`], with layers that stay in their file: quantized, or memory-mapped.
 #[derive(Clone)]
 pub struct Tensors {
     builder: VarBuilder<'static>,
-    /// The file, where it is known.
-    weights: Option<Weights>,
-    /// Whether linear layers are to compute with the blocks of a GGUF file.
-    blocks: bool,
+    /// `None` for tensors that a test made.
+    loader: Option<Loader>,
+    /// Whether linear layers compute with the quantized blocks of a GGUF file.
+    quantized: bool,
 }
 
 impl Tensors {
-    pub(super) fn new(weights: Weights, dtype: DType, device: &Device, blocks: bool) -> Self {
-        let builder = VarBuilder::from_backend(Box::new(weights.clone()), dtype, device.clone());
-        Self { builder, weights: Some(weights), blocks }
+    pub(super) fn new(loader: Loader, dtype: DType, device: &Device, quantized: bool) -> Self {
+        Self { builder: builder(&loader, dtype, device), loader: Some(loader), quantized }
     }
 
-    /// Those whose names go on from here with `name`.
+    /// The same tensors; loading them stops after a cancel of `cancel`.
+    pub fn with_cancel(&self, cancel: &Cancel) -> Self {
+        let Some(loader) = &self.loader else { return self.clone() };
+        let loader = Loader { cancel: cancel.clone(), ..loader.clone() };
+        let (builder, prefix) = (builder(&loader, self.dtype(), self.device()), self.builder.prefix());
+        let builder = if prefix.is_empty() { builder } else { builder.set_prefix(prefix) };
+        Self { builder, loader: Some(loader), quantized: self.quantized }
+    }
+
+    /// The tensors whose names continue with `name`.
     pub fn pp(&self, name: impl ToString) -> Self {
         Self { builder: self.builder.pp(name), ..self.clone() }
     }
 
-    /// The same, to be taken as numbers of `dtype`.
+    /// The same tensors, loaded as `dtype`.
     pub fn to_dtype(&self, dtype: DType) -> Self {
         Self { builder: self.builder.to_dtype(dtype), ..self.clone() }
     }
 
-    /// The layer `name` from `n_in` numbers to `n_out`, with a bias.
+    /// Loads the linear layer `name` with a bias.
     pub(crate) fn linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Layer> {
         let at = self.pp(name);
-        match at.quantised(n_in, n_out)? {
+        match at.quantized_layer(n_in, n_out)? {
             Some(layer) => layer.with_bias(at.builder.to_dtype(DType::F32).get(n_out, "bias")?),
             None => Ok(Layer::Plain(candle_nn::linear(n_in, n_out, at.builder)?)),
         }
     }
 
-    /// The same without a bias.
+    /// Loads the linear layer `name` without a bias.
     pub(crate) fn linear_no_bias(&self, n_in: usize, n_out: usize, name: &str) -> Result<Layer> {
         let at = self.pp(name);
-        match at.quantised(n_in, n_out)? {
+        match at.quantized_layer(n_in, n_out)? {
             Some(layer) => Ok(layer),
             None => Ok(Layer::Plain(candle_nn::linear_no_bias(n_in, n_out, at.builder)?)),
         }
     }
 
-    /// The same for a layer that is used once and let go, which a CPU need not have in memory.
-    pub(crate) fn passing_linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Layer> {
+    /// As [`linear_no_bias`](Self::linear_no_bias), for a layer that is used once: on a CPU it stays in its file.
+    pub(crate) fn mapped_linear(&self, n_in: usize, n_out: usize, name: &str) -> Result<Layer> {
         let at = self.pp(name);
-        let weights = self.weights.as_ref().filter(|_| self.device().is_cpu() && self.dtype() == DType::F32);
-        let mapped = weights.map(|weights| weights.mapped(&at.weight(), [n_out, n_in])).transpose()?;
+        let loader = self.loader.as_ref().filter(|_| self.device().is_cpu() && self.dtype() == DType::F32);
+        let mapped = loader.map(|loader| loader.mapped(&at.weight(), [n_out, n_in])).transpose()?;
         match mapped.flatten() {
             Some(weight) => Ok(Layer::Mapped(weight)),
             None => self.linear_no_bias(n_in, n_out, name),
         }
     }
 
-    /// The name of the `weight` here.
+    /// The full name of `weight`.
     fn weight(&self) -> String {
         format!("{}.weight", self.builder.prefix())
     }
 
-    /// The layer whose `weight` is here, if the file has it in blocks and it is to stay so.
-    fn quantised(&self, n_in: usize, n_out: usize) -> Result<Option<Layer>> {
-        let Some(weights) = self.weights.as_ref().filter(|_| self.blocks) else { return Ok(None) };
+    /// The layer with the tensor `weight`, if it stays in quantized blocks.
+    fn quantized_layer(&self, n_in: usize, n_out: usize) -> Result<Option<Layer>> {
+        let Some(loader) = self.loader.as_ref().filter(|_| self.quantized) else { return Ok(None) };
         let name = self.weight();
-        let Some(blocks) = weights.quantised(&name, self.device())? else { return Ok(None) };
+        let Some(blocks) = loader.quantized(&name, self.device())? else { return Ok(None) };
         if blocks.weight.shape().dims() != [n_out, n_in] {
-            bail!("{name} is of {:?}, not of [{n_out}, {n_in}]", blocks.weight.shape());
+            bail!("{name} has the shape {:?}, not [{n_out}, {n_in}]", blocks.weight.shape());
         }
-        Ok(Some(Layer::quantised(blocks)))
+        Ok(Some(Layer::quantized(blocks)))
     }
 
-    /// The rows `places` of `weight`, which has `rows` rows of `width`: f32 `[places, width]`. The others are not read.
-    pub(crate) fn rows(&self, rows: usize, width: usize, places: &[u32]) -> Result<Tensor> {
-        match &self.weights {
-            Some(weights) => weights.rows(&self.weight(), (rows, width), places)?.to_device(self.device()),
+    /// The rows `indices` of `weight` `[rows, width]`: f32 `[indices, width]`. Other rows are not read.
+    pub(crate) fn rows(&self, rows: usize, width: usize, indices: &[u32]) -> Result<Tensor> {
+        match &self.loader {
+            Some(loader) => loader.rows(&self.weight(), (rows, width), indices)?.to_device(self.device()),
             None => {
-                let places = Tensor::new(places, self.device())?;
-                index_select(&self.get((rows, width), "weight")?, &places, 0)?.to_dtype(DType::F32)
+                let indices = Tensor::new(indices, self.device())?;
+                index_select(&self.get((rows, width), "weight")?, &indices, 0)?.to_dtype(DType::F32)
             }
         }
     }
+}
+
+fn builder(loader: &Loader, dtype: DType, device: &Device) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(loader.clone()), dtype, device.clone())
 }
 
 impl Deref for Tensors {
@@ -103,7 +115,7 @@ impl Deref for Tensors {
 
 impl From<VarBuilder<'static>> for Tensors {
     fn from(builder: VarBuilder<'static>) -> Self {
-        Self { builder, weights: None, blocks: false }
+        Self { builder, loader: None, quantized: false }
     }
 }
 
@@ -114,10 +126,10 @@ mod tests {
     use super::*;
     use crate::checkpoint::Source;
 
-    /// A GGUF with a layer, and its numbers.
+    /// A GGUF file with one layer, and the layer's weight as f32.
     fn file(folder: &std::path::Path, dtype: GgmlDType) -> (Source, Tensor) {
-        let numbers: Vec<f32> = (0..6 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
-        let weight = Tensor::from_vec(numbers, (6, 64), &Device::Cpu).unwrap();
+        let values: Vec<f32> = (0..6 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
+        let weight = Tensor::from_vec(values, (6, 64), &Device::Cpu).unwrap();
         let weight = QTensor::quantize(&weight, dtype).unwrap();
         let bias =
             QTensor::quantize(&Tensor::arange(0_f32, 6.0, &Device::Cpu).unwrap(), GgmlDType::F32).unwrap();
@@ -127,47 +139,48 @@ mod tests {
         (Source::Folder(folder.into()), weight.dequantize(&Device::Cpu).unwrap())
     }
 
-    fn numbers(x: &Tensor) -> Vec<f32> {
+    fn values(x: &Tensor) -> Vec<f32> {
         x.flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]
-    fn a_layer_stays_in_blocks_where_that_is_asked_for() {
+    fn a_layer_stays_quantized_if_the_caller_asks() {
         let folder = tempfile::tempdir().unwrap();
-        for (dtype, blocks, stays) in [
+        for (dtype, quantized, stays) in [
             (GgmlDType::Q8_0, true, true),
             (GgmlDType::Q4_0, true, true),
             (GgmlDType::Q8_0, false, false),
-            // There are no blocks in it.
+            // F16 is not quantized.
             (GgmlDType::F16, true, false),
         ] {
             let (source, weight) = file(folder.path(), dtype);
-            let tensors = source.tensors("part", "model", DType::F32, &Device::Cpu, blocks).unwrap();
+            let tensors =
+                source.tensors("part", "model", DType::F32, &Device::Cpu, quantized, &Cancel::new()).unwrap();
             let layer = tensors.linear(64, 6, "layer").unwrap();
-            assert_eq!(matches!(layer, Layer::Quantised { .. }), stays, "{dtype:?}");
+            assert_eq!(matches!(layer, Layer::Quantized { .. }), stays, "{dtype:?}");
             let x = (Tensor::ones((2, 64), DType::F32, &Device::Cpu).unwrap() * 0.5).unwrap();
-            let made = numbers(&layer.forward(&x).unwrap());
+            let output = values(&layer.forward(&x).unwrap());
             let plain = x.matmul(&weight.t().unwrap()).unwrap();
             let bias = Tensor::arange(0_f32, 6.0, &Device::Cpu).unwrap();
-            let plain = numbers(&plain.broadcast_add(&bias).unwrap());
-            for (made, plain) in made.iter().zip(&plain) {
-                assert!((made - plain).abs() < 2e-2, "{dtype:?}: {made}, not {plain}");
+            let plain = values(&plain.broadcast_add(&bias).unwrap());
+            for (value, plain) in output.iter().zip(&plain) {
+                assert!((value - plain).abs() < 2e-2, "{dtype:?}: {value}, not {plain}");
             }
-            assert!(tensors.linear(6, 64, "layer").is_err(), "of another shape");
+            assert!(tensors.linear(6, 64, "layer").is_err(), "the shape differs");
         }
     }
 
     #[test]
-    fn a_passing_layer_stays_in_its_file() {
+    fn a_mapped_layer_stays_in_its_file() {
         use DType::{BF16, F8E4M3, F16, F32};
 
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("part")).unwrap();
-        let sines = |shape: (usize, usize), step: f32| {
-            let numbers = (0..shape.0 * shape.1).map(|i| (i as f32 * step).sin()).collect();
-            Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+        let sine = |shape: (usize, usize), step: f32| {
+            let values = (0..shape.0 * shape.1).map(|i| (i as f32 * step).sin()).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
         };
-        let (weight, x) = (sines((7, 1100), 0.7), sines((5, 1100), 0.3));
+        let (weight, x) = (sine((7, 1100), 0.7), sine((5, 1100), 0.3));
         let scales = Tensor::arange(1_f32, 8.0, &Device::Cpu).unwrap();
         for (dtype, scale, stays) in [
             (BF16, None, true),
@@ -175,47 +188,49 @@ mod tests {
             (F8E4M3, None, true),
             (F8E4M3, Some(scales.get(2).unwrap()), true),
             (F8E4M3, Some(scales), true),
-            // It would be no smaller.
+            // f32 in the file is no smaller than in memory.
             (F32, None, false),
         ] {
             let stored = weight.to_dtype(dtype).unwrap();
-            let mut all = std::collections::HashMap::from([("layer.weight", stored.clone())]);
-            let mut numbers_of = stored.to_dtype(F32).unwrap();
+            let mut tensors = std::collections::HashMap::from([("layer.weight", stored.clone())]);
+            let mut expanded = stored.to_dtype(F32).unwrap();
             if let Some(scale) = scale {
                 let rows = if scale.rank() == 0 { scale.reshape((1, 1)) } else { scale.reshape((7, 1)) };
-                numbers_of = numbers_of.broadcast_mul(&rows.unwrap()).unwrap();
-                all.insert("layer.scale_weight", scale);
+                expanded = expanded.broadcast_mul(&rows.unwrap()).unwrap();
+                tensors.insert("layer.scale_weight", scale);
             }
-            candle_core::safetensors::save(&all, folder.path().join("part/model.safetensors")).unwrap();
+            candle_core::safetensors::save(&tensors, folder.path().join("part/model.safetensors")).unwrap();
             let source = Source::Folder(folder.path().into());
-            let tensors = source.tensors("part", "model", F32, &Device::Cpu, true).unwrap();
-            let layer = tensors.passing_linear(1100, 7, "layer").unwrap();
+            let tensors = source.tensors("part", "model", F32, &Device::Cpu, true, &Cancel::new()).unwrap();
+            let layer = tensors.mapped_linear(1100, 7, "layer").unwrap();
             assert_eq!(matches!(layer, Layer::Mapped(_)), stays, "{dtype:?}");
-            let made = layer.forward(&x.reshape((1, 5, 1100)).unwrap()).unwrap();
-            assert_eq!(made.dims(), [1, 5, 7]);
-            let plain = numbers(&x.matmul(&numbers_of.t().unwrap()).unwrap());
-            for (made, plain) in numbers(&made).iter().zip(&plain) {
-                assert!((made - plain).abs() < 1e-3, "{dtype:?}: {made}, not {plain}");
+            let output = layer.forward(&x.reshape((1, 5, 1100)).unwrap()).unwrap();
+            assert_eq!(output.dims(), [1, 5, 7]);
+            let plain = values(&x.matmul(&expanded.t().unwrap()).unwrap());
+            for (value, plain) in values(&output).iter().zip(&plain) {
+                assert!((value - plain).abs() < 1e-3, "{dtype:?}: {value}, not {plain}");
             }
-            assert!(tensors.passing_linear(7, 1100, "layer").is_err(), "of another shape");
-            // Asked for in another number format, it is as ever.
-            let narrow = tensors.to_dtype(BF16).passing_linear(1100, 7, "layer").unwrap();
+            assert!(tensors.mapped_linear(7, 1100, "layer").is_err(), "the shape differs");
+            // In another data type the layer is loaded.
+            let narrow = tensors.to_dtype(BF16).mapped_linear(1100, 7, "layer").unwrap();
             assert!(matches!(narrow, Layer::Plain(_)));
         }
     }
 
     #[test]
-    fn rows_are_those_of_the_whole() {
+    fn rows_equal_those_of_the_whole_matrix() {
         let folder = tempfile::tempdir().unwrap();
         for dtype in [GgmlDType::F32, GgmlDType::F16, GgmlDType::Q8_0, GgmlDType::Q5_1] {
             let (source, weight) = file(folder.path(), dtype);
-            let tensors =
-                source.tensors("part", "model", DType::F32, &Device::Cpu, true).unwrap().pp("layer");
-            let places = [5_u32, 0, 5, 2];
-            let rows = tensors.rows(6, 64, &places).unwrap();
-            let expected = weight.index_select(&Tensor::new(&places, &Device::Cpu).unwrap(), 0).unwrap();
+            let tensors = source
+                .tensors("part", "model", DType::F32, &Device::Cpu, true, &Cancel::new())
+                .unwrap()
+                .pp("layer");
+            let indices = [5_u32, 0, 5, 2];
+            let rows = tensors.rows(6, 64, &indices).unwrap();
+            let expected = weight.index_select(&Tensor::new(&indices, &Device::Cpu).unwrap(), 0).unwrap();
             assert_eq!(rows.dims(), [4, 64]);
-            assert!(numbers(&rows) == numbers(&expected), "{dtype:?}");
+            assert!(values(&rows) == values(&expected), "{dtype:?}");
             assert!(tensors.rows(6, 64, &[6]).is_err() && tensors.rows(5, 64, &[0]).is_err());
         }
     }

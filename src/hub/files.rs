@@ -1,19 +1,18 @@
-//! Which files of a repository make a model. Only these are ever asked for.
+//! The files of a repository that the engine reads. No others are downloaded.
 
 use serde::Deserialize;
 
+use super::layout::{MODEL_INDEX, SECOND_TRANSFORMER, ShardIndex};
 use super::name::is_plain;
-use crate::checkpoint::SECOND_TRANSFORMER as SECOND;
-use crate::checkpoint::{INDEX, ShardIndex};
 
-/// The folders with weights and what the files in them are called.
+/// Folders with weights, and the stem of the file names in them.
 const PARTS: [(&str, &str); 4] = [
     ("text_encoder", "model"),
     ("vae", "diffusion_pytorch_model"),
     ("transformer", "diffusion_pytorch_model"),
-    (SECOND, "diffusion_pytorch_model"),
+    (SECOND_TRANSFORMER, "diffusion_pytorch_model"),
 ];
-/// What not every model has.
+/// Files that not every model has.
 const OPTIONAL: [&str; 5] = [
     "soragen.json",
     "scheduler/scheduler_config.json",
@@ -22,45 +21,46 @@ const OPTIONAL: [&str; 5] = [
     "taew2_2.safetensors",
 ];
 
-/// A repository, here or there.
+/// A repository on the hub or in the cache.
 pub trait Repository {
-    /// What goes wrong in reading.
+    /// The error of a failed read.
     type Error;
 
-    /// Whether there is a file at `path`.
+    /// Whether the repository has the file `path`.
     fn has(&self, path: &str) -> bool;
 
-    /// A small file that there is.
+    /// Reads a small file that exists.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, Self::Error>;
 }
 
-/// Why there is no list.
-pub enum Unlisted<E> {
-    /// This file is needed and not there.
+/// Why the files of a model could not be listed.
+pub enum ListError<E> {
+    /// This required file does not exist.
     Missing(String),
-    /// This index is no index, or names what is not a file beside it.
+    /// This index is not valid, or lists a file in another folder.
     Index(String),
-    /// A file cannot be read.
+    /// A file could not be read.
     Read(E),
 }
 
-/// The part that matters of `model_index.json`.
+/// The keys of `model_index.json` that matter here.
 #[derive(Default, Deserialize)]
 struct ModelIndex {
-    /// Library and class, both null where there is none.
+    /// Library and class; both are null if the model has one transformer.
     transformer_2: Option<(Option<String>, Option<String>)>,
 }
 
-/// The paths of the model in `repository`, those of weights last: where they are, everything is.
-pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, Unlisted<R::Error>> {
+/// The paths of the model in `repository`. Weights come last, so that a snapshot with weights is complete.
+pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, ListError<R::Error>> {
     let present = |repository: &R, path: String| match repository.has(&path) {
         true => Ok(path),
-        false => Err(Unlisted::Missing(path)),
+        false => Err(ListError::Missing(path)),
     };
-    let mut paths = vec![present(repository, INDEX.into())?];
-    let index: ModelIndex = json(repository, INDEX)?;
-    let two = matches!(index.transformer_2, Some((_, Some(_))));
-    let parts: Vec<_> = PARTS.into_iter().filter(|(part, _)| *part != SECOND || two).collect();
+    let mut paths = vec![present(repository, MODEL_INDEX.into())?];
+    let index: ModelIndex = json(repository, MODEL_INDEX)?;
+    let has_second = matches!(index.transformer_2, Some((_, Some(_))));
+    let parts: Vec<_> =
+        PARTS.into_iter().filter(|(part, _)| *part != SECOND_TRANSFORMER || has_second).collect();
     paths.extend(OPTIONAL.into_iter().filter(|path| repository.has(path)).map(String::from));
     for (part, _) in &parts {
         paths.push(present(repository, format!("{part}/config.json"))?);
@@ -75,7 +75,7 @@ pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, Unlisted<R
         paths.push(index.clone());
         for name in shards.files() {
             if !is_plain(&name) || !name.ends_with(".safetensors") {
-                return Err(Unlisted::Index(index));
+                return Err(ListError::Index(index));
             }
             paths.push(present(repository, format!("{part}/{name}"))?);
         }
@@ -86,7 +86,7 @@ pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, Unlisted<R
 fn json<R: Repository, T: serde::de::DeserializeOwned>(
     repository: &mut R,
     path: &str,
-) -> Result<T, Unlisted<R::Error>> {
-    let bytes = repository.read(path).map_err(Unlisted::Read)?;
-    serde_json::from_slice(&bytes).map_err(|_| Unlisted::Index(path.into()))
+) -> Result<T, ListError<R::Error>> {
+    let bytes = repository.read(path).map_err(ListError::Read)?;
+    serde_json::from_slice(&bytes).map_err(|_| ListError::Index(path.into()))
 }

@@ -1,10 +1,11 @@
-//! Models of the hub of Hugging Face, kept where the Python package `huggingface_hub` keeps them:
+//! Models on the Hugging Face hub, cached in the layout of the Python package `huggingface_hub`:
 //! `models--owner--name/{refs/REVISION, snapshots/COMMIT/PATH → blobs/ETAG}`
 //! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
 
 mod checksum;
 mod files;
 mod http;
+pub(crate) mod layout;
 mod name;
 mod pull;
 
@@ -18,37 +19,36 @@ use self::files::Repository;
 use self::name::is_commit;
 use crate::{Cancel, Error, Result};
 
-/// Indices and configurations are read whole; no real one comes near this size.
-const MAX_TEXT: usize = 64 << 20;
+/// The largest text file that is read. Indices and configurations are much smaller.
+const MAX_TEXT_BYTES: usize = 64 << 20;
 
-/// The hub, and what of it is on this machine.
+/// A hub server and its cache on this machine.
 #[derive(Clone, Debug)]
 pub struct Hub {
-    /// Its address.
+    /// URL of the server.
     pub endpoint: String,
-    /// The folder where models are kept.
+    /// Cache folder.
     pub cache: PathBuf,
-    /// What the hub knows the user by, for models that not everybody may have.
+    /// Access token, for models that require one.
     pub token: Option<String>,
-    /// Whether it is not to be asked.
+    /// Whether only the cache is used.
     pub offline: bool,
 }
 
-/// How far a download is.
+/// Progress of a download.
 #[derive(Clone, Debug)]
 pub struct Download {
-    /// The file, by its path in the repository.
+    /// The current file: its path in the repository.
     pub file: String,
-    /// Bytes of the model that are on this machine.
+    /// Bytes of the model on this machine.
     pub received: u64,
-    /// Bytes of the whole model.
+    /// Bytes of the model.
     pub total: u64,
 }
 
 impl Hub {
-    /// As the environment has it, in the variables of `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HF_HOME` or
-    /// `XDG_CACHE_HOME`; `HF_TOKEN` or the file at `HF_TOKEN_PATH`, which is where `hf auth login` puts it;
-    /// `HF_HUB_OFFLINE`.
+    /// The hub in the environment variables of `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HF_HOME` or
+    /// `XDG_CACHE_HOME`; `HF_TOKEN` or the file at `HF_TOKEN_PATH`, which `hf auth login` writes; `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         let text = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
         let path = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -68,30 +68,30 @@ impl Hub {
         }
     }
 
-    /// The folder with all of the model that the engine needs, as it was last downloaded; the hub is not asked.
+    /// The folder of the last downloaded version of the model. No request is sent.
     ///
     /// # Errors
-    /// [`Error::Download`] if it is not there, or not whole.
+    /// [`Error::Download`] if the cache does not have the model, or not all of it.
     pub fn find(&self, name: &HubName) -> Result<PathBuf> {
-        let snapshot = self.snapshot(name).filter(|folder| files::list(&mut Folder(folder)).is_ok());
+        let snapshot = self.snapshot(name).filter(|folder| files::list(&mut Snapshot(folder)).is_ok());
         snapshot.ok_or_else(|| {
             let hint = match self.offline {
-                true => "and HF_HUB_OFFLINE keeps it from being downloaded; unset that".to_string(),
-                false => format!("get it with `soragen models pull {name}`"),
+                true => "HF_HUB_OFFLINE prevents the download; unset it".to_string(),
+                false => format!("download it with `soragen models pull {name}`"),
             };
-            failure(name, format!("it is not on this machine, or not all of it; {hint}"))
+            failure(name, format!("the model is not on this machine, or not all of it; {hint}"))
         })
     }
 
-    /// Downloads what is not here yet of the model as the hub has it now, going on where an earlier download stopped;
-    /// the folder it is in afterwards.
+    /// Downloads the missing files of the current version of the model, and returns its folder. An interrupted download
+    /// is resumed.
     ///
-    /// `report` is told how far it is. Another process may download the same; one waits for the other.
+    /// `report` receives the progress. If another process downloads the same file, this one waits for it.
     ///
     /// # Errors
-    /// [`Error::Download`] if the hub cannot be reached, does not give the model, gives another file than it says, or
-    /// has something that is not a model in diffusers' layout; [`Error::Cancelled`], soon after a cancel, whatever the network does; [`Error::Io`]
-    /// for a cache that cannot be written. What was downloaded stays.
+    /// [`Error::Download`] if the hub is unreachable, refuses the model or sends a wrong file, or if the model is not
+    /// in diffusers' layout; [`Error::Cancelled`] soon after a cancel, even if the network hangs; [`Error::Io`] if the
+    /// cache cannot be written. Downloaded bytes are kept.
     pub fn pull(
         &self,
         name: &HubName,
@@ -104,7 +104,7 @@ impl Hub {
         pull::pull(self, name, cancel, report)
     }
 
-    /// The model that `source` names, if it is one of the hub that has to be pulled before it can be opened.
+    /// The model of `source`, if it must be pulled before it can be opened.
     ///
     /// # Errors
     /// As [`HubName::parse`].
@@ -112,7 +112,7 @@ impl Hub {
         Ok(HubName::parse(source)?.filter(|name| !self.offline && self.find(name).is_err()))
     }
 
-    /// The models that are on this machine, whole, by the revisions under which they were asked for; in order.
+    /// The complete models in the cache with the revisions that were requested, sorted.
     pub fn list(&self) -> Vec<HubName> {
         let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
         let mut names = Vec::new();
@@ -134,7 +134,7 @@ impl Hub {
         Repo::with_revision(name.repository().into(), RepoType::Model, name.revision().into())
     }
 
-    /// The folder of the commit that the revision was when it was last asked for.
+    /// The folder of the commit that the revision had at the last download.
     fn snapshot(&self, name: &HubName) -> Option<PathBuf> {
         let repo = self.repo(name);
         let folder = self.cache.join(repo.folder_name());
@@ -147,10 +147,10 @@ impl Hub {
     }
 }
 
-/// A snapshot on this machine.
-struct Folder<'a>(&'a Path);
+/// A snapshot in the cache.
+struct Snapshot<'a>(&'a Path);
 
-impl Repository for Folder<'_> {
+impl Repository for Snapshot<'_> {
     type Error = std::io::Error;
 
     fn has(&self, path: &str) -> bool {
@@ -158,13 +158,13 @@ impl Repository for Folder<'_> {
     }
 
     fn read(&mut self, path: &str) -> std::io::Result<Vec<u8>> {
-        Ok(read(&self.0.join(path), MAX_TEXT as u64)?.into_bytes())
+        Ok(read(&self.0.join(path), MAX_TEXT_BYTES as u64)?.into_bytes())
     }
 }
 
-/// A text of at most so many bytes.
-fn read(path: &Path, most: u64) -> std::io::Result<String> {
-    if path.metadata()?.len() > most {
+/// Reads a text of at max_bytes `max_bytes` bytes.
+fn read(path: &Path, max_bytes: u64) -> std::io::Result<String> {
+    if path.metadata()?.len() > max_bytes {
         return Err(std::io::ErrorKind::FileTooLarge.into());
     }
     std::fs::read_to_string(path)
@@ -174,7 +174,7 @@ fn failure(name: &HubName, reason: impl Into<String>) -> Error {
     Error::Download { model: name.to_string(), reason: reason.into() }
 }
 
-/// `owner/name`'s last part, where `folder` is a snapshot in a cache.
+/// The name of the model without its owner, if `folder` is a snapshot in a cache.
 pub(crate) fn name_of(folder: &Path) -> Option<&str> {
     let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
     let repository = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;

@@ -1,4 +1,4 @@
-//! What a model on the hub is called.
+//! Names of models on the hub.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use crate::{Error, Result};
 
 const PREFIX: &str = "hf:";
 const MAIN: &str = "main";
-/// The hub's own limit on a repository's name and on its owner's.
+/// The hub's limit for the name of a repository and of its owner.
 const MAX_NAME: usize = 96;
 const MAX_REVISION: usize = 200;
 
 /// A model on the hub: `hf:owner/name`, or `hf:owner/name@revision` with a branch, a tag or a commit.
 ///
-/// Its parts become parts of paths and of addresses, so only such can be made of which that is safe.
+/// Its parts become parts of paths and URLs, so only safe characters are allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HubName {
     repository: String,
@@ -20,10 +20,10 @@ pub struct HubName {
 }
 
 impl HubName {
-    /// What `source` names on the hub; `None` for a source that is elsewhere.
+    /// Parses `hf:owner/name[@revision]`; `None` for another kind of source.
     ///
     /// # Errors
-    /// [`Error::Request`] for what cannot be the name of a model.
+    /// [`Error::Request`] for an invalid name or revision.
     pub fn parse(source: &str) -> Result<Option<Self>> {
         let Some(text) = source.strip_prefix(PREFIX) else { return Ok(None) };
         let (repository, revision) = text.split_once('@').unwrap_or((text, MAIN));
@@ -32,7 +32,7 @@ impl HubName {
             return Err(Error::Request(
                 crate::Setting::Model,
                 format!(
-                    "{source:.200?} names no model; hf:owner/name does, as in hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+                    "{source:.200?} is not a model name; use hf:owner/name, as in hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
                 ),
             ));
         }
@@ -40,7 +40,7 @@ impl HubName {
             return Err(Error::Request(
                 crate::Setting::Model,
                 format!(
-                    "{source:.200?} has no revision after the @; a branch, a tag or a commit is one, as in @main"
+                    "{source:.200?} has an invalid revision; use a branch, a tag or a commit, as in @main"
                 ),
             ));
         }
@@ -52,7 +52,7 @@ impl HubName {
         &self.repository
     }
 
-    /// The branch, the tag or the commit.
+    /// A branch, a tag or a commit.
     pub fn revision(&self) -> &str {
         &self.revision
     }
@@ -65,13 +65,13 @@ impl fmt::Display for HubName {
     }
 }
 
-/// Whether `text` may be one component of a path: letters, digits and `.`, `_`, `-`, and not hidden.
+/// Whether `text` is safe as one component of a path: letters, digits, `.`, `_` and `-`, and not hidden.
 pub(super) fn is_plain(text: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !text.is_empty() && text.len() <= MAX_REVISION && !text.starts_with(['.', '-']) && text.bytes().all(known)
 }
 
-/// `--` stands for the slash in the cache, so that a name that has it would be another's.
+/// The cache replaces the slash by `--`, so a name with `--` would be ambiguous.
 fn is_name(text: &str) -> bool {
     is_plain(text) && text.len() <= MAX_NAME && !text.contains("--") && !text.contains("..")
 }
@@ -90,20 +90,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_taken_apart_and_put_together() {
+    fn names_are_parsed_and_printed() {
         let name = HubName::parse("hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers").unwrap().unwrap();
         assert_eq!((name.repository(), name.revision()), ("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "main"));
         assert_eq!(name.to_string(), "hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers");
         let name = HubName::parse("hf:a/b@refs/pr/3").unwrap().unwrap();
         assert_eq!((name.repository(), name.revision()), ("a/b", "refs/pr/3"));
         assert_eq!(name.to_string(), "hf:a/b@refs/pr/3");
-        for elsewhere in ["builtin", "/a/folder", "a/b", "HF:a/b", ""] {
-            assert_eq!(HubName::parse(elsewhere).unwrap(), None, "{elsewhere}");
+        for other in ["builtin", "/a/folder", "a/b", "HF:a/b", ""] {
+            assert_eq!(HubName::parse(other).unwrap(), None, "{other}");
         }
     }
 
     #[test]
-    fn what_would_lead_out_of_the_cache_is_no_name() {
+    fn a_name_that_leaves_the_cache_is_an_error() {
         let long = "a".repeat(97);
         for text in [
             "",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::Device;
 
 use super::experts::{FIRST, SECOND};
-use crate::checkpoint::{Parts, Source, Stored};
+use crate::checkpoint::{Parts, Source, StoredTensor};
 use crate::device::TransformerShape;
 use crate::transformer::WanTransformer;
 use crate::{Error, Precision, Result};
@@ -32,7 +32,7 @@ pub struct PartSize {
 struct Amount {
     parameters: u64,
     /// Parameters in quantized blocks of a GGUF file.
-    quantised: u64,
+    quantized: u64,
     /// Bytes of these blocks in the file.
     bytes: u64,
     /// Parameters in matrices that can stay in the file.
@@ -47,14 +47,14 @@ const STEMS: [(&str, &str); 3] =
 const WORDS: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];
 
 impl Amount {
-    fn add(&mut self, stored: &Stored) {
+    fn add(&mut self, stored: &StoredTensor) {
         let count = count(&stored.shape);
         self.parameters = self.parameters.saturating_add(count);
-        if stored.quantised {
-            self.quantised = self.quantised.saturating_add(count);
+        if stored.quantized {
+            self.quantized = self.quantized.saturating_add(count);
             self.bytes = self.bytes.saturating_add(stored.bytes);
         }
-        if stored.mapped {
+        if stored.mappable {
             self.mapped = self.mapped.saturating_add(count);
         }
     }
@@ -74,7 +74,7 @@ impl Amount {
         // For a CPU candle keeps a reordered copy of the blocks: 10 bits a parameter for Q6_K, the largest, besides the
         // 6.6 bits in the file.
         let blocks = if device.is_cpu() { self.bytes.saturating_mul(5) / 2 } else { self.bytes };
-        (self.parameters - self.quantised).saturating_mul(width).saturating_add(blocks)
+        (self.parameters - self.quantized).saturating_mul(width).saturating_add(blocks)
     }
 }
 
@@ -147,7 +147,7 @@ fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
     let largest = layers.values().copied().max_by_key(|layer| layer.parameters).unwrap_or_default();
     let layers = layers.values().fold(Amount::default(), |sum, layer| Amount {
         parameters: sum.parameters.saturating_add(layer.parameters),
-        quantised: sum.quantised.saturating_add(layer.quantised),
+        quantized: sum.quantized.saturating_add(layer.quantized),
         bytes: sum.bytes.saturating_add(layer.bytes),
         mapped: sum.mapped.saturating_add(layer.mapped),
     });
@@ -166,7 +166,7 @@ fn layer(name: &str) -> Option<&str> {
 pub(super) fn transformer_shape(source: &Source) -> TransformerShape {
     let width = WanTransformer::config_of(source, FIRST).map_or(0, |config| config.inner_dim());
     let quantized =
-        size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantised + size.layers.quantised > 0);
+        size(source, FIRST, STEMS[0].1).is_ok_and(|size| size.rest.quantized + size.layers.quantized > 0);
     TransformerShape { width, quantized }
 }
 

@@ -1,9 +1,9 @@
-//! A log of what the gate decided, in which it shows when something was changed afterwards.
+//! A tamper-evident log of decisions.
 //!
-//! Each line is a JSON object that holds the digest of the line before and, last, its own. `FILE.head` beside
-//! it has the number and the digest of the last line, so that missing ones at the end are noticed. Whoever can
-//! write both can write another history: keep a copy of the head where they cannot. A log without the head that goes
-//! with it is not written to any more; to begin another, move both away.
+//! Each line is a JSON object with the digest of the line before and, last, its own digest. `FILE.head` contains the
+//! number and the digest of the last line, so that removed lines at the end are detected. Anyone who can write both
+//! files can forge the log: copy the head to a safe place. A log that does not match its head is not continued; to
+//! begin another log, move both files away.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 use super::Verdict;
 use crate::{Error, Result};
 
-/// The log of one file. Several processes may write to it.
+/// A log file. Several processes may write to it.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
 }
 
-/// A line, but for its own digest.
+/// A line without its own digest.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     /// From 1.
@@ -31,13 +31,13 @@ struct Entry {
     policy: String,
     verdict: String,
     category: Option<String>,
-    /// The prompt's digest: who has the prompt can find it, who does not cannot read it.
+    /// Digest of the prompt. It identifies a known prompt, and does not reveal an unknown one.
     prompt: String,
-    /// The digest of the line before; empty in the first.
+    /// Digest of the line before; empty in the first line.
     before: String,
 }
 
-/// The last line: how many there are, and its digest.
+/// Number and digest of the last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Head {
     number: u64,
@@ -45,11 +45,11 @@ struct Head {
 }
 
 const DIGEST: &str = ",\"digest\":\"";
-/// No line is longer.
+/// The longest line.
 const MAX_LINE: u64 = 1 << 16;
 
 impl AuditLog {
-    /// A log in the file `path`, which need not be there yet.
+    /// A log in the file `path`, which is created with the first decision.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -58,14 +58,14 @@ impl AuditLog {
         let io = |source| Error::Io { path: self.path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).open(&self.path).map_err(io)?;
-        // Released when the file is closed.
+        // The lock is released when the file is closed.
         file.lock().map_err(io)?;
         let (last, before) = self.last(&mut file)?;
         let head = head(&self.path)?;
-        // Behind by one it is where somebody was stopped between the two.
-        let stopped = head.number + 1 == last.number && head.digest == before;
-        if head != last && !stopped {
-            return Err(self.damaged("it does not end as its head says"));
+        // A process that was stopped between the two writes leaves the head one line behind.
+        let interrupted = head.number + 1 == last.number && head.digest == before;
+        if head != last && !interrupted {
+            return Err(self.damaged("the log does not match its head"));
         }
         let (verdict, category) = match verdict {
             Verdict::Pass => ("pass", None),
@@ -91,7 +91,7 @@ impl AuditLog {
             .map_err(|source| Error::Io { path: head, source })
     }
 
-    /// What the file ends with, and the digest of the line before.
+    /// The last line, and the digest of the line before it.
     fn last(&self, file: &mut File) -> Result<(Head, String)> {
         let io = |source| Error::Io { path: self.path.clone(), source };
         let length = file.metadata().map_err(io)?.len();
@@ -103,15 +103,15 @@ impl AuditLog {
         file.read_to_end(&mut end).map_err(io)?;
         let end = String::from_utf8_lossy(&end);
         let whole = end.strip_suffix('\n').map(|end| end.rsplit('\n').next().unwrap_or(end));
-        let line = whole.ok_or_else(|| self.damaged("the last line is not whole"))?;
-        let (entry, digest) = read_line(line).map_err(|e| self.damaged(&format!("its last line {e}")))?;
+        let line = whole.ok_or_else(|| self.damaged("the last line is incomplete"))?;
+        let (entry, digest) = read_line(line).map_err(|e| self.damaged(&format!("the last line {e}")))?;
         Ok((Head { number: entry.number, digest }, entry.before))
     }
 
     fn damaged(&self, reason: &str) -> Error {
         Error::Invalid {
             path: self.path.clone(),
-            reason: format!("{reason}; keep this log as it is and begin another"),
+            reason: format!("{reason}; keep this log unchanged and begin another"),
         }
     }
 }
@@ -122,7 +122,7 @@ fn head_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// What the head of a log says; nothing where there is none.
+/// Reads the head of a log; number 0 if there is none.
 fn head(path: &Path) -> Result<Head> {
     let path = head_path(path);
     let text = match std::fs::read_to_string(&path) {
@@ -130,36 +130,32 @@ fn head(path: &Path) -> Result<Head> {
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Head::default()),
         Err(source) => return Err(Error::Io { path, source }),
     };
-    let said = text
+    let parsed = text
         .trim_end()
         .split_once(' ')
         .and_then(|(number, digest)| Some(Head { number: number.parse().ok()?, digest: digest.into() }));
-    said.ok_or_else(|| Error::Invalid {
-        path,
-        reason: "it is not as it was written; begin another log".into(),
-    })
+    parsed.ok_or_else(|| Error::Invalid { path, reason: "the head was changed; begin another log".into() })
 }
 
-/// A line and its digest, which is right.
+/// Parses a line and checks its digest.
 fn read_line(line: &str) -> Result<(Entry, String), String> {
     let (text, digest) = line.rsplit_once(DIGEST).ok_or("has no digest")?;
-    let digest = digest.strip_suffix("\"}").ok_or("does not end as it was written")?;
+    let digest = digest.strip_suffix("\"}").ok_or("does not end with its digest")?;
     let text = format!("{text}}}");
     if blake3::hash(text.as_bytes()).to_string() != digest {
         return Err("was changed".into());
     }
-    let entry = serde_json::from_str(&text).map_err(|e| format!("is no entry: {e}"))?;
+    let entry = serde_json::from_str(&text).map_err(|e| format!("is not an entry: {e}"))?;
     Ok((entry, digest.into()))
 }
 
-/// Says how many lines a log has, if they are all there, as they were written and in their order.
+/// Verifies a log and returns its number of lines.
 ///
 /// # Errors
-/// [`Error::Invalid`] names the first line that is not as it was; [`Error::Io`] if the log or its head cannot
-/// be read.
+/// [`Error::Invalid`] names the first changed line; [`Error::Io`] if the log or its head cannot be read.
 pub fn verify(path: &Path) -> Result<u64> {
     let io = |source| Error::Io { path: path.into(), source };
-    // Not between a line and the head that goes with it.
+    // The lock keeps writers from changing the log between the line and its head.
     let mut file = File::open(path).map_err(io)?;
     file.lock_shared().map_err(io)?;
     let mut text = String::new();
@@ -170,16 +166,13 @@ pub fn verify(path: &Path) -> Result<u64> {
         let number = last.number + 1;
         let (entry, digest) = read_line(line).map_err(|e| invalid(format!("line {number} {e}")))?;
         if entry.number != number || entry.before != last.digest {
-            return Err(invalid(format!("line {number} does not follow the one before it")));
+            return Err(invalid(format!("line {number} does not follow the line before it")));
         }
         last = Head { number, digest };
     }
     let head = head(path)?;
     if head != last {
-        return Err(invalid(format!(
-            "it has {} lines and its head says otherwise: {}",
-            last.number, head.number
-        )));
+        return Err(invalid(format!("the log has {} lines, but its head says {}", last.number, head.number)));
     }
     Ok(last.number)
 }

@@ -1,20 +1,20 @@
-//! The policy file.
+//! Parses a policy file (TOML).
 
 use serde::Deserialize;
 
 use super::hook::Hook;
 use super::matching::{Category, Phrase, Together};
-use super::meaning::Likeness;
+use super::similarity::Similarity;
 
-/// What becomes of a prompt in which a category is found.
+/// What happens to a prompt that matches a category.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// What was matched is harmless: no other category looks at it.
+    /// The matched words are harmless: no other category sees them.
     Allow,
-    /// It passes and is written down.
+    /// The prompt passes, and the audit log records it.
     Warn,
-    /// It is refused.
+    /// The prompt is refused.
     Block,
 }
 
@@ -27,8 +27,8 @@ struct PolicyFile {
     hook: Option<Hook>,
 }
 
-/// What a policy file says.
-pub struct Parsed {
+/// The content of a policy file.
+pub struct ParsedPolicy {
     pub name: String,
     pub categories: Vec<Category>,
     pub hook: Option<Hook>,
@@ -49,7 +49,7 @@ struct CategoryTable {
     likeness: f32,
 }
 
-/// Sentences of MiniLM's that are about the same thing are that near, others seldom.
+/// MiniLM gives this cosine to sentences about the same subject, and seldom to others.
 fn default_likeness() -> f32 {
     0.6
 }
@@ -61,54 +61,56 @@ struct TogetherTable {
     words: Vec<Vec<String>>,
 }
 
-/// The error says what is wrong.
-pub fn parse(text: &str) -> Result<Parsed, String> {
+/// Parses a policy. The error is a message for the user.
+pub fn parse(text: &str) -> Result<ParsedPolicy, String> {
     let file: PolicyFile = toml::from_str(text).map_err(|e| e.to_string())?;
     let categories = file.category.into_iter().map(category).collect::<Result<_, _>>()?;
     file.hook.iter().try_for_each(Hook::check)?;
-    Ok(Parsed { name: file.name, categories, hook: file.hook })
+    Ok(ParsedPolicy { name: file.name, categories, hook: file.hook })
 }
 
 fn category(table: CategoryTable) -> Result<Category, String> {
     let CategoryTable { name, action, phrases, together, like, likeness } = table;
     if phrases.is_empty() && together.is_empty() && like.is_empty() {
-        return Err(format!(
-            "category `{name}` has no phrases, no words that count together and nothing it is like"
-        ));
+        return Err(format!("category `{name}` is empty; set `phrases`, `together` or `like`"));
     }
     if action == Action::Allow && !like.is_empty() {
-        return Err(format!("category `{name}`: what is allowed is told by its words, not by `like`"));
+        return Err(format!(
+            "category `{name}`: `like` cannot be used with the action `allow`; use `phrases` for what is allowed"
+        ));
     }
     if !(0.0..=1.0).contains(&likeness) {
-        return Err(format!("category `{name}`: `likeness` is from 0 (anything) to 1 (the same words)"));
+        return Err(format!(
+            "category `{name}`: `likeness` must be from 0 (any prompt) to 1 (the same words)"
+        ));
     }
-    let read = |phrases: Vec<String>| -> Result<Vec<Phrase>, String> {
-        let read = phrases.iter().map(|phrase| {
-            Phrase::new(phrase).ok_or_else(|| format!("category `{name}`: {phrase:?} has no word in it"))
+    let parse_phrases = |phrases: Vec<String>| -> Result<Vec<Phrase>, String> {
+        let parsed = phrases.iter().map(|phrase| {
+            Phrase::new(phrase).ok_or_else(|| format!("category `{name}`: {phrase:?} contains no word"))
         });
-        let mut read: Vec<_> = read.collect::<Result<_, _>>()?;
-        // As one word too: written together, or torn apart into letters that do not show where a word ends.
-        let together: Vec<_> = read.iter().filter_map(Phrase::as_one_word).collect();
-        read.extend(together);
-        Ok(read)
+        let mut parsed: Vec<_> = parsed.collect::<Result<_, _>>()?;
+        // Also as one word, for phrases without spaces and for split words, where the end of a word is unknown.
+        let together: Vec<_> = parsed.iter().filter_map(Phrase::as_one_word).collect();
+        parsed.extend(together);
+        Ok(parsed)
     };
     let together = together.into_iter().map(|table| {
         if table.words.len() < 2 || table.words.iter().any(Vec::is_empty) {
-            return Err(format!("category `{name}`: `words` needs two lists or more, none of them empty"));
+            return Err(format!("category `{name}`: `words` needs two lists or more, and none may be empty"));
         }
         Ok(Together {
             within: table.within,
-            words: table.words.into_iter().map(&read).collect::<Result<_, _>>()?,
+            words: table.words.into_iter().map(&parse_phrases).collect::<Result<_, _>>()?,
         })
     });
     let together = together.collect::<Result<_, _>>()?;
     let like = match like.is_empty() {
         true => None,
-        false => Some(Likeness::new(&like, likeness).map_err(|e| {
+        false => Some(Similarity::new(&like, likeness).map_err(|e| {
             format!(
-                "category `{name}`: `like` needs the built-in model's text encoder, which cannot be used: {e}"
+                "category `{name}`: `like` needs the text encoder of the built-in model, which cannot be opened: {e}"
             )
         })?),
     };
-    Ok(Category { action, phrases: read(phrases)?, together, like, name })
+    Ok(Category { action, phrases: parse_phrases(phrases)?, together, like, name })
 }

@@ -1,20 +1,20 @@
-//! Finding a category's words in a reading of a prompt.
+//! Matches the words of categories in a reading of a prompt.
 
-use super::meaning::Likeness;
-use super::reading::{self, Reading};
+use super::normalize::{self, Reading};
+use super::similarity::Similarity;
 use super::{Action, Verdict};
 
-/// Something that a prompt may contain.
+/// A category of a policy.
 #[derive(Clone, Debug)]
 pub struct Category {
     pub name: String,
     pub action: Action,
     pub phrases: Vec<Phrase>,
     pub together: Vec<Together>,
-    pub like: Option<Likeness>,
+    pub like: Option<Similarity>,
 }
 
-/// Words one after another; a `*` at the end of one stands for any ending.
+/// Consecutive words. A `*` at the end of a word matches any ending.
 #[derive(Clone, Debug)]
 pub struct Phrase(Vec<Word>);
 
@@ -24,25 +24,25 @@ struct Word {
     any_ending: bool,
 }
 
-/// Words that count where one of each list is near the others.
+/// Lists of words that match if one word of each list is near the others.
 #[derive(Clone, Debug)]
 pub struct Together {
-    /// Words from the first to the last at most.
+    /// Maximum distance from the first to the last word, in words.
     pub within: usize,
     pub words: Vec<Vec<Phrase>>,
 }
 
-/// What stands in the place of allowed words: no word is like it.
-const GONE: &str = "";
+/// Replaces allowed words; no phrase matches it.
+const REMOVED: &str = "";
 
 impl Phrase {
-    /// `None` if there is no word in it.
+    /// `None` if `text` contains no word.
     pub fn new(text: &str) -> Option<Self> {
         let words: Vec<_> = text
             .split_whitespace()
             .flat_map(|part| {
                 let any_ending = part.ends_with('*');
-                let words = reading::words(part);
+                let words = normalize::words(part);
                 let last = words.len().saturating_sub(1);
                 words
                     .into_iter()
@@ -53,53 +53,54 @@ impl Phrase {
         (!words.is_empty()).then_some(Self(words))
     }
 
-    /// Its words written together, if there are several.
+    /// The words joined to one, if there are several.
     pub fn as_one_word(&self) -> Option<Self> {
         let text: String = self.0.iter().map(|word| word.text.as_str()).collect();
         let any_ending = self.0.last()?.any_ending;
         (self.0.len() > 1).then(|| Self(vec![Word { text, any_ending }]))
     }
 
-    /// Where it begins in `words`.
-    fn places<'a>(&'a self, words: &'a [String]) -> impl Iterator<Item = usize> + 'a {
-        let is = |word: &Word, text: &String| match word.any_ending {
+    /// The positions in `words` where it begins.
+    fn positions<'a>(&'a self, words: &'a [String]) -> impl Iterator<Item = usize> + 'a {
+        let matches = |word: &Word, text: &String| match word.any_ending {
             true => text.starts_with(&word.text),
             false => *text == word.text,
         };
-        let here = move |window: &[String]| self.0.iter().zip(window).all(|(word, text)| is(word, text));
-        words.windows(self.0.len()).enumerate().filter(move |(_, window)| here(window)).map(|(i, _)| i)
+        let is_match =
+            move |window: &[String]| self.0.iter().zip(window).all(|(word, text)| matches(word, text));
+        words.windows(self.0.len()).enumerate().filter(move |(_, window)| is_match(window)).map(|(i, _)| i)
     }
 }
 
 impl Together {
-    fn is_in(&self, words: &[String]) -> bool {
-        let mut places: Vec<Vec<usize>> = Vec::with_capacity(self.words.len());
+    fn matches(&self, words: &[String]) -> bool {
+        let mut positions: Vec<Vec<usize>> = Vec::with_capacity(self.words.len());
         for list in &self.words {
-            let mut found: Vec<_> = list.iter().flat_map(|phrase| phrase.places(words)).collect();
+            let mut found: Vec<_> = list.iter().flat_map(|phrase| phrase.positions(words)).collect();
             found.sort_unstable();
-            places.push(found);
+            positions.push(found);
         }
-        // From each place on, whether one of every list follows soon enough.
+        // From each position, check whether a word of every list follows within the distance.
         let follows = |list: &Vec<usize>, from: usize| {
-            let next = list.partition_point(|place| *place < from);
-            list.get(next).is_some_and(|place| place - from < self.within)
+            let next = list.partition_point(|position| *position < from);
+            list.get(next).is_some_and(|position| position - from < self.within)
         };
-        places.iter().flatten().any(|from| places.iter().all(|list| follows(list, *from)))
+        positions.iter().flatten().any(|from| positions.iter().all(|list| follows(list, *from)))
     }
 }
 
-/// What the categories come to in one reading.
+/// The verdict of the categories on one reading: the strictest action that matches.
 pub fn verdict(categories: &[Category], reading: Reading) -> Verdict {
     let Reading { mut words } = reading;
     for phrase in categories.iter().filter(|c| c.action == Action::Allow).flat_map(|c| &c.phrases) {
-        let places: Vec<_> = phrase.places(&words).collect();
-        for place in places {
-            words[place..place + phrase.0.len()].fill(GONE.into());
+        let positions: Vec<_> = phrase.positions(&words).collect();
+        for position in positions {
+            words[position..position + phrase.0.len()].fill(REMOVED.into());
         }
     }
     let found = |category: &&Category| {
-        category.phrases.iter().any(|phrase| phrase.places(&words).next().is_some())
-            || category.together.iter().any(|together| together.is_in(&words))
+        category.phrases.iter().any(|phrase| phrase.positions(&words).next().is_some())
+            || category.together.iter().any(|together| together.matches(&words))
     };
     let of = |action: Action| categories.iter().filter(move |c| c.action == action).find(&found);
     match (of(Action::Block), of(Action::Warn)) {

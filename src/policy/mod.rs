@@ -1,43 +1,42 @@
-//! Which prompts may pass.
+//! Prompt policies: which prompts may be generated.
 //!
-//! A policy is a TOML file of categories. Each has an action and what it is known by: phrases, and words that
-//! count only together. A prompt is read as a person would read it, whatever letters it is written
-//! with, and then compared word by word:
+//! A policy is a TOML file of categories. Each has an action and its phrases, or words that match only together.
+//! Prompts are normalized, so that disguised words match, and compared word by word:
 //!
 //! ```toml
 //! name = "of the house"
 //!
 //! [[category]]
 //! name = "medicine"
-//! action = "allow"                 # what it matches is not looked at by the others
+//! action = "allow"                 # no other category sees the matched words
 //! phrases = ["blood pressure"]
 //!
 //! [[category]]
 //! name = "gore"
-//! action = "block"                 # or "warn": it passes, and the audit log has it
+//! action = "block"                 # or "warn": the prompt passes, and the audit log records it
 //! phrases = ["blood", "disembowel*"]
 //!
 //! [[category]]
 //! name = "brawl"
 //! action = "block"
-//! [[category.together]]            # one of each, at most so many words apart
+//! [[category.together]]            # one word of each list, within 8 words
 //! within = 8
 //! words = [["man", "men"], ["punch*", "beat*"]]
 //! ```
 //!
-//! Words are not meanings. A category may also be known by sentences that it is like, which the default model's text
-//! encoder compares with the prompt and with its parts, in English, and roughly:
+//! A category may also list sentences. The text encoder of the built-in model compares them with the prompt and its
+//! parts; this works roughly, and in English:
 //!
 //! ```toml
 //! [[category]]
 //! name = "storms"
 //! action = "block"
 //! like = ["a violent storm at sea"]
-//! likeness = 0.6                   # 1: the same words
+//! likeness = 0.6                   # cosine; 1: the same words
 //! ```
 //!
-//! And a program may be asked, which is given the prompt on stdin: exit status 0 lets it pass, 3 refuses it, the category
-//! being what it writes; if it gives no such answer in time, the prompt is refused:
+//! A hook is an external moderation program. It reads the prompt on stdin; exit status 0 lets the prompt pass, 3
+//! refuses it, and stdout is the category. If the hook fails, the prompt is refused:
 //!
 //! ```toml
 //! [hook]
@@ -45,18 +44,18 @@
 //! timeout = 10.0                   # seconds
 //! ```
 //!
-//! The policy that ships has words alone. It is a first line: another wording, another language than the policy's, a
-//! harmless text that makes a harmful picture, and what an image shows all pass it.
+//! The default policy contains only words. It is a first line of defence: synonyms, other languages, harmless words for
+//! a harmful picture, and the content of images pass it.
 //!
-//! A negative prompt says what guidance leads away from, and at no strength towards: people name in it what they do not want to
-//! be shown. So what is found in one only warns; a hook and an application decide about it as about any other.
+//! A negative prompt lists what people do not want to see, and the policy relies on guidance never being below 1. A
+//! match in it only warns; the hook and the application check it like any prompt.
 
 mod audit;
 mod file;
 mod hook;
 mod matching;
-mod meaning;
-mod reading;
+mod normalize;
+mod similarity;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -69,24 +68,24 @@ use matching::Category;
 
 use crate::{Error, Result};
 
-/// What ships with soragen.
+/// The default policy.
 const DEFAULT: &str = include_str!("default.toml");
 
-/// What a policy says to a prompt.
+/// The decision of a policy about a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing was found.
+    /// No category matches.
     Pass,
-    /// It passes; this category was found.
+    /// The prompt passes; this category matches.
     Warn(String),
-    /// It does not pass because of this category.
+    /// The prompt is refused because of this category.
     Block(String),
 }
 
-/// Whoever is asked about a prompt that passes otherwise; says whether it may.
+/// The application's check of a prompt; `false` refuses it.
 type Guard = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Rules for prompts, and where decisions are written down.
+/// A policy, with an optional audit log.
 #[derive(Clone)]
 pub struct Policy {
     name: String,
@@ -103,7 +102,7 @@ impl std::fmt::Debug for Policy {
 }
 
 impl Policy {
-    /// The policy that ships with soragen.
+    /// The default policy.
     pub fn built_in() -> Arc<Self> {
         static BUILT_IN: LazyLock<Arc<Policy>> = LazyLock::new(|| {
             Arc::new(Policy::parse(DEFAULT).unwrap_or_else(|e| unreachable!("the tests read it: {e}")))
@@ -111,28 +110,28 @@ impl Policy {
         BUILT_IN.clone()
     }
 
-    /// A policy in a file.
+    /// Reads a policy file.
     ///
     /// # Errors
-    /// The file's; [`Error::Invalid`] says where it is not a policy.
+    /// [`Error::Io`]; [`Error::Invalid`] with the line of the mistake.
     pub fn read(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.into(), source };
         let text = std::fs::read_to_string(path).map_err(io)?;
         Self::parse(&text).map_err(|reason| Error::Invalid { path: path.into(), reason })
     }
 
-    /// A policy as text; the error says what is wrong with it.
+    /// Parses a policy. The error is a message for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let file::Parsed { name, categories, hook } = file::parse(text)?;
+        let file::ParsedPolicy { name, categories, hook } = file::parse(text)?;
         Ok(Self { name, categories, hook, guard: None, audit: None })
     }
 
-    /// The same, with `guard` asked about every prompt that would pass: whether it may.
+    /// The same policy, with a check of the application: `guard` returns whether a prompt that would pass may pass.
     pub fn guarded(&self, guard: impl Fn(&str) -> bool + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { guard: Some(Arc::new(guard)), ..self.clone() })
     }
 
-    /// The policy in `file`, or [`Policy::built_in`], that writes every decision to `audit` if that is given.
+    /// The policy in `file`, or [`Policy::built_in`]. It writes every decision to the log `audit`, if that is set.
     ///
     /// # Errors
     /// Those of [`Policy::read`].
@@ -147,22 +146,22 @@ impl Policy {
         })
     }
 
-    /// What it calls itself.
+    /// The name in the policy file.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it says to `prompt`. Nothing is written down.
+    /// The decision about `prompt`. It is not logged.
     pub fn check(&self, prompt: &str) -> Verdict {
-        self.asked(prompt, self.found(prompt))
+        self.with_hooks(prompt, self.match_categories(prompt))
     }
 
-    /// What its own categories say, the strictest.
-    fn found(&self, prompt: &str) -> Verdict {
+    /// The strictest verdict of the categories.
+    fn match_categories(&self, prompt: &str) -> Verdict {
         let mut warning = None;
         let words =
-            reading::readings(prompt).into_iter().map(|text| matching::verdict(&self.categories, text));
-        for verdict in words.chain(std::iter::once_with(|| self.by_meaning(prompt))) {
+            normalize::readings(prompt).into_iter().map(|text| matching::verdict(&self.categories, text));
+        for verdict in words.chain(std::iter::once_with(|| self.match_similarity(prompt))) {
             match verdict {
                 Verdict::Pass => {}
                 Verdict::Warn(category) => warning = warning.or(Some(category)),
@@ -172,10 +171,10 @@ impl Policy {
         warning.map_or(Verdict::Pass, Verdict::Warn)
     }
 
-    /// `found`, or what the hook and the application say where that lets the prompt pass.
-    fn asked(&self, prompt: &str, found: Verdict) -> Verdict {
-        if matches!(found, Verdict::Block(_)) {
-            return found;
+    /// `verdict`, unless the hook or the application refuses the prompt.
+    fn with_hooks(&self, prompt: &str, verdict: Verdict) -> Verdict {
+        if matches!(verdict, Verdict::Block(_)) {
+            return verdict;
         }
         if let Some(block @ Verdict::Block(_)) = self.hook.as_ref().map(|hook| hook.ask(prompt)) {
             return block;
@@ -183,22 +182,20 @@ impl Policy {
         if self.guard.as_ref().is_some_and(|guard| !guard(prompt)) {
             return Verdict::Block("refused by the application".into());
         }
-        found
+        verdict
     }
 
-    /// What the categories that are like something say.
-    fn by_meaning(&self, prompt: &str) -> Verdict {
-        let mut categories = self.categories.iter().filter(|category| category.like.is_some()).peekable();
-        if categories.peek().is_none() {
-            return Verdict::Pass;
-        }
-        // What cannot be read is no harmless text.
-        let Ok(parts) = meaning::embeddings(prompt) else {
-            return Verdict::Block("what cannot be read".into());
+    /// The verdict of the categories with sentences.
+    fn match_similarity(&self, prompt: &str) -> Verdict {
+        let categories =
+            || self.categories.iter().filter_map(|category| Some((category, category.like.as_ref()?)));
+        let Some((_, first)) = categories().next() else { return Verdict::Pass };
+        // A prompt that cannot be encoded may be harmful.
+        let Ok(parts) = first.encoder.embed_prompt(prompt) else {
+            return Verdict::Block("unreadable prompt".into());
         };
-        let matches = |category: &&Category| category.like.as_ref().is_some_and(|like| like.matches(&parts));
         let mut verdict = Verdict::Pass;
-        for category in categories.filter(matches) {
+        for (category, _) in categories().filter(|(_, like)| like.matches(&parts)) {
             match category.action {
                 Action::Block => return Verdict::Block(category.name.clone()),
                 Action::Warn | Action::Allow => verdict = Verdict::Warn(category.name.clone()),
@@ -207,26 +204,25 @@ impl Policy {
         verdict
     }
 
-    /// The gate that every prompt goes through before a model sees it: writes the decision down, and lets the
-    /// prompt pass or not.
+    /// Checks a prompt before a model sees it, and logs the decision.
     ///
     /// # Errors
-    /// [`Error::Refused`], which does not repeat the prompt; and the audit log's: what cannot be written down
-    /// does not pass.
+    /// [`Error::Refused`], which does not contain the prompt; the errors of the audit log. A decision that cannot be
+    /// logged refuses the prompt.
     pub fn admit(&self, prompt: &str) -> Result<()> {
         self.decide(prompt, self.check(prompt))
     }
 
-    /// The gate for a negative prompt, which its own categories do not keep from passing.
+    /// As [`admit`](Self::admit), for a negative prompt: its categories only warn.
     ///
     /// # Errors
     /// Those of [`Policy::admit`].
     pub fn admit_negative(&self, prompt: &str) -> Result<()> {
-        let found = match self.found(prompt) {
+        let verdict = match self.match_categories(prompt) {
             Verdict::Block(category) => Verdict::Warn(category),
             passes => passes,
         };
-        self.decide(prompt, self.asked(prompt, found))
+        self.decide(prompt, self.with_hooks(prompt, verdict))
     }
 
     fn decide(&self, prompt: &str, verdict: Verdict) -> Result<()> {

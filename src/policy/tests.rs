@@ -1,8 +1,8 @@
-//! What passes and what does not.
+//! Decisions about prompts.
 
 use super::*;
 
-/// A policy with made-up things to refuse.
+/// A policy with invented categories.
 const QUARTZ: &str = r#"
 name = "test"
 [[category]]
@@ -31,7 +31,7 @@ fn blocked(prompt: &str) -> bool {
 }
 
 #[test]
-fn words_phrases_endings_and_pairs_are_found() {
+fn words_phrases_endings_and_pairs_match() {
     for prompt in [
         "a quartz mountain",
         "Quartz!",
@@ -54,13 +54,13 @@ fn words_phrases_endings_and_pairs_are_found() {
 }
 
 #[test]
-fn what_is_allowed_is_not_looked_at() {
+fn allowed_words_do_not_match_other_categories() {
     assert_eq!(policy().check("a quartz lamp on a desk"), Verdict::Pass);
     assert!(blocked("a quartz lamp made of quartz"));
 }
 
 #[test]
-fn disguises_do_not_help() {
+fn disguised_words_match() {
     for prompt in [
         "a qu4rtz mountain",
         "a q.u.a.r.t.z mountain",
@@ -78,7 +78,7 @@ fn disguises_do_not_help() {
 }
 
 #[test]
-fn a_policy_that_is_none_says_where() {
+fn the_error_for_an_invalid_policy_names_the_mistake() {
     for (text, part) in [
         ("", "name"),
         ("name = \"a\"\n[[category]]\nname = \"b\"\naction = \"burn\"\nphrases = [\"c\"]", "burn"),
@@ -96,7 +96,7 @@ fn a_policy_that_is_none_says_where() {
 }
 
 #[test]
-fn the_policy_that_ships_lets_ordinary_prompts_pass() {
+fn the_default_policy_lets_ordinary_prompts_pass() {
     let policy = Policy::built_in();
     let harmless = include_str!("harmless.txt");
     assert!(harmless.lines().count() >= 300);
@@ -106,14 +106,14 @@ fn the_policy_that_ships_lets_ordinary_prompts_pass() {
 }
 
 #[test]
-fn a_refusal_does_not_repeat_the_prompt() {
+fn the_error_of_a_refusal_does_not_contain_the_prompt() {
     let error = policy().admit("a quartz mountain").unwrap_err();
     assert!(matches!(&error, Error::Refused { category, .. } if category == "stones"), "{error}");
     assert!(!error.to_string().contains("quartz"), "{error}");
 }
 
-/// A policy that writes to `log`, after five decisions.
-fn decided(log: &Path) -> Arc<Policy> {
+/// A policy that has logged five decisions to `log`.
+fn policy_with_log(log: &Path) -> Arc<Policy> {
     let policy = Arc::new(Policy { audit: Some(AuditLog::new(log)), ..policy() });
     for prompt in ["snow", "quartz", "copper", "rain", "quartz"] {
         let _ = policy.admit(prompt);
@@ -122,11 +122,11 @@ fn decided(log: &Path) -> Arc<Policy> {
 }
 
 #[test]
-fn the_log_shows_what_was_changed() {
+fn changes_of_the_log_are_detected() {
     let folder = std::env::temp_dir().join(format!("soragen-audit-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let log = folder.join("audit.jsonl");
-    let policy = decided(&log);
+    let policy = policy_with_log(&log);
     assert_eq!(verify(&log).unwrap(), 5);
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(!text.contains("quartz") && text.matches("\"block\"").count() == 2);
@@ -136,12 +136,12 @@ fn the_log_shows_what_was_changed() {
         std::fs::write(&log, lines.join("\n") + "\n").unwrap();
         verify(&log).unwrap_err().to_string()
     };
-    assert!(changed(&lines[..4]).contains("head"), "cut off at the end");
-    // Another line does not hide it: none is written, and nothing passes.
+    assert!(changed(&lines[..4]).contains("head"), "truncated at the end");
+    // No further line is written, and no prompt passes.
     assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
     std::fs::write(&log, "").unwrap();
     assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
-    assert!(changed(&lines[1..]).contains("line 1"), "cut off at the beginning");
+    assert!(changed(&lines[1..]).contains("line 1"), "truncated at the beginning");
     assert!(
         changed(&[lines[0], lines[2], lines[1], lines[3], lines[4]]).contains("line 2"),
         "in another order"
@@ -149,11 +149,11 @@ fn the_log_shows_what_was_changed() {
     let edited = lines[1].replace("\"block\"", "\"pass\"");
     assert!(changed(&[lines[0], &edited, lines[2], lines[3], lines[4]]).contains("line 2 was changed"));
 
-    // After a line that is not whole nothing is written, and nothing passes.
+    // After an incomplete line nothing is written, and no prompt passes.
     std::fs::write(&log, &text[..text.len() - 10]).unwrap();
     assert!(matches!(policy.admit("snow"), Err(Error::Invalid { .. })));
 
-    // Whoever was stopped before the head was written has left a whole log.
+    // A process that was stopped before it wrote the head leaves a valid log.
     std::fs::write(&log, &text).unwrap();
     let before: serde_json::Value = serde_json::from_str(lines[4]).unwrap();
     std::fs::write(folder.join("audit.jsonl.head"), format!("4 {}\n", before["before"].as_str().unwrap()))
@@ -164,7 +164,7 @@ fn the_log_shows_what_was_changed() {
 }
 
 #[test]
-fn obfuscated_prompts_are_told_from_harmless_ones() {
+fn obfuscated_prompts_are_blocked_and_harmless_ones_pass() {
     let policy = policy();
     let red: Vec<&str> = include_str!("obfuscated.txt").lines().collect();
     let passed: Vec<&str> = red.iter().filter(|prompt| !blocked(prompt)).copied().collect();
@@ -172,43 +172,43 @@ fn obfuscated_prompts_are_told_from_harmless_ones() {
     let harmless = include_str!("harmless.txt").lines().filter(|prompt| !prompt.contains("marble"));
     let refused: Vec<&str> = harmless.filter(|prompt| policy.check(prompt) != Verdict::Pass).collect();
     println!("blocked: {} of {}; through: {passed:?}", red.len() - passed.len(), red.len());
-    // What is spelled in a way that nobody has written down passes; most is not.
+    // Unknown spellings pass; most are known.
     assert!(red.len() >= 60 && passed.len() * 10 <= red.len(), "{passed:?}");
     assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]
-fn what_a_category_is_like_has_to_make_sense() {
+fn wrong_similarity_settings_are_errors() {
     let table =
         |more: &str| format!("name = \"t\"\n[[category]]\nname = \"b\"\n{more}\nlike = [\"a storm\"]");
     for (text, part) in
-        [(table("action = \"allow\""), "allowed"), (table("action = \"block\"\nlikeness = 2.0"), "likeness")]
+        [(table("action = \"allow\""), "allow"), (table("action = \"block\"\nlikeness = 2.0"), "likeness")]
     {
         let error = Policy::parse(&text).unwrap_err();
         assert!(error.contains("`b`") && error.contains(part), "{error}");
     }
 }
 
-/// What a policy with a hook, a shell script, says to "a quartz mountain".
+/// The verdict of a policy with a shell script as its hook on "a quartz mountain".
 #[cfg(unix)]
-fn asked(script: &str, timeout: f32) -> Verdict {
+fn verdict_of_hook(script: &str, timeout: f32) -> Verdict {
     let text = format!("name = \"t\"\n[hook]\ncommand = [\"sh\", \"-c\", '{script}']\ntimeout = {timeout:?}");
     Policy::parse(&text).unwrap().check("a quartz mountain")
 }
 
 #[cfg(unix)]
 #[test]
-fn a_hook_is_asked_and_without_its_answer_nothing_passes() {
+fn a_hook_decides_and_its_failure_refuses_the_prompt() {
     let block = |category: &str| Verdict::Block(category.into());
     let none = "the hook gives no answer";
-    assert_eq!(asked("exit 0", 60.0), Verdict::Pass);
-    assert_eq!(asked("grep -q quartz && echo stones && exit 3", 60.0), block("stones"));
-    assert_eq!(asked("grep -q granite && echo stones && exit 3; exit 0", 60.0), Verdict::Pass);
-    assert_eq!(asked("exit 3", 60.0), block("refused by the hook"));
-    assert_eq!(asked("exit 1", 60.0), block(none));
-    assert_eq!(asked("kill -9 $$", 60.0), block(none));
-    assert_eq!(asked("exec sleep 600", 0.05), block(none));
-    assert_eq!(asked("yes", 0.05), block(none), "one that only talks");
+    assert_eq!(verdict_of_hook("exit 0", 60.0), Verdict::Pass);
+    assert_eq!(verdict_of_hook("grep -q quartz && echo stones && exit 3", 60.0), block("stones"));
+    assert_eq!(verdict_of_hook("grep -q granite && echo stones && exit 3; exit 0", 60.0), Verdict::Pass);
+    assert_eq!(verdict_of_hook("exit 3", 60.0), block("refused by the hook"));
+    assert_eq!(verdict_of_hook("exit 1", 60.0), block(none));
+    assert_eq!(verdict_of_hook("kill -9 $$", 60.0), block(none));
+    assert_eq!(verdict_of_hook("exec sleep 600", 0.05), block(none));
+    assert_eq!(verdict_of_hook("yes", 0.05), block(none), "endless output");
     let missing = Policy::parse("name = \"t\"\n[hook]\ncommand = [\"/no/such/program\"]").unwrap();
     assert_eq!(missing.check("snow"), block(none));
     for (hook, part) in
@@ -220,7 +220,7 @@ fn a_hook_is_asked_and_without_its_answer_nothing_passes() {
 }
 
 #[test]
-fn a_guard_is_asked_about_what_would_pass() {
+fn the_application_can_refuse_a_prompt_that_would_pass() {
     let guarded = policy().guarded(|prompt| !prompt.contains("snow"));
     assert_eq!(guarded.check("rain"), Verdict::Pass);
     assert_eq!(guarded.check("snow"), Verdict::Block("refused by the application".into()));

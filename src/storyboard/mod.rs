@@ -1,7 +1,7 @@
-//! Shots on a timeline, as people write them down: TOML, SubRip, WebVTT, or a line of text.
+//! Storyboards: shots on a timeline, in TOML, SubRip, WebVTT, or one line of text.
 //!
-//! Which it is shows in the text itself. All say the same thing: from when on which prompt holds, and whether
-//! the video is cut there or goes on.
+//! The format is detected from the text. All formats list prompts with their times, and whether the video cuts or
+//! continues.
 //!
 //! ```
 //! use soragen::{Storyboard, Transition};
@@ -27,62 +27,61 @@ use std::time::Duration;
 use crate::request::{Shot, Transition};
 use crate::{Error, Result, picture};
 
-/// A text of a whole film's subtitles has a tenth of it.
+/// The longest storyboard. The subtitles of a film have a tenth of it.
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_SHOTS: usize = 10_000;
-/// Pictures are all in memory at once.
+/// All images are in memory at once.
 const MAX_IMAGES: usize = 100;
 
-/// Shots one after the other; the first starts at 0.
+/// A list of shots; the first starts at 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storyboard {
-    /// At least one. Images are files that are not read yet.
+    /// At least one. Images are paths of files that are not read yet.
     pub shots: Vec<Shot<PathBuf>>,
-    /// When the last one ends. `None`: it is the only one, and nothing says how long it is.
+    /// End of the last shot. `None` if it is the only one and has no duration.
     pub end: Option<Duration>,
 }
 
-/// What is wrong with a text, and the line where it is, from 1.
+/// A mistake in a storyboard, and its line, from 1.
 #[derive(Debug, PartialEq)]
-struct Fault {
+struct ParseError {
     line: usize,
     reason: String,
 }
 
-impl Fault {
+impl ParseError {
     fn new(line: usize, reason: impl Into<String>) -> Self {
         Self { line, reason: reason.into() }
     }
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for ParseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "line {}: {}", self.line, self.reason)
     }
 }
 
 impl Storyboard {
-    /// The files of the pictures that it has.
+    /// The image files.
     pub fn images(&self) -> impl Iterator<Item = &Path> {
         self.shots.iter().filter_map(|shot| shot.image.as_deref())
     }
 
-    /// Reads a storyboard that is the text itself, if it begins with a time or has several lines, or a file's name.
+    /// Opens a storyboard: the text itself, if it begins with a time or has several lines, otherwise a file.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`parse`](Self::parse).
     pub fn open(text_or_path: &str) -> Result<Self> {
-        match inline::is(text_or_path) || text_or_path.trim().contains('\n') {
+        match inline::is_inline(text_or_path) || text_or_path.trim().contains('\n') {
             true => Self::parse(text_or_path),
             false => Self::read(Path::new(text_or_path.trim())),
         }
     }
 
-    /// Reads the file `path`. Images that it names are looked for beside it.
+    /// Reads the file `path`. Relative paths of images start at its folder.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none, [`Error::Invalid`] with the line if it is no storyboard, and
-    /// [`Error::Io`] if it cannot be read.
+    /// [`Error::NotFound`], [`Error::Io`]; [`Error::Invalid`] with the line of a mistake.
     pub fn read(path: &Path) -> Result<Self> {
         let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
         let mut bytes = Vec::new();
@@ -98,7 +97,7 @@ impl Storyboard {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(invalid(too_long()));
         }
-        let text = String::from_utf8(bytes).map_err(|_| invalid("not a text in UTF-8".into()))?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid("not UTF-8 text".into()))?;
         let mut board = parse(&text).map_err(|fault| invalid(fault.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for image in board.shots.iter_mut().filter_map(|shot| shot.image.as_mut()) {
@@ -107,10 +106,10 @@ impl Storyboard {
         Ok(board)
     }
 
-    /// Reads a storyboard from its text.
+    /// Parses a storyboard.
     ///
     /// # Errors
-    /// [`Error::Request`] with the line if it is none.
+    /// [`Error::Request`] with the line of a mistake.
     pub fn parse(text: &str) -> Result<Self> {
         let refuse = |reason: String| Error::Request(crate::Setting::Shots, format!("storyboard: {reason}"));
         if text.len() as u64 > MAX_BYTES {
@@ -119,21 +118,21 @@ impl Storyboard {
         parse(text).map_err(|fault| refuse(fault.to_string()))
     }
 
-    /// Reads a storyboard on a line, as `0:00 a cat wakes | 0:04 the cat runs`; it can name no file.
+    /// Parses a storyboard on one line, as `0:00 a cat wakes | 0:04 the cat runs`. It cannot name a file.
     ///
     /// # Errors
-    /// [`Error::Request`] if it is none.
+    /// [`Error::Request`] for other text.
     pub fn inline(text: &str) -> Result<Self> {
-        if !inline::is(text) {
+        if !inline::is_inline(text) {
             return Err(Error::Request(
                 crate::Setting::Shots,
-                "storyboard: it begins with 0:00, then a prompt".into(),
+                "storyboard: it must begin with 0:00 and a prompt".into(),
             ));
         }
         Self::parse(text)
     }
 
-    /// The shots with their images read.
+    /// The shots, with images loaded.
     ///
     /// # Errors
     /// Those of [`read_image`](crate::read_image).
@@ -147,32 +146,31 @@ impl Storyboard {
     }
 }
 
-/// What the text of a cue, as SubRip and WebVTT have it, says: markup is left out, and `(cut)` at its beginning
-/// is a transition.
+/// Parses the text of a SubRip or WebVTT cue: removes markup, and reads `(cut)` or `(continue)` at the beginning.
 pub fn cue(text: &str) -> (Transition, String) {
-    split_transition(&cues::plain(text))
+    split_transition(&plain(text))
 }
 
 fn too_long() -> String {
     format!("longer than {MAX_BYTES} bytes")
 }
 
-fn parse(text: &str) -> Result<Storyboard, Fault> {
+fn parse(text: &str) -> Result<Storyboard, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let has = |test: fn(&str) -> bool| text.lines().any(|line| test(line.trim()));
-    let mut board = if inline::is(text) {
+    let mut board = if inline::is_inline(text) {
         inline::parse(text)?
     } else if has(|line| line == "[[shot]]") {
         sheet::parse(text)?
     } else if has(|line| line.contains("-->")) {
         cues::parse(text)?
     } else {
-        return Err(Fault::new(
+        return Err(ParseError::new(
             1,
             "neither TOML with [[shot]], nor SubRip or WebVTT, nor `0:00 a prompt | 0:04 another`",
         ));
     };
-    // A last shot without an end is as long as the one before it.
+    // A last shot without a duration is as long as the shot before it.
     if board.end.is_none()
         && let [.., before, last] = board.shots.as_slice()
     {
@@ -181,54 +179,54 @@ fn parse(text: &str) -> Result<Storyboard, Fault> {
     Ok(board)
 }
 
-/// Puts shots together and looks after what every format has in common.
+/// Collects shots, with the checks that all formats share.
 #[derive(Default)]
 struct Builder(Vec<Shot<PathBuf>>);
 
 impl Builder {
-    fn add(&mut self, line: usize, shot: Shot<PathBuf>) -> Result<(), Fault> {
-        let fault = |reason: String| Err(Fault::new(line, reason));
+    fn add(&mut self, line: usize, shot: Shot<PathBuf>) -> Result<(), ParseError> {
+        let fail = |reason: String| Err(ParseError::new(line, reason));
         if self.0.len() == MAX_SHOTS {
-            return fault(format!("more than {MAX_SHOTS} shots"));
+            return fail(format!("more than {MAX_SHOTS} shots"));
         }
         if shot.prompt.is_empty() {
-            return fault("the prompt is empty; say what to show".into());
+            return fail("the prompt is empty".into());
         }
         if let Some(before) = self.0.last()
             && shot.start <= before.start
         {
-            return fault("a shot starts no later than the one before it".into());
+            return fail("the shot starts no later than the one before it".into());
         }
         if shot.image.is_some() {
             if shot.transition == Transition::Continue && !self.0.is_empty() {
-                return fault("an image starts anew; it needs transition = \"cut\"".into());
+                return fail("an image needs transition = \"cut\"".into());
             }
             if self.0.iter().filter(|shot| shot.image.is_some()).count() == MAX_IMAGES {
-                return fault(format!("more than {MAX_IMAGES} images"));
+                return fail(format!("more than {MAX_IMAGES} images"));
             }
         }
         self.0.push(shot);
         Ok(())
     }
 
-    fn finish(self, line: usize, end: Option<Duration>) -> Result<Storyboard, Fault> {
+    fn finish(self, line: usize, end: Option<Duration>) -> Result<Storyboard, ParseError> {
         match (self.0.last(), end) {
-            (None, _) => Err(Fault::new(line, "there is no shot in it")),
+            (None, _) => Err(ParseError::new(line, "there is no shot")),
             (Some(last), Some(end)) if end <= last.start => {
-                Err(Fault::new(line, "the last shot ends before it starts"))
+                Err(ParseError::new(line, "the last shot ends before it starts"))
             }
             _ => Ok(Storyboard { shots: self.0, end }),
         }
     }
 }
 
-/// A prompt that may begin with `(cut)` or `(continue)`.
+/// Splits a prompt that may begin with `(cut)` or `(continue)`.
 fn split_transition(text: &str) -> (Transition, String) {
-    for (mark, transition) in [("(cut)", Transition::Cut), ("(continue)", Transition::Continue)] {
-        if let Some(start) = text.get(..mark.len())
-            && start.eq_ignore_ascii_case(mark)
+    for (prefix, transition) in [("(cut)", Transition::Cut), ("(continue)", Transition::Continue)] {
+        if let Some(start) = text.get(..prefix.len())
+            && start.eq_ignore_ascii_case(prefix)
         {
-            return (transition, text[mark.len()..].trim().into());
+            return (transition, text[prefix.len()..].trim().into());
         }
     }
     (Transition::Continue, text.trim().into())
@@ -248,9 +246,9 @@ mod tests {
     }
 
     #[test]
-    fn all_formats_say_the_same() {
+    fn all_formats_parse_to_the_same_storyboard() {
         use Transition::{Continue, Cut};
-        let wanted = Storyboard {
+        let expected = Storyboard {
             shots: vec![
                 shot(0.0, Continue, "a cat wakes"),
                 shot(4.0, Continue, "the cat runs"),
@@ -269,10 +267,10 @@ mod tests {
             "[[shot]]\nprompt = \"a cat wakes\"\nduration = 4\n[[shot]]\nprompt = \"the cat runs\"\nduration = 4.5\n\
              transition = \"continue\"\n[[shot]]\nprompt = \"snow falls & lies\"\nduration = 3.5\ntransition = \"cut\"\n",
         ] {
-            let mut made = Storyboard::parse(text).unwrap();
-            // Whatever it says of the first, there is nothing before it to be cut off from.
-            made.shots[0].transition = Continue;
-            assert_eq!(made, wanted, "{text}");
+            let mut board = Storyboard::parse(text).unwrap();
+            // The transition of the first shot has no effect.
+            board.shots[0].transition = Continue;
+            assert_eq!(board, expected, "{text}");
         }
     }
 
@@ -285,13 +283,13 @@ mod tests {
         .unwrap();
         assert_eq!((board.shots[0].seed, board.shots[1].seed), (Some(7), None));
         assert_eq!(board.shots[1].image.as_deref(), Some(Path::new("b.png")));
-        assert_eq!(board.end, Some(Duration::from_secs(4)), "as long as the one before");
+        assert_eq!(board.end, Some(Duration::from_secs(4)), "as long as the shot before");
         let alone = Storyboard::parse("[[shot]]\nprompt = \"a\"").unwrap();
         assert_eq!(alone.end, None);
     }
 
     #[test]
-    fn images_of_a_file_are_beside_it() {
+    fn image_paths_are_relative_to_the_file() {
         let folder = std::env::temp_dir().join(format!("soragen-storyboard-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join("film.toml");
@@ -307,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_have_a_line() {
+    fn errors_name_the_line() {
         for (text, line, word) in [
             ("", 1, "neither"),
             ("a cat", 1, "neither"),
@@ -344,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_what_is_taken() {
+    fn too_many_shots_and_too_long_texts_are_errors() {
         let many: Vec<_> = (0..=MAX_SHOTS).map(|i| format!("{}:{:02} a", i / 60, i % 60)).collect();
         assert!(reason(&many.join("|")).contains("more than"));
         assert_eq!(

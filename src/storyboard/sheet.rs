@@ -1,4 +1,4 @@
-//! TOML: `[[shot]]` with `prompt`, `duration` in seconds and, if wanted, `seed`, `image` and
+//! Storyboards in TOML: `[[shot]]` with `prompt`, `duration` in seconds and, optionally, `seed`, `image` and
 //! `transition = "cut"` or `"continue"`.
 
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Builder, Fault, Storyboard, time};
+use super::{Builder, ParseError, Storyboard, time};
 use crate::request::{Shot, Transition};
 
 #[derive(Deserialize)]
@@ -28,11 +28,11 @@ struct Entry {
     transition: Transition,
 }
 
-pub fn parse(text: &str) -> Result<Storyboard, Fault> {
+pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
     let line = |at: usize| 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
     let sheet: Sheet = toml::from_str(text).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start);
-        Fault::new(line(at), e.message().lines().collect::<Vec<_>>().join("; "))
+        ParseError::new(line(at), e.message().lines().collect::<Vec<_>>().join("; "))
     })?;
     let mut builder = Builder::default();
     let (mut start, mut end, mut last) = (Duration::ZERO, None, 1);
@@ -46,15 +46,15 @@ pub fn parse(text: &str) -> Result<Storyboard, Fault> {
             Some(duration) => {
                 let at = line(duration.span().start);
                 let duration = time::seconds(duration.into_inner());
-                start +=
-                    duration.ok_or_else(|| Fault::new(at, "the duration is no number of seconds above 0"))?;
+                start += duration
+                    .ok_or_else(|| ParseError::new(at, "the duration must be a number of seconds above 0"))?;
                 end = Some(start);
             }
             None if i + 1 == count => end = None,
             None => {
-                return Err(Fault::new(
+                return Err(ParseError::new(
                     last,
-                    "a duration in seconds is needed; only the last shot goes without",
+                    "the duration in seconds is missing; only the last shot may omit it",
                 ));
             }
         }

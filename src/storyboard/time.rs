@@ -1,17 +1,17 @@
-//! Times as people write them.
+//! Parses times of a storyboard.
 
 use std::time::Duration;
 
-/// Nobody's film is longer, and sums of frames stay far from their limits.
+/// The longest video. Frame counts stay far from their limits.
 const MAX_HOURS: u64 = 1000;
 
-/// `[H:]MM:SS`, with a fraction of a second after a point or a comma; and how many bytes of `text` it takes.
+/// Parses `[H:]MM:SS` with an optional fraction after a point or a comma; also returns its length in bytes.
 pub fn prefix(text: &str) -> Option<(Duration, usize)> {
     let end = text.find(|c: char| !(c.is_ascii_digit() || ":.,".contains(c))).unwrap_or(text.len());
     Some((parse(&text[..end])?, end))
 }
 
-/// As [`prefix`], all of `text`.
+/// As [`prefix`], for the whole `text`.
 pub fn parse(text: &str) -> Option<Duration> {
     let mut parts = text.rsplit(':');
     let (seconds, fraction) = match parts.next()?.split_once(['.', ',']) {
@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     };
     let minutes = parts.next()?;
     let hours = number(parts.next().unwrap_or("0"))?;
-    // Without hours there may be more minutes than an hour has.
+    // Without hours, minutes may exceed 59.
     let (seconds, minutes) = (number(seconds)?, number(minutes)?);
     if parts.next().is_some() || seconds >= 60 || hours >= MAX_HOURS || minutes >= 60 * MAX_HOURS {
         return None;
@@ -35,7 +35,7 @@ pub fn seconds(seconds: f64) -> Option<Duration> {
 }
 
 fn number(digits: &str) -> Option<u64> {
-    // `parse` takes a sign.
+    // `parse` would accept a sign.
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_they_are_written() {
+    fn times_are_parsed() {
         let time = |text| parse(text).map(|time| time.as_nanos());
         assert_eq!(time("0:04"), Some(4_000_000_000));
         assert_eq!(time("90:00.25"), Some(5_400_250_000_000));

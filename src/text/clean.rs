@@ -1,25 +1,25 @@
-//! Prompts as Wan was trained on them: diffusers' `prompt_clean`.
+//! Cleans prompts as Wan's training did: diffusers' `prompt_clean`.
 //!
-//! That is `ftfy.fix_text` (<https://ftfy.readthedocs.io>), `html.unescape` twice and white space
-//! collapsed. Of ftfy everything is done but the repair of text decoded in a wrong encoding.
+//! These are `ftfy.fix_text` (<https://ftfy.readthedocs.io>), `html.unescape` twice, and collapsed white space. The
+//! repair of text that was decoded in a wrong encoding is not implemented.
 
 use htmlize::unescape;
 use tokenizers::NormalizedString;
 
-/// `prompt` cleaned.
+/// The cleaned prompt.
 pub fn clean(prompt: &str) -> String {
     let fixed: Vec<String> = prompt.split('\n').map(fix).collect();
     let unescaped = unescape(unescape(fixed.join("\n")).as_ref()).into_owned();
     unescaped.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What `ftfy.fix_text` does to a line, until it changes nothing more.
+/// `ftfy.fix_text` for one line, repeated until nothing changes.
 fn fix(line: &str) -> String {
     let mut text = line.to_owned();
     loop {
-        // Text with tags is taken to mean its entities as they stand.
+        // In text with tags, entities are meant literally.
         let mut unescaped = text.clone();
-        // Here rather than one level each time around: there may be as many as there is text.
+        // An inner loop: nesting may be as deep as the text is long, and the other steps are slow.
         while !unescaped.contains('<') {
             let next = unescape_closed(&unescaped);
             if next == unescaped {
@@ -37,7 +37,7 @@ fn fix(line: &str) -> String {
     }
 }
 
-/// Replaces entities that end in a semicolon, so that `a&copy` stays.
+/// Replaces entities that end in a semicolon; `a&copy` is kept.
 fn unescape_closed(text: &str) -> String {
     let mut parts = text.split('&');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -61,7 +61,7 @@ fn is_entity(name: &str) -> bool {
     (1..=24).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Drops what colours text on a terminal: ESC, `[`, digits and semicolons, a letter.
+/// Removes colour codes of terminals: ESC, `[`, digits and semicolons, a letter.
 fn without_terminal_escapes(text: &str) -> String {
     let mut parts = text.split("\u{1b}[");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -78,8 +78,7 @@ fn without_terminal_escapes(text: &str) -> String {
     out
 }
 
-/// Ligatures and wide letters taken apart, quotes straightened, line ends made one, control characters
-/// dropped.
+/// Splits ligatures and wide letters, straightens quotes, unifies line ends, removes control characters.
 fn replacement(c: char) -> impl Iterator<Item = char> {
     let compatible = |c: char| NormalizedString::from(c.to_string()).nfkc().get().to_owned();
     let text = match c {

@@ -1,7 +1,8 @@
-//! Prompts to embeddings: one submodule an encoder.
+//! Text encoders: prompts to embeddings.
 
 mod clean;
 mod minilm;
+mod tokens;
 mod umt5;
 
 pub use clean::clean;
@@ -9,119 +10,148 @@ pub use minilm::MiniLm;
 pub use umt5::{MAX_TOKENS, Umt5, Umt5Config, Umt5Encoder};
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use once_cell::sync::OnceCell;
 use serde::Deserialize;
-use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::cache::{self, Cache};
+use crate::cancel::CancellableMutex;
 use crate::checkpoint::Source;
 use crate::digest::Digest;
-use crate::{Cancel, Error, Result};
+use crate::testing::{self, Event};
+use crate::{Cancel, Result};
 
 const CONFIG: &str = "text_encoder/config.json";
-const TOKENIZER: &str = "tokenizer/tokenizer.json";
 
-/// How many prompts are remembered: those of a storyboard, say. An embedding takes 8 MB at most.
+/// Embeddings that stay in memory, enough for a storyboard. Each takes 8 MB at most.
 const REMEMBERED: usize = 16;
 
-/// A model's text encoder, and the embeddings it made last.
+/// The text encoder of a model, with the embeddings of the last prompts.
 pub struct TextEncoder {
-    kind: Kind,
-    made: Mutex<VecDeque<(String, Tensor)>>,
+    source: Source,
+    /// One thread encodes at a time: two UMT5 encoders would not fit into memory.
+    encoder: CancellableMutex<Encoder>,
+    /// Has its own lock, so that a remembered prompt does not wait for a running encoder.
+    remembered: Mutex<VecDeque<(String, Tensor)>>,
 }
 
-enum Kind {
-    /// Small enough to be kept.
+enum Encoder {
+    /// Small: it stays in memory.
     MiniLm(Box<MiniLm>),
-    /// Larger than the rest of the model together: opened for a prompt and let go.
-    Umt5(Box<Absent>),
+    /// Larger than the rest of the model: it is opened for each prompt.
+    Umt5(Box<UnloadedUmt5>),
 }
 
-/// An encoder that is not in memory.
-struct Absent {
+/// A UMT5 encoder that is not in memory.
+struct UnloadedUmt5 {
     source: Source,
     dtype: DType,
     device: Device,
-    /// Of its files.
+    /// Digest of the files; `None` if they cannot be read.
     digest: OnceCell<Option<Digest>>,
 }
 
 impl TextEncoder {
-    /// The one in `text_encoder/` of `source`: UMT5, or MiniLM where its configuration says BERT. Prompts are cut at
-    /// `max_tokens`, but for UMT5, which always takes 512.
+    /// Opens the encoder in `text_encoder/`: MiniLM if its configuration says BERT, otherwise UMT5. MiniLM truncates
+    /// prompts at `max_tokens`, UMT5 at 512 tokens.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if the files of MiniLM are missing or damaged; those of UMT5 are
-    /// opened with the first prompt.
-    pub fn open(source: &Source, max_tokens: usize, dtype: DType, device: &Device) -> Result<Self> {
+    /// [`Error::NotFound`](crate::Error::NotFound) and [`Error::Invalid`](crate::Error::Invalid) for missing or damaged
+    /// files of MiniLM, [`Error::Cancelled`](crate::Error::Cancelled). UMT5 is opened with the first prompt.
+    pub fn open(
+        source: &Source,
+        max_tokens: usize,
+        dtype: DType,
+        device: &Device,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         #[derive(Deserialize)]
-        struct Kind {
+        struct Config {
             model_type: Option<String>,
         }
-        // Its absence is told when it is opened.
-        let kind = source.exists(CONFIG).then(|| source.json::<Kind>(CONFIG)).transpose()?;
-        match kind.and_then(|kind| kind.model_type).as_deref() {
-            Some("bert") => Self::minilm(source, max_tokens, device),
+        // A missing file is an error when the encoder is opened.
+        let config = source.exists(CONFIG).then(|| source.json::<Config>(CONFIG)).transpose()?;
+        match config.and_then(|config| config.model_type).as_deref() {
+            Some("bert") => Self::minilm(source, max_tokens, device, cancel),
             _ => Ok(Self::umt5(source, dtype, device)),
         }
     }
 
-    /// MiniLM; prompts are cut at `max_tokens`.
-    pub fn minilm(source: &Source, max_tokens: usize, device: &Device) -> Result<Self> {
-        Ok(Self::new(Kind::MiniLm(Box::new(MiniLm::open(source, max_tokens, device)?))))
+    fn minilm(source: &Source, max_tokens: usize, device: &Device, cancel: &Cancel) -> Result<Self> {
+        let encoder = MiniLm::open(source, max_tokens, device, cancel)?;
+        Ok(Self::new(source, Encoder::MiniLm(Box::new(encoder))))
     }
 
-    /// UMT5. Its weights are read when a prompt is.
-    pub fn umt5(source: &Source, dtype: DType, device: &Device) -> Self {
-        let (source, device) = (source.clone(), device.clone());
-        Self::new(Kind::Umt5(Box::new(Absent { source, dtype, device, digest: OnceCell::new() })))
+    fn umt5(source: &Source, dtype: DType, device: &Device) -> Self {
+        let unloaded =
+            UnloadedUmt5 { source: source.clone(), dtype, device: device.clone(), digest: OnceCell::new() };
+        Self::new(source, Encoder::Umt5(Box::new(unloaded)))
     }
 
-    fn new(kind: Kind) -> Self {
-        Self { kind, made: Mutex::default() }
+    fn new(source: &Source, encoder: Encoder) -> Self {
+        let encoder = CancellableMutex::new(encoder);
+        Self { source: source.clone(), encoder, remembered: Mutex::default() }
     }
 
-    /// `[1, tokens, dim]`, zero after the prompt's last token.
+    /// The embeddings of `prompt`: `[1, tokens, dim]`, zero after the last token of the prompt.
     ///
-    /// What UMT5 reads is kept in `cache`, if there is one: of a prompt that is there it is not loaded.
+    /// `cache` keeps what UMT5 encodes; a cached prompt does not load UMT5.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`](crate::Error::Cancelled), also while another thread encodes; the errors of the encoder.
     pub fn encode(&self, prompt: &str, cache: Option<&Cache>, cancel: &Cancel) -> Result<Tensor> {
-        // Whoever wants another prompt meanwhile waits: two UMT5s at once would not fit.
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, embeds)) = made.iter().find(|(text, _)| text == prompt) {
-            return Ok(embeds.clone());
+        if let Some(embeds) = self.recall(prompt) {
+            return Ok(embeds);
         }
-        let embeds = match &self.kind {
-            Kind::MiniLm(encoder) => encoder.encode(prompt)?,
-            Kind::Umt5(encoder) => encoder.encode(prompt, cache, cancel)?,
+        let encoder = self.encoder.lock(cancel)?;
+        // Another thread may have encoded the prompt meanwhile.
+        if let Some(embeds) = self.recall(prompt) {
+            return Ok(embeds);
+        }
+        let embeds = match &*encoder {
+            Encoder::MiniLm(encoder) => {
+                testing::call(&self.source, Event::Encode, cancel)?;
+                encoder.encode(prompt)?
+            }
+            Encoder::Umt5(encoder) => encoder.encode(prompt, cache, cancel)?,
         };
-        if made.len() == REMEMBERED {
-            made.pop_front();
+        let mut remembered = self.remembered();
+        if remembered.len() == REMEMBERED {
+            remembered.pop_front();
         }
-        made.push_back((prompt.to_string(), embeds.clone()));
+        remembered.push_back((prompt.to_string(), embeds.clone()));
         Ok(embeds)
+    }
+
+    fn recall(&self, prompt: &str) -> Option<Tensor> {
+        self.remembered().iter().find(|(text, _)| text == prompt).map(|(_, embeds)| embeds.clone())
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<(String, Tensor)>> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Absent {
+impl UnloadedUmt5 {
     fn encode(&self, prompt: &str, cache: Option<&Cache>, cancel: &Cancel) -> Result<Tensor> {
-        let kept = cache.and_then(|cache| Some((cache, self.key(prompt)?)));
-        if let Some((cache, key)) = &kept
+        let entry = cache.and_then(|cache| Some((cache, self.key(prompt)?)));
+        if let Some((cache, key)) = &entry
             && let Some(hidden) = cache.get(cache::Kind::Prompt, key, &self.device)
         {
             return Umt5::pad(&hidden);
         }
-        let hidden = Umt5::open(&self.source, self.dtype, &self.device)?.read(prompt, cancel)?;
-        if let Some((cache, key)) = &kept {
+        testing::call(&self.source, Event::Encode, cancel)?;
+        let encoder = Umt5::open(&self.source, self.dtype, &self.device, cancel)?;
+        let hidden = encoder.encode_unpadded(prompt, cancel)?;
+        if let Some((cache, key)) = &entry {
             cache.put(cache::Kind::Prompt, key, &hidden);
         }
         Umt5::pad(&hidden)
     }
 
-    /// Stands for what it makes of `prompt`; `None` if its files cannot be read.
+    /// The cache key of `prompt`; `None` if the files of the encoder cannot be read.
     fn key(&self, prompt: &str) -> Option<Digest> {
         let files = self.digest.get_or_init(|| self.source.digest(&["text_encoder", "tokenizer"]).ok());
         let (device, dtype) = (format!("{:?}", self.device.location()), self.dtype.as_str());
@@ -134,64 +164,34 @@ impl Absent {
     }
 }
 
-/// `tokenizer/tokenizer.json` of `source`, which cuts prompts at `max_tokens`.
-fn tokenizer(source: &Source, max_tokens: usize) -> Result<Tokenizer> {
-    let bytes = source.read(TOKENIZER)?;
-    let about = |reason: String| source.invalid(TOKENIZER, reason);
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
-        .map_err(|e| about(format!("not understood: {e}")))?;
-    // The crate expects of some of its parts that they are as it writes them.
-    let tokenizer = std::panic::catch_unwind(|| Tokenizer::from_bytes(&bytes));
-    let mut tokenizer =
-        tokenizer.map_err(|_| about("not understood".into()))?.map_err(|e| about(e.to_string()))?;
-    let truncation = TruncationParams { max_length: max_tokens, ..Default::default() };
-    tokenizer.with_padding(None).with_truncation(Some(truncation)).map_err(|e| about(e.to_string()))?;
-    Ok(tokenizer)
-}
-
-/// The numbers of the tokens that `prompt` is cut into.
-///
-/// # Errors
-/// [`Error::Request`], for a tokenizer that refers to tokens it does not have too: the crate finds out only here.
-fn cut(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
-    let refused = |reason: String| {
-        Error::Request(crate::Setting::Prompt, format!("the prompt cannot be tokenized: {reason}"))
-    };
-    let cut = std::panic::catch_unwind(AssertUnwindSafe(|| tokenizer.encode(prompt, true)));
-    let cut = cut.map_err(|_| refused(format!("{TOKENIZER} is damaged; get it again")))?;
-    Ok(cut.map_err(|e| refused(e.to_string()))?.get_ids().to_vec())
-}
-
-/// What a tokenizer made of a prompt, u32 `[tokens]`.
-///
-/// # Errors
-/// [`Error::Request`] for tokens that an encoder of `vocabulary` entries does not know, and for none at all:
-/// CUDA faults on either.
-fn token_ids(tokens: &[u32], vocabulary: usize, device: &Device) -> Result<Tensor> {
-    check_tokens(tokens, vocabulary)?;
-    Ok(Tensor::new(tokens, device)?)
-}
-
-/// The same, without making any of them.
-fn check_tokens(tokens: &[u32], vocabulary: usize) -> Result<()> {
-    if tokens.is_empty() || tokens.iter().any(|&token| token as usize >= vocabulary) {
-        return Err(Error::Request(crate::Setting::Model,
-            "the tokenizer gives tokens that the text encoder does not know, or none; they are not of one model"
-                .into(),
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::Error;
 
     #[test]
-    fn tokens_that_cannot_be_looked_up_are_refused() {
-        let ids = |tokens: &[u32]| token_ids(tokens, 3, &Device::Cpu);
-        assert_eq!(ids(&[0, 2]).unwrap().dims(), [2]);
-        assert!(matches!(ids(&[]), Err(Error::Request(..))));
-        assert!(matches!(ids(&[0, 3]), Err(Error::Request(..))));
+    fn a_thread_that_waits_for_the_encoder_can_be_cancelled() {
+        let source = Source::Folder("no/such/folder".into());
+        let encoder = TextEncoder::umt5(&source, DType::F32, &Device::Cpu);
+        let embeds = Tensor::zeros((1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        encoder.remembered().push_back(("a fox".into(), embeds));
+        let (running, cancel) = (encoder.encoder.lock(&Cancel::new()).unwrap(), Cancel::new());
+        std::thread::scope(|scope| {
+            let (sender, started) = mpsc::channel();
+            let (encoder, cancel) = (&encoder, &cancel);
+            let waiting = scope.spawn(move || {
+                sender.send(()).unwrap();
+                encoder.encode("a bird", None, cancel)
+            });
+            started.recv().unwrap();
+            assert!(encoder.encode("a fox", None, &Cancel::new()).is_ok(), "a remembered prompt never waits");
+            assert!(!waiting.is_finished());
+            cancel.cancel();
+            assert!(matches!(waiting.join().unwrap(), Err(Error::Cancelled)));
+        });
+        drop(running);
+        assert!(matches!(encoder.encode("a bird", None, &Cancel::new()), Err(Error::NotFound { .. })));
     }
 }

@@ -1,24 +1,22 @@
 //! UMT5 (<https://arxiv.org/abs/2304.09151>), the text encoder of Wan: transformers' `UMT5EncoderModel`.
 //!
-//! A T5 encoder in which every layer has a relative position bias of its own.
+//! A T5 encoder with a relative position bias in every layer.
 
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::{TOKENIZER, check_tokens, clean, cut, tokenizer};
-use crate::checkpoint::Layer;
-use crate::checkpoint::{Source, Tensors};
+use super::tokens::{TOKENIZER, check_tokens, open_tokenizer, tokenize};
+use super::{CONFIG, clean};
+use crate::checkpoint::{Layer, Source, Tensors};
 use crate::kernels::gelu;
 use crate::ops::{index_select, matmul};
 use crate::{Cancel, Error, Result};
 
-const CONFIG: &str = "text_encoder/config.json";
-
-/// Tokens that Wan's transformer is given, whatever the prompt's length.
+/// Tokens that Wan's transformer reads; shorter prompts are padded.
 pub const MAX_TOKENS: usize = 512;
 
-/// The sizes of an encoder; the names and defaults are those of transformers' `UMT5Config`.
+/// The configuration of an encoder. Names and defaults are those of transformers' `UMT5Config`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default)]
 #[allow(missing_docs)]
@@ -54,12 +52,12 @@ impl Default for Umt5Config {
 }
 
 impl Umt5Config {
-    /// Refuses sizes that make no encoder, and kinds of it that are not supported.
+    /// Checks for impossible sizes and unsupported variants.
     ///
     /// # Errors
     /// [`Error::Request`] names the setting.
     pub fn check(&self) -> Result<()> {
-        const MOST: usize = 1 << 20;
+        const MAX_SIZE: usize = 1 << 20;
         let refuse =
             |reason: String| Err(Error::Request(crate::Setting::Model, format!("text encoder: {reason}")));
         let sizes = [
@@ -74,8 +72,8 @@ impl Umt5Config {
             ("num_heads × d_kv", self.num_heads.saturating_mul(self.d_kv)),
         ];
         for (name, size) in sizes {
-            if !(1..=MOST).contains(&size) {
-                return refuse(format!("{name} is {size}, not from 1 to {MOST}"));
+            if !(1..=MAX_SIZE).contains(&size) {
+                return refuse(format!("{name} is {size}; it must be from 1 to {MAX_SIZE}"));
             }
         }
         let exact = self.relative_attention_num_buckets / 4;
@@ -95,8 +93,8 @@ impl Umt5Config {
         Ok(())
     }
 
-    /// The number of the bias between a query and a key `distance` tokens after it. Near ones have their
-    /// own, those further away share, the more the further.
+    /// The bias bucket of a key `distance` tokens after the query. Near tokens have their own buckets; distant tokens
+    /// share buckets, whose width grows with the distance.
     fn bucket(&self, distance: i64) -> u32 {
         let half = self.relative_attention_num_buckets / 2;
         let sign = if distance > 0 { half } else { 0 };
@@ -124,102 +122,106 @@ impl Umt5 {
     /// Opens `text_encoder/` and `tokenizer/` of `source`.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] if files are missing, damaged or of an unsupported kind.
-    pub fn open(source: &Source, dtype: DType, device: &Device) -> Result<Self> {
+    /// [`Error::NotFound`] and [`Error::Invalid`] for missing, damaged or unsupported files. Weights are loaded by
+    /// [`encode`](Self::encode).
+    pub fn open(source: &Source, dtype: DType, device: &Device, cancel: &Cancel) -> Result<Self> {
         if !source.exists(TOKENIZER) && source.exists("tokenizer/spiece.model") {
             return Err(source.invalid(
                 "tokenizer/spiece.model",
-                "tokenizers of this format are not read; put the tokenizer.json of google/umt5-xxl beside it",
+                "this tokenizer format is not supported; put the tokenizer.json of google/umt5-xxl beside it",
             ));
         }
-        let tokenizer = tokenizer(source, MAX_TOKENS)?;
+        let tokenizer = open_tokenizer(source, MAX_TOKENS)?;
 
         let config: Umt5Config = source.json(CONFIG)?;
         config.check().map_err(|e| source.invalid(CONFIG, e))?;
-        let weights = source.tensors("text_encoder", "model", dtype, device, true)?;
+        let weights = source.tensors("text_encoder", "model", dtype, device, true, cancel)?;
         Ok(Self { tokenizer, encoder: Umt5Encoder::load(weights, &config)?, source: source.clone() })
     }
 
-    /// The prompt, cleaned, as token numbers with the end of the sentence, at most [`MAX_TOKENS`].
+    /// The token ids of the cleaned prompt with the end-of-sentence token, at most [`MAX_TOKENS`].
     pub fn tokens(&self, prompt: &str) -> Result<Vec<u32>> {
-        cut(&self.tokenizer, &clean(prompt))
+        tokenize(&self.tokenizer, &clean(prompt))
     }
 
-    /// The last hidden state `[1, 512, d_model]`, zero after the prompt's last token.
+    /// The last hidden state `[1, 512, d_model]`, zero after the last token of the prompt.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] within a layer of a cancel; [`Error::Invalid`] if the weights are not those of the
+    /// [`Error::Cancelled`] within a layer of a cancel; [`Error::Invalid`] if the weights do not match the
     /// configuration.
     pub fn encode(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
-        Self::pad(&self.read(prompt, cancel)?)
+        Self::pad(&self.encode_unpadded(prompt, cancel)?)
     }
 
-    /// The last hidden state of the prompt's tokens alone, `[1, tokens, d_model]`.
-    pub(super) fn read(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
+    /// As [`encode`](Self::encode), without padding: `[1, tokens, d_model]`.
+    pub(super) fn encode_unpadded(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
         let hidden = self.encoder.forward(&self.tokens(prompt)?, cancel);
-        hidden.map_err(|e| self.source.unfit("text_encoder", e))
+        hidden.map_err(|e| self.source.mismatch("text_encoder", e))
     }
 
-    /// With zeros after it, as Wan's transformer is given it.
+    /// Pads `hidden` with zeros to [`MAX_TOKENS`].
     pub(super) fn pad(hidden: &Tensor) -> Result<Tensor> {
         Ok(hidden.pad_with_zeros(1, 0, MAX_TOKENS.saturating_sub(hidden.dim(1)?))?)
     }
 }
 
-/// The encoder alone. It is larger than the rest of a model together and runs once a prompt, so that its layers are
-/// taken from their file one after the other, and no two are in memory at once; of its table of words the prompt's alone
-/// are. Layers that a GGUF file has in blocks are computed with as they are, and a CPU takes those of 16 or 8 bits from the file
-/// as it multiplies.
+/// The encoder without a tokenizer. It is larger than the rest of a model and runs once per prompt, so only one layer
+/// is in memory at a time, and only the embeddings of the prompt's tokens. Layers in GGUF blocks stay quantized; on a
+/// CPU, layers in 16 or 8 bits stay memory-mapped.
 ///
-/// What flows from layer to layer is f32 whatever the weights are, since in f16 it would overflow.
+/// Hidden states are f32 whatever the weights are, because they would overflow f16.
 pub struct Umt5Encoder {
     config: Umt5Config,
     weights: Tensors,
 }
 
 impl Umt5Encoder {
-    /// Takes the weights that `config` calls for, in their number format, when they are needed.
+    /// Creates the encoder; each layer is loaded when it is needed, in the data type of `weights`.
     pub fn load(weights: impl Into<Tensors>, config: &Umt5Config) -> Result<Self> {
         config.check()?;
         Ok(Self { config: config.clone(), weights: weights.into() })
     }
 
-    /// Loads every layer once and lets it go; of one that stays in its file, it looks at its size.
+    /// Loads every layer once and drops it. Of a memory-mapped layer only the shape is checked.
     ///
     /// # Errors
-    /// [`Error::Compute`] if weights are missing or of another shape.
+    /// [`Error::Compute`] for missing weights or other shapes.
     pub fn check(&self) -> Result<()> {
-        drop(self.table().get((self.config.vocab_size, self.config.d_model), "weight")?);
+        drop(self.embeddings().get((self.config.vocab_size, self.config.d_model), "weight")?);
         drop(self.final_layer_norm()?);
-        (0..self.config.num_layers).try_for_each(|i| self.block(i).map(drop))
+        (0..self.config.num_layers).try_for_each(|i| self.block(i, &self.weights).map(drop))
     }
 
-    /// Where the table of words is.
-    fn table(&self) -> Tensors {
+    /// The token embeddings.
+    fn embeddings(&self) -> Tensors {
         let name =
             if self.weights.contains_tensor("shared.weight") { "shared" } else { "encoder.embed_tokens" };
         self.weights.pp(name)
     }
 
-    /// f32 `[tokens, d_model]`.
-    fn words(&self, tokens: &[u32]) -> Result<Tensor> {
-        Ok(self.table().rows(self.config.vocab_size, self.config.d_model, tokens)?)
+    fn block(&self, i: usize, weights: &Tensors) -> Result<Block> {
+        Block::load(&weights.pp("encoder.block").pp(i), &self.config)
     }
 
-    fn block(&self, i: usize) -> Result<Block> {
-        Block::load(&self.weights.pp("encoder.block").pp(i), &self.config)
+    fn final_layer_norm(&self) -> Result<RmsNorm> {
+        RmsNorm::load(&self.weights.pp("encoder.final_layer_norm"), &self.config)
     }
 
-    fn final_layer_norm(&self) -> Result<Norm> {
-        Norm::load(&self.weights.pp("encoder.final_layer_norm"), &self.config)
-    }
-
-    /// `[1, tokens, d_model]`, in the weights' number format.
+    /// The last hidden state `[1, tokens, d_model]`, in the data type of the weights.
     ///
     /// # Errors
-    /// [`Error::Request`] for tokens that the encoder does not know, or none at all; [`Error::Compute`] if weights are
-    /// missing or of another shape.
+    /// [`Error::Request`] for unknown tokens, or none; [`Error::Compute`] for missing weights or other shapes;
+    /// [`Error::Cancelled`].
     pub fn forward(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
+        let hidden = self.hidden_state(tokens, cancel);
+        if hidden.is_err() {
+            // A cancelled load is an error of candle.
+            cancel.check()?;
+        }
+        hidden
+    }
+
+    fn hidden_state(&self, tokens: &[u32], cancel: &Cancel) -> Result<Tensor> {
         let (device, dtype) = (self.weights.device(), self.weights.dtype());
         check_tokens(tokens, self.config.vocab_size)?;
         let length = tokens.len();
@@ -231,10 +233,12 @@ impl Umt5Encoder {
             .collect();
         let buckets = Tensor::from_vec(buckets, length * length, device)?;
 
-        let mut x = self.words(tokens)?.unsqueeze(0)?;
+        let weights = self.weights.with_cancel(cancel);
+        let embeddings = self.embeddings().with_cancel(cancel);
+        let mut x = embeddings.rows(self.config.vocab_size, self.config.d_model, tokens)?.unsqueeze(0)?;
         for i in 0..self.config.num_layers {
             cancel.check()?;
-            x = self.block(i)?.forward(&x, &buckets, dtype)?;
+            x = self.block(i, &weights)?.forward(&x, &buckets, dtype)?;
         }
         Ok(self.final_layer_norm()?.forward(&x)?.to_dtype(dtype)?)
     }
@@ -247,11 +251,11 @@ struct Block {
     o: Layer,
     /// f32 `[buckets, heads]`.
     relative_attention_bias: Tensor,
-    attention_norm: Norm,
+    attention_norm: RmsNorm,
     wi_0: Layer,
     wi_1: Layer,
     wo: Layer,
-    feed_forward_norm: Norm,
+    feed_forward_norm: RmsNorm,
     heads: usize,
 }
 
@@ -261,37 +265,38 @@ impl Block {
         let (attention, feed_forward) = (tensors.pp("layer.0"), tensors.pp("layer.1"));
         let (layer, dense) = (attention.pp("SelfAttention"), feed_forward.pp("DenseReluDense"));
         let table = (config.relative_attention_num_buckets, config.num_heads);
-        // The products in here are beyond f16.
-        let wide = if tensors.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
+        // These products exceed the range of f16.
+        let dense_out =
+            if tensors.dtype() == DType::F16 { dense.to_dtype(DType::F32) } else { dense.clone() };
         Ok(Self {
-            q: layer.passing_linear(dim, inner, "q")?,
-            k: layer.passing_linear(dim, inner, "k")?,
-            v: layer.passing_linear(dim, inner, "v")?,
-            o: layer.passing_linear(inner, dim, "o")?,
+            q: layer.mapped_linear(dim, inner, "q")?,
+            k: layer.mapped_linear(dim, inner, "k")?,
+            v: layer.mapped_linear(dim, inner, "v")?,
+            o: layer.mapped_linear(inner, dim, "o")?,
             relative_attention_bias: layer
                 .to_dtype(DType::F32)
                 .get(table, "relative_attention_bias.weight")?,
-            attention_norm: Norm::load(&attention.pp("layer_norm"), config)?,
-            wi_0: dense.passing_linear(dim, config.d_ff, "wi_0")?,
-            wi_1: dense.passing_linear(dim, config.d_ff, "wi_1")?,
-            wo: wide.passing_linear(config.d_ff, dim, "wo")?,
-            feed_forward_norm: Norm::load(&feed_forward.pp("layer_norm"), config)?,
+            attention_norm: RmsNorm::load(&attention.pp("layer_norm"), config)?,
+            wi_0: dense.mapped_linear(dim, config.d_ff, "wi_0")?,
+            wi_1: dense.mapped_linear(dim, config.d_ff, "wi_1")?,
+            wo: dense_out.mapped_linear(config.d_ff, dim, "wo")?,
+            feed_forward_norm: RmsNorm::load(&feed_forward.pp("layer_norm"), config)?,
             heads: config.num_heads,
         })
     }
 
     fn forward(&self, x: &Tensor, buckets: &Tensor, dtype: DType) -> Result<Tensor> {
-        let attended = self.attend(&self.attention_norm.forward(x)?.to_dtype(dtype)?, buckets)?;
-        let x = (x + attended.to_dtype(DType::F32)?)?;
+        let attention = self.attend(&self.attention_norm.forward(x)?.to_dtype(dtype)?, buckets)?;
+        let x = (x + attention.to_dtype(DType::F32)?)?;
 
         let normed = self.feed_forward_norm.forward(&x)?.to_dtype(dtype)?;
-        let wide = self.wo.dtype();
-        let gate = gelu(&self.wi_0.forward(&normed)?.to_dtype(wide)?)?;
-        let fed = self.wo.forward(&(gate * self.wi_1.forward(&normed)?.to_dtype(wide)?)?)?;
-        Ok((x + fed.to_dtype(DType::F32)?)?)
+        let wo_dtype = self.wo.dtype();
+        let gate = gelu(&self.wi_0.forward(&normed)?.to_dtype(wo_dtype)?)?;
+        let output = self.wo.forward(&(gate * self.wi_1.forward(&normed)?.to_dtype(wo_dtype)?)?)?;
+        Ok((x + output.to_dtype(DType::F32)?)?)
     }
 
-    /// Attention of `x` `[1, tokens, d_model]`. Queries are not scaled.
+    /// Self-attention of `x` `[1, tokens, d_model]`. T5 does not scale queries.
     fn attend(&self, x: &Tensor, buckets: &Tensor) -> Result<Tensor> {
         let (_, tokens, _) = x.dims3()?;
         let split = |x: Tensor| x.reshape((1, tokens, self.heads, ()))?.transpose(1, 2);
@@ -303,18 +308,18 @@ impl Block {
         let bias = bias.t()?.contiguous()?.reshape((1, self.heads, tokens, tokens))?;
         let scores = (matmul(&query, &key)?.to_dtype(DType::F32)? + bias)?;
         let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(x.dtype())?;
-        let found = matmul(&weights, &value)?.transpose(1, 2)?.contiguous()?.reshape((1, tokens, ()))?;
-        Ok(self.o.forward(&found)?)
+        let output = matmul(&weights, &value)?.transpose(1, 2)?.contiguous()?.reshape((1, tokens, ()))?;
+        Ok(self.o.forward(&output)?)
     }
 }
 
-/// Root mean square norm with a weight, in f32.
-struct Norm {
+/// RMS norm with a weight, in f32.
+struct RmsNorm {
     weight: Tensor,
     eps: f32,
 }
 
-impl Norm {
+impl RmsNorm {
     fn load(tensors: &Tensors, config: &Umt5Config) -> Result<Self> {
         let weight = tensors.to_dtype(DType::F32).get(config.d_model, "weight")?;
         Ok(Self { weight, eps: config.layer_norm_epsilon as f32 })

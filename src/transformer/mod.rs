@@ -94,10 +94,10 @@ impl WanTransformer {
         cancel.check()?;
         let config = Self::config_of(source, folder)?;
         let (dtype, quantized) = (precision.dtype(device), precision == Precision::Gguf);
-        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, quantized)?;
+        let weights = source.tensors(folder, "diffusion_pytorch_model", dtype, device, quantized, cancel)?;
         let locate = {
             let (source, folder) = (source.clone(), folder.to_string());
-            move |e| source.unfit(&folder, e)
+            move |e| source.mismatch(&folder, e)
         };
         Self::build(weights, &config, precision, offload, locate.clone(), cancel).map_err(locate)
     }
@@ -365,8 +365,9 @@ impl Blocks {
             kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
         Ok(match packed {
             None => {
-                let load =
-                    move |i, cancel: &Cancel| Block::load(&weights.pp(i), &config, cancel).map_err(&locate);
+                let load = move |i, cancel: &Cancel| {
+                    Block::load(&weights.pp(i).with_cancel(cancel), &config, cancel).map_err(&locate)
+                };
                 Self::Plain(BlockStore::new(count, offload, cancel, load)?)
             }
             Some(arch) => {
@@ -374,7 +375,8 @@ impl Blocks {
                     if precision == Precision::Int8 { WeightFormat::Int8 } else { WeightFormat::F32 };
                 let packing = PackedConfig::new(arch, format, &config);
                 let load = move |i, cancel: &Cancel| {
-                    PackedBlock::load(packing, &weights.pp(i), &config, cancel).map_err(&locate)
+                    PackedBlock::load(packing, &weights.pp(i).with_cancel(cancel), &config, cancel)
+                        .map_err(&locate)
                 };
                 Self::Packed(PackedBlocks::new(packing, count, offload, cancel, load)?)
             }

@@ -1,4 +1,4 @@
-//! The element while its model is on its way.
+//! The element while its model is downloaded.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
@@ -7,10 +7,10 @@ use gst::prelude::*;
 use soragen_tests::fixtures::path;
 use soragen_tests::hub::{Reply, Server, answer};
 
-/// Whether the owner `stuck`'s weights go on after their first bytes.
-static LOOSE: AtomicBool = AtomicBool::new(false);
+/// Whether weights of the owner `stuck` are sent completely, and do not hang.
+static UNSTUCK: AtomicBool = AtomicBool::new(false);
 
-/// The hub that the element knows, for this process. What a repository does is told by its name.
+/// The hub server of this process. The owner in a repository name selects its behaviour.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     static INIT: Once = Once::new();
@@ -25,9 +25,9 @@ fn server() -> &'static Server {
             if asked.path.starts_with("/stuck/")
                 && asked.path.ends_with(".safetensors")
                 && asked.method == "GET"
-                && !LOOSE.load(Ordering::Relaxed)
+                && !UNSTUCK.load(Ordering::Relaxed)
             {
-                // From here, for a client that waits for more.
+                // This server, which hangs after 1000 bytes.
                 let body = std::fs::read(path("pipelines/t2v-unipc/vae/diffusion_pytorch_model.safetensors"));
                 *reply = Reply { status: 200, body: body.unwrap(), hang: Some(1000), ..Reply::default() };
             }
@@ -35,7 +35,7 @@ fn server() -> &'static Server {
     });
     INIT.call_once(|| {
         let home = tempfile::tempdir().unwrap().keep();
-        // SAFETY: nothing else has been begun that reads the environment but by Rust's own functions, which lock it.
+        // SAFETY: no other thread reads the environment except by Rust's functions, which lock it.
         unsafe {
             std::env::set_var("HF_HOME", home);
             std::env::set_var("HF_ENDPOINT", &server.endpoint);
@@ -64,7 +64,7 @@ fn soragen(model: &str) -> String {
     )
 }
 
-/// Plays to the end; every frame.
+/// All frames of the pipeline.
 fn frames(description: &str) -> Vec<Vec<u8>> {
     let pipeline = pipeline(&format!("{description} ! appsink name=sink sync=false"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
@@ -77,7 +77,7 @@ fn frames(description: &str) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Waits until it has `kind` of the download to say.
+/// Waits for a progress message of type `kind` about the download.
 fn wait_for(bus: &gst::Bus, kind: gst::ProgressType) -> gst::Message {
     loop {
         let message = bus.timed_pop(None).unwrap();
@@ -95,12 +95,12 @@ fn wait_for(bus: &gst::Bus, kind: gst::ProgressType) -> gst::Message {
 }
 
 #[test]
-fn the_model_is_downloaded_and_makes_its_video() {
+fn the_element_downloads_its_model() {
     server();
     let expected = frames(&soragen(path("pipelines/t2v-unipc").to_str().unwrap()));
     assert_eq!(expected.len(), 5);
     assert!(frames(&soragen("hf:any/first")) == expected);
-    // Without the network, the second time.
+    // The second time it sends no request.
     let asked = |server: &Server| server.asked().iter().any(|asked| asked.path.contains("any/first"));
     assert!(asked(server()));
     assert!(frames(&soragen("hf:any/first")) == expected);
@@ -108,7 +108,7 @@ fn the_model_is_downloaded_and_makes_its_video() {
 }
 
 #[test]
-fn the_bus_is_told_by_bytes_before_the_first_buffer() {
+fn progress_in_bytes_is_posted_before_the_first_buffer() {
     let pipeline = pipeline(&format!("{} ! fakesink sync=false", soragen("hf:any/told")));
     let bus = pipeline.bus().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -119,14 +119,14 @@ fn the_bus_is_told_by_bytes_before_the_first_buffer() {
     assert!(received > 0 && received <= total && total > 700_000, "{received} of {total}");
     wait_for(&bus, gst::ProgressType::Complete);
     bus.timed_pop_filtered(None, &[gst::MessageType::Eos]).unwrap();
-    // Now it is known how long it is.
+    // The duration is known after the download.
     assert_eq!(pipeline.query_duration::<gst::ClockTime>().unwrap().nseconds(), 300_000_000);
     pipeline.set_state(gst::State::Null).unwrap();
 }
 
-/// This hangs if the element waits for the network. A live one wakes its streaming thread on the way to PLAYING.
+/// Hangs if the element waits for the network. A live source starts its streaming thread on the way to PLAYING.
 #[test]
-fn it_stops_while_the_network_stands_still_and_starts_again() {
+fn a_hanging_download_can_be_stopped_and_restarted() {
     for (model, live) in [("hf:stuck/a", false), ("hf:stuck/b", true)] {
         let pipeline = pipeline(&format!("{} ! fakesink name=sink sync=false", soragen(model)));
         let source = pipeline.iterate_sources().next().unwrap().unwrap();
@@ -135,21 +135,21 @@ fn it_stops_while_the_network_stands_still_and_starts_again() {
         for state in [gst::State::Ready, gst::State::Null] {
             pipeline.set_state(gst::State::Playing).unwrap();
             wait_for(&bus, gst::ProgressType::Start);
-            // A seek finds nothing to seek in, and does no harm.
+            // A seek has no effect yet.
             let _ = pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO);
             pipeline.set_state(state).unwrap();
         }
-        LOOSE.store(true, Ordering::Relaxed);
+        UNSTUCK.store(true, Ordering::Relaxed);
         pipeline.set_state(gst::State::Playing).unwrap();
         let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
         assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
         pipeline.set_state(gst::State::Null).unwrap();
-        LOOSE.store(false, Ordering::Relaxed);
+        UNSTUCK.store(false, Ordering::Relaxed);
     }
 }
 
 #[test]
-fn texts_that_come_earlier_than_the_model_are_shown() {
+fn prompts_before_the_model_is_ready_are_kept() {
     server();
     let folder = tempfile::tempdir().unwrap();
     let film = folder.path().join("film.srt");
@@ -162,12 +162,17 @@ fn texts_that_come_earlier_than_the_model_are_shown() {
         )
     };
     let expected = frames(&description(path("miniature").to_str().unwrap()));
-    let made = frames(&description("hf:causal/texts"));
-    assert!(!expected.is_empty() && made == expected, "{} and {} frames", expected.len(), made.len());
+    let downloaded = frames(&description("hf:causal/texts"));
+    assert!(
+        !expected.is_empty() && downloaded == expected,
+        "{} and {} frames",
+        expected.len(),
+        downloaded.len()
+    );
 }
 
 #[test]
-fn what_the_hub_refuses_is_an_error_with_what_to_do() {
+fn the_error_for_a_refused_model_names_the_remedy() {
     for (model, word) in [("hf:private/model", "HF_TOKEN"), ("hf:../x", "owner/name")] {
         let pipeline = pipeline(&format!("{} ! fakesink", soragen(model)));
         let _ = pipeline.set_state(gst::State::Playing);

@@ -1,4 +1,4 @@
-//! Models that come over the network, from a server on this machine.
+//! Downloads of models, from a server on this machine.
 
 mod element;
 mod pull;

@@ -1,4 +1,4 @@
-//! What is downloaded, and what is not.
+//! Downloads from a hub server.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,19 +15,19 @@ fn fixture() -> PathBuf {
     fixtures::path("layouts/wan-2.1")
 }
 
-/// A server, and a cache with nothing in it.
-struct Stage {
+/// A server and an empty cache.
+struct TestHub {
     server: Server,
     folder: tempfile::TempDir,
     hub: Hub,
 }
 
-fn stage(spoil: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Stage {
-    serving(&fixture(), spoil)
+fn test_hub(change_reply: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> TestHub {
+    hub_serving(&fixture(), change_reply)
 }
 
-fn serving(model: &Path, spoil: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Stage {
-    let server = Server::start(model, spoil);
+fn hub_serving(model: &Path, change_reply: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> TestHub {
+    let server = Server::start(model, change_reply);
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub {
         endpoint: server.endpoint.clone(),
@@ -35,7 +35,7 @@ fn serving(model: &Path, spoil: impl Fn(&Asked, &mut Reply) + Send + Sync + 'sta
         token: Some("secret".into()),
         offline: false,
     };
-    Stage { server, folder, hub }
+    TestHub { server, folder, hub }
 }
 
 fn name(text: &str) -> HubName {
@@ -46,45 +46,46 @@ fn model() -> HubName {
     name("hf:some/model")
 }
 
-impl Stage {
+impl TestHub {
     fn pull(&self) -> soragen::Result<PathBuf> {
         self.hub.pull(&model(), &Cancel::new(), &mut |_| {})
     }
 
-    fn refused(&self) -> String {
+    fn download_error(&self) -> String {
         match self.pull() {
             Err(error @ Error::Download { .. }) => error.to_string(),
             other => panic!("{other:?}"),
         }
     }
 
-    /// What of the weights is here while they are not whole.
-    fn part(&self) -> Option<PathBuf> {
+    /// The incomplete download, if there is one.
+    fn incomplete_file(&self) -> Option<PathBuf> {
         let blobs = self.hub.cache.join("models--some--model/blobs");
         let mut entries = std::fs::read_dir(blobs).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.find(|path| path.extension().is_some_and(|e| e == "incomplete"))
     }
 
-    /// The files beside the cache: there is nothing but it.
-    fn assert_nothing_beside_the_cache(&self) {
-        let beside: Vec<_> =
+    /// Asserts that there are no files outside of the cache.
+    fn assert_nothing_outside_the_cache(&self) {
+        let outside: Vec<_> =
             std::fs::read_dir(self.folder.path()).unwrap().flatten().map(|e| e.file_name()).collect();
-        assert!(beside.iter().all(|name| name == "hub"), "{beside:?}");
+        assert!(outside.iter().all(|name| name == "hub"), "{outside:?}");
     }
 }
 
-fn assert_whole(snapshot: &Path) {
+fn assert_complete(snapshot: &Path) {
     for path in ["model_index.json", "tokenizer/tokenizer.json", "vae/config.json", WEIGHTS] {
-        let (made, expected) = (std::fs::read(snapshot.join(path)), std::fs::read(fixture().join(path)));
-        assert!(made.unwrap() == expected.unwrap(), "{path}");
+        let (downloaded, expected) =
+            (std::fs::read(snapshot.join(path)), std::fs::read(fixture().join(path)));
+        assert!(downloaded.unwrap() == expected.unwrap(), "{path}");
     }
 }
 
 #[test]
-fn a_model_is_laid_out_as_the_python_package_does_it() {
-    let stage = stage(|_, _| {});
+fn the_cache_has_the_layout_of_huggingface_hub() {
+    let test = test_hub(|_, _| {});
     let (mut last, mut files) = ((0, 0), Vec::new());
-    let snapshot = stage.hub.pull(&model(), &Cancel::new(), &mut |at| {
+    let snapshot = test.hub.pull(&model(), &Cancel::new(), &mut |at| {
         assert!(at.received >= last.0 && at.received <= at.total, "{at:?} after {last:?}");
         last = (at.received, at.total);
         files.push(at.file.clone());
@@ -92,34 +93,34 @@ fn a_model_is_laid_out_as_the_python_package_does_it() {
     let snapshot = snapshot.unwrap();
     assert!(last.0 == last.1 && last.1 > 1_500_000, "{last:?}");
     assert!(files.iter().any(|file| file == WEIGHTS));
-    assert_eq!(snapshot, stage.hub.cache.join("models--some--model/snapshots").join(COMMIT));
-    assert_whole(&snapshot);
-    let reference = stage.hub.cache.join("models--some--model/refs/main");
+    assert_eq!(snapshot, test.hub.cache.join("models--some--model/snapshots").join(COMMIT));
+    assert_complete(&snapshot);
+    let reference = test.hub.cache.join("models--some--model/refs/main");
     assert_eq!(std::fs::read_to_string(reference).unwrap(), COMMIT);
     let link = std::fs::read_link(snapshot.join(WEIGHTS)).unwrap();
     let etag = hub::etag(WEIGHTS, &std::fs::read(fixture().join(WEIGHTS)).unwrap());
     assert_eq!(link, Path::new("../../../blobs").join(etag));
-    // What the engine does not read is not downloaded.
+    // Files that the engine does not read are not downloaded.
     assert!(!snapshot.join("tokenizer/tokenizer_config.json").exists());
-    let asked = stage.server.asked();
-    let told = |host: &str| {
+    let asked = test.server.asked();
+    let tokens = |host: &str| {
         asked.iter().filter(|a| a.host.starts_with(host)).map(|a| a.token.as_deref()).collect::<Vec<_>>()
     };
-    assert!(told("127.0.0.1").iter().all(|token| *token == Some("secret")));
-    assert!(!told("localhost").is_empty() && told("localhost").iter().all(Option::is_none), "{asked:?}");
+    assert!(tokens("127.0.0.1").iter().all(|token| *token == Some("secret")));
+    assert!(!tokens("localhost").is_empty() && tokens("localhost").iter().all(Option::is_none), "{asked:?}");
 
-    // It is there now, for the engine and for a second time.
-    assert_eq!(stage.hub.find(&model()).unwrap(), snapshot);
-    assert_eq!(stage.hub.list(), [model()]);
-    assert_eq!(stage.pull().unwrap(), snapshot);
-    assert_eq!(stage.server.asked().len(), 1, "but for what the revision is");
+    // The engine and a second pull find it.
+    assert_eq!(test.hub.find(&model()).unwrap(), snapshot);
+    assert_eq!(test.hub.list(), [model()]);
+    assert_eq!(test.pull().unwrap(), snapshot);
+    assert_eq!(test.server.asked().len(), 1, "only the revision is requested");
     let info = ModelInfo::read(snapshot.to_str().unwrap(), &Parts::default()).unwrap();
     assert_eq!(info.name, "model");
-    stage.assert_nothing_beside_the_cache();
+    test.assert_nothing_outside_the_cache();
 }
 
 #[test]
-fn shards_come_by_their_index() {
+fn the_shards_in_an_index_are_downloaded() {
     let folder = tempfile::tempdir().unwrap();
     fixtures::copy(&fixture(), folder.path());
     let path = |name: &str| folder.path().join("transformer").join(name);
@@ -129,30 +130,30 @@ fn shards_come_by_their_index() {
         std::fs::write(path("diffusion_pytorch_model.safetensors.index.json"), index).unwrap();
     };
     index("part-1.safetensors");
-    let stage = serving(folder.path(), |_, _| {});
-    let snapshot = stage.pull().unwrap();
+    let test = hub_serving(folder.path(), |_, _| {});
+    let snapshot = test.pull().unwrap();
     assert!(snapshot.join("transformer/part-1.safetensors").is_file());
     for hostile in
         ["../part-1.safetensors", "/etc/passwd", "..", "", "a/b.safetensors", "x.sh", "%2e%2e.safetensors"]
     {
         index(hostile);
-        let stage = serving(folder.path(), |_, _| {});
-        let refused = stage.refused();
-        assert!(refused.contains("names no files beside it"), "{hostile}: {refused}");
-        stage.assert_nothing_beside_the_cache();
+        let test = hub_serving(folder.path(), |_, _| {});
+        let error = test.download_error();
+        assert!(error.contains("may only list file names in its folder"), "{hostile}: {error}");
+        test.assert_nothing_outside_the_cache();
     }
 }
 
 #[test]
-fn what_is_cut_off_goes_on_where_it_was() {
-    // Every connection breaks, and the download goes on by itself.
-    let cutting = stage(|asked, reply| {
+fn an_interrupted_download_is_resumed() {
+    // Every connection fails, and the download resumes by itself.
+    let unstable = test_hub(|asked, reply| {
         if asked.path.starts_with("/large/some/model/transformer") {
             reply.cut = Some(400_000);
         }
     });
-    assert_whole(&cutting.pull().unwrap());
-    let from: Vec<_> = cutting
+    assert_complete(&unstable.pull().unwrap());
+    let from: Vec<_> = unstable
         .server
         .asked()
         .into_iter()
@@ -161,54 +162,54 @@ fn what_is_cut_off_goes_on_where_it_was() {
         .collect();
     assert_eq!(from, [0, 400_000, 800_000]);
 
-    // It breaks for good, and a later one goes on.
-    let mut broken = stage(|asked, reply| {
+    // The server fails, and a later download resumes.
+    let mut broken = test_hub(|asked, reply| {
         if asked.path.starts_with("/large/some/model/transformer") {
             reply.cut = Some(if asked.from == 0 { 300_000 } else { 0 });
         }
     });
-    let refused = broken.refused();
-    assert!(refused.contains("300000 of 1119520") && refused.contains("goes on from there"), "{refused}");
+    let error = broken.download_error();
+    assert!(error.contains("300000 of 1119520") && error.contains("resumes from there"), "{error}");
     assert!(broken.hub.find(&model()).is_err());
-    assert_eq!(broken.part().unwrap().metadata().unwrap().len(), 300_000);
+    assert_eq!(broken.incomplete_file().unwrap().metadata().unwrap().len(), 300_000);
     let whole = Server::start(&fixture(), |_, _| {});
     broken.hub.endpoint.clone_from(&whole.endpoint);
-    assert_whole(&broken.pull().unwrap());
+    assert_complete(&broken.pull().unwrap());
     let again: Vec<_> =
         whole.asked().into_iter().filter(|a| a.path.starts_with("/large/some/model/transformer")).collect();
     assert_eq!(again.iter().map(|a| a.from).collect::<Vec<_>>(), [300_000]);
-    assert_eq!(broken.part(), None);
+    assert_eq!(broken.incomplete_file(), None);
 }
 
 #[test]
-fn a_server_that_knows_no_ranges_sends_all_again() {
+fn a_server_without_ranges_sends_the_whole_file_again() {
     let first = AtomicUsize::new(0);
-    let stage = stage(move |asked, reply| {
+    let test = test_hub(move |asked, reply| {
         if asked.path.starts_with("/large/some/model/transformer") {
             let body = std::fs::read(fixture().join(WEIGHTS)).unwrap();
             *reply = Reply { status: 200, body, ..Reply::default() };
             reply.cut = (first.fetch_add(1, Ordering::Relaxed) == 0).then_some(400_000);
         }
     });
-    assert_whole(&stage.pull().unwrap());
+    assert_complete(&test.pull().unwrap());
 }
 
 #[test]
-fn a_cancel_ends_a_download_that_stands_still() {
-    // Wherever it stands still: this hangs if it waits for the network.
+fn a_cancel_stops_a_download_that_hangs() {
+    // This test hangs if a request cannot be cancelled.
     for path in ["/api/", "/moved/", "/large/"] {
-        let stage = stage(move |asked, reply| {
+        let test = test_hub(move |asked, reply| {
             if asked.path.starts_with(path) {
                 reply.set("content-length", reply.body.len().max(1));
                 reply.hang = Some(reply.body.len() / 2);
             }
         });
-        let (cancel, hub) = (Cancel::new(), stage.hub.clone());
+        let (cancel, hub) = (Cancel::new(), test.hub.clone());
         let pulling = std::thread::spawn({
             let cancel = cancel.clone();
             move || hub.pull(&model(), &cancel, &mut |_| {})
         });
-        while !stage.server.asked().iter().any(|asked| asked.path.starts_with(path)) {
+        while !test.server.asked().iter().any(|asked| asked.path.starts_with(path)) {
             std::thread::yield_now();
         }
         cancel.cancel();
@@ -217,169 +218,171 @@ fn a_cancel_ends_a_download_that_stands_still() {
 }
 
 #[test]
-fn what_was_there_at_a_cancel_stays() {
-    let stage = stage(|asked, reply| {
+fn a_cancelled_download_keeps_its_bytes() {
+    let test = test_hub(|asked, reply| {
         if asked.path.starts_with("/large/some/model/transformer") && asked.from == 0 {
             reply.hang = Some(300_000);
         }
     });
     let cancel = Cancel::new();
-    let cancelled = stage.hub.pull(&model(), &cancel, &mut |at| {
-        // All that this connection brings.
-        if at.file == WEIGHTS && stage.part().is_some_and(|part| part.metadata().unwrap().len() == 300_000) {
+    let cancelled = test.hub.pull(&model(), &cancel, &mut |at| {
+        // All bytes of this connection.
+        if at.file == WEIGHTS
+            && test.incomplete_file().is_some_and(|part| part.metadata().unwrap().len() == 300_000)
+        {
             cancel.cancel();
         }
     });
     assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
-    stage.server.asked();
-    assert_whole(&stage.pull().unwrap());
-    assert!(stage.server.asked().iter().any(|asked| asked.from == 300_000));
+    test.server.asked();
+    assert_complete(&test.pull().unwrap());
+    assert!(test.server.asked().iter().any(|asked| asked.from == 300_000));
 }
 
 #[test]
-fn answers_that_are_no_file_say_what_to_do() {
+fn error_responses_name_the_remedy() {
     for (at, status, words) in [
         ("/api/", 401, ["some/model", "HF_TOKEN"]),
         ("/api/", 403, ["terms", "HF_TOKEN"]),
         ("/api/", 404, ["404", "revision"]),
-        ("/api/", 429, ["too often", "later"]),
+        ("/api/", 429, ["too many requests", "later"]),
         ("/api/", 503, ["503", "later"]),
         ("/moved/", 404, ["404", ".json"]),
         ("/large/", 403, ["403", ".safetensors"]),
         ("/large/", 500, ["500", ".safetensors"]),
     ] {
-        let stage = stage(move |asked, reply| {
+        let test = test_hub(move |asked, reply| {
             if asked.path.starts_with(at) {
                 *reply = Reply::status(status);
             }
         });
-        let refused = stage.refused();
-        assert!(words.iter().all(|word| refused.contains(word)), "{at} {status}: {refused}");
-        assert!(!refused.contains("secret"), "{refused}");
+        let error = test.download_error();
+        assert!(words.iter().all(|word| error.contains(word)), "{at} {status}: {error}");
+        assert!(!error.contains("secret"), "{error}");
     }
-    let mut gone = stage(|_, _| {});
+    let mut gone = test_hub(|_, _| {});
     gone.hub.endpoint = "http://127.0.0.1:1".into();
-    assert!(gone.refused().contains("HF_ENDPOINT"));
-    let page = stage(|asked, reply| {
+    assert!(gone.download_error().contains("HF_ENDPOINT"));
+    let page = test_hub(|asked, reply| {
         if asked.path.starts_with("/api/") {
             reply.body = b"<html>Log in to this network</html>".to_vec();
         }
     });
-    assert!(page.refused().contains("HF_ENDPOINT"));
+    assert!(page.download_error().contains("HF_ENDPOINT"));
 }
 
 #[test]
-fn a_file_of_another_length_is_not_taken() {
-    // The hub says one length, the server of large files has another.
+fn a_file_of_another_length_is_an_error() {
+    // The hub states one length, the server of large files sends another.
     for (size, words) in
         [(1_119_519, "longer"), (1_119_521, "1119520 of 1119521"), (u64::MAX, "of 18446744073709551615")]
     {
-        let stage = stage(move |asked, reply| {
+        let test = test_hub(move |asked, reply| {
             if asked.path.ends_with(WEIGHTS) && reply.status == 302 {
                 reply.set("x-linked-size", size);
             }
         });
-        let refused = stage.refused();
-        assert!(refused.contains(words), "{size}: {refused}");
-        assert!(stage.hub.find(&model()).is_err());
+        let error = test.download_error();
+        assert!(error.contains(words), "{size}: {error}");
+        assert!(test.hub.find(&model()).is_err());
     }
 }
 
 #[test]
-fn a_file_of_another_content_is_not_taken() {
+fn a_file_with_another_digest_is_an_error() {
     for (at, path) in
         [("/large/some/model/transformer", WEIGHTS), ("/moved/some/model/vae/config.json", "vae/config.json")]
     {
-        let mut stage = stage(move |asked, reply| {
+        let mut test = test_hub(move |asked, reply| {
             if asked.path.starts_with(at)
                 && let Some(last) = reply.body.last_mut()
             {
                 *last ^= 1;
             }
         });
-        let refused = stage.refused();
-        assert!(refused.contains(path) && refused.contains("digest"), "{refused}");
-        assert!(stage.hub.find(&model()).is_err());
-        assert_eq!(stage.part(), None, "it is removed");
+        let error = test.download_error();
+        assert!(error.contains(path) && error.contains("digest"), "{error}");
+        assert!(test.hub.find(&model()).is_err());
+        assert_eq!(test.incomplete_file(), None, "it is removed");
         let blob = hub::etag(path, &std::fs::read(fixture().join(path)).unwrap());
-        assert!(!stage.hub.cache.join("models--some--model/blobs").join(blob).exists());
-        // And is downloaded whole from a server that has it.
+        assert!(!test.hub.cache.join("models--some--model/blobs").join(blob).exists());
+        // A correct server sends the whole file.
         let sound = Server::start(&fixture(), |_, _| {});
-        stage.hub.endpoint.clone_from(&sound.endpoint);
-        assert_whole(&stage.pull().unwrap());
+        test.hub.endpoint.clone_from(&sound.endpoint);
+        assert_complete(&test.pull().unwrap());
         assert!(sound.asked().iter().all(|asked| asked.from == 0));
     }
 }
 
 #[test]
-fn no_answer_leads_out_of_the_cache() {
+fn no_response_writes_outside_the_cache() {
     for etag in
         ["\"../../../../beside\"", "\"/tmp/beside\"", "\"a/b\"", "\"..\"", "\"\"", "\".hidden\"", "\"a b\""]
     {
-        let stage = stage(move |asked, reply| {
+        let test = test_hub(move |asked, reply| {
             if asked.path.ends_with(WEIGHTS) {
                 reply.set("x-linked-etag", etag);
             }
         });
-        assert!(stage.refused().contains("HF_ENDPOINT"), "{etag}");
-        stage.assert_nothing_beside_the_cache();
+        assert!(test.download_error().contains("HF_ENDPOINT"), "{etag}");
+        test.assert_nothing_outside_the_cache();
     }
     for commit in ["../../../beside", "main", "", "0123456789ABCDEF0123456789ABCDEF01234567"] {
-        let stage = stage(move |asked, reply| {
+        let test = test_hub(move |asked, reply| {
             if asked.path.starts_with("/api/") {
                 reply.body = String::from_utf8(reply.body.clone()).unwrap().replace(COMMIT, commit).into();
             }
         });
-        assert!(stage.refused().contains("HF_ENDPOINT"), "{commit}");
-        assert!(!stage.hub.cache.exists());
+        assert!(test.download_error().contains("HF_ENDPOINT"), "{commit}");
+        assert!(!test.hub.cache.exists());
     }
-    // Paths that the hub lists are looked for, not followed.
-    let listing = stage(|asked, reply| {
+    // Paths in the listing are compared, not followed.
+    let listing = test_hub(|asked, reply| {
         if asked.path.starts_with("/api/") {
             let text = String::from_utf8(reply.body.clone()).unwrap();
             reply.body = text.replace("vae/config.json", "../../vae/config.json").into();
         }
     });
-    assert!(listing.refused().contains("there is no vae/config.json"));
-    listing.assert_nothing_beside_the_cache();
-    // Nor is what is in the cache.
-    let here = stage(|_, _| {});
-    let refs = here.hub.cache.join("models--some--model/refs");
+    assert!(listing.download_error().contains("there is no vae/config.json"));
+    listing.assert_nothing_outside_the_cache();
+    // References in the cache are not followed either.
+    let local = test_hub(|_, _| {});
+    let refs = local.hub.cache.join("models--some--model/refs");
     std::fs::create_dir_all(&refs).unwrap();
     std::fs::write(refs.join("main"), "../../../beside").unwrap();
-    assert!(here.hub.find(&model()).is_err());
+    assert!(local.hub.find(&model()).is_err());
 }
 
 #[test]
-fn a_repository_in_another_layout_is_refused_with_which_to_take() {
-    let stage = serving(&fixtures::path("layouts/wan-2.1/transformer"), |_, _| {});
-    assert!(stage.refused().contains("-Diffusers"));
+fn the_error_for_another_layout_names_the_right_repository() {
+    let test = hub_serving(&fixtures::path("layouts/wan-2.1/transformer"), |_, _| {});
+    assert!(test.download_error().contains("-Diffusers"));
 }
 
 #[test]
-fn offline_takes_what_is_there_and_asks_nobody() {
-    let mut stage = stage(|_, _| {});
-    stage.hub.offline = true;
-    let refused = stage.refused();
-    assert!(refused.contains("HF_HUB_OFFLINE"), "{refused}");
-    stage.hub.offline = false;
-    let snapshot = stage.pull().unwrap();
-    stage.hub.offline = true;
-    stage.server.asked();
-    assert_eq!(stage.pull().unwrap(), snapshot);
-    // A commit has no name beside its own.
-    assert_eq!(stage.hub.find(&name(&format!("hf:some/model@{COMMIT}"))).unwrap(), snapshot);
+fn offline_uses_the_cache_and_sends_no_request() {
+    let mut test = test_hub(|_, _| {});
+    test.hub.offline = true;
+    let error = test.download_error();
+    assert!(error.contains("HF_HUB_OFFLINE"), "{error}");
+    test.hub.offline = false;
+    let snapshot = test.pull().unwrap();
+    test.hub.offline = true;
+    test.server.asked();
+    assert_eq!(test.pull().unwrap(), snapshot);
+    // A commit is its own revision.
+    assert_eq!(test.hub.find(&name(&format!("hf:some/model@{COMMIT}"))).unwrap(), snapshot);
     std::fs::remove_file(snapshot.join("vae/config.json")).unwrap();
-    assert!(stage.refused().contains("not all of it"));
-    assert!(stage.server.asked().is_empty());
+    assert!(test.download_error().contains("not all of it"));
+    assert!(test.server.asked().is_empty());
 }
 
 #[test]
-fn revisions_are_asked_for_and_kept_apart() {
-    let stage = stage(|_, _| {});
+fn revisions_are_requested_and_cached_separately() {
+    let test = test_hub(|_, _| {});
     let branch = name("hf:some/model@refs/pr/3");
-    stage.hub.pull(&branch, &Cancel::new(), &mut |_| {}).unwrap();
-    assert_eq!(stage.server.asked()[0].path, "/api/models/some/model/revision/refs%2Fpr%2F3");
-    assert!(stage.hub.find(&branch).is_ok());
-    assert!(stage.hub.find(&model()).is_err());
+    test.hub.pull(&branch, &Cancel::new(), &mut |_| {}).unwrap();
+    assert_eq!(test.server.asked()[0].path, "/api/models/some/model/revision/refs%2Fpr%2F3");
+    assert!(test.hub.find(&branch).is_ok());
+    assert!(test.hub.find(&model()).is_err());
 }

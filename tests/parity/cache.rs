@@ -1,4 +1,4 @@
-//! What was made before is not made again, and is the same.
+//! Cached chunks and prompts are not computed again, and give the same frames.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,8 +22,8 @@ fn start(model: &str, request: Request, cache: Option<&Cache>) -> Session {
     }
 }
 
-/// The samples of up to `chunks` more chunks.
-fn some(session: &mut Session, chunks: usize) -> Vec<f32> {
+/// The frames of the next chunks, at most `chunks`.
+fn next_frames(session: &mut Session, chunks: usize) -> Vec<f32> {
     let mut samples = Vec::new();
     for _ in 0..chunks {
         match session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
@@ -34,84 +34,84 @@ fn some(session: &mut Session, chunks: usize) -> Vec<f32> {
     samples
 }
 
-fn all(session: &mut Session) -> Vec<f32> {
-    some(session, usize::MAX)
+fn all_frames(session: &mut Session) -> Vec<f32> {
+    next_frames(session, usize::MAX)
 }
 
 #[test]
-fn the_same_video_is_only_decoded() {
+fn a_cached_video_is_only_decoded() {
     for (model, prompt) in [("miniature", "the red fox runs over snow"), ("pipelines/t2v-unipc", "a red fox")]
     {
         let folder = tempfile::tempdir().unwrap();
-        let asked = || Request {
+        let request = || Request {
             prompt: prompt.into(),
             length: Length::Frames(9),
             size: Some(Size { width: 48, height: if model == "miniature" { 16 } else { 32 } }),
             steps: Some(2),
             ..Default::default()
         };
-        let plain = all(&mut start(model, asked(), None));
-        let mut first = start(model, asked(), Some(&Cache::new(folder.path(), SIZE)));
-        assert!(all(&mut first) == plain, "{model}: while it is kept");
+        let plain = all_frames(&mut start(model, request(), None));
+        let mut first = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
+        assert!(all_frames(&mut first) == plain, "{model}: first run");
         let effort = first.effort();
         assert!(effort.forwards > 0 && effort.recalled == 0, "{model}: {effort:?}");
 
-        // As another process would find it.
-        let mut second = start(model, asked(), Some(&Cache::new(folder.path(), SIZE)));
-        assert!(all(&mut second) == plain, "{model}: again");
+        // Another cache object, as in another process.
+        let mut second = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
+        assert!(all_frames(&mut second) == plain, "{model}: again");
         assert_eq!(second.effort(), SessionStats { forwards: 0, recalled: 9 }, "{model}");
     }
 }
 
 #[test]
-fn it_goes_on_from_where_it_was_left() {
+fn a_partly_cached_video_is_continued() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path(), SIZE);
-    let plain = all(&mut start("miniature", request(), None));
-    let begun = some(&mut start("miniature", request(), Some(&cache)), 2);
-    assert!(plain.starts_with(&begun));
-    let mut on = start("miniature", request(), Some(&cache));
-    assert!(all(&mut on) == plain, "from the third chunk on");
-    assert!(on.effort().recalled > 0 && on.effort().forwards > 0, "{:?}", on.effort());
+    let plain = all_frames(&mut start("miniature", request(), None));
+    let beginning = next_frames(&mut start("miniature", request(), Some(&cache)), 2);
+    assert!(plain.starts_with(&beginning));
+    let mut continued = start("miniature", request(), Some(&cache));
+    assert!(all_frames(&mut continued) == plain, "from the third chunk on");
+    assert!(continued.effort().recalled > 0 && continued.effort().forwards > 0, "{:?}", continued.effort());
 
-    // Nor does it matter which are missing.
+    // Any entry may be missing.
     let kept = files(&folder.path().join("latents"));
     assert!(kept.len() >= 3);
     for entry in kept {
         std::fs::remove_file(entry).unwrap();
-        assert!(all(&mut start("miniature", request(), Some(&cache))) == plain);
+        assert!(all_frames(&mut start("miniature", request(), Some(&cache))) == plain);
     }
 }
 
 #[test]
-fn another_prompt_on_the_way_is_another_video() {
+fn a_prompt_change_is_part_of_the_cache_key() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path(), SIZE);
     let switched = |cache: Option<&Cache>, after: usize, prompt: &str, negative: Option<&str>| {
         let mut session = start("miniature", request(), cache);
-        let mut made = some(&mut session, after);
+        let mut frames = next_frames(&mut session, after);
         session.set_prompt(prompt).unwrap();
         session.set_negative_prompt(negative).unwrap();
-        made.extend(all(&mut session));
-        (made, session.effort())
+        frames.extend(all_frames(&mut session));
+        (made, sessicontinued.effort())
     };
-    let ways = [
+    let changes = [
         (1, "a blue bird", None),
         (2, "a blue bird", None),
         (2, "a green cat", None),
         (2, "a green cat", Some("snow")),
     ];
-    for (after, prompt, negative) in ways {
+    for (after, prompt, negative) in changes {
         let plain = switched(None, after, prompt, negative).0;
-        let (kept, effort) = switched(Some(&cache), after, prompt, negative);
-        assert!(kept == plain && effort.forwards > 0, "{prompt} after {after}: {effort:?}");
+        let (cached, effort) = switched(Some(&cache), after, prompt, negative);
+        assert!(cached == plain && effort.forwards > 0, "{prompt} after {after}: {effort:?}");
         let (again, effort) = switched(Some(&cache), after, prompt, negative);
         assert!(again == plain && effort.forwards == 0, "{prompt} after {after} again: {effort:?}");
     }
 }
 
 #[test]
-fn everything_that_decides_the_frames_counts() {
+fn every_setting_that_changes_frames_is_part_of_the_cache_key() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path(), SIZE);
     let cut = |seconds: f32, prompt: &str, transition| Shot {
@@ -126,7 +126,7 @@ fn everything_that_decides_the_frames_counts() {
     let image = image::open(path("miniature/image.png")).unwrap().into_rgb8();
     let mut dark = image.clone();
     dark.pixels_mut().for_each(|pixel| pixel.0[0] /= 2);
-    for (i, asked) in [
+    for (i, request) in [
         request(),
         Request { seed: 1, ..request() },
         Request { steps: Some(2), ..request() },
@@ -143,15 +143,14 @@ fn everything_that_decides_the_frames_counts() {
     .into_iter()
     .enumerate()
     {
-        let plain = all(&mut start("miniature", asked.clone(), None));
-        assert!(all(&mut start("miniature", asked.clone(), Some(&cache))) == plain, "request {i}");
-        let mut again = start("miniature", asked, Some(&cache));
-        assert!(all(&mut again) == plain && again.effort().forwards == 0, "request {i} again");
+        let plain = all_frames(&mut start("miniature", request.clone(), None));
+        assert!(all_frames(&mut start("miniature", request.clone(), Some(&cache))) == plain, "request {i}");
+        let mut again = start("miniature", request, Some(&cache));
+        assert!(all_frames(&mut again) == plain && again.effort().forwards == 0, "request {i} again");
     }
 }
 
-/// A model whose text encoder has the size of a large one to whoever looks at the file alone, which then counts by its size
-/// and time.
+/// A model whose text encoder file is large, so that its digest covers size and time only.
 fn with_a_large_text_encoder(folder: &Path) -> (String, PathBuf) {
     copy(&path("pipelines/t2v-unipc"), folder);
     let file = folder.join("text_encoder/model.safetensors");
@@ -164,7 +163,7 @@ fn with_a_large_text_encoder(folder: &Path) -> (String, PathBuf) {
 }
 
 #[test]
-fn a_prompt_is_read_once() {
+fn a_cached_prompt_does_not_load_the_text_encoder() {
     let folder = tempfile::tempdir().unwrap();
     let (model, text_encoder) = with_a_large_text_encoder(&folder.path().join("model"));
     let cache = || Cache::new(folder.path().join("cache"), SIZE);
@@ -186,10 +185,10 @@ fn a_prompt_is_read_once() {
     };
     let expected = [0, 1, 2].map(|seed| frames(seed, None).unwrap());
     assert!(frames(0, Some(cache())).unwrap() == expected[0]);
-    // With guidance, what not to show is one too.
+    // Guidance encodes the negative prompt too.
     assert_eq!(cache().usage().unwrap().prompts, 2);
 
-    // As another process would find it, which cannot read a prompt.
+    // Now the text encoder is damaged.
     let whole = std::fs::read(&text_encoder).unwrap();
     let time = text_encoder.metadata().unwrap().modified().unwrap();
     let write = |bytes: &[u8]| {
@@ -200,10 +199,10 @@ fn a_prompt_is_read_once() {
     let mut damaged = whole.clone();
     damaged[8 + header..].fill(0xff);
     write(&damaged);
-    assert!(frames(1, None).is_err(), "the text encoder is of no use");
+    assert!(frames(1, None).is_err(), "the text encoder is damaged");
     assert!(frames(1, Some(cache())).unwrap() == expected[1]);
 
-    // What is damaged is dropped, and read anew.
+    // A damaged entry is removed, and the prompt is encoded again.
     write(&whole);
     let entries = files(&folder.path().join("cache/prompts"));
     for entry in &entries {
@@ -214,14 +213,14 @@ fn a_prompt_is_read_once() {
     assert!(frames(2, Some(cache())).unwrap() == expected[2]);
     assert_eq!(files(&folder.path().join("cache/prompts")), entries);
     write(&damaged);
-    // The latents are another matter.
+    // Remove the latents, so that the prompt is needed.
     for entry in files(&folder.path().join("cache/latents")) {
         std::fs::remove_file(entry).unwrap();
     }
-    assert!(frames(2, Some(cache())).unwrap() == expected[2], "it is kept again");
+    assert!(frames(2, Some(cache())).unwrap() == expected[2], "the prompt is cached again");
 }
 
-/// The files in the folders of `folder`, in order.
+/// The files in the folders of `folder`, sorted.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let inside = |folder: &Path| -> Vec<_> {
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()

@@ -1,5 +1,5 @@
-//! Files that are damaged, cut short, or lie: an error that names the file, never a panic, and no more memory than there is
-//! in the file.
+//! Damaged, truncated and hostile files are errors that name the file. They never panic, and never allocate more memory
+//! than the file has.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use soragen::checkpoint::Parts;
 use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
 use soragen_tests::fixtures::{copy, miniature, path};
 
-/// The same numbers each time (<https://prng.di.unimi.it/splitmix64.c>).
+/// A reproducible random number generator (<https://prng.di.unimi.it/splitmix64.c>).
 struct Random(u64);
 
 impl Random {
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// One of many things that happen to `bytes`, whose first `header` are read as structure.
+/// Damages `bytes` in a random way. The first `header` bytes are the header.
 fn damage(bytes: &[u8], header: usize, random: &mut Random) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let header = header.min(bytes.len());
@@ -39,7 +39,7 @@ fn damage(bytes: &[u8], header: usize, random: &mut Random) -> Vec<u8> {
         }
         3 => bytes[random.below(header)] ^= 1 << random.below(8),
         _ => {
-            // A digit of a number that is written out.
+            // A digit of a number in text.
             let digits: Vec<_> = (0..header).filter(|&i| bytes[i].is_ascii_digit()).collect();
             if let Some(&at) = digits.get(random.below(digits.len())) {
                 bytes[at] = b'0' + random.below(10) as u8;
@@ -49,7 +49,7 @@ fn damage(bytes: &[u8], header: usize, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Opens the model and makes a frame of it.
+/// Opens the model and generates one frame.
 fn run(model: &Path, parts: Parts) -> Result<(), Error> {
     ModelInfo::read(&model.to_string_lossy(), &parts)?;
     let model = Model::open(&model.to_string_lossy(), &OpenOptions { parts, ..Default::default() })?;
@@ -64,11 +64,11 @@ fn run(model: &Path, parts: Parts) -> Result<(), Error> {
     Session::new(model, request)?.next_chunk(&Cancel::new(), &mut |_| {}).map(drop)
 }
 
-/// How many of `count` damaged versions of `file` are refused; each refusal says something.
-fn refused(model: &Path, parts: &Parts, file: &Path, header: usize, count: usize) -> usize {
+/// Counts the errors for `count` damaged versions of `file`. Each error has a message.
+fn count_errors(model: &Path, parts: &Parts, file: &Path, header: usize, count: usize) -> usize {
     let whole = std::fs::read(file).unwrap();
     let mut random = Random(whole.len() as u64);
-    let refused = (0..count).filter(|_| {
+    let errors = (0..count).filter(|_| {
         std::fs::write(file, damage(&whole, header, &mut random)).unwrap();
         match run(model, parts.clone()) {
             Ok(()) => false,
@@ -78,13 +78,13 @@ fn refused(model: &Path, parts: &Parts, file: &Path, header: usize, count: usize
             }
         }
     });
-    let refused = refused.count();
+    let errors = errors.count();
     std::fs::write(file, whole).unwrap();
-    refused
+    errors
 }
 
 #[test]
-fn every_file_of_a_folder_may_be_damaged() {
+fn damaged_files_of_a_folder_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     copy(&path("layouts/wan-2.1"), folder.path());
     for (file, header) in [
@@ -98,14 +98,14 @@ fn every_file_of_a_folder_may_be_damaged() {
         ("vae/diffusion_pytorch_model.safetensors", 9000),
         ("text_encoder/model.safetensors", 2000),
     ] {
-        let refused = refused(folder.path(), &Parts::default(), &folder.path().join(file), header, 25);
-        assert!(refused > 3, "{file}: {refused}");
+        let errors = count_errors(folder.path(), &Parts::default(), &folder.path().join(file), header, 25);
+        assert!(errors > 3, "{file}: {errors}");
     }
     run(folder.path(), Parts::default()).unwrap();
 }
 
 #[test]
-fn no_number_of_a_causal_model_is_too_much() {
+fn too_large_settings_of_a_causal_model_are_errors() {
     for (place, number) in [
         ("/causal/chunk", 1 << 40),
         ("/causal/window", u64::MAX),
@@ -119,9 +119,9 @@ fn no_number_of_a_causal_model_is_too_much() {
     }
 }
 
-/// The tokenizers' crate panics at a token that is referred to and is not there, and not before a prompt is read.
+/// The tokenizers crate panics at a reference to a missing token, when it encodes a prompt.
 #[test]
-fn a_tokenizer_may_refer_to_what_it_has_not() {
+fn a_tokenizer_with_missing_tokens_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     copy(&path("layouts/wan-2.1"), folder.path());
     let file = folder.path().join("tokenizer/tokenizer.json");
@@ -133,7 +133,7 @@ fn a_tokenizer_may_refer_to_what_it_has_not() {
 }
 
 #[test]
-fn a_gguf_may_be_damaged() {
+fn damaged_gguf_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("wan.gguf");
     super::layouts::write_gguf(&model);
@@ -143,12 +143,12 @@ fn a_gguf_may_be_damaged() {
         ..Default::default()
     };
     run(&model, parts.clone()).unwrap();
-    let refused = refused(&model, &parts, &model, 4000, 150);
-    assert!(refused > 50, "{refused}");
+    let errors = count_errors(&model, &parts, &model, 4000, 150);
+    assert!(errors > 50, "{errors}");
 }
 
 #[test]
-fn headers_that_promise_too_much_are_refused() {
+fn headers_with_impossible_sizes_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| -> PathBuf {
         let file = folder.path().join(name);
@@ -164,9 +164,9 @@ fn headers_that_promise_too_much_are_refused() {
         let kind = 4_u32;
         [&(name.len() as u64).to_le_bytes()[..], name, &kind.to_le_bytes(), &alignment.to_le_bytes()].concat()
     };
-    let tensor = |sides: &[u64], kind: u32| {
-        let mut bytes = [&1_u64.to_le_bytes()[..], b"x", &(sides.len() as u32).to_le_bytes()].concat();
-        sides.iter().for_each(|side| bytes.extend(side.to_le_bytes()));
+    let tensor = |shape: &[u64], kind: u32| {
+        let mut bytes = [&1_u64.to_le_bytes()[..], b"x", &(shape.len() as u32).to_le_bytes()].concat();
+        shape.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
         [&bytes[..], &kind.to_le_bytes(), &0_u64.to_le_bytes()].concat()
     };
     let huge = r#"{"x":{"dtype":"F32","shape":[99999999999,99999999999],"data_offsets":[0,4]}}"#;
@@ -184,14 +184,14 @@ fn headers_that_promise_too_much_are_refused() {
         ("many.gguf", gguf(1 << 20, 1 << 20, &[0; 64])),
         ("alignment.gguf", gguf(0, 1, &alignment(0))),
         ("alignment-3.gguf", gguf(0, 1, &alignment(3))),
-        ("sides.gguf", gguf(1, 0, &tensor(&[u64::MAX, u64::MAX], 0))),
+        ("shape.gguf", gguf(1, 0, &tensor(&[u64::MAX, u64::MAX], 0))),
         ("large.gguf", gguf(1, 0, &tensor(&[1 << 40], 8))),
         ("kind.gguf", gguf(1, 0, &tensor(&[1], 99))),
         ("old.gguf", [&b"GGUF\x01\0\0\0"[..], &[0; 40]].concat()),
     ] {
         let model = file(name, &bytes);
-        let here = Some(path("layouts/wan-2.1"));
-        let parts = Parts { text_encoder: here.clone(), autoencoder: here, ..Default::default() };
+        let base = Some(path("layouts/wan-2.1"));
+        let parts = Parts { text_encoder: base.clone(), autoencoder: base, ..Default::default() };
         let error = run(&model, parts).unwrap_err().to_string();
         assert!(error.contains(name), "{name}: {error}");
     }

@@ -127,7 +127,7 @@ fn a_lora_can_apply_to_one_transformer() {
     let loras = vec![Lora::parse(&format!("low:{}", other.display()))];
     let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
     let error = Model::open(&folder("t2v"), &options).unwrap_err().to_string();
-    assert!(error.contains("belong to nothing"), "{error}");
+    assert!(error.contains("belong to no layer"), "{error}");
 
     let videos = [none, both, high, low];
     for (i, video) in videos.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! The checkpoints that people have, in every layout: the frames are those of the same weights in diffusers' layout.
+//! Published checkpoint layouts: frames equal those of the same weights in diffusers' layout.
 //!
-//! The models are `make_layouts.py`'s; the names of their tensors in other layouts are `make_names.py`'s, which takes them
-//! from Wan's own code, from diffusers' converter and from llama.cpp.
+//! `make_layouts.py` generates the models; `make_names.py` generates the names of their tensors in other layouts, from
+//! Wan's code, diffusers' converter and llama.cpp.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,14 +25,14 @@ const PARTS: [(&str, &str); 3] = [
     ("vae", "diffusion_pytorch_model"),
 ];
 
-/// A model of `make_layouts.py` and the folder to write it to in another layout.
+/// A model of `make_layouts.py`, and a folder for it in another layout.
 struct Case {
     name: &'static str,
     folder: tempfile::TempDir,
 }
 
 impl Case {
-    /// The student makes chunks of so many frames in the place of the base's transformer.
+    /// Asserts that the student generates chunks of `chunks` frames in place of the base transformer.
     fn assert_student(&self, student: &Path, recipe: &str, chunks: [usize; 2]) {
         let base = self.original();
         let parts = |recipe: &str| Parts {
@@ -42,7 +42,7 @@ impl Case {
         };
         let info = ModelInfo::read(&base.to_string_lossy(), &parts(recipe)).unwrap();
         assert!(info.causal && info.steps <= 4 && info.guidance_scale == 1.0, "{recipe}");
-        // The same, for a picture that takes no time.
+        // The same at a small size, to save time.
         let file = path(&format!("../../src/checkpoint/recipes/{recipe}.json"));
         let mut small: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         small["sizes"] = serde_json::json!([[64, 64]]);
@@ -74,7 +74,7 @@ impl Case {
         path(&format!("layouts/{}", self.name))
     }
 
-    /// The tensors of a part, with the names that they have in another layout.
+    /// The tensors of a part, with their names in the layout `kind`.
     fn tensors(&self, part: &str, kind: Option<&str>) -> Tensors {
         let (_, stem) = PARTS.iter().find(|(folder, _)| *folder == part).unwrap();
         let file = self.original().join(part).join(format!("{stem}.safetensors"));
@@ -94,8 +94,7 @@ impl Case {
         std::fs::copy(self.original().join("tokenizer/tokenizer.json"), self.at(name)).unwrap();
     }
 
-    /// Frames of `model` and `parts` against those of the same weights in diffusers' layout, and by how much they
-    /// differ in the mean, as PSNR.
+    /// PSNR of the frames of `model` with `parts` and of the same weights in diffusers' layout.
     fn psnr(&self, model: &Path, parts: Parts) -> f64 {
         psnr(&frames(model, parts), &frames(&self.original(), Parts::default()))
     }
@@ -107,13 +106,13 @@ impl Case {
     }
 }
 
-fn psnr(made: &Tensor, expected: &Tensor) -> f64 {
-    assert_eq!(made.dims(), expected.dims());
-    let (made, expected) = (values(made), values(expected));
+fn psnr(frames: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(frames.dims(), expected.dims());
+    let (frames, expected) = (values(frames), values(expected));
     let spread = expected.iter().fold(0.0_f32, |m, x| m.max((x - expected[0]).abs()));
     assert!(spread > 0.1, "the picture is flat");
-    let square: f64 = made.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    -10.0 * (square / made.len() as f64).log10()
+    let square: f64 = frames.iter().zip(&expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    -10.0 * (square / frames.len() as f64).log10()
 }
 
 fn frames(model: &Path, parts: Parts) -> Tensor {
@@ -147,7 +146,7 @@ fn prefixed(tensors: Tensors, prefix: &str) -> Tensors {
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
-fn error(model: &Path, parts: Parts) -> String {
+fn open_error(model: &Path, parts: Parts) -> String {
     let options = OpenOptions { parts, ..Default::default() };
     Model::open(&model.to_string_lossy(), &options).unwrap_err().to_string()
 }
@@ -155,7 +154,7 @@ fn error(model: &Path, parts: Parts) -> String {
 const VAE: [(&str, &str); 2] = [("wan-2.1", "vae-2.1"), ("wan-2.2", "vae-2.2")];
 
 #[test]
-fn a_folder_of_diffusers_may_have_files_with_other_names() {
+fn a_diffusers_folder_may_have_other_tensor_names() {
     for (name, vae) in VAE {
         let case = Case::new(name);
         copy(&case.original(), case.folder.path());
@@ -174,7 +173,7 @@ fn wans_own_folder_is_a_model() {
         let config =
             serde_json::json!({ "_class_name": "WanModel", "model_type": "t2v", "dim": 128, "num_heads": 1 });
         std::fs::write(case.at("config.json"), config.to_string()).unwrap();
-        // In two shards, as the larger ones are.
+        // In two shards, as large models.
         let (mut first, mut second) = (Tensors::new(), Tensors::new());
         for (name, tensor) in case.tensors("transformer", Some("transformer")) {
             if name.starts_with("blocks.0.") { &mut first } else { &mut second }.insert(name, tensor);
@@ -192,17 +191,17 @@ fn wans_own_folder_is_a_model() {
         let info = ModelInfo::read(&case.folder.path().to_string_lossy(), &Parts::default()).unwrap();
         assert_eq!(info.image_to_video, name == "wan-2.2");
 
-        // As it is downloaded two of them are pickles.
+        // As downloaded, two of the files are pickles.
         std::fs::remove_file(case.at(file)).unwrap();
         let pickle = case.at(file).with_extension("pth");
         std::fs::write(&pickle, b"PK\x03\x04 and so on").unwrap();
-        let said = error(case.folder.path(), Parts::default());
-        assert!(said.contains(&format!("soragen convert {}", pickle.display())), "{said}");
+        let error = open_error(case.folder.path(), Parts::default());
+        assert!(error.contains(&format!("soragen convert {}", pickle.display())), "{error}");
     }
 }
 
 #[test]
-fn a_transformer_in_one_file_takes_its_companions_from_elsewhere() {
+fn a_transformer_file_needs_its_other_parts() {
     for (name, vae) in VAE {
         let case = Case::new(name);
         let model = case.at("unet/wan.safetensors");
@@ -215,28 +214,29 @@ fn a_transformer_in_one_file_takes_its_companions_from_elsewhere() {
             autoencoder: Some(autoencoder.clone()),
             ..Default::default()
         };
-        let said = error(&model, parts(&text_encoder));
-        assert!(said.contains("tokenizer.json"), "{said}");
+        let error = open_error(&model, parts(&text_encoder));
+        assert!(error.contains("tokenizer.json"), "{error}");
         case.tokenizer("clip/tokenizer.json");
         case.assert_same(&model, parts(&text_encoder));
-        // A folder of diffusers has them too.
+        // A diffusers folder has the other parts too.
         case.assert_same(&model, parts(&case.original()));
 
         for (missing, parts) in [
             ("text-encoder", Parts { autoencoder: Some(autoencoder.clone()), ..Default::default() }),
             ("autoencoder", Parts { text_encoder: Some(text_encoder.clone()), ..Default::default() }),
         ] {
-            let said = error(&model, parts);
-            assert!(said.contains(&format!("`{missing}`")), "{said}");
+            let error = open_error(&model, parts);
+            assert!(error.contains(&format!("`{missing}`")), "{error}");
         }
-        let said = error(&model, Parts { autoencoder: Some(text_encoder.clone()), ..parts(&text_encoder) });
-        assert!(said.contains("not an autoencoder of Wan"), "{said}");
+        let error =
+            open_error(&model, Parts { autoencoder: Some(text_encoder.clone()), ..parts(&text_encoder) });
+        assert!(error.contains("not an autoencoder of Wan"), "{error}");
     }
 }
 
-/// Of Wan 2.2 TI2V-5B, as LongLive 2.
+/// A student of Wan 2.2 TI2V-5B, as LongLive 2.
 #[test]
-fn a_causal_student_may_be_of_another_base() {
+fn a_causal_student_of_wan_2_2_generates_chunks() {
     let case = Case::new("wan-2.2");
     let student = case.at("model_bf16.safetensors");
     save(&prefixed(case.tensors("transformer", Some("transformer")), "generator.model."), &student);
@@ -244,7 +244,7 @@ fn a_causal_student_may_be_of_another_base() {
 }
 
 #[test]
-fn a_causal_student_takes_the_place_of_its_bases_transformer() {
+fn a_causal_student_replaces_the_transformer_of_its_base() {
     let case = Case::new("wan-2.1");
     let student = case.at("self_forcing.safetensors");
     let ema = "generator_ema.model._fsdp_wrapped_module.";
@@ -255,7 +255,7 @@ fn a_causal_student_takes_the_place_of_its_bases_transformer() {
         recipe: recipe.map(Into::into),
         ..Default::default()
     };
-    // Without a recipe it is a transformer like any other.
+    // Without a recipe it is an ordinary transformer.
     case.assert_same(&base, parts(None));
 
     for (recipe, first, next) in
@@ -263,22 +263,22 @@ fn a_causal_student_takes_the_place_of_its_bases_transformer() {
     {
         case.assert_student(&student, recipe, [first, next]);
     }
-    // One of one's own, beside it.
+    // A recipe file beside the transformer.
     let mut own = json("miniature/soragen.json");
     own["sizes"] = serde_json::json!([[64, 64]]);
     own["max_text_tokens"] = 512.into();
     std::fs::write(case.at("soragen.json"), own.to_string()).unwrap();
     let info = ModelInfo::read(&base.to_string_lossy(), &parts(None)).unwrap();
     assert!(info.causal && info.name == "miniature");
-    let said = error(&base, parts(Some("no-such")));
-    assert!(said.contains("self-forcing, causal-forcing"), "{said}");
+    let error = open_error(&base, parts(Some("no-such")));
+    assert!(error.contains("self-forcing, causal-forcing"), "{error}");
 }
 
-/// city96's layout: Wan's names, large matrices quantised, small tensors as they are.
+/// Writes city96's layout: Wan's names, large matrices quantized, small tensors f32.
 fn gguf(tensors: &Tensors, dtype: GgmlDType, flat: bool, file: &Path) {
-    // In an order, so that the same file is written each time.
+    // Sorted, so that the file is reproducible.
     let tensors: std::collections::BTreeMap<_, _> = tensors.iter().collect();
-    let quantised: Vec<_> = tensors
+    let quantized: Vec<_> = tensors
         .into_iter()
         .map(|(name, tensor)| {
             let tensor = tensor.to_dtype(DType::F32).unwrap();
@@ -288,28 +288,28 @@ fn gguf(tensors: &Tensors, dtype: GgmlDType, flat: bool, file: &Path) {
                 2 if fits(GgmlDType::Q8_0) && dtype != GgmlDType::F16 => GgmlDType::Q8_0,
                 _ => GgmlDType::F32,
             };
-            // GGUF has no more than four sides.
+            // GGUF has at most four dimensions.
             let tensor = if tensor.rank() == 5 && flat { tensor.flatten(1, 4).unwrap() } else { tensor };
             (name, QTensor::quantize(&tensor, dtype).unwrap())
         })
         .collect();
-    let tensors: Vec<_> = quantised.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: Vec<_> = quantized.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     gguf_file::write(&mut BufWriter::new(File::create(file).unwrap()), &[], &tensors).unwrap();
 }
 
-/// The transformer of Wan 2.1's form in a GGUF of Q8_0.
+/// Writes the transformer of the Wan 2.1 fixture as GGUF in Q8_0.
 pub fn write_gguf(file: &Path) {
     gguf(&Case::new("wan-2.1").tensors("transformer", Some("transformer")), GgmlDType::Q8_0, false, file);
 }
 
 #[test]
-fn quantised_files_are_near() {
+fn frames_of_quantized_files_are_close() {
     let case = Case::new("wan-2.1");
     let (transformer, text) =
         (case.tensors("transformer", Some("transformer")), case.tensors("text_encoder", Some("umt5-gguf")));
     let (model, text_encoder) = (case.at("wan.gguf"), case.at("umt5.gguf"));
     case.tokenizer("tokenizer.json");
-    // What each is known for; broken weights are below 20 dB.
+    // Usual quality of each type; broken weights are below 20 dB.
     for (dtype, least) in [
         (GgmlDType::F16, 90.0),
         (GgmlDType::Q8_0, 50.0),
@@ -330,8 +330,8 @@ fn quantised_files_are_near() {
     }
 }
 
-/// The numbers that are in the blocks of `file`.
-fn expanded(file: &Path) -> Tensors {
+/// The tensors of a GGUF file as f32.
+fn dequantized(file: &Path) -> Tensors {
     let mut reader = File::open(file).unwrap();
     let content = gguf_file::Content::read(&mut reader).unwrap();
     let expand = |name: &String| {
@@ -342,7 +342,7 @@ fn expanded(file: &Path) -> Tensors {
 }
 
 #[test]
-fn quantised_weights_are_computed_with_as_they_are() {
+fn layers_compute_with_quantized_weights() {
     let case = Case::new("wan-2.1");
     let (transformer, text) =
         (case.tensors("transformer", Some("transformer")), case.tensors("text_encoder", Some("umt5-gguf")));
@@ -359,32 +359,32 @@ fn quantised_weights_are_computed_with_as_they_are() {
         offload,
         ..Default::default()
     };
-    // What is lost is that numbers which are multiplied with blocks are rounded to 8 bits too: 47 dB.
+    // The loss: activations are rounded to 8 bits too, which gives 47 dB.
     for (dtype, least) in [(GgmlDType::Q8_0, 44.0), (GgmlDType::Q4K, 44.0)] {
-        // GGUF's four sides, and all names kept.
+        // With flattened convolutions.
         gguf(&transformer, dtype, true, &model);
         gguf(&text, dtype, false, &text_encoder);
-        let mut tensors = expanded(&model);
+        let mut tensors = dequantized(&model);
         let patch = tensors.get_mut("patch_embedding.weight").unwrap();
         *patch = patch.reshape(transformer["patch_embedding.weight"].shape()).unwrap();
         save(&tensors, &plain);
-        save(&expanded(&text_encoder), &plain_text);
+        save(&dequantized(&text_encoder), &plain_text);
 
-        let made = frames_with(&model, &open(&text_encoder, Precision::Gguf, false));
-        let psnr = psnr(&made, &frames_with(&plain, &open(&plain_text, Precision::F32, false)));
+        let quantized = frames_with(&model, &open(&text_encoder, Precision::Gguf, false));
+        let psnr = psnr(&quantized, &frames_with(&plain, &open(&plain_text, Precision::F32, false)));
         println!("{dtype:?}: {psnr:.1} dB");
         assert!(psnr > least, "{dtype:?}: {psnr:.1} dB");
-        // It makes no difference where the blocks are.
-        let away = frames_with(&model, &open(&text_encoder, Precision::Gguf, true));
-        assert_close("offload", &away, &made, 0.0);
+        // Offloading does not change the frames.
+        let offloaded = frames_with(&model, &open(&text_encoder, Precision::Gguf, true));
+        assert_close("offload", &offloaded, &quantized, 0.0);
 
-        // Of the transformer: a Q8_0 has 34 bytes for 32 numbers, and candle's copy of it.
+        // Memory of the transformer: Q8_0 has 34 bytes for 32 values, and candle copies it.
         let parts = open(&text_encoder, Precision::Gguf, false).parts;
         let sizes = part_sizes(&model.to_string_lossy(), &parts).unwrap();
         let bytes = |precision| weights_bytes(&sizes[..1], precision, false, &Device::Cpu);
         assert!(bytes(Precision::Gguf) < bytes(Precision::F32) * 3 / 4, "{dtype:?}");
     }
-    // A LoRA is added where blocks are multiplied; whole matrices and biases, to numbers.
+    // Low-rank LoRAs are added to the output of quantized layers; whole matrices and biases are added to f32 weights.
     let lora = case.at("lora.safetensors");
     let names = [
         "0.self_attn.q.lora_down.weight",
@@ -401,11 +401,11 @@ fn quantised_weights_are_computed_with_as_they_are() {
         options.parts.loras.push(Lora { path: lora.clone(), scale: 2.0, noise: None });
         frames_with(model, &options)
     };
-    let made = with(&model, &text_encoder, Precision::Gguf);
-    let least = psnr(&made, &with(&plain, &plain_text, Precision::F32));
+    let changed = with(&model, &text_encoder, Precision::Gguf);
+    let least = psnr(&changed, &with(&plain, &plain_text, Precision::F32));
     assert!(least > 44.0, "with a LoRA: {least:.1} dB");
-    let without = psnr(&made, &frames_with(&model, &open(&text_encoder, Precision::Gguf, false)));
-    assert!(without < 35.0, "it changes nothing: {without:.1} dB");
+    let without = psnr(&changed, &frames_with(&model, &open(&text_encoder, Precision::Gguf, false)));
+    assert!(without < 35.0, "the LoRA has no effect: {without:.1} dB");
 
     let error =
         Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false)).unwrap_err();
@@ -413,7 +413,7 @@ fn quantised_weights_are_computed_with_as_they_are() {
 }
 
 #[test]
-fn fp8_files_are_near_with_and_without_scales() {
+fn frames_of_fp8_files_are_close_with_and_without_scales() {
     let case = Case::new("wan-2.1");
     let base = case.original();
     for scale_name in [None, Some("scale_weight"), Some("weight_scale")] {
@@ -442,15 +442,15 @@ fn fp8_files_are_near_with_and_without_scales() {
     }
 }
 
-/// As random as weights are.
+/// Pseudo-random weights.
 fn random(shape: &[usize], seed: f32) -> Tensor {
     let count: usize = shape.iter().product();
-    let numbers: Vec<f32> = (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin() * 0.3).collect();
-    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    let values: Vec<f32> = (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin() * 0.3).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
 #[test]
-fn loras_are_added_to_the_weights_in_every_spelling() {
+fn loras_with_all_names_are_added_to_the_weights() {
     let case = Case::new("wan-2.1");
     let base = case.original();
     let (a, b) = (random(&[4, 128], 1.0), random(&[128, 4], 2.0));
@@ -482,7 +482,7 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
     let whole = merged(1.0, &|_| {});
     let plain = frames(&base, Parts::default());
     let changed = (&whole - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    assert!(changed > 0.01, "it makes no difference: {changed}");
+    assert!(changed > 0.01, "the LoRA has no effect: {changed}");
 
     let file = case.at("lora.safetensors");
     for (prefix, wan, ends) in [
@@ -501,7 +501,7 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
         }
         save(&stored, &file);
         assert_close(prefix, &with(&[(&file, 1.0)]), &whole, 1e-5);
-        // Half of it twice.
+        // Twice with half the scale.
         assert_close(prefix, &with(&[(&file, 0.5), (&file, 0.5)]), &whole, 1e-5);
         let alpha = Tensor::new(2.0_f32, &Device::Cpu).unwrap();
         for name in stored
@@ -517,7 +517,7 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
         assert_close(prefix, &with(&[(&file, 0.0)]), &plain, 0.0);
     }
 
-    // Differences as such, as lightx2v has them of norms and biases.
+    // Whole differences, as lightx2v has for norms and biases.
     let (norm, bias) = (random(&[128], 3.0), random(&[128], 4.0));
     let stored = [
         ("diffusion_model.blocks.0.norm3.diff".to_string(), norm.clone()),
@@ -535,21 +535,21 @@ fn loras_are_added_to_the_weights_in_every_spelling() {
     let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, noise: None }];
     for (name, reason) in [
         ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
-        ("text_encoder.layer.lora_A.weight", "belong to nothing"),
-        ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "there is one"),
+        ("text_encoder.layer.lora_A.weight", "belong to no layer"),
+        ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "is missing"),
     ] {
         save(&Tensors::from([(name.to_string(), a.clone())]), &file);
-        let said = error(&base, Parts { loras: loras(&file), ..Default::default() });
-        assert!(said.contains(reason) && said.contains("lora.safetensors"), "{said}");
+        let error = open_error(&base, Parts { loras: loras(&file), ..Default::default() });
+        assert!(error.contains(reason) && error.contains("lora.safetensors"), "{error}");
     }
     for ranks in [(0, 0), (4, 3)] {
         let ends = [(ranks.0, 128), (128, ranks.1)]
             .map(|shape| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
         let names = ["lora_A", "lora_B"].map(|end| format!("transformer.blocks.0.attn1.to_q.{end}.weight"));
         save(&names.into_iter().zip(ends).collect(), &file);
-        let said = error(&base, Parts { loras: loras(&file), ..Default::default() });
-        assert!(said.contains("fit together"), "{ranks:?}: {said}");
+        let error = open_error(&base, Parts { loras: loras(&file), ..Default::default() });
+        assert!(error.contains("fit together"), "{ranks:?}: {error}");
     }
-    let said = error(&base, Parts { loras: loras(&case.at("none.safetensors")), ..Default::default() });
-    assert!(said.contains("PATH:SCALE"), "{said}");
+    let error = open_error(&base, Parts { loras: loras(&case.at("none.safetensors")), ..Default::default() });
+    assert!(error.contains("PATH:SCALE"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! The loaders take every tensor of the real models, each in its shape (`make_shapes.py`).
+//! Every tensor of the real models is loaded with its shape (`make_shapes.py`).
 
 use serde::de::DeserializeOwned;
 use soragen::Precision;
@@ -7,7 +7,7 @@ use soragen::transformer::WanTransformer;
 use soragen_tests::fixtures::json;
 use soragen_tests::recording::{Shapes, assert_loads};
 
-/// A real model's configuration, and its tensors.
+/// Configuration and shapes of a real model.
 pub fn model<C: DeserializeOwned>(name: &str) -> (C, Shapes) {
     let mut file = json(&format!("shapes/{name}.json"));
     let mut take = |key: &str| file[key].take();
@@ -15,7 +15,7 @@ pub fn model<C: DeserializeOwned>(name: &str) -> (C, Shapes) {
 }
 
 #[test]
-fn transformers() {
+fn transformers_load_all_tensors() {
     for name in ["wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"] {
         let (config, tensors) = model(name);
         assert_loads(name, &tensors, |vb| drop(WanTransformer::load(vb, &config, Precision::F32).unwrap()));
@@ -23,7 +23,7 @@ fn transformers() {
 }
 
 #[test]
-fn umt5() {
+fn umt5_loads_all_tensors() {
     let (config, tensors) = model("umt5-xxl");
     assert_loads("umt5-xxl", &tensors, |vb| Umt5Encoder::load(vb, &config).unwrap().check().unwrap());
 }

@@ -1,15 +1,16 @@
-//! Prompts and the text encoder against diffusers and transformers (`make_pipelines.py`, `make_text.py`).
+//! Parity of prompt cleaning, tokens and embeddings with diffusers and transformers (`make_pipelines.py`,
+//! `make_text.py`).
 
 use candle_core::{DType, Device, Tensor};
 use soragen::text::{MAX_TOKENS, Umt5, Umt5Config, clean};
 use soragen::{Cancel, Error};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors};
 
-/// Sums of f32 in another order.
+/// f32 sums in another order.
 const TOLERANCE: f32 = 2e-5;
 
 fn open(pipeline: &Pipeline, dtype: DType) -> Umt5 {
-    Umt5::open(&pipeline.source, dtype, &Device::Cpu).unwrap()
+    Umt5::open(&pipeline.source, dtype, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
 fn encode(umt5: &Umt5, prompt: &str) -> Tensor {
@@ -17,7 +18,7 @@ fn encode(umt5: &Umt5, prompt: &str) -> Tensor {
 }
 
 #[test]
-fn prompts_are_cleaned_and_cut_into_tokens_as_in_diffusers() {
+fn prompts_are_cleaned_and_tokenized_as_in_diffusers() {
     let umt5 = open(&Pipeline::open("t2v-unipc"), DType::F32);
     for case in json("prompts.json")["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
@@ -42,7 +43,7 @@ fn the_embeddings_of_a_pipeline_equal_diffusers() {
 }
 
 #[test]
-fn a_long_prompt_is_encoded_as_far_as_there_is_room() {
+fn a_long_prompt_is_truncated() {
     let (prompts, expected) = (json("prompts.json"), tensors("umt5.safetensors"));
     for name in ["t2v-unipc", "t2v-euler"] {
         let umt5 = open(&Pipeline::open(name), DType::F32);
@@ -54,14 +55,14 @@ fn a_long_prompt_is_encoded_as_far_as_there_is_room() {
             assert_close(key, &embeds.narrow(1, 0, length).unwrap(), expected, TOLERANCE);
             if length < MAX_TOKENS {
                 let rest = embeds.narrow(1, length, MAX_TOKENS - length).unwrap();
-                assert_close("the rest", &rest, &rest.zeros_like().unwrap(), 0.0);
+                assert_close("padding", &rest, &rest.zeros_like().unwrap(), 0.0);
             }
         }
     }
 }
 
 #[test]
-fn half_precision_stays_near() {
+fn embeddings_in_half_precision_are_close() {
     let pipeline = Pipeline::open("t2v-euler");
     for (dtype, tolerance) in [(DType::F16, 0.02), (DType::BF16, 0.1)] {
         let embeds = encode(&open(&pipeline, dtype), pipeline.request["prompt"].as_str().unwrap());
@@ -79,18 +80,18 @@ fn encoding_can_be_cancelled() {
 }
 
 #[test]
-fn a_config_that_makes_no_encoder_is_refused_by_name() {
-    let good = Umt5Config::default();
-    let refusals = [
-        (Umt5Config { d_model: 0, ..good.clone() }, "d_model"),
-        (Umt5Config { num_layers: usize::MAX, ..good.clone() }, "num_layers"),
-        (Umt5Config { num_heads: 1 << 20, ..good.clone() }, "×"),
-        (Umt5Config { relative_attention_num_buckets: 3, ..good.clone() }, "buckets"),
-        (Umt5Config { relative_attention_max_distance: 8, ..good.clone() }, "distance"),
-        (Umt5Config { feed_forward_proj: "relu".into(), ..good.clone() }, "relu"),
+fn the_error_for_an_invalid_config_names_the_setting() {
+    let valid = Umt5Config::default();
+    let invalid = [
+        (Umt5Config { d_model: 0, ..valid.clone() }, "d_model"),
+        (Umt5Config { num_layers: usize::MAX, ..valid.clone() }, "num_layers"),
+        (Umt5Config { num_heads: 1 << 20, ..valid.clone() }, "×"),
+        (Umt5Config { relative_attention_num_buckets: 3, ..valid.clone() }, "buckets"),
+        (Umt5Config { relative_attention_max_distance: 8, ..valid.clone() }, "distance"),
+        (Umt5Config { feed_forward_proj: "relu".into(), ..valid.clone() }, "relu"),
     ];
-    assert!(good.check().is_ok());
-    for (config, word) in refusals {
+    assert!(valid.check().is_ok());
+    for (config, word) in invalid {
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     }

@@ -131,7 +131,7 @@ fn a_path_that_is_not_a_model_is_an_error() {
     ] {
         assert_fails(word, render("t2v-unipc", &folder), "out.mp4", word);
     }
-    assert_fails("no name", render("t2v-unipc", Path::new("")), "out.mp4", "no model is named");
+    assert_fails("no name", render("t2v-unipc", Path::new("")), "out.mp4", "the model is not set");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A prompt as a person would read it, whatever letters it is written with.
+//! Normalizes prompts, so that disguised words are compared as their plain spelling.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -6,28 +6,27 @@ use unicode_security::skeleton;
 
 use crate::text::clean;
 
-/// Letters in a word that may be a piece of one that was torn apart: `n u d e`, `nu de`.
-const PIECE: usize = 2;
-/// Pieces in a word at most.
-const LONGEST: usize = 14;
-/// The same letter so often in a row is written once: `nuuude`.
-const DRAWN_OUT: usize = 3;
+/// Letters of a word that may be a fragment of a split word: `n u d e`, `nu de`.
+const MAX_FRAGMENT: usize = 2;
+/// Fragments of a word at most.
+const MAX_FRAGMENTS: usize = 14;
+/// This many equal letters in a row become one: `nuuude`.
+const REPEATED: usize = 3;
 
-/// The words of a prompt, read in one way.
+/// The words of a prompt under one interpretation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub words: Vec<String>,
 }
 
-/// A prompt as it is and, where that is something else, as a model of Wan is given it: entities are the characters that they
-/// stand for.
-pub fn forms(prompt: &str) -> Vec<String> {
-    let mut forms = vec![prompt.to_owned(), clean(prompt)];
-    forms.dedup();
-    forms
+/// The prompt and, if it differs, the cleaned prompt that Wan's text encoder reads, in which entities are decoded.
+pub fn variants(prompt: &str) -> Vec<String> {
+    let mut variants = vec![prompt.to_owned(), clean(prompt)];
+    variants.dedup();
+    variants
 }
 
-/// The ways in which a prompt can be read. What is found in one of them is in the prompt.
+/// All readings of a prompt. A match in one of them is a match in the prompt.
 pub fn readings(prompt: &str) -> Vec<Reading> {
     let mut readings: Vec<Reading> = Vec::new();
     let mut add = |words: Vec<String>| {
@@ -36,14 +35,14 @@ pub fn readings(prompt: &str) -> Vec<Reading> {
             readings.push(reading);
         }
     };
-    let mut texts: Vec<_> = forms(prompt).iter().map(|form| plain(form)).collect();
+    let mut texts: Vec<_> = variants(prompt).iter().map(|text| fold(text)).collect();
     texts.dedup();
     for text in texts {
         for one in [None, Some('i'), Some('l')] {
             let text = one.map_or_else(|| text.clone(), |one| letters_for_digits(&text, one));
             let words = split(&text);
-            add(words.iter().map(|word| shortened(word)).collect());
-            add(joined(&words).iter().map(|word| shortened(word)).collect());
+            add(words.iter().map(|word| collapse_repeats(word)).collect());
+            add(join_fragments(&words).iter().map(|word| collapse_repeats(word)).collect());
         }
     }
     readings
@@ -51,17 +50,17 @@ pub fn readings(prompt: &str) -> Vec<Reading> {
 
 /// The words of a phrase of a policy.
 pub fn words(phrase: &str) -> Vec<String> {
-    split(&plain(phrase))
+    split(&fold(phrase))
 }
 
-/// Small letters without accents, invisible characters or look-alikes of Latin letters.
-fn plain(text: &str) -> String {
+/// Lower-case text without accents, invisible characters and look-alikes of Latin letters.
+fn fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.nfkd().filter(|c| !is_combining_mark(*c) && !is_invisible(*c)) {
         if c.is_ascii() {
             out.push(c);
         } else {
-            // Small and large letters look like different ones; words of other scripts stay words.
+            // Before lower-casing: upper-case letters have other look-alikes. Words of other scripts stay words.
             let mut buffer = [0; 4];
             out.extend(skeleton(c.encode_utf8(&mut buffer)));
         }
@@ -69,7 +68,7 @@ fn plain(text: &str) -> String {
     out.to_lowercase()
 }
 
-/// Characters that take no place, and those that text encoders leave out: of control, of format, of nobody's alphabet.
+/// Characters without width, and those that text encoders drop: control, format and private-use characters.
 fn is_invisible(c: char) -> bool {
     c.is_control() && !matches!(c, '\t' | '\n' | '\r')
         || matches!(c, '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}'
@@ -81,8 +80,8 @@ fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` with the letters that digits and signs stand for in words: `n00d`, `$ex`. A 1 may be two letters;
-/// `one` is which.
+/// Replaces digits and signs in words by the letters that they resemble: `n00d`, `$ex`. A 1 becomes `one`, which is `i`
+/// or `l`.
 fn letters_for_digits(text: &str, one: char) -> String {
     let translate = |c: char| match c {
         '0' => 'o',
@@ -97,14 +96,14 @@ fn letters_for_digits(text: &str, one: char) -> String {
     };
     text.split_inclusive(char::is_whitespace)
         .flat_map(|word| {
-            // A number stays one.
+            // Numbers are kept.
             let is_word = word.chars().any(char::is_alphabetic);
             word.chars().map(move |c| if is_word { translate(c) } else { c })
         })
         .collect()
 }
 
-/// At everything that is no letter or digit. In scripts without spaces every character is a word.
+/// Splits at everything but letters and digits. In scripts without spaces every character is a word.
 fn split(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut open = false;
@@ -131,26 +130,29 @@ fn is_ideograph(c: char) -> bool {
         | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// Pieces that follow each other as one word.
-fn joined(words: &[String]) -> Vec<String> {
-    let is_piece = |word: &String| word.chars().count() <= PIECE && !word.chars().any(is_ideograph);
+/// Joins adjacent fragments into words.
+fn join_fragments(words: &[String]) -> Vec<String> {
+    let is_fragment = |word: &String| word.chars().count() <= MAX_FRAGMENT && !word.chars().any(is_ideograph);
     words
-        .chunk_by(|a, b| is_piece(a) && is_piece(b))
-        .flat_map(|run| if run.len() > 1 && is_piece(&run[0]) { assembled(run) } else { run.to_vec() })
+        .chunk_by(|a, b| is_fragment(a) && is_fragment(b))
+        .flat_map(|run| if run.len() > 1 && is_fragment(&run[0]) { join_runs(run) } else { run.to_vec() })
         .collect()
 }
 
-/// All pieces as one word, and some of them, since short words beside the pieces look like pieces: `a q u a`.
-fn assembled(pieces: &[String]) -> Vec<String> {
-    let some = (3..=LONGEST.min(pieces.len())).flat_map(|n| pieces.windows(n).map(<[String]>::concat));
-    std::iter::once(pieces.concat()).chain(some).collect()
+/// All fragments as one word, and every run of them, because short words beside fragments look like fragments: `a q u
+/// a`.
+fn join_runs(fragments: &[String]) -> Vec<String> {
+    let runs =
+        (3..=MAX_FRAGMENTS.min(fragments.len())).flat_map(|n| fragments.windows(n).map(<[String]>::concat));
+    std::iter::once(fragments.concat()).chain(runs).collect()
 }
 
-fn shortened(word: &str) -> String {
+/// Replaces long runs of a letter by one letter.
+fn collapse_repeats(word: &str) -> String {
     let letters: Vec<char> = word.chars().collect();
     letters
         .chunk_by(|a, b| a == b)
-        .flat_map(|run| &run[..if run.len() >= DRAWN_OUT { 1 } else { run.len() }])
+        .flat_map(|run| &run[..if run.len() >= REPEATED { 1 } else { run.len() }])
         .collect()
 }
 
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_read_through_its_disguises() {
+    fn disguised_words_are_recognized() {
         for disguise in [
             "QUARTZ",
             "Quártz",
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_left_alone() {
+    fn other_words_are_kept() {
         for prompt in ["4 cats in a row at 7 pm", "a corn field", "to be at it in an hour"] {
             let plain: Vec<_> = prompt.split(' ').map(str::to_owned).collect();
             assert!(readings(prompt).iter().any(|reading| reading.words == plain), "{prompt}");

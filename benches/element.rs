@@ -31,7 +31,7 @@ fn main() -> Result<()> {
         return measure_endurance(minutes.parse()?, arguments.get(1).map(Path::new));
     }
     soragen_builtin::register();
-    let model = Model::open("builtin", &OpenOptions::default())?;
+    let model = Model::open("builtin", &OpenOptions::default(), &Cancel::new())?;
     // Alternate, so that other load on the machine affects both.
     let mut best = [Duration::MAX; 2];
     for _ in 0..ROUNDS {
@@ -69,9 +69,10 @@ fn main() -> Result<()> {
 /// The time of the engine from the request to the last frame.
 fn engine(model: &Arc<Model>) -> Result<Duration> {
     let start = Instant::now();
-    let request = Request { prompt: PROMPT.into(), length: Length::Frames(FRAMES), ..Default::default() };
+    let mut request = Request::new(PROMPT);
+    request.length = Length::Frames(FRAMES);
     let mut session = Session::new(model.clone(), request)?;
-    while session.next_chunk(&Cancel::new(), &mut |_| {})?.is_some() {}
+    while session.next_raw_chunk(&Cancel::new(), &mut |_| {})?.is_some() {}
     Ok(start.elapsed())
 }
 

@@ -109,11 +109,12 @@ fn transformer() -> Result<f64> {
 fn builtin() -> Result<()> {
     soragen_builtin::register();
     let start = Instant::now();
-    let model = Model::open("builtin", &OpenOptions::default())?;
-    let request = Request { prompt: "a red fox".into(), length: Length::Frames(33), ..Default::default() };
+    let model = Model::open("builtin", &OpenOptions::default(), &Cancel::new())?;
+    let mut request = Request::new("a red fox");
+    request.length = Length::Frames(33);
     let mut session = Session::new(model, request)?;
     let (mut frames, mut busy, mut timer) = (0, processor_seconds(), start);
-    while let Some(chunk) = session.next_chunk(&Cancel::new(), &mut |_| {})? {
+    while let Some(chunk) = session.next_raw_chunk(&Cancel::new(), &mut |_| {})? {
         if frames == 0 {
             println!("built-in model: first frame after {:.2} s", start.elapsed().as_secs_f64());
             (busy, timer) = (processor_seconds(), Instant::now());

@@ -7,6 +7,7 @@ use soragen::{
     weights_bytes,
 };
 use soragen_tests::fixtures::{assert_close, copy, json, path, tensors, values};
+use soragen_tests::with;
 
 fn folder(name: &str) -> String {
     path(&format!("experts/{name}")).to_string_lossy().into_owned()
@@ -16,7 +17,8 @@ fn request(name: &str) -> Request {
     let request = json(&format!("experts/{name}/request.json"));
     let number = |key: &str| request[key].as_u64().unwrap();
     let image = request["image"].as_str();
-    Request {
+    with!(
+        Request::default();
         prompt: request["prompt"].as_str().unwrap().into(),
         negative_prompt: Some(request["negative"].as_str().unwrap().into()),
         image: image.map(|file| image::open(path(&format!("experts/{name}/{file}"))).unwrap().into_rgb8()),
@@ -26,8 +28,7 @@ fn request(name: &str) -> Request {
         guidance_scale: request["guidance"].as_f64(),
         guidance_scale_2: request["guidance_2"].as_f64(),
         initial_latents: Some(tensors(&format!("experts/{name}/expected.safetensors"))["latents"].clone()),
-        ..Default::default()
-    }
+    )
 }
 
 fn frames(model: &str, request: Request) -> Tensor {
@@ -36,11 +37,11 @@ fn frames(model: &str, request: Request) -> Tensor {
 
 fn frames_with_loras(model: &str, request: Request, loras: &[String]) -> Tensor {
     let loras = loras.iter().map(|text| Lora::parse(text)).collect();
-    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
-    let mut session = Session::new(Model::open(model, &options).unwrap(), request).unwrap();
+    let options = with!(OpenOptions::default(); parts: Parts { loras, ..Default::default() });
+    let mut session = Session::new(Model::open(model, &options, &Cancel::new()).unwrap(), request).unwrap();
     let Size { width, height } = session.size();
     let mut data = Vec::new();
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         data.extend_from_slice(&frames.data);
     }
     let (width, height) = (width as usize, height as usize);
@@ -64,7 +65,7 @@ fn frames_equal_the_reference() {
 
 #[test]
 fn a_single_guidance_scale_applies_to_both_transformers() {
-    let with_scale_2 = |scale_2| Request { guidance_scale_2: scale_2, ..request("t2v") };
+    let with_scale_2 = |scale_2| with!(request("t2v"); guidance_scale_2: scale_2);
     let default = values(&frames(&folder("t2v"), with_scale_2(None)));
     assert!(default == values(&frames(&folder("t2v"), with_scale_2(Some(4.0)))));
     assert!(default != values(&frames(&folder("t2v"), with_scale_2(Some(3.0)))));
@@ -73,12 +74,11 @@ fn a_single_guidance_scale_applies_to_both_transformers() {
 #[test]
 fn a_transformer_without_guidance_runs_once_per_step() {
     let forwards = |scale, scale_2| {
-        let request =
-            Request { guidance_scale: Some(scale), guidance_scale_2: Some(scale_2), ..request("t2v") };
-        let model = Model::open(&folder("t2v"), &OpenOptions::default()).unwrap();
+        let request = with!(request("t2v"); guidance_scale: Some(scale), guidance_scale_2: Some(scale_2));
+        let model = Model::open(&folder("t2v"), &OpenOptions::default(), &Cancel::new()).unwrap();
         let mut session = Session::new(model, request).unwrap();
-        while session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some() {}
-        session.effort().forwards
+        while session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some() {}
+        session.stats().forwards
     };
     let (both, first, neither) = (forwards(4.0, 3.0), forwards(4.0, 1.0), forwards(1.0, 1.0));
     assert!(both > first && first > neither, "{both}, {first}, {neither}");
@@ -125,8 +125,8 @@ fn a_lora_can_apply_to_one_transformer() {
     let stray = [("blocks.9.attn1.to_q.lora_A.weight", row(dim).reshape((1, dim)).unwrap())];
     candle_core::safetensors::save(&std::collections::HashMap::from(stray), &other).unwrap();
     let loras = vec![Lora::parse(&format!("low:{}", other.display()))];
-    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
-    let error = Model::open(&folder("t2v"), &options).unwrap_err().to_string();
+    let options = with!(OpenOptions::default(); parts: Parts { loras, ..Default::default() });
+    let error = Model::open(&folder("t2v"), &options, &Cancel::new()).unwrap_err().to_string();
     assert!(error.contains("belong to no layer"), "{error}");
 
     let videos = [none, both, high, low];
@@ -134,9 +134,10 @@ fn a_lora_can_apply_to_one_transformer() {
         assert!(videos[..i].iter().all(|other| other != video), "video {i} equals an earlier one");
     }
     let loras = vec![Lora::parse(&format!("low:{}", file.display()))];
-    let options = OpenOptions { parts: Parts { loras, ..Default::default() }, ..Default::default() };
-    let error =
-        Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &options).unwrap_err().to_string();
+    let options = with!(OpenOptions::default(); parts: Parts { loras, ..Default::default() });
+    let error = Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &options, &Cancel::new())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("two transformers"), "{error}");
 }
 
@@ -156,14 +157,16 @@ fn model_info_does_not_load_the_weights() {
 
 #[test]
 fn unsupported_requests_are_errors() {
-    let model = |name| Model::open(&folder(name), &OpenOptions::default()).unwrap();
+    let model = |name| Model::open(&folder(name), &OpenOptions::default(), &Cancel::new()).unwrap();
     let error = |name, request| Session::new(model(name), request).err().unwrap().to_string();
-    assert!(error("i2v", Request { image: None, ..request("i2v") }).contains("`image`"));
-    assert!(error("t2v", Request { image: request("i2v").image, ..request("t2v") }).contains("cannot start"));
-    let infinite = Request { guidance_scale_2: Some(f64::INFINITY), ..request("t2v") };
+    assert!(error("i2v", with!(request("i2v"); image: None)).contains("`image`"));
+    assert!(error("t2v", with!(request("t2v"); image: request("i2v").image)).contains("cannot start"));
+    let infinite = with!(request("t2v"); guidance_scale_2: Some(f64::INFINITY));
     assert!(error("t2v", infinite).contains("guidance"));
-    let other = Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &OpenOptions::default()).unwrap();
-    let second = Request { guidance_scale_2: Some(2.0), prompt: "a fox".into(), ..Default::default() };
+    let other =
+        Model::open(&path("pipelines/t2v-unipc").to_string_lossy(), &OpenOptions::default(), &Cancel::new())
+            .unwrap();
+    let second = with!(Request::default(); guidance_scale_2: Some(2.0), prompt: "a fox".into());
     let error = Session::new(other, second).err().unwrap().to_string();
     assert!(error.contains("one transformer"), "{error}");
 }
@@ -182,13 +185,15 @@ fn transformers_that_do_not_match_are_an_error() {
         let text = std::fs::read_to_string(&at).unwrap();
         assert!(text.contains(from), "{text}");
         std::fs::write(&at, text.replace(from, to)).unwrap();
-        let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default()).unwrap_err();
+        let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default(), &Cancel::new())
+            .unwrap_err();
         assert!(error.to_string().contains(word), "{file}: {error}");
     }
     // A missing second transformer is an error at open, although it is loaded later.
     let folder = tempfile::tempdir().unwrap();
     copy(&path("experts/t2v"), folder.path());
     std::fs::remove_file(folder.path().join("transformer_2/diffusion_pytorch_model.safetensors")).unwrap();
-    let error = Model::open(&folder.path().to_string_lossy(), &OpenOptions::default()).unwrap_err();
+    let error =
+        Model::open(&folder.path().to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap_err();
     assert!(error.to_string().contains("transformer_2"), "{error}");
 }

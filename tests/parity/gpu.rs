@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use candle_core::{DType, Device, Tensor};
 use soragen::{Cancel, Decoder, Error, Length, Model, OpenOptions, Precision, Request, Session, Size};
 use soragen_tests::fixtures::{PIPELINES, path};
+use soragen_tests::with;
 
 const GPU: &str = "cuda:0";
 
@@ -24,20 +25,20 @@ fn models() -> impl Iterator<Item = String> {
 }
 
 fn options(device: &str, precision: Precision) -> OpenOptions {
-    OpenOptions { device: device.into(), precision, ..Default::default() }
+    with!(OpenOptions::default(); device: device.into(), precision)
 }
 
 fn request(model: &str) -> Request {
     let whole_clip = model != "miniature";
-    Request {
+    with!(
+        Request::default();
         prompt: "the red fox runs over snow".into(),
         length: Length::Frames(9),
         size: whole_clip.then_some(Size { width: 64, height: 64 }),
         image: model.contains("i2v").then(|| image::open(path("miniature/image.png")).unwrap().into_rgb8()),
         guidance_scale: Some(3.0),
         steps: Some(3),
-        ..Default::default()
-    }
+    )
 }
 
 fn frames(model: &str, options: &OpenOptions) -> Result<Vec<f32>, Error> {
@@ -45,9 +46,9 @@ fn frames(model: &str, options: &OpenOptions) -> Result<Vec<f32>, Error> {
 }
 
 fn rendered(model: &str, options: &OpenOptions, request: Request) -> Result<Vec<f32>, Error> {
-    let mut session = Session::new(Model::open(model, options)?, request)?;
+    let mut session = Session::new(Model::open(model, options, &Cancel::new())?, request)?;
     let mut samples = Vec::new();
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {})? {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {})? {
         samples.extend(frames.data);
     }
     Ok(samples)
@@ -91,10 +92,12 @@ fn auto_selects_the_gpu_and_bf16() {
 fn the_builtin_model_generates_the_same_video() {
     let _guard = exclusive();
     let folder = path("../../models/builtin");
-    let request = || Request {
-        prompt: "a red fox runs over the snow".into(),
-        length: Length::Frames(33),
-        ..Default::default()
+    let request = || {
+        with!(
+            Request::default();
+            prompt: "a red fox runs over the snow".into(),
+            length: Length::Frames(33),
+        )
     };
     let generate = |options: &OpenOptions| rendered(&folder.to_string_lossy(), options, request()).unwrap();
     let expected = generate(&options("cpu", Precision::F32));
@@ -115,7 +118,7 @@ fn the_same_seed_gives_the_same_frames() {
 fn offloading_does_not_change_the_frames() {
     let _guard = exclusive();
     for model in ["pipelines/t2v-euler", "experts/t2v", "miniature"] {
-        let offload = OpenOptions { offload: true, ..options(GPU, Precision::Bf16) };
+        let offload = with!(options(GPU, Precision::Bf16); offload: true);
         assert!(
             frames(model, &offload).unwrap() == frames(model, &options(GPU, Precision::Bf16)).unwrap(),
             "{model}"
@@ -126,7 +129,7 @@ fn offloading_does_not_change_the_frames() {
 #[test]
 fn one_tile_equals_the_whole_picture() {
     let _guard = exclusive();
-    let tiled = OpenOptions { decoder: Decoder::Tiled, ..options(GPU, Precision::F32) };
+    let tiled = with!(options(GPU, Precision::F32); decoder: Decoder::Tiled);
     let whole = frames("pipelines/t2v-unipc", &options(GPU, Precision::F32)).unwrap();
     assert_near("one tile", &frames("pipelines/t2v-unipc", &tiled).unwrap(), &whole, 90.0);
 }

@@ -7,25 +7,26 @@ use soragen::{
     weights_bytes,
 };
 use soragen_tests::fixtures::path;
+use soragen_tests::with;
 
 fn frames(model: &str, precision: Precision, offload: bool) -> (Vec<f32>, SessionStats) {
-    let options = OpenOptions { precision, offload, ..Default::default() };
-    let model = Model::open(&path(model).to_string_lossy(), &options).unwrap();
+    let options = with!(OpenOptions::default(); precision, offload);
+    let model = Model::open(&path(model).to_string_lossy(), &options, &Cancel::new()).unwrap();
     let whole = model.info().max_frames.is_some();
-    let request = Request {
+    let request = with!(
+        Request::default();
         prompt: "the red fox runs over snow".into(),
         length: Length::Frames(9),
         size: whole.then_some(Size { width: 64, height: 64 }),
         guidance_scale: Some(3.0),
         steps: Some(2),
-        ..Default::default()
-    };
+    );
     let mut session = Session::new(model, request).unwrap();
     let mut samples = Vec::new();
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         samples.extend(frames.data);
     }
-    (samples, session.effort())
+    (samples, session.stats())
 }
 
 #[test]
@@ -63,10 +64,10 @@ fn a_damaged_offloaded_block_is_an_error_that_names_the_tensor() {
     let mut tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
     tensors.remove("blocks.1.attn1.to_q.weight").unwrap();
     candle_core::safetensors::save(&tensors, &file).unwrap();
-    let options = OpenOptions { offload: true, ..Default::default() };
-    let model = Model::open(&folder.path().to_string_lossy(), &options).unwrap();
-    let request = Request { prompt: "fox".into(), length: Length::Frames(1), ..Default::default() };
+    let options = with!(OpenOptions::default(); offload: true);
+    let model = Model::open(&folder.path().to_string_lossy(), &options, &Cancel::new()).unwrap();
+    let request = with!(Request::default(); prompt: "fox".into(), length: Length::Frames(1));
     let mut session = Session::new(model, request).unwrap();
-    let error = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
+    let error = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("transformer") && error.contains("blocks.1.attn1.to_q"), "{error}");
 }

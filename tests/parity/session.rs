@@ -6,6 +6,7 @@ use soragen::{
     Cancel, Decoder, Error, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, Sizes,
 };
 use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
+use soragen_tests::with;
 
 fn folder(name: &str) -> String {
     path(&format!("pipelines/{name}")).to_string_lossy().into_owned()
@@ -14,7 +15,8 @@ fn folder(name: &str) -> String {
 fn request(name: &str) -> Request {
     let asked = json(&format!("pipelines/{name}/request.json"));
     let number = |key: &str| asked[key].as_u64().unwrap();
-    Request {
+    with!(
+        Request::default();
         prompt: asked["prompt"].as_str().unwrap().into(),
         negative_prompt: Some(asked["negative"].as_str().unwrap_or_default().into()),
         image: asked["image"]
@@ -25,12 +27,11 @@ fn request(name: &str) -> Request {
         steps: Some(number("steps") as u32),
         guidance_scale: asked["guidance"].as_f64(),
         initial_latents: Some(tensors(&format!("pipelines/{name}/expected.safetensors"))["latents"].clone()),
-        ..Default::default()
-    }
+    )
 }
 
 fn start(model: &str, request: Request) -> Session {
-    Session::new(Model::open(model, &OpenOptions::default()).unwrap(), request).unwrap()
+    Session::new(Model::open(model, &OpenOptions::default(), &Cancel::new()).unwrap(), request).unwrap()
 }
 
 /// All frames, `[T, H, W, 3]`.
@@ -41,7 +42,7 @@ fn frames(model: &str, request: Request) -> Tensor {
 /// The frames that are still to come, `[T, H, W, 3]`.
 fn rest(mut session: Session) -> Tensor {
     let (mut data, mut size) = (Vec::new(), None);
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         data.extend_from_slice(&frames.data);
         size = Some(frames.size);
     }
@@ -55,8 +56,9 @@ fn rest(mut session: Session) -> Tensor {
 fn frames_of_one_tile_are_those_of_none() {
     // Several latent frames, of which the first is one frame and the others are four.
     let name = "t2v-unipc";
-    let tiled = OpenOptions { decoder: Decoder::Tiled, ..Default::default() };
-    let tiled = Session::new(Model::open(&folder(name), &tiled).unwrap(), request(name)).unwrap();
+    let tiled = with!(OpenOptions::default(); decoder: Decoder::Tiled);
+    let tiled =
+        Session::new(Model::open(&folder(name), &tiled, &Cancel::new()).unwrap(), request(name)).unwrap();
     assert_close(name, &rest(tiled), &frames(&folder(name), request(name)), 0.0);
 }
 
@@ -73,9 +75,9 @@ fn frames_are_the_references() {
 
 #[test]
 fn eight_bits_are_near() {
-    let int8 = OpenOptions { precision: Precision::Int8, ..Default::default() };
+    let int8 = with!(OpenOptions::default(); precision: Precision::Int8);
     let psnr = |name: &str, model: &str, request: Request, expected: &Tensor| {
-        let made = rest(Session::new(Model::open(model, &int8).unwrap(), request).unwrap());
+        let made = rest(Session::new(Model::open(model, &int8, &Cancel::new()).unwrap(), request).unwrap());
         let square =
             (made - expected).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         let psnr = -10.0 * square.log10();
@@ -95,11 +97,11 @@ fn eight_bits_are_near() {
 /// A request of the causal model in miniature.
 fn causal() -> (String, Request, std::collections::HashMap<String, Tensor>) {
     let expected = tensors("miniature/session.safetensors");
-    let request = Request {
+    let request = with!(
+        Request::default();
         prompt: "the red fox runs over snow".into(),
         initial_latents: Some(expected["latents"].clone()),
-        ..Default::default()
-    };
+    );
     (path("miniature").to_string_lossy().into_owned(), request, expected)
 }
 
@@ -110,11 +112,11 @@ fn a_causal_model_makes_the_references_frames() {
     assert_close("text", &frames(&model, request.clone()), &expected["text"], TOLERANCE);
 
     let image = image::open(path("miniature/image.png")).unwrap().into_rgb8();
-    let asked = Request { image: Some(image), ..request.clone() };
+    let asked = with!(request.clone(); image: Some(image));
     assert_close("image", &frames(&model, asked), &expected["image"], TOLERANCE);
 
     let mut session = start(&model, request);
-    let first = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
+    let first = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
     session.set_prompt("a blue bird and the green cat in the sea of snow and the slow dog").unwrap();
     let later = rest(session);
     let expected = expected["switched"].narrow(0, first, later.dim(0).unwrap()).unwrap();
@@ -125,10 +127,10 @@ fn a_causal_model_makes_the_references_frames() {
 fn no_prompt_has_a_nul_in_it() {
     let (model, request, _) = causal();
     let hidden = "a fish\0 and what nobody is asked about";
-    let model = Model::open(&model, &OpenOptions::default()).unwrap();
+    let model = Model::open(&model, &OpenOptions::default(), &Cancel::new()).unwrap();
     for request in [
-        Request { prompt: hidden.into(), ..request.clone() },
-        Request { negative_prompt: Some(hidden.into()), ..request.clone() },
+        with!(request.clone(); prompt: hidden.into()),
+        with!(request.clone(); negative_prompt: Some(hidden.into())),
     ] {
         let error = Session::new(model.clone(), request).err().unwrap();
         assert!(matches!(&error, Error::Request(_, text) if text.contains("NUL")), "{error}");
@@ -140,7 +142,7 @@ fn no_prompt_has_a_nul_in_it() {
 #[test]
 fn a_negative_prompt_may_change_between_chunks() {
     let (model, request, expected) = causal();
-    let negative = |text: &str| Request { negative_prompt: Some(text.into()), ..request.clone() };
+    let negative = |text: &str| with!(request.clone(); negative_prompt: Some(text.into()));
     let bird = frames(&model, negative("a blue bird"));
     let own = &expected["text"];
 
@@ -153,7 +155,7 @@ fn a_negative_prompt_may_change_between_chunks() {
     assert_close("taken back", &rest(session), own, 1e-4);
 
     let mut session = start(&model, request.clone());
-    let first = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
+    let first = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
     session.set_negative_prompt(Some("a blue bird")).unwrap();
     let later = rest(session);
     let difference = (later - own.narrow(0, first, own.dim(0).unwrap() - first).unwrap()).unwrap();
@@ -163,10 +165,10 @@ fn a_negative_prompt_may_change_between_chunks() {
 #[test]
 fn a_causal_model_goes_on_for_ever() {
     let (model, request, expected) = causal();
-    let endless = Request { length: Length::Endless, initial_latents: None, ..request };
+    let endless = with!(request; length: Length::Endless, initial_latents: None);
     let mut session = start(&model, endless.clone());
     assert_eq!(session.total_frames(), None);
-    let mut chunk = || session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+    let mut chunk = || session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
     // Longer than the model's positions reach, and each chunk another.
     let chunks: Vec<_> = (0..12).map(|_| chunk()).collect();
     let firsts: Vec<_> = chunks.iter().map(|frames| frames.first).collect();
@@ -176,48 +178,48 @@ fn a_causal_model_goes_on_for_ever() {
     }
     // The beginning is that of a video with an end.
     let count = expected["text"].dim(0).unwrap();
-    let ended = frames(&model, Request { length: Length::Frames(count as u64), ..endless });
+    let ended = frames(&model, with!(endless; length: Length::Frames(count as u64)));
     let began: Vec<f32> = chunks.iter().flat_map(|frames| frames.data.iter().copied()).collect();
     assert_eq!(values(&ended), began[..ended.elem_count()]);
 }
 
 #[test]
 fn the_same_request_gives_the_same_frames() {
-    let seeded = || Request { initial_latents: None, seed: 7, ..request("t2v-unipc") };
+    let seeded = || with!(request("t2v-unipc"); initial_latents: None, seed: 7);
     let folder = folder("t2v-unipc");
     let first = frames(&folder, seeded());
 
     // After one that was cancelled in the middle, too.
-    let model = Model::open(&folder, &OpenOptions::default()).unwrap();
+    let model = Model::open(&folder, &OpenOptions::default(), &Cancel::new()).unwrap();
     let mut session = Session::new(model, seeded()).unwrap();
     let cancel = Cancel::new();
-    let cancelled = session.next_chunk(&cancel, &mut |progress| {
+    let cancelled = session.next_raw_chunk(&cancel, &mut |progress| {
         if progress.step == 1 {
             cancel.cancel();
         }
     });
     assert!(matches!(cancelled, Err(Error::Cancelled)));
-    let on = session.next_chunk(&Cancel::new(), &mut |_| {});
+    let on = session.next_raw_chunk(&Cancel::new(), &mut |_| {});
     assert!(matches!(on, Err(Error::Generation(_))), "it does not go on from the middle");
 
     assert_close("again", &frames(&folder, seeded()), &first, 0.0);
-    let other = frames(&folder, Request { seed: 8, ..seeded() });
+    let other = frames(&folder, with!(seeded(); seed: 8));
     let difference = (other - first).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
     assert!(difference > 0.01, "another seed gives another video");
 }
 
 #[test]
 fn frames_beyond_a_latent_frame_are_cut() {
-    let shorter = Request { length: Length::Frames(6), initial_latents: None, ..request("t2v-unipc") };
+    let shorter = with!(request("t2v-unipc"); length: Length::Frames(6), initial_latents: None);
     assert_eq!(frames(&folder("t2v-unipc"), shorter).dim(0).unwrap(), 6);
 }
 
 #[test]
 fn a_picture_gives_the_video_its_shape() {
     let size = |change: &dyn Fn(&mut Request)| {
-        let mut asked = Request { initial_latents: None, size: None, ..request("i2v-21") };
+        let mut asked = with!(request("i2v-21"); initial_latents: None, size: None);
         change(&mut asked);
-        let model = Model::open(&folder("i2v-21"), &OpenOptions::default()).unwrap();
+        let model = Model::open(&folder("i2v-21"), &OpenOptions::default(), &Cancel::new()).unwrap();
         let Size { width, height } = Session::new(model, asked).unwrap().size();
         (width, height)
     };
@@ -259,9 +261,9 @@ fn sizes_are_of_whole_tokens() {
 #[test]
 fn what_the_model_cannot_do_is_refused() {
     let refused = |change: &dyn Fn(&mut Request)| {
-        let mut asked = Request { initial_latents: None, ..request("t2v-unipc") };
+        let mut asked = with!(request("t2v-unipc"); initial_latents: None);
         change(&mut asked);
-        let model = Model::open(&folder("t2v-unipc"), &OpenOptions::default()).unwrap();
+        let model = Model::open(&folder("t2v-unipc"), &OpenOptions::default(), &Cancel::new()).unwrap();
         match Session::new(model, asked).err() {
             Some(Error::Request(_, reason)) => reason,
             other => panic!("{other:?}"),
@@ -282,7 +284,7 @@ fn what_the_model_cannot_do_is_refused() {
 
 #[test]
 fn an_open_model_is_shared() {
-    let open = || Model::open(&folder("t2v-euler"), &OpenOptions::default()).unwrap();
+    let open = || Model::open(&folder("t2v-euler"), &OpenOptions::default(), &Cancel::new()).unwrap();
     assert!(
         std::sync::Arc::ptr_eq(&open(), &open()) || {
             // The first was gone before the second came; held, it is the same.
@@ -291,6 +293,6 @@ fn an_open_model_is_shared() {
         }
     );
     let held = open();
-    let other = Model::open(&folder("i2v-21"), &OpenOptions::default()).unwrap();
+    let other = Model::open(&folder("i2v-21"), &OpenOptions::default(), &Cancel::new()).unwrap();
     assert_eq!([&held.info().name, &other.info().name], ["t2v-euler", "i2v-21"]);
 }

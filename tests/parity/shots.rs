@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use soragen::{Cancel, Error, Length, Model, OpenOptions, Request, Session, Shot, ShotInfo, Transition};
 use soragen_tests::fixtures::{json, miniature, path, tensors, values};
+use soragen_tests::with;
 
 /// Sums of f32 in another order, through several chunks.
 const TOLERANCE: f32 = 5e-4;
@@ -14,42 +15,46 @@ fn time(frame: u64) -> Duration {
 }
 
 fn shot(frame: u64, transition: Transition, prompt: &str) -> Shot {
-    Shot { start: time(frame), prompt: prompt.into(), seed: None, image: None, transition }
+    with!(Shot::new(time(frame), prompt); transition)
 }
 
 fn request(case: &serde_json::Value) -> Request {
     let image = image::open(path("miniature/image.png")).unwrap().into_rgb8();
-    let shots = case["shots"].as_array().unwrap().iter().map(|asked| Shot {
-        start: time(asked["frame"].as_u64().unwrap()),
-        prompt: asked["prompt"].as_str().unwrap().into(),
-        seed: asked["seed"].as_u64(),
-        image: asked["image"].as_bool().unwrap().then(|| image.clone()),
-        transition: if asked["transition"] == "cut" { Transition::Cut } else { Transition::Continue },
+    let shots = case["shots"].as_array().unwrap().iter().map(|asked| {
+        let transition = if asked["transition"] == "cut" { Transition::Cut } else { Transition::Continue };
+        with!(
+            shot(asked["frame"].as_u64().unwrap(), transition, asked["prompt"].as_str().unwrap());
+            seed: asked["seed"].as_u64(),
+            image: asked["image"].as_bool().unwrap().then(|| image.clone()),
+        )
     });
-    Request {
+    with!(
+        Request::default();
         shots: shots.collect(),
         seed: 7,
         length: Length::Frames(case["frames"].as_u64().unwrap()),
         blend_chunks: case["blend_chunks"].as_u64().unwrap_or(0) as u32,
-        ..Default::default()
-    }
+    )
 }
 
 /// All samples, and what was shown from when on.
 fn make(mut session: Session) -> (Vec<f32>, Vec<ShotInfo>) {
     let (mut samples, mut shots) = (Vec::new(), Vec::new());
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         samples.extend_from_slice(&frames.data);
-        if shots.last() != Some(session.shown()) {
-            assert_eq!(session.shown().frame, frames.first);
-            shots.push(session.shown().clone());
+        if shots.last() != Some(session.shot()) {
+            assert_eq!(session.shot().frame, frames.first);
+            shots.push(session.shot().clone());
         }
     }
     (samples, shots)
 }
 
 fn start(folder: &std::path::Path, request: Request) -> soragen::Result<Session> {
-    Session::new(Model::open(&folder.to_string_lossy(), &OpenOptions::default()).unwrap(), request)
+    Session::new(
+        Model::open(&folder.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap(),
+        request,
+    )
 }
 
 #[test]
@@ -86,15 +91,15 @@ fn shots_start_at_their_frame_or_the_nearest_chunk() {
 
 #[test]
 fn a_plain_prompt_is_a_storyboard_of_one_shot() {
-    let plain = Request { prompt: "a blue bird".into(), ..Default::default() };
-    let one = Request { shots: vec![shot(0, Transition::Continue, "a blue bird")], ..Default::default() };
+    let plain = with!(Request::default(); prompt: "a blue bird".into());
+    let one = with!(Request::default(); shots: vec![shot(0, Transition::Continue, "a blue bird")]);
     let made = |request| make(start(&path("miniature"), request).unwrap());
     assert!(made(plain) == made(one));
 }
 
 #[test]
 fn a_prompt_from_outside_holds_until_the_next_shot() {
-    let asked = |shots| Request { shots, length: Length::Frames(29), ..Default::default() };
+    let asked = |shots| with!(Request::default(); shots, length: Length::Frames(29));
     let written = asked(vec![
         shot(0, Transition::Cut, "the red fox"),
         shot(5, Transition::Continue, "a blue bird"),
@@ -103,7 +108,7 @@ fn a_prompt_from_outside_holds_until_the_next_shot() {
     let said =
         asked(vec![shot(0, Transition::Cut, "the red fox"), shot(13, Transition::Continue, "the green cat")]);
     let mut session = start(&path("miniature"), said).unwrap();
-    let mut samples = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().data;
+    let mut samples = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().data;
     session.set_prompt("a blue bird").unwrap();
     let (rest, shots) = make(session);
     samples.extend(rest);
@@ -114,12 +119,14 @@ fn a_prompt_from_outside_holds_until_the_next_shot() {
 #[test]
 fn a_bidirectional_model_makes_each_shot_by_itself() {
     let folder = path("pipelines/t2v-unipc");
-    let asked = |shots, frames| Request {
-        shots,
-        size: Some(soragen::Size { width: 32, height: 32 }),
-        length: Length::Frames(frames),
-        steps: Some(2),
-        ..Default::default()
+    let asked = |shots, frames| {
+        with!(
+            Request::default();
+            shots,
+            size: Some(soragen::Size { width: 32, height: 32 }),
+            length: Length::Frames(frames),
+            steps: Some(2),
+        )
     };
     let (film, shots) = make(
         start(&folder, asked(vec![shot(0, Transition::Cut, "a fox"), shot(6, Transition::Cut, "snow")], 9))
@@ -134,22 +141,20 @@ fn a_bidirectional_model_makes_each_shot_by_itself() {
 #[test]
 fn shots_that_make_no_video_are_refused() {
     use Transition::{Continue, Cut};
-    let refused =
-        |folder: &str, shots| match start(&path(folder), Request { shots, ..Default::default() }).err() {
-            Some(Error::Request(_, reason)) => reason,
-            other => panic!("{other:?}"),
-        };
+    let refused = |folder: &str, shots| match start(&path(folder), with!(Request::default(); shots)).err() {
+        Some(Error::Request(_, reason)) => reason,
+        other => panic!("{other:?}"),
+    };
     let image = Some(image::RgbImage::new(8, 8));
     let model = "miniature";
     assert!(refused(model, vec![shot(1, Cut, "a")]).contains("starts at 0"));
     assert!(refused(model, vec![shot(0, Cut, "a"), shot(0, Cut, "b")]).contains("no later"));
     assert!(refused(model, vec![shot(0, Cut, "a"), shot(5, Cut, " ")]).contains("prompt is empty"));
-    let from_image = Shot { image: image.clone(), ..shot(5, Continue, "b") };
+    let from_image = with!(shot(5, Continue, "b"); image: image.clone());
     assert!(refused(model, vec![shot(0, Cut, "a"), from_image]).contains("needs a cut"));
     let bidirectional = "pipelines/t2v-unipc";
     assert!(refused(bidirectional, vec![shot(0, Cut, "a"), shot(5, Continue, "b")]).contains("in one piece"));
     assert!(
-        refused(bidirectional, vec![Shot { image, ..shot(0, Cut, "a") }])
-            .contains("cannot start from an image")
+        refused(bidirectional, vec![with!(shot(0, Cut, "a"); image)]).contains("cannot start from an image")
     );
 }

@@ -2,6 +2,7 @@
 
 use gst::prelude::*;
 use soragen_tests::fixtures::json;
+use soragen_tests::with;
 
 use crate::support::{init, pixels, samples, tiny};
 
@@ -17,18 +18,18 @@ fn frames_match_the_engine() {
     use soragen::{Cancel, Length, Model, OpenOptions, Request, Session, Size};
 
     let folder = soragen_tests::fixtures::path("pipelines/t2v-unipc");
-    let model = Model::open(&folder.to_string_lossy(), &OpenOptions::default()).unwrap();
-    let request = Request {
+    let model = Model::open(&folder.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
+    let request = with!(
+        Request::default();
         prompt: "a red fox".into(),
         size: Some(Size { width: 48, height: 32 }),
         length: Length::Frames(5),
         seed: 3,
         steps: Some(2),
-        ..Default::default()
-    };
+    );
     let mut session = Session::new(model, request).unwrap();
     let mut expected = Vec::new();
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         expected
             .extend(frames.iter().map(|f| f.iter().map(|s| (s * 255.0).round() as u8).collect::<Vec<_>>()));
     }

@@ -8,11 +8,11 @@ pub mod recording;
 /// or future fields, which a struct expression cannot build.
 #[macro_export]
 macro_rules! with {
+    (@set $it:ident, $field:ident) => { $it.$field = $field };
+    (@set $it:ident, $field:ident, $value:expr) => { $it.$field = $value };
     ($base:expr; $($field:ident $(: $value:expr)?),* $(,)?) => {{
         let mut it = $base;
         $($crate::with!(@set it, $field $(, $value)?);)*
         it
     }};
-    (@set $it:ident, $field:ident) => { $it.$field = $field };
-    (@set $it:ident, $field:ident, $value:expr) => { $it.$field = $value };
 }

@@ -90,7 +90,7 @@ impl Labeller {
             for (pixel, ink) in row.chunks_exact_mut(3).zip(ink) {
                 for sample in pixel {
                     let background = f32::from(*sample) * BACKGROUND;
-                    **sample = (background + (255.0 - background) * ink).round() as u8;
+                    *sample = (background + (255.0 - background) * ink).round() as u8;
                 }
             }
         }

@@ -45,7 +45,7 @@ fn frames_with_loras(model: &str, request: Request, loras: &[String]) -> Tensor 
         data.extend_from_slice(&frames.data);
     }
     let (width, height) = (width as usize, height as usize);
-    Tensor::from_vec(data, ((), height, width, 3), &candle_core::Device::Cpu).unwrap()
+    Tensor::from_vec(data, ((), height, width, 3), &Device::Cpu).unwrap()
 }
 
 #[test]

@@ -24,10 +24,10 @@ fuzz_target!(|data: &[u8]| {
     soragen_fuzz::value_or_message(hub.find(&name));
 
     // Without the single file, which has priority over the index.
-    let whole = snapshot.join(format!("transformer/{stem}.safetensors"));
+    let single = snapshot.join(format!("transformer/{stem}.safetensors"));
     let shard = snapshot.join("transformer/a.safetensors");
-    if whole.exists() {
-        std::fs::rename(whole, shard).expect("a new name");
+    if single.exists() {
+        std::fs::rename(single, shard).expect("a new name");
     }
     soragen_fuzz::value_or_message(Source::Folder(snapshot).shapes("transformer", stem));
 });

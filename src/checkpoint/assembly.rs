@@ -242,7 +242,7 @@ fn config_beside(folder: &Path) -> Option<Value> {
 fn tokenizer(folder: &Path) -> Option<PathBuf> {
     ["", "tokenizer", "google/umt5-xxl", "../tokenizer"]
         .iter()
-        .map(|place| folder.join(place).join("tokenizer.json"))
+        .map(|subfolder| folder.join(subfolder).join("tokenizer.json"))
         .find(|file| file.is_file())
 }
 

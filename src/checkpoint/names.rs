@@ -178,17 +178,17 @@ static AUTOENCODER_22: Lazy<Table> = Lazy::new(|| {
 /// The layers that both of Wan's autoencoders have.
 fn autoencoder() -> Table {
     let mut table = vec![pair("quant_conv", "conv1"), pair("post_quant_conv", "conv2")];
-    for side in ["encoder", "decoder"] {
+    for half in ["encoder", "decoder"] {
         for (ours, theirs) in [
             ("conv_in", "conv1"),
             ("norm_out", "head.0"),
             ("conv_out", "head.2"),
             ("mid_block.attentions.0", "middle.1"),
         ] {
-            table.push((format!("{side}.{ours}"), format!("{side}.{theirs}")));
+            table.push((format!("{half}.{ours}"), format!("{half}.{theirs}")));
         }
         for (ours, theirs) in [("resnets.0", "middle.0"), ("resnets.1", "middle.2")] {
-            table.extend(residual(&format!("{side}.mid_block.{ours}"), &format!("{side}.{theirs}")));
+            table.extend(residual(&format!("{half}.mid_block.{ours}"), &format!("{half}.{theirs}")));
         }
     }
     table

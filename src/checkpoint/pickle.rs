@@ -121,9 +121,9 @@ fn tensors(from: &Path, key: Option<&str>) -> Result<Vec<TensorInfo>> {
     if key.is_some() {
         return read(key).map_err(invalid);
     }
-    let whole = read(None).map_err(invalid)?;
-    if !whole.is_empty() {
-        return Ok(whole);
+    let top_level = read(None).map_err(invalid)?;
+    if !top_level.is_empty() {
+        return Ok(top_level);
     }
     Ok(KEYS.iter().filter_map(|key| read(Some(key)).ok()).find(|found| !found.is_empty()).unwrap_or_default())
 }

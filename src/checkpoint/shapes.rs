@@ -59,18 +59,18 @@ pub fn latent_channels(config: &[u8]) -> u64 {
 }
 
 fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
-    let is = "a Wan transformer";
-    let patch = get(shapes, is, "patch_embedding.weight")?;
+    let model = "a Wan transformer";
+    let patch = get(shapes, model, "patch_embedding.weight")?;
     // GGUF has at most four dimensions: some writers flatten the convolution.
     let (dim, channels, size) = match *patch.as_slice() {
         [dim, channels, t, h, w] => (dim, channels, [t, h, w]),
         [dim, ref rest @ ..] => (dim, rest.iter().product::<usize>() / 4, [1, 2, 2]),
-        [] => return Err(format!("not {is}: patch_embedding.weight is a scalar")),
+        [] => return Err(format!("not {model}: patch_embedding.weight is a scalar")),
     };
     let heads = heads.map_or(dim / HEAD_DIM, |heads| heads as usize);
     if heads == 0 || !dim.is_multiple_of(heads) {
         return Err(format!(
-            "{is} of width {dim} cannot have heads of {HEAD_DIM}; put its config.json beside it"
+            "{model} of width {dim} cannot have heads of {HEAD_DIM}; put its config.json beside it"
         ));
     }
     Ok(json!({
@@ -79,10 +79,10 @@ fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
         "num_attention_heads": heads,
         "attention_head_dim": dim / heads,
         "in_channels": channels,
-        "out_channels": side(shapes, is, "proj_out.weight", 0)? / size.iter().product::<usize>().max(1),
-        "text_dim": side(shapes, is, "condition_embedder.text_embedder.linear_1.weight", 1)?,
-        "freq_dim": side(shapes, is, "condition_embedder.time_embedder.linear_1.weight", 1)?,
-        "ffn_dim": side(shapes, is, "blocks.0.ffn.net.0.proj.weight", 0)?,
+        "out_channels": dimension(shapes, model, "proj_out.weight", 0)? / size.iter().product::<usize>().max(1),
+        "text_dim": dimension(shapes, model, "condition_embedder.text_embedder.linear_1.weight", 1)?,
+        "freq_dim": dimension(shapes, model, "condition_embedder.time_embedder.linear_1.weight", 1)?,
+        "ffn_dim": dimension(shapes, model, "blocks.0.ffn.net.0.proj.weight", 0)?,
         "num_layers": count(shapes, "blocks."),
         "cross_attn_norm": shapes.contains_key("blocks.0.norm2.weight"),
         "added_kv_proj_dim": shapes.get("blocks.0.attn2.add_k_proj.weight").and_then(|shape| shape.first()),
@@ -90,24 +90,24 @@ fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
 }
 
 fn umt5(shapes: &Shapes) -> Result<Value> {
-    let is = "a UMT5 encoder";
+    let model = "a UMT5 encoder";
     let shared =
         if shapes.contains_key("shared.weight") { "shared.weight" } else { "encoder.embed_tokens.weight" };
     let attention = |name: &str| format!("encoder.block.0.layer.0.SelfAttention.{name}.weight");
     let bias = attention("relative_attention_bias");
-    let heads = side(shapes, is, &bias, 1)?.max(1);
+    let heads = dimension(shapes, model, &bias, 1)?.max(1);
     if count(shapes, "encoder.block.") > 1 && !shapes.contains_key(&bias.replacen(".0.", ".1.", 1)) {
-        return Err(format!("{is} has a position bias in every layer; this is a T5"));
+        return Err(format!("{model} has a position bias in every layer; this is a T5"));
     }
     Ok(json!({
         "model_type": "umt5",
-        "vocab_size": side(shapes, is, shared, 0)?,
-        "d_model": side(shapes, is, shared, 1)?,
-        "d_kv": side(shapes, is, &attention("q"), 0)? / heads,
-        "d_ff": side(shapes, is, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
+        "vocab_size": dimension(shapes, model, shared, 0)?,
+        "d_model": dimension(shapes, model, shared, 1)?,
+        "d_kv": dimension(shapes, model, &attention("q"), 0)? / heads,
+        "d_ff": dimension(shapes, model, "encoder.block.0.layer.1.DenseReluDense.wi_0.weight", 0)?,
         "num_layers": count(shapes, "encoder.block."),
         "num_heads": heads,
-        "relative_attention_num_buckets": side(shapes, is, &bias, 0)?,
+        "relative_attention_num_buckets": dimension(shapes, model, &bias, 0)?,
     }))
 }
 
@@ -127,10 +127,10 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
             "spatial_upscale": [true, true, true],
         }));
     }
-    let is = "an autoencoder of Wan";
-    let z = side(shapes, is, "post_quant_conv.weight", 0)?;
-    let base = side(shapes, is, "encoder.conv_in.weight", 0)?;
-    let channels = side(shapes, is, "encoder.conv_in.weight", 1)?;
+    let model = "an autoencoder of Wan";
+    let z = dimension(shapes, model, "post_quant_conv.weight", 0)?;
+    let base = dimension(shapes, model, "encoder.conv_in.weight", 0)?;
+    let channels = dimension(shapes, model, "encoder.conv_in.weight", 1)?;
     let residual = shapes.contains_key("encoder.down_blocks.0.resnets.0.conv1.weight");
     // A decoder stage has one block more than an encoder stage.
     let blocks = count(shapes, "decoder.up_blocks.0.resnets.").saturating_sub(1);
@@ -138,11 +138,11 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
         "_class_name": "AutoencoderKLWan",
         "num_res_blocks": blocks,
         "base_dim": base,
-        "decoder_base_dim": side(shapes, is, "decoder.conv_out.weight", 1)?,
+        "decoder_base_dim": dimension(shapes, model, "decoder.conv_out.weight", 1)?,
         "z_dim": z,
         "is_residual": residual,
         "in_channels": channels,
-        "out_channels": side(shapes, is, "decoder.conv_out.weight", 0)?,
+        "out_channels": dimension(shapes, model, "decoder.conv_out.weight", 0)?,
     });
     if residual {
         let patch = (channels / 3).isqrt();
@@ -160,13 +160,13 @@ fn autoencoder(shapes: &Shapes) -> Result<Value> {
     Ok(config)
 }
 
-fn get<'a>(shapes: &'a Shapes, is: &str, name: &str) -> Result<&'a Vec<usize>> {
-    shapes.get(name).ok_or_else(|| format!("not {is}: {name} is missing"))
+fn get<'a>(shapes: &'a Shapes, model: &str, name: &str) -> Result<&'a Vec<usize>> {
+    shapes.get(name).ok_or_else(|| format!("not {model}: {name} is missing"))
 }
 
-fn side(shapes: &Shapes, is: &str, name: &str, side: usize) -> Result<usize> {
-    let shape = get(shapes, is, name)?;
-    shape.get(side).copied().ok_or_else(|| format!("not {is}: {name} has the shape {shape:?}"))
+fn dimension(shapes: &Shapes, model: &str, name: &str, index: usize) -> Result<usize> {
+    let shape = get(shapes, model, name)?;
+    shape.get(index).copied().ok_or_else(|| format!("not {model}: {name} has the shape {shape:?}"))
 }
 
 /// Number of layers whose names begin with `prefix` and a number.
@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn the_error_for_another_file_names_the_missing_tensor() {
         for part in [Part::Transformer, Part::TextEncoder, Part::Autoencoder] {
-            let refused = config(part, &Shapes::from([("x".into(), vec![1])]), None).unwrap_err();
-            assert!(refused.contains("is missing"), "{refused}");
+            let error = config(part, &Shapes::from([("x".into(), vec![1])]), None).unwrap_err();
+            assert!(error.contains("is missing"), "{error}");
         }
         let (_, mut t5) = real("umt5-xxl");
         t5.retain(|name, _| name.contains(".0.layer.0.") || !name.contains("relative_attention_bias"));

@@ -14,7 +14,7 @@ use crate::ops::index_select;
 #[derive(Clone)]
 pub struct Tensors {
     builder: VarBuilder<'static>,
-    /// `None` for tensors that a test made.
+    /// `None` for tensors that do not come from a file.
     loader: Option<Loader>,
     /// Whether linear layers compute with the quantized blocks of a GGUF file.
     quantized: bool,

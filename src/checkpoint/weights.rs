@@ -1,4 +1,4 @@
-//! The tensors of one part of a model by the engine's names, whatever names and format the files have.
+//! The tensors of one part of a model by the engine's names. The files may have other names and formats.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -102,8 +102,8 @@ impl AuditLog {
         let mut end = Vec::new();
         file.read_to_end(&mut end).map_err(io)?;
         let end = String::from_utf8_lossy(&end);
-        let whole = end.strip_suffix('\n').map(|end| end.rsplit('\n').next().unwrap_or(end));
-        let line = whole.ok_or_else(|| self.damaged("the last line is incomplete"))?;
+        let last_line = end.strip_suffix('\n').map(|end| end.rsplit('\n').next().unwrap_or(end));
+        let line = last_line.ok_or_else(|| self.damaged("the last line is incomplete"))?;
         let (entry, digest) = read_line(line).map_err(|e| self.damaged(&format!("the last line {e}")))?;
         Ok((Head { number: entry.number, digest }, entry.before))
     }

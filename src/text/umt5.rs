@@ -104,8 +104,8 @@ impl Umt5Config {
             far
         } else {
             let range = (self.relative_attention_max_distance as f64 / exact as f64).ln() as f32;
-            let place = (far as f32 / exact as f32).ln() / range * (half - exact) as f32;
-            (exact + place as usize).min(half - 1)
+            let offset = (far as f32 / exact as f32).ln() / range * (half - exact) as f32;
+            (exact + offset as usize).min(half - 1)
         };
         (sign + bucket) as u32
     }

@@ -109,7 +109,7 @@ fn the_element_downloads_its_model() {
 
 #[test]
 fn progress_in_bytes_is_posted_before_the_first_buffer() {
-    let pipeline = pipeline(&format!("{} ! fakesink sync=false", soragen("hf:any/told")));
+    let pipeline = pipeline(&format!("{} ! fakesink sync=false", soragen("hf:any/progress")));
     let bus = pipeline.bus().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     wait_for(&bus, gst::ProgressType::Start);

@@ -172,11 +172,11 @@ fn an_interrupted_download_is_resumed() {
     assert!(error.contains("300000 of 1119520") && error.contains("resumes from there"), "{error}");
     assert!(broken.hub.find(&model()).is_err());
     assert_eq!(broken.incomplete_file().unwrap().metadata().unwrap().len(), 300_000);
-    let whole = Server::start(&fixture(), |_, _| {});
-    broken.hub.endpoint.clone_from(&whole.endpoint);
+    let correct = Server::start(&fixture(), |_, _| {});
+    broken.hub.endpoint.clone_from(&correct.endpoint);
     assert_complete(&broken.pull().unwrap());
     let again: Vec<_> =
-        whole.asked().into_iter().filter(|a| a.path.starts_with("/large/some/model/transformer")).collect();
+        correct.asked().into_iter().filter(|a| a.path.starts_with("/large/some/model/transformer")).collect();
     assert_eq!(again.iter().map(|a| a.from).collect::<Vec<_>>(), [300_000]);
     assert_eq!(broken.incomplete_file(), None);
 }

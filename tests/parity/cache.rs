@@ -75,9 +75,9 @@ fn a_partly_cached_video_is_continued() {
     assert!(continued.effort().recalled > 0 && continued.effort().forwards > 0, "{:?}", continued.effort());
 
     // Any entry may be missing.
-    let kept = files(&folder.path().join("latents"));
-    assert!(kept.len() >= 3);
-    for entry in kept {
+    let entries = files(&folder.path().join("latents"));
+    assert!(entries.len() >= 3);
+    for entry in entries {
         std::fs::remove_file(entry).unwrap();
         assert!(all_frames(&mut start("miniature", request(), Some(&cache))) == plain);
     }
@@ -93,7 +93,7 @@ fn a_prompt_change_is_part_of_the_cache_key() {
         session.set_prompt(prompt).unwrap();
         session.set_negative_prompt(negative).unwrap();
         frames.extend(all_frames(&mut session));
-        (made, sessicontinued.effort())
+        (frames, session.effort())
     };
     let changes = [
         (1, "a blue bird", None),

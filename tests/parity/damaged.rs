@@ -66,10 +66,10 @@ fn run(model: &Path, parts: Parts) -> Result<(), Error> {
 
 /// Counts the errors for `count` damaged versions of `file`. Each error has a message.
 fn count_errors(model: &Path, parts: &Parts, file: &Path, header: usize, count: usize) -> usize {
-    let whole = std::fs::read(file).unwrap();
-    let mut random = Random(whole.len() as u64);
+    let original = std::fs::read(file).unwrap();
+    let mut random = Random(original.len() as u64);
     let errors = (0..count).filter(|_| {
-        std::fs::write(file, damage(&whole, header, &mut random)).unwrap();
+        std::fs::write(file, damage(&original, header, &mut random)).unwrap();
         match run(model, parts.clone()) {
             Ok(()) => false,
             Err(error) => {
@@ -79,7 +79,7 @@ fn count_errors(model: &Path, parts: &Parts, file: &Path, header: usize, count: 
         }
     });
     let errors = errors.count();
-    std::fs::write(file, whole).unwrap();
+    std::fs::write(file, original).unwrap();
     errors
 }
 
@@ -106,16 +106,16 @@ fn damaged_files_of_a_folder_never_panic() {
 
 #[test]
 fn too_large_settings_of_a_causal_model_are_errors() {
-    for (place, number) in [
+    for (pointer, value) in [
         ("/causal/chunk", 1 << 40),
         ("/causal/window", u64::MAX),
         ("/causal/sink", u64::MAX),
         ("/natural_latents", u64::MAX),
         ("/sizes/0/0", 1 << 31),
     ] {
-        let folder = miniature(|config| *config.pointer_mut(place).unwrap() = number.into());
+        let folder = miniature(|config| *config.pointer_mut(pointer).unwrap() = value.into());
         let error = run(folder.path(), Parts::default()).unwrap_err().to_string();
-        assert!(error.contains("soragen.json") && error.contains("too large"), "{place}: {error}");
+        assert!(error.contains("soragen.json") && error.contains("too large"), "{pointer}: {error}");
     }
 }
 

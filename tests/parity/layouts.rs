@@ -479,9 +479,9 @@ fn loras_with_all_names_are_added_to_the_weights() {
             loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale, noise: None }).collect();
         frames(&base, Parts { loras, ..Default::default() })
     };
-    let whole = merged(1.0, &|_| {});
+    let expected = merged(1.0, &|_| {});
     let plain = frames(&base, Parts::default());
-    let changed = (&whole - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let changed = (&expected - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
     assert!(changed > 0.01, "the LoRA has no effect: {changed}");
 
     let file = case.at("lora.safetensors");
@@ -500,9 +500,9 @@ fn loras_with_all_names_are_added_to_the_weights() {
             stored.insert(format!("{prefix}{layer}.{}", ends[1]), b.clone());
         }
         save(&stored, &file);
-        assert_close(prefix, &with(&[(&file, 1.0)]), &whole, 1e-5);
+        assert_close(prefix, &with(&[(&file, 1.0)]), &expected, 1e-5);
         // Twice with half the scale.
-        assert_close(prefix, &with(&[(&file, 0.5), (&file, 0.5)]), &whole, 1e-5);
+        assert_close(prefix, &with(&[(&file, 0.5), (&file, 0.5)]), &expected, 1e-5);
         let alpha = Tensor::new(2.0_f32, &Device::Cpu).unwrap();
         for name in stored
             .keys()

@@ -107,7 +107,7 @@ fn a_video_starts_with_its_image() {
 
 #[test]
 fn a_seek_gives_the_same_frames() {
-    crate::support::init();
+    init();
     let source = format!("{} duration=1000000000", tiny("t2v-unipc"));
     let all: Vec<_> = samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect();
 

@@ -32,11 +32,11 @@ fn a_late_model_repeats_the_last_frame() {
     let made = frames(&pipeline);
     let stats = source.property::<gst::Structure>("stats");
     let bus = pipeline.bus().unwrap();
-    let told: Vec<_> = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Qos])).collect();
+    let messages: Vec<_> = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Qos])).collect();
     pipeline.set_state(gst::State::Null).unwrap();
 
     assert_eq!(made.len(), 12);
-    for (n, message) in (5u64..).zip(&told) {
+    for (n, message) in (5u64..).zip(&messages) {
         let gst::MessageView::Qos(qos) = message.view() else { unreachable!() };
         let (live, running_time, _, start, _) = qos.get();
         let start = start.map(gst::ClockTime::nseconds);
@@ -46,7 +46,7 @@ fn a_late_model_repeats_the_last_frame() {
         let (shown, held) = qos.stats();
         assert_eq!((shown.value(), held.value()), (5, n as i64 - 4));
     }
-    assert_eq!(told.len(), 7);
+    assert_eq!(messages.len(), 7);
     for (n, sample) in made.iter().enumerate() {
         // Timestamps continue without a gap.
         assert_eq!(sample.buffer().unwrap().pts().unwrap().nseconds(), n as u64 * 62_500_000, "frame {n}");

@@ -237,7 +237,7 @@ fn prompt_check_is_emitted_for_every_prompt() {
     assert_eq!(decisions(&folder), (2, 1), "both were written down");
     // The signal is not emitted for prompts that the policy blocks.
     let quartz = source.replace("green", "quartz");
-    assert_eq!(checked(&quartz, "red").0, [""; 0]);
+    assert_eq!(play_with_prompt_check(&quartz, "red").0, [""; 0]);
 
     let film = folder.path().join("film.srt");
     std::fs::write(&film, "1\n00:00:00,000 --> 00:00:01,000\na green fox\n").unwrap();

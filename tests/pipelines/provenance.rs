@@ -5,7 +5,7 @@ use gst::prelude::*;
 use crate::support::init;
 
 /// Statistics of the element `soradetect name=detect` at the end of the pipeline.
-pub fn detect(description: &str) -> gst::Structure {
+pub fn detection_stats(description: &str) -> gst::Structure {
     init();
     let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -31,20 +31,20 @@ const ENCODED: &str = "x264enc pass=qual quantizer=26 speed-preset=veryfast ! av
 #[test]
 fn the_watermark_survives_encoding() {
     let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=1000000000";
-    let marked = detect(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    let marked = detection_stats(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     assert!(is_marked(&marked), "{marked}");
     let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=1000000000";
-    let other = detect(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
+    let other = detection_stats(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     let (id, other) = (id(&marked), id(&other));
     assert!(id.is_some() && other.is_some() && id != other, "another video, another id: {id:?} {other:?}");
-    let unmarked = detect(&format!("{source} watermark=false ! soradetect name=detect ! fakesink"));
+    let unmarked = detection_stats(&format!("{source} watermark=false ! soradetect name=detect ! fakesink"));
     assert!(!is_marked(&unmarked), "{unmarked}");
 }
 
 #[test]
 fn the_id_is_decoded_after_cropping_and_scaling() {
     for format in ["I420", "RGB", "BGRx", "GRAY8"] {
-        let stats = detect(&format!(
+        let stats = detection_stats(&format!(
             "{CLIP},format={format} ! soramark generation-id=123456789012 ! videoconvert ! {ENCODED} ! \
              videocrop left=50 top=22 right=18 bottom=8 ! videoscale ! video/x-raw,width=320,height=186 ! \
              soradetect name=detect ! fakesink"
@@ -61,11 +61,12 @@ fn nothing_is_detected_without_a_watermark_or_with_another_key() {
     std::fs::write(&key, "thirty-two bytes of a test's key").unwrap();
     let mark = format!("soramark generation-id=7 watermark-key={}", key.display());
     let detect = "soradetect name=detect";
-    let none = detect(&format!("{CLIP} ! {detect} ! fakesink"));
+    let none = detection_stats(&format!("{CLIP} ! {detect} ! fakesink"));
     assert!(!is_marked(&none) && id(&none).is_none(), "{none}");
-    let other = detect(&format!("{CLIP} ! {mark} ! {detect} ! fakesink"));
+    let other = detection_stats(&format!("{CLIP} ! {mark} ! {detect} ! fakesink"));
     assert!(!is_marked(&other) && id(&other).is_none(), "{other}");
-    let same = detect(&format!("{CLIP} ! {mark} ! {detect} watermark-key={} ! fakesink", key.display()));
+    let same =
+        detection_stats(&format!("{CLIP} ! {mark} ! {detect} watermark-key={} ! fakesink", key.display()));
     assert_eq!(id(&same), Some(7), "{same}");
 }
 

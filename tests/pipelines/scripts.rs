@@ -88,7 +88,7 @@ fn every_script_that_writes_an_mp4_watermarks_and_signs_it() {
         let report = run_signed(script, arguments, Path::new(out));
         assert_eq!(report.state, credentials::State::Valid, "{script}");
         assert!(report.generated, "{script}: {report:?}");
-        assert_eq!(report.generation_ids, [mark_in(out)], "{script}");
+        assert_eq!(report.generation_ids, [watermark_in(out)], "{script}");
         std::fs::remove_file(out).unwrap();
     }
 }
@@ -96,7 +96,7 @@ fn every_script_that_writes_an_mp4_watermarks_and_signs_it() {
 /// The watermark id in the last shot of a file with shots of 16 frames, or with one shot.
 fn watermark_in(file: &str) -> String {
     let detect = "decodebin ! videoconvert ! soradetect window=16 name=detect ! fakesink";
-    let stats = crate::provenance::detect(&format!("filesrc location=\"{file}\" ! {detect}"));
+    let stats = crate::provenance::detection_stats(&format!("filesrc location=\"{file}\" ! {detect}"));
     let id = stats.get::<u64>("generation-id");
     format!("{:010x}", id.unwrap_or_else(|_| panic!("{file}: {stats}")))
 }

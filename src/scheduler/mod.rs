@@ -41,6 +41,15 @@ enum Kind {
 }
 
 impl Scheduler {
+    /// The class of diffusers that it equals; `FewStepScheduler` is Self-Forcing's.
+    pub fn class_name(&self) -> &'static str {
+        match &self.kind {
+            Kind::UniPc(_) => "UniPCMultistepScheduler",
+            Kind::FlowMatchEuler(_) => "FlowMatchEulerDiscreteScheduler",
+            Kind::FewStep(_) => "FewStepScheduler",
+        }
+    }
+
     /// The timestep that the transformer receives at each step, from near 1000 downwards.
     pub fn timesteps(&self) -> &[f64] {
         match &self.kind {

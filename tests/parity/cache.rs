@@ -6,16 +6,17 @@ use std::time::Duration;
 use soragen::{
     Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, SessionStats, Shot, Size, Transition,
 };
+use soragen_tests::with;
 use soragen_tests::fixtures::{copy, path};
 
 const SIZE: u64 = 1 << 20;
 
 fn request() -> Request {
-    Request { prompt: "the red fox runs over snow".into(), length: Length::Frames(25), ..Default::default() }
+    with!(Request::default(); prompt: "the red fox runs over snow".into(), length: Length::Frames(25))
 }
 
 fn start(model: &str, request: Request, cache: Option<&Cache>) -> Session {
-    let model = Model::open(&path(model).to_string_lossy(), &OpenOptions::default()).unwrap();
+    let model = Model::open(&path(model).to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
     match cache {
         Some(cache) => Session::with_cache(model, request, cache.clone()).unwrap(),
         None => Session::new(model, request).unwrap(),
@@ -26,7 +27,7 @@ fn start(model: &str, request: Request, cache: Option<&Cache>) -> Session {
 fn next_frames(session: &mut Session, chunks: usize) -> Vec<f32> {
     let mut samples = Vec::new();
     for _ in 0..chunks {
-        match session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        match session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
             Some(frames) => samples.extend(frames.data),
             None => break,
         }
@@ -43,23 +44,23 @@ fn a_cached_video_is_only_decoded() {
     for (model, prompt) in [("miniature", "the red fox runs over snow"), ("pipelines/t2v-unipc", "a red fox")]
     {
         let folder = tempfile::tempdir().unwrap();
-        let request = || Request {
+        let request = || with!(
+            Request::default();
             prompt: prompt.into(),
             length: Length::Frames(9),
             size: Some(Size { width: 48, height: if model == "miniature" { 16 } else { 32 } }),
             steps: Some(2),
-            ..Default::default()
-        };
+        );
         let plain = all_frames(&mut start(model, request(), None));
         let mut first = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
         assert!(all_frames(&mut first) == plain, "{model}: first run");
-        let effort = first.effort();
-        assert!(effort.forwards > 0 && effort.recalled == 0, "{model}: {effort:?}");
+        let effort = first.stats();
+        assert!(effort.forwards > 0 && effort.cached == 0, "{model}: {effort:?}");
 
         // Another cache object, as in another process.
         let mut second = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
         assert!(all_frames(&mut second) == plain, "{model}: again");
-        assert_eq!(second.effort(), SessionStats { forwards: 0, recalled: 9 }, "{model}");
+        assert_eq!(second.stats(), SessionStats { forwards: 0, recalled: 9 }, "{model}");
     }
 }
 
@@ -72,7 +73,7 @@ fn a_partly_cached_video_is_continued() {
     assert!(plain.starts_with(&beginning));
     let mut continued = start("miniature", request(), Some(&cache));
     assert!(all_frames(&mut continued) == plain, "from the third chunk on");
-    assert!(continued.effort().recalled > 0 && continued.effort().forwards > 0, "{:?}", continued.effort());
+    assert!(continued.stats().cached > 0 && continued.stats().forwards > 0, "{:?}", continued.stats());
 
     // Any entry may be missing.
     let entries = files(&folder.path().join("latents"));
@@ -93,7 +94,7 @@ fn a_prompt_change_is_part_of_the_cache_key() {
         session.set_prompt(prompt).unwrap();
         session.set_negative_prompt(negative).unwrap();
         frames.extend(all_frames(&mut session));
-        (frames, session.effort())
+        (frames, session.stats())
     };
     let changes = [
         (1, "a blue bird", None),
@@ -128,17 +129,17 @@ fn every_setting_that_changes_frames_is_part_of_the_cache_key() {
     dark.pixels_mut().for_each(|pixel| pixel.0[0] /= 2);
     for (i, request) in [
         request(),
-        Request { seed: 1, ..request() },
-        Request { steps: Some(2), ..request() },
-        Request { guidance_scale: Some(2.0), ..request() },
-        Request { shift: Some(2.0), ..request() },
-        Request { negative_prompt: Some("snow".into()), ..request() },
-        Request { image: Some(image), ..request() },
-        Request { image: Some(dark), ..request() },
-        Request { shots: shots("bird", Transition::Continue), ..request() },
-        Request { shots: shots("cat", Transition::Continue), ..request() },
-        Request { shots: shots("cat", Transition::Continue), blend_chunks: 2, ..request() },
-        Request { shots: shots("cat", Transition::Cut), ..request() },
+        with!(request(); seed: 1),
+        with!(request(); steps: Some(2)),
+        with!(request(); guidance_scale: Some(2.0)),
+        with!(request(); shift: Some(2.0)),
+        with!(request(); negative_prompt: Some("snow".into())),
+        with!(request(); image: Some(image)),
+        with!(request(); image: Some(dark)),
+        with!(request(); shots: shots("bird", Transition::Continue)),
+        with!(request(); shots: shots("cat", Transition::Continue)),
+        with!(request(); shots: shots("cat", Transition::Continue), blend_chunks: 2),
+        with!(request(); shots: shots("cat", Transition::Cut)),
     ]
     .into_iter()
     .enumerate()
@@ -146,7 +147,7 @@ fn every_setting_that_changes_frames_is_part_of_the_cache_key() {
         let plain = all_frames(&mut start("miniature", request.clone(), None));
         assert!(all_frames(&mut start("miniature", request.clone(), Some(&cache))) == plain, "request {i}");
         let mut again = start("miniature", request, Some(&cache));
-        assert!(all_frames(&mut again) == plain && again.effort().forwards == 0, "request {i} again");
+        assert!(all_frames(&mut again) == plain && again.stats().forwards == 0, "request {i} again");
     }
 }
 
@@ -168,20 +169,20 @@ fn a_cached_prompt_does_not_load_the_text_encoder() {
     let (model, text_encoder) = with_a_large_text_encoder(&folder.path().join("model"));
     let cache = || Cache::new(folder.path().join("cache"), SIZE);
     let frames = |seed: u64, cache: Option<Cache>| {
-        let request = Request {
+        let request = with!(
+            Request::default();
             prompt: "a red fox".into(),
             length: Length::Frames(1),
             size: Some(Size { width: 48, height: 32 }),
             steps: Some(1),
             seed,
-            ..Default::default()
-        };
-        let model = Model::open(&model, &OpenOptions::default())?;
+        );
+        let model = Model::open(&model, &OpenOptions::default(), &Cancel::new())?;
         let mut session = match cache {
             Some(cache) => Session::with_cache(model, request, cache)?,
             None => Session::new(model, request)?,
         };
-        Ok::<_, Error>(session.next_chunk(&Cancel::new(), &mut |_| {})?.unwrap().data)
+        Ok::<_, Error>(session.next_raw_chunk(&Cancel::new(), &mut |_| {})?.unwrap().data)
     };
     let expected = [0, 1, 2].map(|seed| frames(seed, None).unwrap());
     assert!(frames(0, Some(cache())).unwrap() == expected[0]);

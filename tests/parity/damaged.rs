@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use soragen::checkpoint::Parts;
 use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
+use soragen_tests::with;
 use soragen_tests::fixtures::{copy, miniature, path};
 
 /// A reproducible random number generator (<https://prng.di.unimi.it/splitmix64.c>).
@@ -52,16 +53,16 @@ fn damage(bytes: &[u8], header: usize, random: &mut Random) -> Vec<u8> {
 /// Opens the model and generates one frame.
 fn run(model: &Path, parts: Parts) -> Result<(), Error> {
     ModelInfo::read(&model.to_string_lossy(), &parts)?;
-    let model = Model::open(&model.to_string_lossy(), &OpenOptions { parts, ..Default::default() })?;
-    let request = Request {
+    let model = Model::open(&model.to_string_lossy(), &with!(OpenOptions::default(); parts), &Cancel::new())?;
+    let request = with!(
+        Request::default();
         prompt: "a cat".into(),
         size: Some(Size { width: 64, height: 64 }),
         length: Length::Frames(1),
         steps: Some(1),
         guidance_scale: Some(1.0),
-        ..Default::default()
-    };
-    Session::new(model, request)?.next_chunk(&Cancel::new(), &mut |_| {}).map(drop)
+    );
+    Session::new(model, request)?.next_raw_chunk(&Cancel::new(), &mut |_| {}).map(drop)
 }
 
 /// Counts the errors for `count` damaged versions of `file`. Each error has a message.

@@ -15,6 +15,7 @@ use soragen::{
     Cancel, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, part_sizes,
     weights_bytes,
 };
+use soragen_tests::with;
 use soragen_tests::fixtures::{assert_close, copy, json, path, values};
 
 type Tensors = HashMap<String, Tensor>;
@@ -48,12 +49,12 @@ impl Case {
         small["sizes"] = serde_json::json!([[64, 64]]);
         let file = self.at(&format!("{recipe}.json"));
         std::fs::write(&file, small.to_string()).unwrap();
-        let options = OpenOptions { parts: parts(file.to_str().unwrap()), ..Default::default() };
-        let model = Model::open(&base.to_string_lossy(), &options).unwrap();
-        let request = Request { prompt: "a cat".into(), length: Length::Frames(80), ..Default::default() };
+        let options = with!(OpenOptions::default(); parts: parts(file.to_str().unwrap()));
+        let model = Model::open(&base.to_string_lossy(), &options, &Cancel::new()).unwrap();
+        let request = with!(Request::default(); prompt: "a cat".into(), length: Length::Frames(80));
         let mut session = Session::new(model, request).unwrap();
         for expected in chunks {
-            let frames = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+            let frames = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
             assert_eq!(frames.len(), expected, "{recipe}");
             assert!(frames.data.iter().all(|x| x.is_finite()));
         }
@@ -116,22 +117,22 @@ fn psnr(frames: &Tensor, expected: &Tensor) -> f64 {
 }
 
 fn frames(model: &Path, parts: Parts) -> Tensor {
-    frames_with(model, &OpenOptions { parts, ..Default::default() })
+    frames_with(model, &with!(OpenOptions::default(); parts))
 }
 
 fn frames_with(model: &Path, options: &OpenOptions) -> Tensor {
-    let request = Request {
+    let request = with!(
+        Request::default();
         prompt: "a red fox runs over the snow".into(),
         negative_prompt: Some("slow".into()),
         size: Some(Size { width: 64, height: 64 }),
         length: Length::Frames(5),
         steps: Some(2),
         seed: 3,
-        ..Default::default()
-    };
-    let mut session = Session::new(Model::open(&model.to_string_lossy(), options).unwrap(), request).unwrap();
+    );
+    let mut session = Session::new(Model::open(&model.to_string_lossy(), options, &Cancel::new()).unwrap(), request).unwrap();
     let (mut data, mut count) = (Vec::new(), 0);
-    while let Some(frames) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         count += frames.len();
         data.extend_from_slice(&frames.data);
     }
@@ -147,8 +148,8 @@ fn prefixed(tensors: Tensors, prefix: &str) -> Tensors {
 }
 
 fn open_error(model: &Path, parts: Parts) -> String {
-    let options = OpenOptions { parts, ..Default::default() };
-    Model::open(&model.to_string_lossy(), &options).unwrap_err().to_string()
+    let options = with!(OpenOptions::default(); parts);
+    Model::open(&model.to_string_lossy(), &options, &Cancel::new()).unwrap_err().to_string()
 }
 
 const VAE: [(&str, &str); 2] = [("wan-2.1", "vae-2.1"), ("wan-2.2", "vae-2.2")];
@@ -349,7 +350,8 @@ fn layers_compute_with_quantized_weights() {
     let (model, text_encoder) = (case.at("wan.gguf"), case.at("umt5.gguf"));
     let (plain, plain_text) = (case.at("wan.safetensors"), case.at("umt5.safetensors"));
     case.tokenizer("tokenizer.json");
-    let open = |text_encoder: &Path, precision, offload| OpenOptions {
+    let open = |text_encoder: &Path, precision, offload| with!(
+        OpenOptions::default();
         parts: Parts {
             text_encoder: Some(text_encoder.into()),
             autoencoder: Some(case.original()),
@@ -357,8 +359,7 @@ fn layers_compute_with_quantized_weights() {
         },
         precision,
         offload,
-        ..Default::default()
-    };
+    );
     // The loss: activations are rounded to 8 bits too, which gives 47 dB.
     for (dtype, least) in [(GgmlDType::Q8_0, 44.0), (GgmlDType::Q4K, 44.0)] {
         // With flattened convolutions.
@@ -408,7 +409,7 @@ fn layers_compute_with_quantized_weights() {
     assert!(without < 35.0, "the LoRA has no effect: {without:.1} dB");
 
     let error =
-        Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false)).unwrap_err();
+        Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false), &Cancel::new()).unwrap_err();
     assert!(error.to_string().contains("precision=gguf is for"), "{error}");
 }
 

@@ -14,6 +14,7 @@ mod live;
 mod policy;
 mod prompter;
 mod provenance;
+mod release;
 mod scripts;
 mod seeking;
 mod signed;

@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! An application around `soragen`: how far it is, prompts that change while it makes the video, and an end on demand.
+//! An application that uses `soragen`: it prints the progress, changes the prompt while playing, and ends the video.
 //!
 //! ```sh
 //! cargo run --release -p gst-plugin-soragen --example app -- \
 //!     'soragen prompt="a red fox runs over the snow" duration=-1' 'x264enc tune=zerolatency ! mp4mux ! filesink location=out.mp4'
 //! ```
 //!
-//! A line on stdin is the next prompt; an empty one ends the video.
+//! Each line on stdin is a new prompt; an empty line ends the video.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
 
 use gst::prelude::*;
 
-/// Plays `source` into `sink`, both as gst-launch writes them, until its end. Prompts are read from `prompts`; what
-/// there is to tell goes to `told`.
+/// Plays `source` into `sink`, both in gst-launch syntax, until the end of the stream. Reads prompts from `prompts` and
+/// writes progress and shots to `output`.
 pub fn run(
     source: &str,
     sink: &str,
     prompts: impl BufRead + Send + 'static,
-    mut told: impl Write,
+    mut output: impl Write,
 ) -> Result<(), Box<dyn Error>> {
     let pipeline = gst::parse::launch(&format!("{source} name=source ! {sink}"))?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?;
-    let soragen = pipeline.by_name("source").ok_or("there is no source")?;
+    let soragen = pipeline.by_name("source").ok_or("no element is named source")?;
 
     let started = pipeline.set_state(gst::State::Playing);
 
-    // Every property may be written from any thread at any time; neither it nor the signal waits for the model.
+    // Properties and signals are thread-safe and do not wait for the model.
     std::thread::spawn(move || {
         for line in prompts.lines().map_while(Result::ok) {
             match line.trim() {
@@ -38,8 +38,8 @@ pub fn run(
         }
     });
 
-    let bus = pipeline.bus().ok_or("there is no bus")?;
-    // What does not start has posted already why.
+    let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
+    // If the start failed, the error is already on the bus.
     let timeout = started.is_err().then_some(gst::ClockTime::ZERO);
     let mut result = started.map(drop).map_err(Into::into);
     for message in bus.iter_timed(timeout) {
@@ -52,18 +52,18 @@ pub fn run(
             gst::MessageView::Element(element) => match element.structure() {
                 Some(at) if at.name() == "soragen-progress" => {
                     write!(
-                        told,
+                        output,
                         "\r{:<8} step {}/{} frame {} ",
                         at.get::<&str>("phase")?,
                         at.get::<u32>("step")?,
                         at.get::<u32>("steps")?,
                         at.get::<u64>("frame")?
                     )?;
-                    told.flush()?;
+                    output.flush()?;
                 }
                 Some(shot) if shot.name() == "soragen-shot" => {
                     writeln!(
-                        told,
+                        output,
                         "\rfrom frame {}: {}",
                         shot.get::<u64>("frame")?,
                         shot.get::<&str>("prompt")?
@@ -78,7 +78,7 @@ pub fn run(
     result
 }
 
-#[allow(dead_code)] // Tests call `run`.
+#[allow(dead_code)] // The tests include this file and call `run`.
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let source = arguments.next().unwrap_or_else(|| "soragen prompt=\"a red fox runs over the snow\"".into());

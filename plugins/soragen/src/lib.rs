@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! GStreamer plugin with the element `soragen`: a source that makes video from text, or from an image and
-//! text, by a diffusion model that runs in-process.
+//! GStreamer plugin with the elements `soragen`, a source that generates video from text, or from an image and text, with a
+//! diffusion model in-process, and `soraprompt`, which generates video from timed text.
 //!
 //! ```text
 //! gst-launch-1.0 soragen prompt="a red fox runs over the snow" ! x264enc ! mp4mux ! filesink location=fox.mp4
 //! ```
 
+// The items of `plugin_define` have no documentation.
+#![allow(missing_docs)]
+
 use gst::glib;
 
 mod prompter;
 mod source;
+mod video;
 
 pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, Precision, SoraGen};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    // Loads nothing and touches no device: the registry scanner runs this too.
+    // Must load no model and open no device: the registry scanner runs this as well.
     #[cfg(feature = "builtin")]
     soragen_builtin::register();
     source::register(plugin)?;

@@ -8,21 +8,22 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use soragen::{RgbImage, Shot, Transition, storyboard};
 
-use super::frames::Frames;
+use super::video_input::VideoInput;
 use crate::source::{PROMPT_CHECK, SoraGen};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Video from timed text"))
+    gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Timed text to video"))
 });
 
-/// What has come in.
+/// State of the text stream.
 #[derive(Default)]
 struct Text {
     segment: gst::FormattedSegment<gst::ClockTime>,
-    /// Whether it is Pango's markup, which a subtitle parser puts around what the subtitles say.
+    /// The text is Pango markup, as subtitle parsers output it.
     markup: bool,
-    any: bool,
-    /// When the last text ends.
+    /// A cue has arrived.
+    started: bool,
+    /// Running time of the end of the last cue.
     end: Duration,
 }
 
@@ -31,9 +32,9 @@ pub struct SoraPrompt {
     sink: gst::Pad,
     src: gst::GhostPad,
     text: Mutex<Text>,
-    /// Of the pad `video`, if somebody has asked for it.
+    /// The pad `video`, if it was requested.
     video: Mutex<Option<gst::Pad>>,
-    frames: Frames,
+    video_input: VideoInput,
 }
 
 impl SoraPrompt {
@@ -43,25 +44,26 @@ impl SoraPrompt {
 
     fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let readable = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-        let words = String::from_utf8_lossy(&readable);
+        let cue = String::from_utf8_lossy(&readable);
         let mut text = self.text();
-        let words = words.trim_end_matches('\0');
+        let cue = cue.trim_end_matches('\0');
         let (transition, prompt) = match text.markup {
-            true => storyboard::cue(&storyboard::plain(words)),
-            false => storyboard::cue(words),
+            true => storyboard::cue(&storyboard::plain(cue)),
+            false => storyboard::cue(cue),
         };
-        let running = |time: Option<gst::ClockTime>| text.segment.to_running_time(time).map(Duration::from);
-        let Some(start) = running(buffer.pts()) else {
-            gst::debug!(CAT, imp = self, "a text outside its segment: {prompt:?}");
+        let running_time =
+            |time: Option<gst::ClockTime>| text.segment.to_running_time(time).map(Duration::from);
+        let Some(start) = running_time(buffer.pts()) else {
+            gst::debug!(CAT, imp = self, "cue dropped: outside of the segment: {prompt:?}");
             return Ok(gst::FlowSuccess::Ok);
         };
-        let until = start + buffer.duration().map(Duration::from).unwrap_or_default();
-        text.end = text.end.max(until);
-        // There is nothing to show before the first, which begins the video.
-        let first = !std::mem::replace(&mut text.any, true);
+        let end = start + buffer.duration().map(Duration::from).unwrap_or_default();
+        text.end = text.end.max(end);
+        // The first cue starts at 0, because the video has no frames before it.
+        let first = !std::mem::replace(&mut text.started, true);
         drop(text);
         gst::debug!(CAT, imp = self, "{start:?}: {transition:?} {prompt:?}");
-        self.frames.advance(start);
+        self.video_input.set_text_time(start);
         let image = match first || transition == Transition::Cut {
             true => self.image_at(start)?,
             false => None,
@@ -71,19 +73,23 @@ impl SoraPrompt {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// What the pad `video` shows at `time`, if it is linked.
+    /// The frame of the pad `video` at `time`, if the pad is linked.
     fn image_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
         let video = self.video.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !video.is_some_and(|pad| pad.is_linked()) {
             return Ok(None);
         }
-        let image = self.frames.at(time);
+        let image = self.video_input.frame_at(time);
         match image {
-            Ok(None) => gst::warning!(CAT, imp = self, "no frame came on the video pad; starting from noise"),
+            Ok(None) => gst::warning!(
+                CAT,
+                imp = self,
+                "the video pad has no frame at this time; the shot starts from noise"
+            ),
             Err(gst::FlowError::NotNegotiated) => gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ("the frame that a shot is to start from cannot be turned into RGB")
+                ("cannot convert the first frame of a shot to RGB")
             ),
             _ => {}
         }
@@ -92,24 +98,28 @@ impl SoraPrompt {
 
     fn video_event(&self, pad: &gst::Pad, event: &gst::Event) -> bool {
         match event.view() {
-            gst::EventView::Caps(event) => return self.frames.set_caps(event.caps()),
+            gst::EventView::Caps(event) => return self.video_input.set_caps(event.caps()),
             gst::EventView::Segment(event) => {
                 let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
-                    gst::element_imp_error!(self, gst::StreamError::Format, ("the video has no times"));
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("the video has no timestamps: its segment is not in time format")
+                    );
                     return false;
                 };
-                self.frames.set_segment(segment);
+                self.video_input.set_segment(segment);
             }
-            gst::EventView::FlushStart(_) => self.frames.flush_start(),
-            gst::EventView::FlushStop(_) => self.frames.flush_stop(),
-            gst::EventView::Eos(_) => self.frames.end(),
+            gst::EventView::FlushStart(_) => self.video_input.flush_start(),
+            gst::EventView::FlushStop(_) => self.video_input.flush_stop(),
+            gst::EventView::Eos(_) => self.video_input.end(),
             _ => {}
         }
         gst::trace!(CAT, obj = pad, "{event:?}");
         true
     }
 
-    /// All that happens to the text ends here: the video has events of its own.
+    /// Handles an event of the text. None is forwarded: the source has its own events.
     fn event(&self, event: &gst::Event) -> bool {
         match event.view() {
             gst::EventView::Caps(event) => {
@@ -118,7 +128,11 @@ impl SoraPrompt {
             }
             gst::EventView::Segment(event) => {
                 let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
-                    gst::element_imp_error!(self, gst::StreamError::Format, ("the text has no times"));
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("the text has no timestamps: its segment is not in time format")
+                    );
                     return false;
                 };
                 self.text().segment = segment;
@@ -126,16 +140,16 @@ impl SoraPrompt {
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 let text = self.text();
-                if let Some(until) = text.segment.to_running_time(start + duration.unwrap_or_default()) {
+                if let Some(end) = text.segment.to_running_time(start + duration.unwrap_or_default()) {
                     drop(text);
-                    self.frames.advance(until.into());
-                    self.source.set_known(until.into());
+                    self.video_input.set_text_time(end.into());
+                    self.source.set_shots_complete_until(end.into());
                 }
             }
             gst::EventView::Eos(_) => {
                 let end = self.text().end;
-                self.frames.end_texts();
-                self.source.finish(end);
+                self.video_input.end_text();
+                self.source.finish_shots(end);
             }
             _ => {}
         }
@@ -164,12 +178,12 @@ impl ObjectSubclass for SoraPrompt {
             .build();
         let src = gst::GhostPad::builder_from_template(&template("src")).build();
         Self {
-            source: SoraGen::open("soragen"),
+            source: SoraGen::with_streamed_shots("soragen"),
             sink,
             src,
             text: Mutex::default(),
             video: Mutex::default(),
-            frames: Frames::default(),
+            video_input: VideoInput::default(),
         }
     }
 }
@@ -186,7 +200,10 @@ impl ObjectImpl for SoraPrompt {
         let bin = self.obj();
         let build = || -> Result<(), glib::BoolError> {
             bin.add(&self.source)?;
-            let target = self.source.static_pad("src").ok_or_else(|| glib::bool_error!("no pad"))?;
+            let target = self
+                .source
+                .static_pad("src")
+                .ok_or_else(|| glib::bool_error!("the source has no src pad"))?;
             self.src.set_target(Some(&target))?;
             bin.add_pad(&self.sink)?;
             bin.add_pad(&self.src)
@@ -194,11 +211,11 @@ impl ObjectImpl for SoraPrompt {
         if let Err(error) = build() {
             gst::error!(CAT, imp = self, "{error}");
         }
-        let asked = bin.downgrade();
+        let weak = bin.downgrade();
         self.source.connect(PROMPT_CHECK, false, move |args| {
             let prompt = args[1].get::<String>().unwrap_or_default();
-            let may = asked.upgrade().is_some_and(|bin| bin.emit_by_name(PROMPT_CHECK, &[&prompt]));
-            Some(may.to_value())
+            let accepted = weak.upgrade().is_some_and(|bin| bin.emit_by_name(PROMPT_CHECK, &[&prompt]));
+            Some(accepted.to_value())
         });
         bin.set_element_flags(gst::ElementFlags::SOURCE);
     }
@@ -210,9 +227,9 @@ impl ElementImpl for SoraPrompt {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
             gst::subclass::ElementMetadata::new(
-                "Video from timed text",
+                "Timed text to video",
                 "Converter/Text/Video",
-                "Makes video of the texts that come in, each from its time on, by a diffusion model that runs in-process",
+                "Generates video from timed text, such as subtitles, with a diffusion model in-process",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -224,7 +241,8 @@ impl ElementImpl for SoraPrompt {
             let text = gst::Caps::builder("text/x-raw")
                 .field("format", gst::List::new(["utf8", "pango-markup"]))
                 .build();
-            let video = gst_video::VideoCapsBuilder::new().format_list(crate::source::FORMATS).build();
+            let video =
+                gst_video::VideoCapsBuilder::new().format_list(crate::video::convert::FORMATS).build();
             let always = gst::PadPresence::Always;
             let any = gst_video::VideoCapsBuilder::new().build();
             [
@@ -247,14 +265,14 @@ impl ElementImpl for SoraPrompt {
     ) -> Option<gst::Pad> {
         let mut video = self.video.lock().unwrap_or_else(PoisonError::into_inner);
         if video.is_some() {
-            gst::warning!(CAT, imp = self, "there is a video pad already");
+            gst::warning!(CAT, imp = self, "the video pad exists already");
             return None;
         }
         let pad = gst::Pad::builder_from_template(template)
             .name("video")
             .chain_function(|_, parent, buffer| {
                 let failed = || Err(gst::FlowError::Error);
-                Self::catch_panic_pad_function(parent, failed, |this| this.frames.push(buffer))
+                Self::catch_panic_pad_function(parent, failed, |this| this.video_input.push(buffer))
             })
             .event_function(|pad, parent, event| {
                 Self::catch_panic_pad_function(parent, || false, |this| this.video_event(pad, &event))
@@ -268,11 +286,11 @@ impl ElementImpl for SoraPrompt {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        self.frames.flush_start();
+        self.video_input.flush_start();
         let _ = pad.set_active(false);
         let _ = self.obj().remove_pad(pad);
         *self.video.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.frames.reset();
+        self.video_input.reset();
     }
 
     fn change_state(
@@ -282,10 +300,10 @@ impl ElementImpl for SoraPrompt {
         match transition {
             gst::StateChange::ReadyToPaused => {
                 *self.text() = Text::default();
-                self.frames.reset();
+                self.video_input.reset();
             }
-            // Nobody is to wait when the pads are stopped.
-            gst::StateChange::PausedToReady => self.frames.flush_start(),
+            // Before the pads are deactivated, which waits for their streaming threads.
+            gst::StateChange::PausedToReady => self.video_input.flush_start(),
             _ => {}
         }
         self.parent_change_state(transition)

@@ -5,23 +5,23 @@
 use gst::glib;
 use gst::prelude::*;
 
-mod frames;
 mod imp;
+mod video_input;
 
 glib::wrapper! {
-    /// Makes video of the timed texts that come in: a film of subtitles, or of what an application says.
+    /// Generates video from timed text, such as subtitles or the output of an application.
     ///
-    /// It is a bin with a `soragen` in it, `soragen` by name, whose properties are set there:
+    /// It is a bin with an element `soragen` of that name. Its properties are set through the child proxy:
     /// `soraprompt soragen::seed=3`.
     ///
-    /// If video comes in at the pad `video`, the first shot and every one after a cut start from what it shows at
+    /// If the request pad `video` is linked, the first shot and every shot after a cut start from the video's frame at
     /// that time.
     pub struct SoraPrompt(ObjectSubclass<imp::SoraPrompt>)
         @extends gst::Bin, gst::Element, gst::Object,
         @implements gst::ChildProxy;
 }
 
-/// Makes the element known as `soraprompt`.
+/// Registers the element as `soraprompt`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     gst::Element::register(Some(plugin), "soraprompt", gst::Rank::NONE, SoraPrompt::static_type())
 }

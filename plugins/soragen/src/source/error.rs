@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The engine's errors as GStreamer's.
+//! From the engine's errors to GStreamer's.
 
 use soragen::Error;
 
-/// `error` in the domain where an application looks for it; the text says what to do.
+/// The error message for `error`. Its domain and code say what kind it is, its text what to do.
 pub fn message(error: &Error) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {

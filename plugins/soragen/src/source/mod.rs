@@ -8,56 +8,67 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+mod caps;
 mod download;
+mod enums;
 mod error;
 mod generator;
 mod imp;
-mod paint;
+mod messages;
+mod playback;
+mod position;
+mod properties;
+mod running;
 mod settings;
+mod start;
+mod state;
 mod tags;
 mod timecode;
 mod timeline;
 mod uri;
 
-pub(crate) use paint::FORMATS;
-pub use settings::{Decoder, Label, Precision};
+pub use enums::{Decoder, Label, Precision};
+use state::PendingCue;
 
 glib::wrapper! {
-    /// Makes video from text, or from an image and text; see [`register`] for its name.
+    /// Generates video from text, or from an image and text. [`register`] registers it as `soragen`.
     ///
-    /// A worker thread owns the model and makes frames one chunk ahead of what was taken; the streaming
-    /// thread only ever waits for them, so that every state change, seek and end of stream is prompt.
+    /// A worker thread owns the model and generates frames one chunk ahead. The streaming thread only waits for them, so
+    /// state changes, seeks and the end of the stream take effect at once.
     pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
         @implements gst::URIHandler, gst::Preset;
 }
 
 impl SoraGen {
-    /// One whose shots come while it runs.
-    pub(crate) fn open(name: &str) -> Self {
+    /// An element whose shots arrive through [`add_shot`](Self::add_shot) while it runs.
+    pub(crate) fn with_streamed_shots(name: &str) -> Self {
         let source: Self = glib::Object::builder().property("name", name).build();
-        source.imp().open();
+        source.imp().streamed_shots.store(true, std::sync::atomic::Ordering::Relaxed);
         source
     }
 
-    /// Adds a shot after the others, before which all were added that start earlier.
+    /// Appends a shot. All shots that start before it must have been added.
     pub(crate) fn add_shot(&self, shot: soragen::Shot) {
-        self.imp().add_shot(shot);
+        self.imp().push_cue(PendingCue::Shot(shot));
     }
 
-    /// All shots that start before `time` were added.
-    pub(crate) fn set_known(&self, time: Duration) {
-        self.imp().set_known(time);
+    /// Declares that all shots that start before `time` were added.
+    pub(crate) fn set_shots_complete_until(&self, time: Duration) {
+        self.imp().push_cue(PendingCue::CompleteUntil(time));
     }
 
-    /// All shots were added, and the last ends at `end`.
-    pub(crate) fn finish(&self, end: Duration) {
-        self.imp().finish(end);
+    /// Declares that all shots were added, and that the last one ends at `end`.
+    pub(crate) fn finish_shots(&self, end: Duration) {
+        self.imp().push_cue(PendingCue::End(end));
     }
 }
 
-/// `prompt-check`: given a prompt that the policy lets pass, before a model sees it. A handler that returns false
-/// refuses it; without a handler all pass. It is called on a thread of the element's.
+/// The name of the signal [`prompt_check`].
+pub(crate) const PROMPT_CHECK: &str = "prompt-check";
+
+/// `prompt-check`: emitted on the worker's thread with every prompt that the policy accepts, before the model gets it. A
+/// handler that returns false blocks the prompt; without a handler every prompt is accepted.
 pub(crate) fn prompt_check() -> glib::subclass::Signal {
     use std::ops::ControlFlow;
     glib::subclass::Signal::builder(PROMPT_CHECK)
@@ -65,16 +76,14 @@ pub(crate) fn prompt_check() -> glib::subclass::Signal {
         .return_type::<bool>()
         .run_last()
         .class_handler(|_| Some(true.to_value()))
-        .accumulator(|_, _, may| match may.get() {
-            Ok(true) => ControlFlow::Continue(may.clone()),
+        .accumulator(|_, _, accepted| match accepted.get() {
+            Ok(true) => ControlFlow::Continue(accepted.clone()),
             _ => ControlFlow::Break(false.to_value()),
         })
         .build()
 }
 
-pub(crate) const PROMPT_CHECK: &str = "prompt-check";
-
-/// Makes the element known as `soragen`.
+/// Registers the element as `soragen`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
     for kind in [Decoder::static_type(), Label::static_type(), Precision::static_type()] {

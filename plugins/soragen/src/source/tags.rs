@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the stream says of itself: enough to make it again.
+//! The stream's tags, from which the video can be generated again.
 
 use gst::tags;
 use soragen::ModelInfo;
 
 use super::settings::Settings;
 
-/// Title, what made it and when, and the whole request as JSON in the comment.
+/// Title, software, date, and the request as JSON in the comment.
 pub fn of(settings: &Settings, info: &ModelInfo) -> gst::TagList {
     let mut list = gst::TagList::new();
     let Some(tags) = list.get_mut() else { return list };
@@ -34,7 +34,7 @@ fn request(settings: &Settings, info: &ModelInfo) -> String {
         "steps": if steps > 0 { steps } else { info.steps },
         "guidance_scale": or(guidance_scale, info.guidance_scale),
         "shift": or(shift, info.shift),
-        // Whether, not which: a file's name is nobody else's business.
+        // Only whether there is one: file names are private.
         "image": settings.image.is_some(),
         "storyboard": settings.storyboard.is_some(),
     })

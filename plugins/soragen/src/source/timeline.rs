@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which frame when: the output's frame rate against the model's own.
+//! Conversion between times and frame numbers.
 
-/// A frame rate as a fraction.
+/// A frame rate as a fraction, in frames per second.
 pub type Rate = (u32, u32);
 
 const SECOND: u128 = 1_000_000_000;
 
-/// When frame `n` begins, in nanoseconds. Frame by frame from here there is no drift, at 30000/1001 neither.
+/// The start of frame `n` in nanoseconds. It is computed from 0, so rounding errors do not add up.
 pub fn start(n: u64, (numerator, denominator): Rate) -> u64 {
     let time = u128::from(n) * SECOND * u128::from(denominator) / u128::from(numerator);
     u64::try_from(time).unwrap_or(u64::MAX)
 }
 
-/// The frame that is shown at `time`: the last that has begun.
+/// The frame shown at `time`, in nanoseconds: the last one that starts no later.
 pub fn at(time: u64, (numerator, denominator): Rate) -> u64 {
     // `start` rounds down by less than a nanosecond.
     let frame = (u128::from(time) + 1) * u128::from(numerator) / (SECOND * u128::from(denominator));
     u64::try_from(frame).unwrap_or(u64::MAX)
 }
 
-/// How many frames begin before `time`.
+/// The number of frames that start before `time`, in nanoseconds.
 pub fn before(time: u64, rate: Rate) -> u64 {
     match time.checked_sub(1) {
         Some(last) => at(last, rate) + u64::from(start(at(last, rate), rate) < time),
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_found_at_their_own_start() {
+    fn the_frame_at_its_own_start_is_found() {
         for rate in [(16, 1), (24, 1), (24000, 1001), (25, 1), (30000, 1001), (60000, 1001), (7, 3)] {
             for n in [0, 1, 2, 3, 29, 30, 299, 1_000_000] {
                 assert_eq!(at(start(n, rate), rate), n, "{n} at {rate:?}");
@@ -44,13 +44,13 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_of_ntsc_has_no_drift() {
+    fn an_hour_at_30000_1001_has_no_drift() {
         // 107892 frames of 1001/30000 s are an hour less 3.6 ms: 3599.9964 s.
         assert_eq!(start(107_892, (30_000, 1_001)), 3_599_996_400_000);
     }
 
     #[test]
-    fn a_rate_in_between_repeats_and_drops() {
+    fn another_rate_repeats_or_drops_frames() {
         let shown = |rate: Rate| (0..8).map(|n| at(start(n, rate), (16, 1))).collect::<Vec<_>>();
         assert_eq!(shown((32, 1)), [0, 0, 1, 1, 2, 2, 3, 3]);
         assert_eq!(shown((8, 1)), [0, 2, 4, 6, 8, 10, 12, 14]);

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! `soragen:///PROMPT;key=value;key=value`: a video as an address, that players and editors take for a file.
+//! `soragen:///PROMPT;key=value;key=value`: a video as a URI, which players and editors open like a file.
 //!
-//! Whoever opens an address does not know who wrote it. So it can name nothing but numbers and words: no file,
-//! no model, no network. Every number has a limit. What is not understood is refused, not skipped.
+//! A URI may come from an untrusted source. It therefore has only numbers and texts, and no file, model or network address;
+//! every value has a limit, and an unknown key is an error.
 
 use std::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// The scheme.
+/// The URI scheme.
 pub const PROTOCOL: &str = "soragen";
-/// In the order in which they are written.
+/// The keys, in the order of the canonical form.
 const KEYS: [&str; 6] = ["seed", "duration", "width", "height", "framerate", "storyboard"];
 
-/// All but what needs no encoding anywhere (RFC 3986, 2.3).
+/// Everything except the unreserved characters of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const MAX_PROMPT: usize = 4096;
@@ -24,31 +24,31 @@ const SIDE: std::ops::RangeInclusive<u32> = 16..=4096;
 const MAX_RATE: u32 = 240;
 const MAX_DENOMINATOR: u32 = 100_000;
 
-/// What an address says.
+/// The values of a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
     pub prompt: String,
     pub seed: u64,
-    /// Nanoseconds.
+    /// In nanoseconds.
     pub duration: Option<u64>,
     pub width: Option<u32>,
     pub height: Option<u32>,
     pub framerate: Option<(u32, u32)>,
-    /// Shots, written inline.
+    /// An inline storyboard.
     pub storyboard: Option<String>,
 }
 
 impl Address {
-    /// Reads `uri`. Before the first value a `?` is taken for the `;`, and `&` between values.
+    /// Parses `uri`. `?` and `&` are accepted in place of `;`.
     ///
     /// # Errors
-    /// What is wrong and what is possible, for people.
+    /// A message for the user: what is wrong and what is allowed.
     pub fn parse(uri: &str) -> Result<Self, String> {
-        let (scheme, rest) = uri.split_once(':').ok_or("an address begins with soragen:///")?;
+        let (scheme, rest) = uri.split_once(':').ok_or("a URI begins with soragen:///")?;
         if !scheme.eq_ignore_ascii_case(PROTOCOL) {
-            return Err(format!("{scheme}: is not soragen:"));
+            return Err(format!("{scheme}: is not soragen: , the scheme of this element"));
         }
-        let rest = rest.strip_prefix("///").ok_or("three slashes belong after soragen: , then the prompt")?;
+        let rest = rest.strip_prefix("///").ok_or("write three slashes after soragen: , then the prompt")?;
         let mut parts = rest.split([';', '?', '&']);
         let mut address =
             Self { prompt: decode(parts.next().unwrap_or_default(), MAX_PROMPT)?, ..Self::default() };
@@ -56,7 +56,7 @@ impl Address {
         for part in parts.filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} has no value"))?;
             if seen.contains(&key) {
-                return Err(format!("{key} is there twice"));
+                return Err(format!("{key} is set twice"));
             }
             seen.push(key);
             address.set(key, &decode(value, MAX_STORYBOARD)?)?;
@@ -68,37 +68,41 @@ impl Address {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let wrong = |possible: String| format!("{key}={value} is not possible; {possible}");
+        let wrong = |expected: String| format!("{key}={value} is not valid; {expected}");
         let side = || {
             let side = value.parse().ok().filter(|side| SIDE.contains(side));
             side.ok_or_else(|| {
-                wrong(format!("it is a number of pixels from {} to {}", SIDE.start(), SIDE.end()))
+                wrong(format!("use a number of pixels from {} to {}", SIDE.start(), SIDE.end()))
             })
         };
         match key {
-            "seed" => self.seed = value.parse().map_err(|_| wrong("it is a whole number from 0".into()))?,
+            "seed" => {
+                self.seed = value
+                    .parse()
+                    .map_err(|_| wrong("use an integer from 0 to 18446744073709551615".into()))?
+            }
             "duration" => {
                 let seconds = value.parse().ok().filter(|s| (f64::MIN_POSITIVE..=MAX_SECONDS).contains(s));
                 let seconds =
-                    seconds.ok_or_else(|| wrong(format!("it is in seconds, up to {MAX_SECONDS}")))?;
-                // At least a nanosecond: 0 would be no duration.
+                    seconds.ok_or_else(|| wrong(format!("use a number of seconds up to {MAX_SECONDS}")))?;
+                // At least 1 ns: 0 means the default duration.
                 self.duration = Some(((seconds * 1e9).round() as u64).max(1));
             }
             "width" => self.width = Some(side()?),
             "height" => self.height = Some(side()?),
             "framerate" => {
-                let rate =
-                    rate(value).ok_or_else(|| wrong(format!("as in 25 or 30000/1001, up to {MAX_RATE}")))?;
+                let rate = rate(value)
+                    .ok_or_else(|| wrong(format!("use a rate like 25 or 30000/1001, up to {MAX_RATE}")))?;
                 self.framerate = Some(rate);
             }
             "storyboard" => {
-                // On a line, so that it names no file.
+                // Only the inline form: a URI must not name a file.
                 soragen::Storyboard::inline(value).map_err(|e| e.to_string())?;
                 self.storyboard = Some(value.into());
             }
             _ => {
                 return Err(format!(
-                    "{key} cannot be said in an address, {} can; files and models are properties of the element",
+                    "{key} cannot be set in a URI; use {}, or the properties of the element for files and models",
                     KEYS.join(", ")
                 ));
             }
@@ -107,7 +111,7 @@ impl Address {
     }
 }
 
-/// Written out: the same video has the same address, however it was asked for.
+/// The canonical form: the same video has the same URI.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{PROTOCOL}:///{};seed={}", encode(&self.prompt), self.seed)?;
@@ -131,7 +135,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Nanoseconds as decimal seconds, exactly.
+/// Nanoseconds, displayed as exact decimal seconds.
 struct Seconds(u64);
 
 impl fmt::Display for Seconds {
@@ -144,12 +148,12 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// In lowest terms.
+/// Parses a frame rate and reduces it to lowest terms.
 fn rate(text: &str) -> Option<(u32, u32)> {
     let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
     let (numerator, denominator): (u32, u32) = (numerator.parse().ok()?, denominator.parse().ok()?);
-    let possible = numerator > 0 && (1..=MAX_DENOMINATOR).contains(&denominator);
-    if !possible || u64::from(numerator) > u64::from(MAX_RATE) * u64::from(denominator) {
+    let valid = numerator > 0 && (1..=MAX_DENOMINATOR).contains(&denominator);
+    if !valid || u64::from(numerator) > u64::from(MAX_RATE) * u64::from(denominator) {
         return None;
     }
     let (mut a, mut b) = (numerator, denominator);
@@ -159,9 +163,9 @@ fn rate(text: &str) -> Option<(u32, u32)> {
     Some((numerator / a, denominator / a))
 }
 
-fn decode(text: &str, most: usize) -> Result<String, String> {
+fn decode(text: &str, max_len: usize) -> Result<String, String> {
     let wrong = || format!("{text:.40?} is not percent-encoded UTF-8");
-    // A stray % would stay as it is, a zero end the text in C. A + is a +: this is no form of a web page.
+    // `percent_decode_str` keeps a stray %, and a zero would end the text in C. A + stays a +, unlike in a web form.
     let hexadecimal = |code: &str| code.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if !text.split('%').skip(1).all(hexadecimal) {
         return Err(wrong());
@@ -170,8 +174,8 @@ fn decode(text: &str, most: usize) -> Result<String, String> {
     if decoded.contains('\0') {
         return Err(wrong());
     }
-    if decoded.len() > most {
-        return Err(format!("{} bytes of text are too many; {most} are possible", decoded.len()));
+    if decoded.len() > max_len {
+        return Err(format!("{} bytes of text are too many; use at most {max_len}", decoded.len()));
     }
     Ok(decoded.into())
 }
@@ -185,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_that_can_be_said() {
+    fn all_values_are_parsed() {
         let uri = "soragen:///a%20cat%3B%20%C3%A9;seed=7;duration=4.5;width=320;height=192;framerate=30000/1001;storyboard=0%3A00%20a";
         let address = Address {
             prompt: "a cat; é".into(),
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn one_video_has_one_address() {
+    fn one_video_has_one_canonical_uri() {
         let canonical = "soragen:///a%20cat;seed=0;duration=4;framerate=25";
         for uri in [
             canonical,
@@ -209,14 +213,14 @@ mod tests {
         ] {
             assert_eq!(Address::parse(uri).unwrap().to_string(), canonical);
         }
-        // To the nanosecond, in both directions.
+        // Durations are exact to the nanosecond in both directions.
         let odd = Address { prompt: "1+1=2?".into(), duration: Some(1_000_000_001), ..Address::default() };
         assert_eq!(odd.to_string(), "soragen:///1%2B1%3D2%3F;seed=0;duration=1.000000001");
         assert_eq!(Address::parse(&odd.to_string()), Ok(odd));
     }
 
     #[test]
-    fn the_rest_is_refused() {
+    fn invalid_uris_are_rejected() {
         let long = format!("soragen:///{}", "a".repeat(MAX_PROMPT + 1));
         for (uri, word) in [
             ("file:///etc/passwd", "not soragen"),
@@ -243,9 +247,9 @@ mod tests {
             ("soragen:///a;framerate=25/0", "30000/1001"),
             ("soragen:///a;framerate=241", "30000/1001"),
             ("soragen:///a;framerate=4294967295/100001", "30000/1001"),
-            ("soragen:///a;model=hf:x/y", "cannot be said"),
-            ("soragen:///a;image=/etc/passwd", "cannot be said"),
-            ("soragen:///a;Seed=1", "cannot be said"),
+            ("soragen:///a;model=hf:x/y", "cannot be set"),
+            ("soragen:///a;image=/etc/passwd", "cannot be set"),
+            ("soragen:///a;Seed=1", "cannot be set"),
         ] {
             let error = Address::parse(uri).unwrap_err();
             assert!(error.contains(word), "{uri:.60}: {error}");

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The model's pictures, RGB, as the video frames that were agreed on.
+//! 8-bit RGB to the negotiated video format.
 
 use gst_video::prelude::*;
 use gst_video::{VideoColorRange, VideoFormat, VideoFrameRef};
 
-/// What the source pad offers; the first is what an encoder gets when it takes anything, and every player
-/// plays 4:2:0.
+/// The output formats, preferred first. Every player supports 4:2:0, so an encoder without a preference gets I420.
 pub const FORMATS: [VideoFormat; 9] = [
     VideoFormat::I420,
     VideoFormat::Nv12,
@@ -19,13 +18,18 @@ pub const FORMATS: [VideoFormat; 9] = [
     VideoFormat::Bgra,
 ];
 
-/// Draws `rgb`, 8-bit `[H, W, 3]` without gaps and of the frame's size, into `frame`, which has one of
-/// [`FORMATS`].
-pub fn paint(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
-    if frame.format_info().is_rgb() { packed(rgb, frame) } else { subsampled(rgb, frame) }
+/// Writes `rgb`, 8-bit `[H, W, 3]` without padding, into `frame`, which has the same size and one of [`FORMATS`].
+///
+/// # Errors
+/// If a plane cannot be accessed, or the colorimetry has no Y'CbCr matrix.
+pub fn convert(
+    rgb: &[u8],
+    frame: &mut VideoFrameRef<&mut gst::BufferRef>,
+) -> Result<(), gst::glib::BoolError> {
+    if frame.format_info().is_rgb() { to_packed_rgb(rgb, frame) } else { to_yuv420(rgb, frame) }
 }
 
-/// Where a component's samples are in its plane.
+/// The position of a component's samples in its plane, in bytes.
 struct Component {
     plane: u32,
     offset: usize,
@@ -46,13 +50,16 @@ impl Component {
     }
 }
 
-fn packed(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
+fn to_packed_rgb(
+    rgb: &[u8],
+    frame: &mut VideoFrameRef<&mut gst::BufferRef>,
+) -> Result<(), gst::glib::BoolError> {
     let width = frame.width() as usize;
     let [red, green, blue] = [0, 1, 2].map(|c| Component::of(frame, c));
     let data = frame.plane_data_mut(red.plane)?;
     for (row, line) in rgb.chunks_exact(3 * width).zip(data.chunks_mut(red.stride)) {
         for (pixel, out) in row.chunks_exact(3).zip(line.chunks_exact_mut(red.step)) {
-            // Alpha, and what fills up four bytes.
+            // Sets alpha and padding bytes to 255.
             out.fill(u8::MAX);
             (out[red.offset], out[green.offset], out[blue.offset]) = (pixel[0], pixel[1], pixel[2]);
         }
@@ -60,7 +67,7 @@ fn packed(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<
     Ok(())
 }
 
-/// From R'G'B' to Y'CbCr: ITU-R BT.601 and BT.709, section 3 of each.
+/// The matrix from R'G'B' to Y'CbCr: section 3 of ITU-R BT.601 and BT.709.
 struct Matrix {
     luma: [f32; 3],
     blue: [f32; 3],
@@ -89,7 +96,7 @@ impl Matrix {
     }
 }
 
-/// `weights` times the three colours and `offset`, for every pixel.
+/// Computes `weights · (red, green, blue) + offset` for every pixel.
 fn dot<'a>(
     weights: [f32; 3],
     [red, green, blue]: [&[f32]; 3],
@@ -102,7 +109,7 @@ fn dot<'a>(
     }
 }
 
-/// A row's colours, each in a row of its own, so that a loop over one is made of vectors.
+/// One row in planar layout, so that loops over a colour are vectorized.
 struct Row([Vec<f32>; 3]);
 
 impl Row {
@@ -122,43 +129,40 @@ impl Row {
     }
 }
 
-/// 4:2:0 whose chroma samples lie on the left column and between the two rows ("mpeg2").
-fn subsampled(
-    rgb: &[u8],
-    frame: &mut VideoFrameRef<&mut gst::BufferRef>,
-) -> Result<(), gst::glib::BoolError> {
+/// Writes 4:2:0 with the chroma site "mpeg2": horizontally on the left column, vertically between the two rows.
+fn to_yuv420(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let matrix = Matrix::of(frame)?;
     let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
 
     let mut rows = [Row::new(width), Row::new(width)];
-    // Both rows together, with a pixel more at either end; and what chroma is made of.
-    let (mut sum, mut across) = (vec![0f32; width + 2], Row::new(width.div_ceil(2)));
+    // `sum` adds both rows and repeats the pixel at either end; `chroma` has the filtered colours at half width.
+    let (mut sum, mut chroma) = (vec![0f32; width + 2], Row::new(width.div_ceil(2)));
     for y in 0..height.div_ceil(2) {
         for (i, row) in rows.iter_mut().enumerate() {
-            // The last of an odd height counts twice.
+            // Repeats the last row of an odd height.
             let line = (2 * y + i).min(height - 1);
             row.read(&rgb[line * 3 * width..][..3 * width]);
             let out = &mut frame.plane_data_mut(luma.plane)?[line * luma.stride..][..width];
             dot(matrix.luma, row.colours(), matrix.black, out.iter_mut());
         }
 
-        // Colour is a sum, so it is averaged before it is converted: 1-2-1 across, 1-1 down.
+        // The matrix is linear, so the colours are filtered before the conversion: 1-2-1 horizontally, 1-1 vertically.
         let [above, below] = rows.each_ref().map(Row::colours);
-        for ((above, below), across) in above.iter().zip(below).zip(&mut across.0) {
+        for ((above, below), chroma) in above.iter().zip(below).zip(&mut chroma.0) {
             for ((a, b), sum) in above.iter().zip(below).zip(&mut sum[1..]) {
                 *sum = a + b;
             }
             (sum[0], sum[width + 1]) = (sum[1], sum[width]);
             let pairs = sum.chunks_exact(2).zip(sum[2..].iter().step_by(2));
-            for ((pair, after), across) in pairs.zip(across) {
-                *across = (pair[0] + 2.0 * pair[1] + after) / 8.0;
+            for ((pair, after), chroma) in pairs.zip(chroma) {
+                *chroma = (pair[0] + 2.0 * pair[1] + after) / 8.0;
             }
         }
         for (component, weights) in [(&blue, matrix.blue), (&red, matrix.red)] {
             let line = &mut frame.plane_data_mut(component.plane)?[y * component.stride..];
             let line = line[component.offset..].iter_mut().step_by(component.step);
-            dot(weights, across.colours(), 128.0, line);
+            dot(weights, chroma.colours(), 128.0, line);
         }
     }
     Ok(())
@@ -168,7 +172,7 @@ fn subsampled(
 mod tests {
     use super::*;
 
-    /// One colour in `format`: the first sample of each component.
+    /// Converts a picture of one colour and returns the first sample of each component.
     fn colour(format: VideoFormat, colorimetry: &str, rgb: [u8; 3]) -> Vec<u8> {
         gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(format, 6, 4)
@@ -177,7 +181,7 @@ mod tests {
             .unwrap();
         let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
         let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
-        paint(&rgb.repeat(24), &mut frame).unwrap();
+        convert(&rgb.repeat(24), &mut frame).unwrap();
         (0..3)
             .map(|c| {
                 let component = Component::of(&frame, c);
@@ -187,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_those_of_the_standards() {
-        // 75 % and 100 % colour bars: ITU-R BT.601 and BT.709 in 8 bits.
+    fn colours_match_bt601_and_bt709() {
+        // 8-bit colour bars of ITU-R BT.601 and BT.709.
         for format in [VideoFormat::I420, VideoFormat::Nv12, VideoFormat::Yv12] {
             assert_eq!(colour(format, "bt709", [255, 255, 255]), [235, 128, 128]);
             assert_eq!(colour(format, "bt709", [0, 0, 0]), [16, 128, 128]);
@@ -202,16 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn chroma_lies_on_the_left_column() {
+    fn chroma_is_sited_on_the_left_column() {
         gst::init().unwrap();
         let info = gst_video::VideoInfo::builder(VideoFormat::I420, 4, 2).build().unwrap();
         let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
         let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
-        // Blue in the third column alone: half of its colour is left at its own place, a quarter of none at the first.
+        // Only the third column is blue: the filter keeps half of it there and nothing in the first column.
         let row = [[0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]].concat();
-        paint(&row.repeat(2), &mut frame).unwrap();
+        convert(&row.repeat(2), &mut frame).unwrap();
         let blue = frame.plane_data(1).unwrap();
         assert_eq!(blue[0], 128);
-        assert_eq!(blue[1], 184, "half way to 240");
+        assert_eq!(blue[1], 184, "halfway from 128 to 240");
     }
 }

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The video pad's input: the frames that shots start from.
+//!
+//! It holds one frame. The pad blocks the next frame until the text has reached its time, so a shot starts from the frame of
+//! its own time, no matter which stream is ahead.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use soragen::RgbImage;
+
+use crate::video::rgb::to_rgb_image;
+
+#[derive(Default)]
+pub struct VideoInput {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    info: Option<gst_video::VideoInfo>,
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    current: Option<Frame>,
+    /// Start of the frame that is blocked in the pad.
+    next: Option<Duration>,
+    /// Running time that the text has reached.
+    text_time: Duration,
+    /// The text stream has ended.
+    text_ended: bool,
+    /// The video stream has ended.
+    ended: bool,
+    flushing: bool,
+}
+
+struct Frame {
+    buffer: gst::Buffer,
+    info: gst_video::VideoInfo,
+    /// Running time of its start, and of its end if the buffer has a duration.
+    start: Duration,
+    end: Option<Duration>,
+}
+
+impl VideoInput {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+
+    /// Holds `buffer`. Except for the first frame, it waits until the text has reached its time.
+    pub fn push(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let mut state = self.state();
+        let Some(info) = state.info.clone() else {
+            return Err(gst::FlowError::NotNegotiated);
+        };
+        let running_time =
+            |time: Option<gst::ClockTime>| state.segment.to_running_time(time).map(Duration::from);
+        let Some(start) = running_time(buffer.pts()) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let end = buffer.duration().map(|duration| start + Duration::from(duration));
+        state.next = Some(start);
+        self.changed.notify_all();
+        while state.current.is_some() && start > state.text_time && !state.text_ended && !state.flushing {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.next = None;
+        if state.flushing {
+            return Err(gst::FlowError::Flushing);
+        }
+        if !state.text_ended {
+            state.current = Some(Frame { buffer, info, start, end });
+        }
+        drop(state);
+        self.changed.notify_all();
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Waits for the frame at `time`, which the text has reached, or else the first one after it; `None` if the video has
+    /// ended before.
+    ///
+    /// # Errors
+    /// [`gst::FlowError::Flushing`], and [`gst::FlowError::NotNegotiated`] for a frame that cannot be converted to RGB.
+    pub fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
+        let mut state = self.state();
+        loop {
+            if state.flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            let found = state.current.as_ref().is_some_and(|frame| {
+                frame.start >= time
+                    || frame.end.is_some_and(|end| end > time)
+                    || state.next.is_some_and(|next| next > time)
+            });
+            if found || state.ended {
+                break;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let Some(frame) = &state.current else { return Ok(None) };
+        let (buffer, info) = (frame.buffer.clone(), frame.info.clone());
+        drop(state);
+        to_rgb_image(buffer, &info).map(Some).ok_or(gst::FlowError::NotNegotiated)
+    }
+
+    /// Declares that the text has reached `time`.
+    pub fn set_text_time(&self, time: Duration) {
+        self.update(|state| state.text_time = state.text_time.max(time));
+    }
+
+    /// Declares the end of the text stream.
+    pub fn end_text(&self) {
+        self.update(|state| state.text_ended = true);
+    }
+
+    /// Interrupts all waits.
+    pub fn flush_start(&self) {
+        self.update(|state| state.flushing = true);
+    }
+
+    /// Drops the frame, and accepts new ones in the same format.
+    pub fn flush_stop(&self) {
+        self.update(|state| {
+            let (info, text_time, text_ended) = (state.info.take(), state.text_time, state.text_ended);
+            *state = State { info, text_time, text_ended, ..State::default() };
+        });
+    }
+
+    /// Declares the end of the video stream.
+    pub fn end(&self) {
+        self.update(|state| state.ended = true);
+    }
+
+    /// Sets the format. Returns false if it is not raw video.
+    pub fn set_caps(&self, caps: &gst::CapsRef) -> bool {
+        let info = gst_video::VideoInfo::from_caps(caps).ok();
+        let valid = info.is_some();
+        self.update(|state| state.info = info);
+        valid
+    }
+
+    pub fn set_segment(&self, segment: gst::FormattedSegment<gst::ClockTime>) {
+        self.update(|state| state.segment = segment);
+    }
+
+    /// Returns to the initial state.
+    pub fn reset(&self) {
+        self.update(|state| *state = State::default());
+    }
+}

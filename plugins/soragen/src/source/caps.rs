@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The caps that a model can output, and their fixation.
+
+use gst_video::{VideoCapsBuilder, VideoFormat, VideoFormatInfo, VideoInfo};
+use soragen::{ModelInfo, Size, Sizes};
+
+use super::properties::UriCaps;
+use super::timeline::Rate;
+use crate::video::convert::FORMATS;
+
+/// The caps of the pad template.
+pub fn template() -> gst::Caps {
+    VideoCapsBuilder::new().format_list(FORMATS).build()
+}
+
+/// The caps that a model with these sizes can output.
+pub fn of_sizes(sizes: &Sizes) -> gst::Caps {
+    let builder = || {
+        VideoCapsBuilder::new()
+            .format_list(FORMATS)
+            .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
+            .pixel_aspect_ratio(gst::Fraction::new(1, 1))
+            .field("interlace-mode", "progressive")
+    };
+    let side = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+    match sizes {
+        Sizes::Exact(sizes) => {
+            let mut caps = gst::Caps::new_empty();
+            for size in sizes {
+                caps.merge(builder().width(side(size.width)).height(side(size.height)).build());
+            }
+            caps
+        }
+        Sizes::Multiple { step, min, max, .. } => builder()
+            .field("width", gst::IntRange::with_step(side(*min), side(*max), side(*step)))
+            .field("height", gst::IntRange::with_step(side(*min), side(*max), side(*step)))
+            .build(),
+    }
+}
+
+/// The caps that a URI restricts the output to.
+pub fn of_uri(uri_caps: &UriCaps) -> gst::Caps {
+    let mut caps = VideoCapsBuilder::new();
+    for (name, side) in [("width", uri_caps.width), ("height", uri_caps.height)] {
+        if let Some(side) = side.and_then(|side| i32::try_from(side).ok()) {
+            caps = caps.field(name, side);
+        }
+    }
+    if let Some((numerator, denominator)) = uri_caps.framerate {
+        caps = caps.framerate(gst::Fraction::new(numerator as i32, denominator as i32));
+    }
+    caps.build()
+}
+
+/// Checks that the model can output the size of the URI.
+///
+/// # Errors
+/// With the possible sizes; negotiation would only say that there is no common format.
+pub fn check_size(uri_caps: &UriCaps, info: &ModelInfo) -> soragen::Result<()> {
+    if of_sizes(&info.sizes).can_intersect(&of_uri(uri_caps)) {
+        return Ok(());
+    }
+    let side = |side: Option<u32>| side.map_or("any".into(), |side| side.to_string());
+    Err(soragen::Error::Request(
+        soragen::Setting::Size,
+        format!(
+            "{} cannot generate {}x{}; use {}",
+            info.name,
+            side(uri_caps.width),
+            side(uri_caps.height),
+            info.sizes
+        ),
+    ))
+}
+
+/// Fixates size and frame rate to the values nearest to the model's, and the colorimetry to that of the size.
+pub fn fixate(caps: &mut gst::CapsRef, default_size: Size, default_rate: Rate) {
+    let Some(structure) = caps.structure_mut(0) else { return };
+    structure.fixate_field_nearest_int("width", default_size.width as i32);
+    structure.fixate_field_nearest_int("height", default_size.height as i32);
+    let rate = gst::Fraction::new(default_rate.0 as i32, default_rate.1 as i32);
+    structure.fixate_field_nearest_fraction("framerate", rate);
+
+    let format = structure.get::<&str>("format").ok().and_then(|format| format.parse::<VideoFormat>().ok());
+    let rgb = format.is_some_and(|format| VideoFormatInfo::from_format(format).is_rgb());
+    let side = |name| structure.get::<i32>(name).ok().and_then(|side| u32::try_from(side).ok()).unwrap_or(0);
+    let size = Size { width: side("width"), height: side("height") };
+    let colorimetry = match (rgb, size.is_high_definition()) {
+        (true, _) => "sRGB",
+        (false, true) => "bt709",
+        (false, false) => "bt601",
+    };
+    if structure.has_field("colorimetry") {
+        structure.fixate_field_str("colorimetry", colorimetry);
+    } else {
+        structure.set("colorimetry", colorimetry);
+    }
+    if !rgb {
+        structure.set("chroma-site", "mpeg2");
+    }
+}
+
+/// The frame rate of `video`.
+pub fn rate(video: &VideoInfo) -> Rate {
+    (video.fps().numer() as u32, video.fps().denom() as u32)
+}
+
+/// The frame size of `video`.
+pub fn size(video: &VideoInfo) -> Size {
+    Size { width: video.width(), height: video.height() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: Size = Size { width: 832, height: 480 };
+
+    fn fixated(caps: &str) -> gst::Structure {
+        gst::init().unwrap();
+        let mut caps: gst::Caps = caps.parse().unwrap();
+        fixate(caps.make_mut(), SIZE, (16, 1));
+        caps.structure(0).unwrap().to_owned()
+    }
+
+    #[test]
+    fn open_fields_get_the_values_of_the_model() {
+        let caps = fixated(
+            "video/x-raw,format=I420,width=[16,4096],height=[16,4096],framerate=[1/2147483647,2147483647/1]",
+        );
+        assert_eq!(caps.get::<i32>("width").unwrap(), 832);
+        assert_eq!(caps.get::<i32>("height").unwrap(), 480);
+        assert_eq!(caps.get::<gst::Fraction>("framerate").unwrap(), gst::Fraction::new(16, 1));
+        assert_eq!(caps.get::<&str>("chroma-site").unwrap(), "mpeg2");
+    }
+
+    #[test]
+    fn the_nearest_possible_value_is_chosen() {
+        let caps = fixated("video/x-raw,format=I420,width=[16,640],height={240,720},framerate={25/1,50/1}");
+        assert_eq!(caps.get::<i32>("width").unwrap(), 640);
+        assert!([240, 720].contains(&caps.get::<i32>("height").unwrap()), "both are 240 away");
+        assert_eq!(caps.get::<gst::Fraction>("framerate").unwrap(), gst::Fraction::new(25, 1));
+    }
+
+    #[test]
+    fn colorimetry_depends_on_format_and_height() {
+        for (caps, colorimetry) in [
+            ("video/x-raw,format=RGB,width=832,height=480,framerate=16/1", "sRGB"),
+            ("video/x-raw,format=NV12,width=832,height=480,framerate=16/1", "bt601"),
+            ("video/x-raw,format=NV12,width=1280,height=720,framerate=16/1", "bt709"),
+            ("video/x-raw,format=NV12,width=832,height=480,framerate=16/1,colorimetry=bt709", "bt709"),
+            (
+                "video/x-raw,format=NV12,width=832,height=480,framerate=16/1,colorimetry={bt709,bt601}",
+                "bt601",
+            ),
+        ] {
+            assert_eq!(fixated(caps).get::<&str>("colorimetry").unwrap(), colorimetry, "{caps}");
+        }
+        assert!(
+            !fixated("video/x-raw,format=RGB,width=832,height=480,framerate=16/1").has_field("chroma-site")
+        );
+    }
+
+    #[test]
+    fn a_uri_restricts_the_caps() {
+        gst::init().unwrap();
+        let caps = of_uri(&UriCaps { width: Some(320), height: None, framerate: Some((25, 1)) });
+        let structure = caps.structure(0).unwrap();
+        assert_eq!(structure.get::<i32>("width").unwrap(), 320);
+        assert_eq!(structure.get::<gst::Fraction>("framerate").unwrap(), gst::Fraction::new(25, 1));
+        let exact = of_sizes(&Sizes::Exact(vec![SIZE]));
+        assert!(!exact.can_intersect(&caps));
+        assert!(exact.can_intersect(&of_uri(&UriCaps::default())));
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's enum types. Their nicks are the engine's words for the same values.
+
+use gst::glib;
+
+/// Converts an enum to the engine's enum of the same variants.
+macro_rules! convert_variants {
+    ($from:ident to $to:path { $($variant:ident),+ $(,)? }) => {
+        impl From<$from> for $to {
+            fn from(value: $from) -> Self {
+                match value {
+                    $($from::$variant => Self::$variant),+
+                }
+            }
+        }
+    };
+}
+
+/// Data type of the weights and of the arithmetic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenPrecision")]
+#[non_exhaustive]
+pub enum Precision {
+    /// The fastest on the device.
+    #[default]
+    #[enum_value(
+        name = "Auto: on a CPU f32, or int8 for wide transformers if the CPU has fast int8 instructions; on a GPU bf16, \
+                or gguf for a GGUF file",
+        nick = "auto"
+    )]
+    Auto,
+    /// 32-bit floating point.
+    #[enum_value(name = "F32: 32-bit floating point", nick = "f32")]
+    F32,
+    /// 16-bit floating point with the range of f32.
+    #[enum_value(name = "Bf16: 16-bit floating point with the range of f32, for a GPU", nick = "bf16")]
+    Bf16,
+    /// 16-bit floating point.
+    #[enum_value(name = "F16: 16-bit floating point, for a GPU", nick = "f16")]
+    F16,
+    /// 8-bit integer matrix products in the transformer, for a CPU.
+    #[enum_value(name = "Int8: 8-bit integer matrix products in the transformer, for a CPU", nick = "int8")]
+    Int8,
+    /// The quantized blocks of a GGUF file.
+    #[enum_value(name = "Gguf: the transformer keeps the quantized blocks of its GGUF file", nick = "gguf")]
+    Gguf,
+}
+
+convert_variants!(Precision to soragen::Precision { Auto, F32, Bf16, F16, Int8, Gguf });
+
+/// The decoder from latents to frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenDecoder")]
+#[non_exhaustive]
+pub enum Decoder {
+    /// TAEHV for causal models if the model has it, otherwise the model's own decoder.
+    #[default]
+    #[enum_value(
+        name = "Auto: TAEHV for causal models if the model has it, otherwise the model's own decoder",
+        nick = "auto"
+    )]
+    Auto,
+    /// The model's own decoder.
+    #[enum_value(name = "Full: the model's own decoder", nick = "full")]
+    Full,
+    /// TAEHV.
+    #[enum_value(name = "Tiny: TAEHV, many times faster and slightly less sharp", nick = "tiny")]
+    Tiny,
+    /// The model's own decoder, tile by tile.
+    #[enum_value(name = "Tiled: the model's own decoder, tile by tile, to use less memory", nick = "tiled")]
+    Tiled,
+}
+
+convert_variants!(Decoder to soragen::Decoder { Auto, Full, Tiny, Tiled });
+
+/// The visible label that marks frames as generated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenLabel")]
+#[non_exhaustive]
+pub enum Label {
+    /// No label.
+    #[default]
+    #[enum_value(name = "None: no label", nick = "none")]
+    None,
+    /// The letters AI.
+    #[enum_value(name = "Ai: the letters AI", nick = "ai")]
+    Ai,
+    /// AI GENERATED.
+    #[enum_value(name = "AiGenerated: AI GENERATED, larger in the first two seconds", nick = "ai-generated")]
+    AiGenerated,
+    /// AI生成.
+    #[enum_value(name = "Cn: AI生成, larger in the first two seconds", nick = "cn")]
+    Cn,
+}
+
+convert_variants!(Label to soragen::label::Label { None, Ai, AiGenerated, Cn });
+
+#[cfg(test)]
+mod tests {
+    use gst::glib::prelude::*;
+
+    use super::*;
+
+    fn nicks(class: glib::Type) -> Vec<String> {
+        let class = glib::EnumClass::with_type(class).unwrap();
+        class.values().iter().map(|value| value.nick().to_string()).collect()
+    }
+
+    #[test]
+    fn nicks_are_the_words_of_the_engine() {
+        let words: Vec<_> = soragen::Precision::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Precision::static_type()), words);
+        let words: Vec<_> = soragen::Decoder::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Decoder::static_type()), words);
+        let words: Vec<_> = soragen::label::Label::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Label::static_type()), words);
+    }
+}

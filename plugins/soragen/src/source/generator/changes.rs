@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Prompt changes while the video is generated, and their replay.
+
+/// A change that takes effect with the next chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Prompt(String),
+    /// `None` is the model's default.
+    NegativePrompt(Option<String>),
+}
+
+impl Change {
+    fn same_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// Pending changes, and the applied ones with their frames: a session that starts over applies them again at the same
+/// frames and generates the same video.
+#[derive(Default)]
+pub struct Changes {
+    pending: Vec<Change>,
+    applied: Vec<(u64, Change)>,
+}
+
+impl Changes {
+    /// Adds a pending change. It replaces a pending one of the same kind.
+    pub fn request(&mut self, change: Change) {
+        self.pending.retain(|other| !other.same_kind(&change));
+        self.pending.push(change);
+    }
+
+    /// The changes to apply before frame `frame`: those to replay, then the pending ones.
+    pub fn take_due(&mut self, frame: u64) -> Vec<Change> {
+        let replayed = self.applied.iter().filter(|(at, _)| *at == frame).map(|(_, change)| change.clone());
+        let mut due: Vec<_> = replayed.collect();
+        // Pending changes wait until the replay has passed the last applied change.
+        if self.applied.last().is_none_or(|(at, _)| *at <= frame) {
+            due.append(&mut self.pending);
+        }
+        due
+    }
+
+    /// Records that `change` was applied before frame `frame`.
+    pub fn record(&mut self, frame: u64, change: Change) {
+        let entry = (frame, change);
+        if !self.applied.contains(&entry) {
+            self.applied.push(entry);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(text: &str) -> Change {
+        Change::Prompt(text.into())
+    }
+
+    #[test]
+    fn the_last_pending_change_of_a_kind_replaces_the_others() {
+        let mut changes = Changes::default();
+        changes.request(prompt("a"));
+        changes.request(Change::NegativePrompt(None));
+        changes.request(prompt("b"));
+        assert_eq!(changes.take_due(0), [Change::NegativePrompt(None), prompt("b")]);
+        assert!(changes.take_due(0).is_empty());
+    }
+
+    #[test]
+    fn applied_changes_are_replayed_at_their_frames() {
+        let mut changes = Changes::default();
+        for (frame, text) in [(9, "a"), (21, "b")] {
+            changes.request(prompt(text));
+            for change in changes.take_due(frame) {
+                changes.record(frame, change);
+            }
+        }
+        // The second pass applies the same changes and does not record them again.
+        for _ in 0..2 {
+            assert!(changes.take_due(0).is_empty());
+            for (frame, text) in [(9, "a"), (21, "b")] {
+                let due = changes.take_due(frame);
+                assert_eq!(due, [prompt(text)]);
+                due.into_iter().for_each(|change| changes.record(frame, change));
+            }
+        }
+    }
+
+    #[test]
+    fn pending_changes_wait_for_the_end_of_the_replay() {
+        let mut changes = Changes::default();
+        changes.record(9, prompt("a"));
+        changes.request(prompt("b"));
+        assert!(changes.take_due(0).is_empty());
+        assert_eq!(changes.take_due(9), [prompt("a"), prompt("b")]);
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The consumer's side of the frame queue.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use soragen::watermark::GenerationId;
+use soragen::{Error, ShotInfo};
+
+use super::queue::RgbFrame;
+use super::shared::Shared;
+
+/// Why [`FrameReader::read`] returned no frame.
+pub enum FrameError {
+    /// The frame is after the last one.
+    End,
+    /// The wait was interrupted; no frame was lost.
+    Flushing,
+    /// The deadline passed.
+    Late,
+    /// The worker failed.
+    Failed(Arc<Error>),
+}
+
+/// Reads the frames of a [`Generator`](super::Generator). It does not keep the worker running.
+pub struct FrameReader(pub(super) Arc<Shared>);
+
+impl FrameReader {
+    /// Waits for frame `n` until `deadline`, if there is one. A frame that is no longer queued is generated again.
+    pub fn read(&self, n: u64, deadline: Option<Instant>) -> Result<RgbFrame, FrameError> {
+        let shared = &self.0;
+        let mut state = shared.lock();
+        if !state.queue.seek(n) {
+            state.start_over();
+        }
+        shared.notify();
+        loop {
+            if state.flushing {
+                return Err(FrameError::Flushing);
+            }
+            if let Some(frame) = state.queue.read(n) {
+                shared.notify();
+                return Ok(frame);
+            }
+            if let Some(failure) = &state.failure {
+                return Err(FrameError::Failed(failure.clone()));
+            }
+            if state.queue.is_past_end(n) {
+                return Err(FrameError::End);
+            }
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => shared.wait(state),
+                Some(left) if left.is_zero() => return Err(FrameError::Late),
+                Some(left) => shared.wait_timeout(state, left),
+            };
+        }
+    }
+
+    /// The shot that frame `n` belongs to. The frame must have been read.
+    pub fn shot(&self, n: u64) -> Option<Arc<ShotInfo>> {
+        self.0.lock().shots.range(..=n).next_back().map(|(_, shot)| shot.clone())
+    }
+
+    /// The watermark's payload, if the frames are watermarked.
+    pub fn generation_id(&self) -> Option<GenerationId> {
+        self.0.lock().generation_id
+    }
+
+    /// Counts a frame that was late, and returns their number.
+    pub fn count_late(&self) -> u64 {
+        let stats = &mut self.0.lock().stats;
+        stats.late += 1;
+        stats.late
+    }
+}

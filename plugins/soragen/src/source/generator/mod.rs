@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The worker thread that generates frames, and the handle to it.
+//!
+//! The worker stays one chunk ahead of the reader.
+
+mod changes;
+mod finish;
+mod frame_reader;
+mod queue;
+mod shared;
+mod worker;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use soragen::label::Label;
+use soragen::watermark::WatermarkKey;
+use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads};
+
+pub use changes::Change;
+pub use frame_reader::{FrameError, FrameReader};
+pub use queue::RgbFrame;
+use shared::{PanicGuard, Shared, ShotStream};
+use worker::Worker;
+
+/// Everything the worker needs to generate a video, except the frame size.
+pub struct Job {
+    pub source: String,
+    pub options: OpenOptions,
+    pub request: Request,
+    /// The application's decision on a prompt that the policy accepts. It is called on the worker's thread.
+    pub prompt_check: Box<dyn Fn(&str) -> bool + Send + Sync>,
+    /// The cache of latents.
+    pub cache: Option<Cache>,
+    /// The threads that compute.
+    pub threads: Threads,
+    /// Shots arrive through [`Generator::add_shot`]; `request` has none.
+    pub streamed_shots: bool,
+    /// The key of the watermark; `None` for frames without one.
+    pub watermark: Option<WatermarkKey>,
+    /// The visible label.
+    pub label: Label,
+}
+
+/// An event of the worker. It is sent on the worker's thread.
+pub enum GeneratorEvent<'a> {
+    Loading,
+    Loaded,
+    Progress(Progress),
+    /// The cache can no longer be written.
+    CacheFailed(&'a Error),
+    /// A shot or a change was rejected; the video continues without it.
+    ChangeRejected(&'a Error),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Frames generated.
+    pub frames: u64,
+    /// Time from the start to the first frame.
+    pub first_frame: Duration,
+    /// Time spent generating frames.
+    pub busy: Duration,
+    /// Time that the last chunk took.
+    pub chunk: Duration,
+    /// Frames that missed their deadline.
+    pub late: u64,
+    /// Sum over all sessions.
+    pub sessions: SessionStats,
+}
+
+/// A running worker. Dropping it cancels the worker and waits until the worker has released the model, within one
+/// transformer block or decoder layer.
+///
+/// Drop it without holding a lock: a handler of the application on the worker's thread may need that lock to return.
+pub struct Generator {
+    shared: Arc<Shared>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Generator {
+    /// Starts the worker. It opens the model at once, and generates frames after [`set_size`](Self::set_size).
+    ///
+    /// # Errors
+    /// If the system cannot spawn a thread.
+    pub fn start(
+        mut job: Job,
+        on_event: impl FnMut(GeneratorEvent) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(job.streamed_shots.then(ShotStream::default)));
+        let check = std::mem::replace(&mut job.prompt_check, Box::new(|_| false));
+        let checking = shared.clone();
+        let check = move |prompt: &str| checking.call_handler(|| check(prompt));
+        job.request.policy = job.request.policy.map(|policy| policy.guarded(check));
+        let guard = PanicGuard(shared.clone());
+        let worker = Worker::new(shared.clone(), on_event);
+        let worker = std::thread::Builder::new().name("soragen".into()).spawn(move || {
+            let _guard = guard;
+            let threads = std::mem::take(&mut job.threads);
+            threads.run(move || worker.run(&job));
+        })?;
+        Ok(Self { shared, worker: Some(worker) })
+    }
+
+    /// Sets the frame size. If it changes, generation starts over.
+    pub fn set_size(&self, size: Size) {
+        self.shared.update(|state| {
+            if state.size.is_some_and(|before| before != size) {
+                state.start_over();
+            }
+            state.size = Some(size);
+        });
+    }
+
+    /// Applies `change` from the next chunk on.
+    pub fn change(&self, change: Change) {
+        self.shared.lock().changes.request(change);
+    }
+
+    /// Appends a shot. Returns false if it is dropped: empty, or out of order.
+    pub fn add_shot(&self, shot: Shot) -> bool {
+        self.shared.update(|state| state.shot_stream.as_mut().is_some_and(|stream| stream.add(shot)))
+    }
+
+    /// Declares that all shots that start before frame `frame` were added.
+    pub fn set_shots_complete_until(&self, frame: u64) {
+        self.shared.update(|state| {
+            if let Some(stream) = &mut state.shot_stream {
+                stream.complete_until = stream.complete_until.max(frame);
+            }
+        });
+    }
+
+    /// Declares that all shots were added, and that the video has `end` frames.
+    pub fn finish_shots(&self, end: u64) {
+        self.shared.update(|state| {
+            if let Some(stream) = &mut state.shot_stream {
+                stream.end = Some(end);
+                if stream.shots().is_empty() {
+                    state.queue.set_end(0);
+                }
+            }
+        });
+    }
+
+    /// Ends the video after the frames generated so far, until [`resume`](Self::resume).
+    pub fn truncate(&self) {
+        self.shared.update(|state| {
+            state.cancel.cancel();
+            state.truncated = true;
+            let end = state.queue.generated();
+            state.queue.set_end(end);
+        });
+    }
+
+    /// Undoes [`truncate`](Self::truncate).
+    pub fn resume(&self) {
+        self.shared.update(|state| {
+            if state.truncated {
+                state.start_over();
+            }
+        });
+    }
+
+    /// Starts over with another seed.
+    pub fn regenerate(&self, seed: u64) {
+        self.shared.update(|state| {
+            state.seed = Some(seed);
+            state.start_over();
+        });
+    }
+
+    /// While `flushing`, [`FrameReader::read`] returns instead of waiting.
+    pub fn set_flushing(&self, flushing: bool) {
+        self.shared.update(|state| state.flushing = flushing);
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats
+    }
+
+    pub fn reader(&self) -> FrameReader {
+        FrameReader(self.shared.clone())
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        self.shared.open_cancel.cancel();
+        self.shared.update(|state| {
+            state.quit = true;
+            state.flushing = true;
+            state.cancel.cancel();
+        });
+        if self.shared.wait_finished()
+            && let Some(worker) = self.worker.take()
+        {
+            // After a panic the error is in the shared state.
+            let _ = worker.join();
+        }
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The state that the worker shares with the element.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use soragen::watermark::GenerationId;
+use soragen::{Cancel, Error, Shot, ShotInfo, Size};
+
+use super::Stats;
+use super::changes::Changes;
+use super::queue::FrameQueue;
+
+/// A longer stream of shots is cut off here. All shots are kept to generate the same video again.
+const MAX_SHOTS: usize = 100_000;
+
+/// A handler of the application that runs this long on the worker's thread is assumed to wait for the thread that stops
+/// the element.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(2);
+
+pub struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Cancels opening the model; raised only when the generator is dropped.
+    pub open_cancel: Cancel,
+}
+
+/// Shots that arrive while the video is generated.
+#[derive(Default)]
+pub struct ShotStream {
+    shots: Vec<Shot>,
+    /// All shots that start before this frame have arrived.
+    pub complete_until: u64,
+    /// Total number of frames, once the last shot has arrived.
+    pub end: Option<u64>,
+}
+
+impl ShotStream {
+    /// Appends a shot. Returns false for one that is empty, or that starts no later than the last one.
+    pub fn add(&mut self, shot: Shot) -> bool {
+        let later = self.shots.last().is_none_or(|last| last.start < shot.start);
+        let accepted = later && !shot.prompt.trim().is_empty() && self.shots.len() < MAX_SHOTS;
+        if accepted {
+            self.shots.push(shot);
+        }
+        accepted
+    }
+
+    pub fn shots(&self) -> &[Shot] {
+        &self.shots
+    }
+}
+
+#[derive(Default)]
+pub struct State {
+    /// `None` if the request has all shots.
+    pub shot_stream: Option<ShotStream>,
+    /// Readers return instead of waiting.
+    pub flushing: bool,
+    /// The generator was dropped.
+    pub quit: bool,
+    /// The video ends with the frames generated so far.
+    pub truncated: bool,
+    pub size: Option<Size>,
+    /// Replaces the seed of the request.
+    pub seed: Option<u64>,
+    /// Cancels the current session; each session has its own.
+    pub cancel: Cancel,
+    /// The session starts over.
+    pub restart: bool,
+    pub queue: FrameQueue,
+    pub failure: Option<Arc<Error>>,
+    pub changes: Changes,
+    /// Shots by their first frame.
+    pub shots: BTreeMap<u64, Arc<ShotInfo>>,
+    /// Payload of the current session's watermark.
+    pub generation_id: Option<GenerationId>,
+    pub stats: Stats,
+    /// The worker's thread, once it runs.
+    worker: Option<ThreadId>,
+    /// The worker is in a message or signal handler of the application.
+    in_handler: bool,
+    /// The worker has released the model.
+    finished: bool,
+}
+
+impl State {
+    pub fn needs_frames(&self) -> bool {
+        self.failure.is_none() && self.queue.needs_frames()
+    }
+
+    /// Whether all shots that affect the frames before `end` have arrived.
+    pub fn has_shots_until(&self, end: u64) -> bool {
+        self.shot_stream.as_ref().is_none_or(|stream| stream.end.is_some() || stream.complete_until > end)
+    }
+
+    pub fn start_over(&mut self) {
+        self.cancel.cancel();
+        self.restart = true;
+        self.truncated = false;
+        self.queue.clear();
+    }
+}
+
+impl Shared {
+    pub fn new(shot_stream: Option<ShotStream>) -> Self {
+        let state = State { shot_stream, ..State::default() };
+        Self { state: Mutex::new(state), changed: Condvar::new(), open_cancel: Cancel::new() }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes the worker and the readers.
+    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    pub fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn wait_timeout<'a>(&self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Marks the calling thread as the worker. With threads of its own it is a thread of that pool.
+    pub fn set_worker(&self) {
+        self.lock().worker = Some(std::thread::current().id());
+    }
+
+    /// Calls a handler of the application on the worker's thread.
+    pub fn call_handler<T>(&self, handler: impl FnOnce() -> T) -> T {
+        struct Scope<'a>(&'a Shared);
+        impl Drop for Scope<'_> {
+            fn drop(&mut self) {
+                self.0.update(|state| state.in_handler = false);
+            }
+        }
+        self.lock().in_handler = true;
+        let _scope = Scope(self);
+        handler()
+    }
+
+    /// Waits until the worker has released the model. Returns false where that could wait for ever: on the worker's own
+    /// thread, or if a handler does not return within [`HANDLER_TIMEOUT`].
+    pub fn wait_finished(&self) -> bool {
+        let mut state = self.lock();
+        if state.worker == Some(std::thread::current().id()) {
+            return false;
+        }
+        while !state.finished {
+            if !state.in_handler {
+                state = self.wait(state);
+                continue;
+            }
+            let (after, waited) = self
+                .changed
+                .wait_timeout_while(state, HANDLER_TIMEOUT, |state| state.in_handler)
+                .unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                return false;
+            }
+            state = after;
+        }
+        true
+    }
+}
+
+/// Marks the worker as finished when it is dropped; after a panic, readers get an error instead of waiting.
+pub struct PanicGuard(pub Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking();
+        self.0.update(|state| {
+            state.finished = true;
+            if panicked {
+                let error = Error::Generation("internal error: the generator panicked".into());
+                state.failure = Some(Arc::new(error));
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shot(seconds: u64, prompt: &str) -> Shot {
+        let start = Duration::from_secs(seconds);
+        Shot { start, prompt: prompt.into(), seed: None, image: None, transition: Default::default() }
+    }
+
+    #[test]
+    fn shots_are_added_in_order_and_not_empty() {
+        let mut stream = ShotStream::default();
+        assert!(stream.add(shot(1, "a")));
+        assert!(!stream.add(shot(1, "b")), "not later");
+        assert!(!stream.add(shot(2, " ")), "empty");
+        assert!(stream.add(shot(2, "b")));
+        assert_eq!(stream.shots().len(), 2);
+    }
+
+    #[test]
+    fn frames_wait_for_their_shots() {
+        let mut state = State { shot_stream: Some(ShotStream::default()), ..State::default() };
+        assert!(!state.has_shots_until(0));
+        state.shot_stream.as_mut().unwrap().complete_until = 9;
+        assert!(state.has_shots_until(8) && !state.has_shots_until(9));
+        state.shot_stream.as_mut().unwrap().end = Some(9);
+        assert!(state.has_shots_until(100));
+    }
+
+    #[test]
+    fn starting_over_cancels_the_session_and_keeps_the_seed() {
+        let mut state = State { seed: Some(7), truncated: true, ..State::default() };
+        let cancel = state.cancel.clone();
+        state.queue.set_end(3);
+        assert!(!state.needs_frames());
+        state.start_over();
+        assert!(cancel.is_cancelled() && state.restart && !state.truncated);
+        assert!(state.needs_frames() && state.seed == Some(7));
+    }
+}

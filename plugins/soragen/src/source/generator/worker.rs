@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The thread that owns the model and the session.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use soragen::label::Labeller;
+use soragen::watermark::Embedder;
+use soragen::{Cache, Cancel, Error, Frames, Model, Request, Result, Session, SessionStats, Size};
+
+use super::changes::Change;
+use super::finish::finish;
+use super::shared::Shared;
+use super::{GeneratorEvent, Job};
+
+/// Capacity of the frame queue in bytes.
+const QUEUE_BYTES: usize = 128 << 20;
+
+pub struct Worker<R> {
+    shared: Arc<Shared>,
+    on_event: R,
+    /// The warning about the cache was sent.
+    cache_warned: bool,
+    started: Instant,
+}
+
+/// The next step of a session.
+enum Task {
+    NextChunk,
+    StartOver,
+    Quit,
+}
+
+/// A session, and what is constant while it runs.
+struct Running<'a> {
+    session: Session,
+    cancel: Cancel,
+    cache: Option<&'a Cache>,
+    labeller: Labeller,
+    embedder: Option<Embedder>,
+    /// Number of streamed shots that the session has.
+    shots: usize,
+    /// Statistics that were already added to the generator's.
+    counted: SessionStats,
+}
+
+impl<R: FnMut(GeneratorEvent)> Worker<R> {
+    pub fn new(shared: Arc<Shared>, on_event: R) -> Self {
+        Self { shared, on_event, cache_warned: false, started: Instant::now() }
+    }
+
+    /// Opens the model, then runs one session after the other until the generator is dropped.
+    pub fn run(mut self, job: &Job) {
+        self.shared.set_worker();
+        self.send(GeneratorEvent::Loading);
+        let model = self.open(job);
+        self.send(GeneratorEvent::Loaded);
+        let model = match model {
+            Ok(model) => model,
+            Err(error) => return self.fail(error),
+        };
+        while let Some((size, cancel)) = self.next_session() {
+            match self.start_session(job, &model, size, cancel).and_then(|running| self.generate(running)) {
+                Ok(()) | Err(Error::Cancelled) => {}
+                Err(error) => return self.fail(error),
+            }
+        }
+    }
+
+    fn open(&self, job: &Job) -> Result<Arc<Model>> {
+        self.shared.open_cancel.check()?;
+        Model::open(&job.source, &job.options)
+    }
+
+    /// Sends an event, unless the generator was dropped.
+    fn send(&mut self, event: GeneratorEvent) {
+        if !self.shared.lock().quit {
+            self.shared.call_handler(|| (self.on_event)(event));
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.shared.update(|state| state.failure = Some(Arc::new(error)));
+    }
+
+    /// Waits until a session can start; `None` if the generator was dropped.
+    fn next_session(&self) -> Option<(Size, Cancel)> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.quit {
+                return None;
+            }
+            let has_shots = state.shot_stream.as_ref().is_none_or(|stream| !stream.shots().is_empty());
+            if let Some(size) = state.size.filter(|_| has_shots && !state.truncated) {
+                state.restart = false;
+                state.cancel = Cancel::new();
+                return Some((size, state.cancel.clone()));
+            }
+            state = self.shared.wait(state);
+        }
+    }
+
+    fn start_session<'a>(
+        &self,
+        job: &'a Job,
+        model: &Arc<Model>,
+        size: Size,
+        cancel: Cancel,
+    ) -> Result<Running<'a>> {
+        let mut request = Request { size: Some(size), ..job.request.clone() };
+        {
+            let state = self.shared.lock();
+            request.seed = state.seed.unwrap_or(request.seed);
+            if let Some(stream) = &state.shot_stream {
+                request.shots = stream.shots().to_vec();
+            }
+        }
+        let shots = request.shots.len();
+        let cache = job.cache.as_ref();
+        let session = match cache {
+            Some(cache) => Session::with_cache(model.clone(), request, cache.clone())?,
+            None => Session::new(model.clone(), request)?,
+        };
+        let embedder = job.watermark.as_ref().map(|key| Embedder::new(key, session.generation_id()));
+        self.shared.lock().generation_id = embedder.as_ref().map(Embedder::id);
+        let labeller = Labeller::new(job.label, size, model.info().frame_rate);
+        Ok(Running { session, cancel, cache, labeller, embedder, shots, counted: SessionStats::default() })
+    }
+
+    /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
+    fn next_task(&self, end: u64) -> Task {
+        let mut state = self.shared.lock();
+        loop {
+            if state.quit {
+                return Task::Quit;
+            }
+            if state.restart {
+                return Task::StartOver;
+            }
+            if state.needs_frames() && state.has_shots_until(end) {
+                return Task::NextChunk;
+            }
+            state = self.shared.wait(state);
+        }
+    }
+
+    /// Generates chunks until the session has to start over or the generator is dropped.
+    fn generate(&mut self, mut running: Running) -> Result<()> {
+        loop {
+            match self.next_task(running.session.next_end()) {
+                Task::NextChunk => {}
+                Task::StartOver | Task::Quit => return Ok(()),
+            }
+            let first = self.apply_shots(&mut running);
+            self.apply_changes(&mut running, first);
+            let began = Instant::now();
+            let (shared, on_event) = (&self.shared, &mut self.on_event);
+            let frames = running.session.next_chunk(&running.cancel, &mut |progress| {
+                if !shared.lock().quit {
+                    shared.call_handler(|| on_event(GeneratorEvent::Progress(progress)));
+                }
+            })?;
+            if let Some(failure) = running.cache.and_then(Cache::failure)
+                && !std::mem::replace(&mut self.cache_warned, true)
+            {
+                self.send(GeneratorEvent::CacheFailed(&failure));
+            }
+            self.count(&mut running);
+            match frames {
+                Some(frames) => self.push(&frames, began.elapsed(), &running),
+                None => self.shared.update(|state| {
+                    if !state.restart {
+                        state.queue.set_end(first);
+                    }
+                }),
+            }
+        }
+    }
+
+    /// Passes shots that have arrived since to the session. Returns the number of the next frame.
+    fn apply_shots(&mut self, running: &mut Running) -> u64 {
+        let (first, added, end) = {
+            let state = self.shared.lock();
+            let stream = state.shot_stream.as_ref();
+            let added = stream.and_then(|stream| stream.shots().get(running.shots..));
+            (
+                state.queue.generated(),
+                added.unwrap_or_default().to_vec(),
+                stream.and_then(|stream| stream.end),
+            )
+        };
+        running.shots += added.len();
+        for shot in added {
+            if let Err(error) = running.session.add_shot(shot) {
+                self.send(GeneratorEvent::ChangeRejected(&error));
+            }
+        }
+        if let Some(end) = end {
+            running.session.end_at(end);
+        }
+        first
+    }
+
+    /// Applies the changes that are due before frame `first`.
+    fn apply_changes(&mut self, running: &mut Running, first: u64) {
+        let due = self.shared.lock().changes.take_due(first);
+        for change in due {
+            let applied = match &change {
+                Change::Prompt(prompt) => running.session.set_prompt(prompt),
+                Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
+            };
+            match applied {
+                Ok(()) => self.shared.lock().changes.record(first, change),
+                Err(error) => self.send(GeneratorEvent::ChangeRejected(&error)),
+            }
+        }
+    }
+
+    fn count(&self, running: &mut Running) {
+        let now = running.session.effort();
+        let before = std::mem::replace(&mut running.counted, now);
+        let stats = &mut self.shared.lock().stats;
+        stats.sessions.forwards += now.forwards - before.forwards;
+        stats.sessions.recalled += now.recalled - before.recalled;
+    }
+
+    fn push(&self, frames: &Frames, took: Duration, running: &Running) {
+        let shot = running.session.shown();
+        let pictures = finish(frames, shot.index, &running.labeller, running.embedder.as_ref());
+        let frame_bytes = 3 * frames.size.width as usize * frames.size.height as usize;
+        self.shared.update(|state| {
+            // These frames belong to the session before.
+            if state.restart {
+                return;
+            }
+            if shot.frame == frames.first {
+                state.shots.insert(shot.frame, Arc::new(shot.clone()));
+            }
+            state.queue.push_chunk(pictures, QUEUE_BYTES / frame_bytes.max(1));
+            let generated = state.queue.generated();
+            if running.session.total_frames() == Some(generated) {
+                state.queue.set_end(generated);
+            }
+            let stats = &mut state.stats;
+            if stats.frames == 0 {
+                stats.first_frame = self.started.elapsed();
+            }
+            stats.frames += frames.len() as u64;
+            stats.busy += took;
+            stats.chunk = took;
+        });
+    }
+}

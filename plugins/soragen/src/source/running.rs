@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element while it runs: the next frame, shots, seeks with another seed, length and statistics.
+
+use std::sync::atomic::Ordering;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::prelude::*;
+
+use super::generator::{FrameError, FrameReader};
+use super::imp::{SoraGen, lock};
+use super::messages::ShotStart;
+use super::playback::{self, LiveFrame, LivePlayback, ModelFrame};
+use super::position::FrameTiming;
+use super::settings::Extent;
+use super::state::Running;
+use super::{caps, messages, tags, timeline};
+
+impl SoraGen {
+    /// The next frame of the segment; `None` at its end.
+    pub(super) fn next_frame(&self, running: &Running, rate: timeline::Rate) -> Option<FrameTiming> {
+        let segment = self.obj().segment().downcast::<gst::ClockTime>().ok()?;
+        running.position.next_frame(&segment, rate, running.info.frame_rate, running.extent)
+    }
+
+    /// Waits for the frame of `timing`. A live source repeats the last frame if this one is late.
+    pub(super) fn wait_frame(
+        &self,
+        timing: &FrameTiming,
+        live: Option<&mut LivePlayback>,
+        reader: &FrameReader,
+    ) -> Result<ModelFrame, FrameError> {
+        let Some(live) = live else { return playback::wait(timing, reader) };
+        match live.wait(timing, reader, self.running_time(timing))? {
+            LiveFrame::OnTime(frame) => Ok(frame),
+            LiveFrame::Repeated(frame) => {
+                let (element, late) = (self.obj(), reader.count_late());
+                if let Ok(segment) = element.segment().downcast::<gst::ClockTime>() {
+                    let now = self.running_time(timing);
+                    messages::post(&element, messages::late_frame(&element, &segment, timing, late, now));
+                }
+                Ok(frame)
+            }
+        }
+    }
+
+    /// The running time in nanoseconds; without a clock, the start of the frame.
+    fn running_time(&self, timing: &FrameTiming) -> u64 {
+        self.obj().current_running_time().map_or(timing.start, gst::ClockTime::nseconds)
+    }
+
+    /// Announces a shot on the bus and downstream before its first frame, and requests a key frame at a cut.
+    pub(super) fn announce_shot(&self, shot_start: &ShotStart, timing: &FrameTiming) {
+        let element = self.obj();
+        let structure = shot_start.structure();
+        let message = gst::message::Element::builder(structure.clone()).src(&*element).build();
+        messages::post(&element, message);
+        if shot_start.shot.cut && shot_start.after_another && element.segment().rate() > 0.0 {
+            self.queue_event(shot_start.key_unit_event(timing));
+        }
+        self.queue_event(gst::event::CustomDownstream::new(structure));
+    }
+
+    /// Has the base class push `event` after its segment and before the next buffer.
+    ///
+    /// `Element::send_event` would deadlock: it waits for a state change, which waits for the streaming thread.
+    pub(super) fn queue_event(&self, event: gst::Event) {
+        self.parent_send_event(event);
+    }
+
+    /// Ends the stream after the frames generated so far.
+    pub(super) fn cancel(&self) {
+        if let Some(running) = lock(&self.state).running() {
+            running.generator.truncate();
+        }
+    }
+
+    /// Generates the video again from its beginning, with the next seed. Returns false if the element cannot seek.
+    pub(super) fn regenerate(&self) -> bool {
+        if !self.is_seekable() {
+            return false;
+        }
+        {
+            let mut state = lock(&self.state);
+            let Some(running) = state.running_mut() else { return false };
+            let mut settings = lock(&self.settings);
+            settings.seed = settings.seed.wrapping_add(1);
+            running.new_seed = Some(settings.seed);
+            running.tags = Some(tags::of(&settings, &running.info));
+        }
+        self.obj().notify("seed");
+        // The flush drops the frames of the old seed.
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        self.obj().seek_simple(flags, gst::ClockTime::ZERO).is_ok()
+    }
+
+    /// The length of the video, before the start that of the settings; `None` if it is endless or unknown.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        if let Some(running) = lock(&self.state).running() {
+            return running.extent;
+        }
+        if self.streamed_shots.load(Ordering::Relaxed) {
+            return None;
+        }
+        let settings = lock(&self.settings).clone();
+        settings.extent(&settings.info().ok()?, settings.storyboard().ok()?.as_ref())
+    }
+
+    /// The negotiated frame rate; before negotiation, the one without restrictions from downstream.
+    pub(super) fn frame_rate(&self) -> Option<timeline::Rate> {
+        let (negotiated, of_model) = match lock(&self.state).running() {
+            Some(running) => (running.video.as_ref().map(caps::rate), Some(running.info.frame_rate)),
+            None => (None, None),
+        };
+        if negotiated.is_some() {
+            return negotiated;
+        }
+        let settings = lock(&self.settings).clone();
+        settings.uri_caps.framerate.or(of_model).or_else(|| settings.info().ok().map(|info| info.frame_rate))
+    }
+
+    /// Converts `value` to another format: between time and frames always, to and from bytes after negotiation.
+    pub(super) fn convert_value(
+        &self,
+        value: gst::GenericFormattedValue,
+        format: gst::Format,
+    ) -> Option<gst::GenericFormattedValue> {
+        use gst::GenericFormattedValue as Value;
+        match (value, format) {
+            (Value::Time(Some(time)), gst::Format::Default) => {
+                let frame = timeline::at(time.nseconds(), self.frame_rate()?);
+                Some(gst::format::Default::from_u64(frame).into())
+            }
+            (Value::Default(Some(frame)), gst::Format::Time) => {
+                let time = timeline::start(*frame, self.frame_rate()?);
+                Some(gst::ClockTime::from_nseconds(time).into())
+            }
+            (value, format) if value.format() == format => Some(value),
+            (value, format) => {
+                let video = lock(&self.state).running()?.video.clone()?;
+                video.convert_generic(value, format)
+            }
+        }
+    }
+
+    /// The property `stats`.
+    pub(super) fn stats(&self) -> gst::Structure {
+        let stats = lock(&self.state).running().map(|running| running.generator.stats()).unwrap_or_default();
+        let busy = stats.busy.as_secs_f64();
+        gst::Structure::builder("soragen-stats")
+            .field("frames", stats.frames)
+            .field("first-frame-ns", stats.first_frame.as_nanos() as u64)
+            .field("fps", if busy > 0.0 { stats.frames as f64 / busy } else { 0.0 })
+            .field("chunk-ns", stats.chunk.as_nanos() as u64)
+            .field("late", stats.late)
+            .field("cached", stats.sessions.recalled)
+            .field("forwards", stats.sessions.forwards)
+            .build()
+    }
+}
+
+impl Running {
+    /// Moves the position behind the frame of `timing`, which shows frame `number` of the model. Returns the shot that
+    /// starts with it.
+    pub(super) fn advance(
+        &mut self,
+        timing: &FrameTiming,
+        number: u64,
+        reader: &FrameReader,
+    ) -> Option<ShotStart> {
+        self.position = timing.after;
+        let shot = reader.shot(number);
+        if shot == self.shot {
+            return None;
+        }
+        let shot = shot?;
+        let before = self.shot.replace(shot.clone());
+        // A live source that is late shows the shot later than planned.
+        let first = shot.frame + (timing.model_frame - number);
+        Some(ShotStart {
+            shot,
+            start: timeline::start(first, self.info.frame_rate),
+            model: self.info.name.clone(),
+            images: self.images.clone(),
+            generation_id: reader.generation_id(),
+            after_another: before.is_some(),
+        })
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The state of the element between `start` and `stop`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gst_video::{ValidVideoTimeCode, VideoInfo};
+use soragen::{Cancel, ModelInfo, Shot, ShotInfo};
+
+use super::generator::Generator;
+use super::playback::LivePlayback;
+use super::position::Position;
+use super::settings::Extent;
+
+#[derive(Default)]
+pub enum State {
+    #[default]
+    Stopped,
+    /// The model is downloaded; the start completes later.
+    Downloading(PendingDownload),
+    /// Boxed because it is large.
+    Running(Box<Running>),
+}
+
+/// A download before the start.
+pub struct PendingDownload {
+    pub cancel: Cancel,
+    /// Cues that arrived during the download.
+    pub cues: Vec<PendingCue>,
+}
+
+/// Information about shots that arrives while the element runs.
+pub enum PendingCue {
+    /// A new shot; all shots before it have arrived.
+    Shot(Shot),
+    /// All shots that start before this time have arrived.
+    CompleteUntil(Duration),
+    /// All shots have arrived, and the last one ends at this time.
+    End(Duration),
+}
+
+/// What to report after a cue was applied.
+pub enum CueOutcome {
+    Applied,
+    /// The shot was dropped: empty, or out of order.
+    Dropped,
+    DurationChanged,
+}
+
+pub struct Running {
+    pub info: ModelInfo,
+    /// `None` for an endless video.
+    pub extent: Option<Extent>,
+    pub generator: Generator,
+    /// The negotiated format.
+    pub video: Option<VideoInfo>,
+    pub position: Position,
+    pub live: Option<LivePlayback>,
+    /// The time code of the first frame.
+    pub timecode: Option<ValidVideoTimeCode>,
+    /// The seed to start over with at the next seek.
+    pub new_seed: Option<u64>,
+    /// The shot of the last frame.
+    pub shot: Option<Arc<ShotInfo>>,
+    /// Tags to push before the next frame.
+    pub tags: Option<gst::TagList>,
+    /// The image files that the video starts from.
+    pub images: Vec<String>,
+    /// Of the download before the start. `stop` cancels it, so that the download does not complete the start afterwards.
+    pub download: Option<Cancel>,
+}
+
+impl State {
+    pub fn running(&self) -> Option<&Running> {
+        match self {
+            Self::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    pub fn running_mut(&mut self) -> Option<&mut Running> {
+        match self {
+            Self::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// Stops a download that completes the start.
+    pub fn cancel_download(&self) {
+        let cancel = match self {
+            Self::Stopped => None,
+            Self::Downloading(download) => Some(&download.cancel),
+            Self::Running(running) => running.download.as_ref(),
+        };
+        if let Some(cancel) = cancel {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Running {
+    /// Passes `cue` to the generator.
+    pub fn apply(&mut self, cue: PendingCue, is_live: bool) -> CueOutcome {
+        match cue {
+            PendingCue::Shot(shot) => {
+                let start = shot.start;
+                let added = self.generator.add_shot(shot);
+                self.set_complete_until(start, is_live);
+                if added { CueOutcome::Applied } else { CueOutcome::Dropped }
+            }
+            PendingCue::CompleteUntil(time) => {
+                self.set_complete_until(time, is_live);
+                CueOutcome::Applied
+            }
+            PendingCue::End(end) => {
+                let frames = self.info.frame_at(end).max(1);
+                let time = u64::try_from(end.as_nanos()).unwrap_or(u64::MAX);
+                self.extent = Some(Extent { frames, time });
+                self.generator.finish_shots(frames);
+                CueOutcome::DurationChanged
+            }
+        }
+    }
+
+    fn set_complete_until(&self, time: Duration, is_live: bool) {
+        // A live source does not wait for shots that may still arrive.
+        let frame = if is_live { u64::MAX } else { self.info.frame_at(time) };
+        self.generator.set_shots_complete_until(frame);
+    }
+}

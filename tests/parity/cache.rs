@@ -6,8 +6,8 @@ use std::time::Duration;
 use soragen::{
     Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, SessionStats, Shot, Size, Transition,
 };
-use soragen_tests::with;
 use soragen_tests::fixtures::{copy, path};
+use soragen_tests::with;
 
 const SIZE: u64 = 1 << 20;
 
@@ -44,13 +44,15 @@ fn a_cached_video_is_only_decoded() {
     for (model, prompt) in [("miniature", "the red fox runs over snow"), ("pipelines/t2v-unipc", "a red fox")]
     {
         let folder = tempfile::tempdir().unwrap();
-        let request = || with!(
-            Request::default();
-            prompt: prompt.into(),
-            length: Length::Frames(9),
-            size: Some(Size { width: 48, height: if model == "miniature" { 16 } else { 32 } }),
-            steps: Some(2),
-        );
+        let request = || {
+            with!(
+                Request::default();
+                prompt: prompt.into(),
+                length: Length::Frames(9),
+                size: Some(Size { width: 48, height: if model == "miniature" { 16 } else { 32 } }),
+                steps: Some(2),
+            )
+        };
         let plain = all_frames(&mut start(model, request(), None));
         let mut first = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
         assert!(all_frames(&mut first) == plain, "{model}: first run");
@@ -115,13 +117,7 @@ fn a_prompt_change_is_part_of_the_cache_key() {
 fn every_setting_that_changes_frames_is_part_of_the_cache_key() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Cache::new(folder.path(), SIZE);
-    let cut = |seconds: f32, prompt: &str, transition| Shot {
-        start: Duration::from_secs_f32(seconds),
-        prompt: prompt.into(),
-        seed: None,
-        image: None,
-        transition,
-    };
+    let cut = |seconds: f32, prompt: &str, transition| with!(Shot::new(Duration::from_secs_f32(seconds), prompt); transition);
     let shots =
         |second: &str, transition| vec![cut(0.0, "fox", Transition::Cut), cut(0.5, second, transition)];
     let image = image::open(path("miniature/image.png")).unwrap().into_rgb8();

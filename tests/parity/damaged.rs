@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use soragen::checkpoint::Parts;
 use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Size};
-use soragen_tests::with;
 use soragen_tests::fixtures::{copy, miniature, path};
+use soragen_tests::with;
 
 /// A reproducible random number generator (<https://prng.di.unimi.it/splitmix64.c>).
 struct Random(u64);

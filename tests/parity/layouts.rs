@@ -15,8 +15,8 @@ use soragen::{
     Cancel, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, part_sizes,
     weights_bytes,
 };
-use soragen_tests::with;
 use soragen_tests::fixtures::{assert_close, copy, json, path, values};
+use soragen_tests::with;
 
 type Tensors = HashMap<String, Tensor>;
 
@@ -130,7 +130,9 @@ fn frames_with(model: &Path, options: &OpenOptions) -> Tensor {
         steps: Some(2),
         seed: 3,
     );
-    let mut session = Session::new(Model::open(&model.to_string_lossy(), options, &Cancel::new()).unwrap(), request).unwrap();
+    let mut session =
+        Session::new(Model::open(&model.to_string_lossy(), options, &Cancel::new()).unwrap(), request)
+            .unwrap();
     let (mut data, mut count) = (Vec::new(), 0);
     while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
         count += frames.len();
@@ -350,16 +352,18 @@ fn layers_compute_with_quantized_weights() {
     let (model, text_encoder) = (case.at("wan.gguf"), case.at("umt5.gguf"));
     let (plain, plain_text) = (case.at("wan.safetensors"), case.at("umt5.safetensors"));
     case.tokenizer("tokenizer.json");
-    let open = |text_encoder: &Path, precision, offload| with!(
-        OpenOptions::default();
-        parts: Parts {
-            text_encoder: Some(text_encoder.into()),
-            autoencoder: Some(case.original()),
-            ..Default::default()
-        },
-        precision,
-        offload,
-    );
+    let open = |text_encoder: &Path, precision, offload| {
+        with!(
+            OpenOptions::default();
+            parts: Parts {
+                text_encoder: Some(text_encoder.into()),
+                autoencoder: Some(case.original()),
+                ..Default::default()
+            },
+            precision,
+            offload,
+        )
+    };
     // The loss: activations are rounded to 8 bits too, which gives 47 dB.
     for (dtype, least) in [(GgmlDType::Q8_0, 44.0), (GgmlDType::Q4K, 44.0)] {
         // With flattened convolutions.
@@ -409,7 +413,8 @@ fn layers_compute_with_quantized_weights() {
     assert!(without < 35.0, "the LoRA has no effect: {without:.1} dB");
 
     let error =
-        Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false), &Cancel::new()).unwrap_err();
+        Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false), &Cancel::new())
+            .unwrap_err();
     assert!(error.to_string().contains("precision=gguf is for"), "{error}");
 }
 

@@ -38,7 +38,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// The model that the element has open.
 fn open_model(folder: &Path) -> Weak<Model> {
-    let model = Model::open(folder.to_str().unwrap(), &OpenOptions::default(), &soragen::Cancel::new()).unwrap();
+    let model =
+        Model::open(folder.to_str().unwrap(), &OpenOptions::default(), &soragen::Cancel::new()).unwrap();
     assert!(std::sync::Arc::strong_count(&model) > 1, "the element has the same model open");
     std::sync::Arc::downgrade(&model)
 }

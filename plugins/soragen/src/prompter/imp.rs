@@ -69,7 +69,10 @@ impl SoraPrompt {
             false => None,
         };
         let start = if first { Duration::ZERO } else { start };
-        self.source.add_shot(Shot { start, prompt, seed: None, image, transition });
+        let mut shot = Shot::new(start, prompt);
+        shot.image = image;
+        shot.transition = transition;
+        self.source.add_shot(shot);
         Ok(gst::FlowSuccess::Ok)
     }
 

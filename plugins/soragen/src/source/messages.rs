@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use soragen::hub::Download;
 use soragen::watermark::GenerationId;
-use soragen::{Phase, Progress, ShotInfo};
+use soragen::{Progress, ShotInfo};
 
 use super::SoraGen;
 use super::generator::GeneratorEvent;
@@ -60,13 +60,8 @@ fn load_progress(element: &SoraGen, kind: gst::ProgressType, text: &str) -> gst:
 
 /// `soragen-progress`: the phase and step of the worker, and the estimated time until the last frame.
 fn progress_structure(progress: &Progress, total: Option<u64>, elapsed: Duration) -> gst::Structure {
-    let phase = match progress.phase {
-        Phase::Text => "text",
-        Phase::Denoise => "denoise",
-        Phase::Decode => "decode",
-    };
     let mut structure = gst::Structure::builder("soragen-progress")
-        .field("phase", phase)
+        .field("phase", progress.phase.as_str())
         .field("chunk", progress.chunk)
         .field("step", progress.step)
         .field("steps", progress.steps)

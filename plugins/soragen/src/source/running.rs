@@ -155,7 +155,7 @@ impl SoraGen {
             .field("fps", if busy > 0.0 { stats.frames as f64 / busy } else { 0.0 })
             .field("chunk-ns", stats.chunk.as_nanos() as u64)
             .field("late", stats.late)
-            .field("cached", stats.sessions.recalled)
+            .field("cached", stats.sessions.cached)
             .field("forwards", stats.sessions.forwards)
             .build()
     }

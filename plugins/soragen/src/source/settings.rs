@@ -53,13 +53,13 @@ impl Settings {
     }
 
     pub fn open_options(&self) -> OpenOptions {
-        OpenOptions {
-            device: self.device.clone(),
-            precision: self.precision.into(),
-            decoder: self.decoder.into(),
-            offload: self.offload,
-            parts: self.parts(),
-        }
+        let mut options = OpenOptions::default();
+        options.device = self.device.clone();
+        options.precision = self.precision.into();
+        options.decoder = self.decoder.into();
+        options.offload = self.offload;
+        options.parts = self.parts();
+        options
     }
 
     fn parts(&self) -> Parts {
@@ -95,7 +95,7 @@ impl Settings {
     }
 
     /// The key of the watermark, unless it is disabled.
-    pub fn watermark_key(&self) -> soragen::Result<Option<WatermarkKey>> {
+    fn watermark_key(&self) -> soragen::Result<Option<WatermarkKey>> {
         self.watermark.then(|| WatermarkKey::open(path(&self.watermark_key))).transpose()
     }
 
@@ -126,22 +126,21 @@ impl Settings {
 
     /// The request for a video of `frames` frames, or an endless one. Its size is set after negotiation.
     pub fn request(&self, frames: Option<u64>, storyboard: Option<&Storyboard>) -> soragen::Result<Request> {
-        Ok(Request {
-            prompt: self.prompt.clone().unwrap_or_default(),
-            shots: storyboard.map(Storyboard::shots).transpose()?.unwrap_or_default(),
-            blend_chunks: self.blend_chunks,
-            negative_prompt: self.negative_prompt.clone(),
-            image: path(&self.image).map(soragen::read_image).transpose()?,
-            size: None,
-            length: frames.map_or(Length::Endless, Length::Frames),
-            seed: self.seed,
-            steps: (self.steps > 0).then_some(self.steps),
-            guidance_scale: (self.guidance_scale > 0.0).then_some(self.guidance_scale),
-            guidance_scale_2: (self.guidance_scale_2 > 0.0).then_some(self.guidance_scale_2),
-            shift: (self.shift > 0.0).then_some(self.shift),
-            initial_latents: None,
-            policy: Some(Policy::open(path(&self.policy), path(&self.audit_log))?),
-        })
+        let mut request = Request::new(self.prompt.clone().unwrap_or_default());
+        request.shots = storyboard.map(Storyboard::shots).transpose()?.unwrap_or_default();
+        request.blend_chunks = self.blend_chunks;
+        request.negative_prompt = self.negative_prompt.clone();
+        request.image = path(&self.image).map(soragen::read_image).transpose()?;
+        request.length = frames.map_or(Length::Endless, Length::Frames);
+        request.seed = self.seed;
+        request.steps = (self.steps > 0).then_some(self.steps);
+        request.guidance_scale = (self.guidance_scale > 0.0).then_some(self.guidance_scale);
+        request.guidance_scale_2 = (self.guidance_scale_2 > 0.0).then_some(self.guidance_scale_2);
+        request.shift = (self.shift > 0.0).then_some(self.shift);
+        request.policy = Some(Policy::open(path(&self.policy), path(&self.audit_log))?);
+        request.label = self.label.into();
+        request.watermark = self.watermark_key()?;
+        Ok(request)
     }
 }
 

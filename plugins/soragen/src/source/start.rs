@@ -61,8 +61,6 @@ impl SoraGen {
             cache: settings.cache(),
             threads: soragen::Threads::new(settings.threads as usize)?,
             streamed_shots,
-            watermark: settings.watermark_key()?,
-            label: settings.label.into(),
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));
         Ok(Prepared { job, info, extent, is_live: settings.is_live, tags, images })

@@ -5,7 +5,6 @@
 //! The worker stays one chunk ahead of the reader.
 
 mod changes;
-mod finish;
 mod frame_reader;
 mod queue;
 mod shared;
@@ -15,8 +14,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use soragen::label::Label;
-use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads};
 
 pub use changes::Change;
@@ -38,10 +35,6 @@ pub struct Job {
     pub threads: Threads,
     /// Shots arrive through [`Generator::add_shot`]; `request` has none.
     pub streamed_shots: bool,
-    /// The key of the watermark; `None` for frames without one.
-    pub watermark: Option<WatermarkKey>,
-    /// The visible label.
-    pub label: Label,
 }
 
 /// An event of the worker. It is sent on the worker's thread.

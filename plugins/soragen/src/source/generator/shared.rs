@@ -199,7 +199,7 @@ mod tests {
 
     fn shot(seconds: u64, prompt: &str) -> Shot {
         let start = Duration::from_secs(seconds);
-        Shot { start, prompt: prompt.into(), seed: None, image: None, transition: Default::default() }
+        Shot::new(start, prompt)
     }
 
     #[test]

@@ -5,12 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::label::Labeller;
-use soragen::watermark::Embedder;
-use soragen::{Cache, Cancel, Error, Frames, Model, Request, Result, Session, SessionStats, Size};
+use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Size};
 
 use super::changes::Change;
-use super::finish::finish;
 use super::shared::Shared;
 use super::{GeneratorEvent, Job};
 
@@ -37,8 +34,6 @@ struct Running<'a> {
     session: Session,
     cancel: Cancel,
     cache: Option<&'a Cache>,
-    labeller: Labeller,
-    embedder: Option<Embedder>,
     /// Number of streamed shots that the session has.
     shots: usize,
     /// Statistics that were already added to the generator's.
@@ -69,8 +64,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     fn open(&self, job: &Job) -> Result<Arc<Model>> {
-        self.shared.open_cancel.check()?;
-        Model::open(&job.source, &job.options)
+        Model::open(&job.source, &job.options, &self.shared.open_cancel)
     }
 
     /// Sends an event, unless the generator was dropped.
@@ -108,7 +102,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         size: Size,
         cancel: Cancel,
     ) -> Result<Running<'a>> {
-        let mut request = Request { size: Some(size), ..job.request.clone() };
+        let mut request = job.request.clone();
+        request.size = Some(size);
         {
             let state = self.shared.lock();
             request.seed = state.seed.unwrap_or(request.seed);
@@ -122,10 +117,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             Some(cache) => Session::with_cache(model.clone(), request, cache.clone())?,
             None => Session::new(model.clone(), request)?,
         };
-        let embedder = job.watermark.as_ref().map(|key| Embedder::new(key, session.generation_id()));
-        self.shared.lock().generation_id = embedder.as_ref().map(Embedder::id);
-        let labeller = Labeller::new(job.label, size, model.info().frame_rate);
-        Ok(Running { session, cancel, cache, labeller, embedder, shots, counted: SessionStats::default() })
+        self.shared.lock().generation_id = session.watermark_id();
+        Ok(Running { session, cancel, cache, shots, counted: SessionStats::default() })
     }
 
     /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
@@ -218,17 +211,17 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     fn count(&self, running: &mut Running) {
-        let now = running.session.effort();
+        let now = running.session.stats();
         let before = std::mem::replace(&mut running.counted, now);
         let stats = &mut self.shared.lock().stats;
         stats.sessions.forwards += now.forwards - before.forwards;
-        stats.sessions.recalled += now.recalled - before.recalled;
+        stats.sessions.cached += now.cached - before.cached;
     }
 
     fn push(&self, frames: &Frames, took: Duration, running: &Running) {
-        let shot = running.session.shown();
-        let pictures = finish(frames, shot.index, &running.labeller, running.embedder.as_ref());
-        let frame_bytes = 3 * frames.size.width as usize * frames.size.height as usize;
+        let shot = running.session.shot();
+        let pictures = frames.iter().map(Into::into).collect();
+        let frame_bytes = frames.size.samples();
         self.shared.update(|state| {
             // These frames belong to the session before.
             if state.restart {

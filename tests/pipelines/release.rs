@@ -61,7 +61,7 @@ fn on_first_progress(pipeline: &gst::Pipeline, handler: impl FnOnce(gst::Pipelin
     });
 }
 
-/// Waits until nobody has the model.
+/// Waits until the model is released.
 fn wait_released(model: &Weak<Model>) {
     while model.strong_count() > 0 {
         std::thread::yield_now();
@@ -140,16 +140,16 @@ fn a_handler_that_waits_for_the_stopping_thread_does_not_deadlock() {
 fn the_element_stops_while_a_prompt_is_checked() {
     let (_folder, pipeline) = pipeline("t2v-unipc");
     let source = pipeline.iterate_sources().next().unwrap().unwrap();
-    let (asked, asking) = mpsc::channel();
+    let (started, wait_started) = mpsc::channel();
     let (answer, answered) = mpsc::channel::<bool>();
-    let (asked, answered) = (Mutex::new(asked), Mutex::new(answered));
+    let (started, answered) = (Mutex::new(started), Mutex::new(answered));
     source.connect("prompt-check", false, move |_| {
-        asked.lock().unwrap().send(()).unwrap();
+        started.lock().unwrap().send(()).unwrap();
         // An application that asks its user on the thread that stops the element.
         Some(answered.lock().unwrap().recv().unwrap_or(false).to_value())
     });
     pipeline.set_state(gst::State::Playing).unwrap();
-    asking.recv().unwrap();
+    wait_started.recv().unwrap();
     pipeline.set_state(gst::State::Null).unwrap();
     drop(answer);
 }

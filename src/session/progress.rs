@@ -2,7 +2,6 @@
 
 /// What a session computes at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Phase {
     /// It encodes the prompt.
     Text,

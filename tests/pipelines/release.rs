@@ -8,7 +8,7 @@ use std::sync::{Mutex, Weak, mpsc};
 
 use gst::prelude::*;
 use soragen::{Model, OpenOptions};
-use soragen_tests::fixtures::path;
+use soragen_tests::fixtures::{copy, path};
 use tempfile::TempDir;
 
 use crate::support::{parse, tiny};
@@ -23,17 +23,6 @@ fn pipeline(name: &str) -> (TempDir, gst::Pipeline) {
         .replace("steps=2", "steps=1000");
     let pipeline = parse(&format!("{source} ! video/x-raw,width=48,height=32 ! fakesink"));
     (folder, pipeline)
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
 }
 
 /// The model that the element has open.

@@ -2,10 +2,12 @@
 
 mod assembly;
 mod builtin;
+#[allow(unsafe_code, reason = "weights are mapped into memory")]
 mod files;
 mod gguf;
 mod layer;
 mod loader;
+#[allow(unsafe_code, reason = "weights are mapped into memory")]
 mod lora;
 mod mapped;
 mod names;

@@ -10,8 +10,10 @@ pub(crate) mod expanded;
 mod gelu;
 pub(crate) mod layout;
 pub(crate) mod linear;
+#[allow(unsafe_code, reason = "vector instructions, and loads from aligned memory")]
 mod linear8;
 pub(crate) mod norm;
+#[allow(unsafe_code, reason = "vector instructions")]
 mod pairs;
 mod panels;
 

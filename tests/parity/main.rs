@@ -7,6 +7,7 @@ mod cancel;
 mod damaged;
 mod experts;
 #[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "fills the memory of the GPU")]
 mod gpu;
 mod layouts;
 mod offload;

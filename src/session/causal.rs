@@ -39,6 +39,8 @@ pub struct CausalSampler {
     blend_chunks: u32,
     /// What changes with the next chunk.
     next_input: ChunkInput,
+    /// The seed of the last chunk. `noise` follows only when a chunk is denoised or replayed.
+    seed: u64,
     /// Identifies all chunks so far, if they are cached.
     key: Option<Digest>,
     /// Chunks whose latents came from the cache, and which are not in the KV cache yet. They are replayed only if a chunk
@@ -87,6 +89,7 @@ impl CausalSampler {
             schedule,
             text,
             store,
+            seed: scene.noise.seed,
             noise: scene.noise,
             image: scene.image,
             size,
@@ -109,9 +112,7 @@ impl CausalSampler {
         next.cut |= cut && self.latent_frames > 0;
         let chunks = if self.latent_frames > 0 && !next.cut { self.blend_chunks } else { 0 };
         next.prompt = Some((prompt, chunks));
-        if seed.is_some_and(|seed| seed != next.seed.unwrap_or(self.noise.seed)) {
-            next.seed = seed;
-        }
+        next.seed = seed.filter(|seed| *seed != self.seed);
     }
 
     /// Uses the negative prompt `prompt` from the next chunk on.
@@ -149,6 +150,7 @@ impl CausalSampler {
             self.next_input.prompt = Some((prompt.clone(), 0));
             prompt.insert_str(0, &shots.prompt_prefix);
         }
+        self.seed = input.seed.unwrap_or(self.seed);
         self.key = self.key.map(|key| input.key_after(&key));
         input.key = self.key;
         let latents = match self.store.get(input.key, count) {

@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use soragen::{
-    Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, SessionStats, Shot, Size, Transition,
-};
+use soragen::{Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, Shot, Size, Transition};
 use soragen_tests::fixtures::{copy, path};
 use soragen_tests::with;
 
@@ -62,7 +60,8 @@ fn a_cached_video_is_only_decoded() {
         // Another cache object, as in another process.
         let mut second = start(model, request(), Some(&Cache::new(folder.path(), SIZE)));
         assert!(all_frames(&mut second) == plain, "{model}: again");
-        assert_eq!(second.stats(), SessionStats { forwards: 0, recalled: 9 }, "{model}");
+        let stats = second.stats();
+        assert_eq!((stats.forwards, stats.cached), (0, 9), "{model}");
     }
 }
 
@@ -144,6 +143,31 @@ fn every_setting_that_changes_frames_is_part_of_the_cache_key() {
         assert!(all_frames(&mut start("miniature", request.clone(), Some(&cache))) == plain, "request {i}");
         let mut again = start("miniature", request, Some(&cache));
         assert!(all_frames(&mut again) == plain && again.stats().forwards == 0, "request {i} again");
+    }
+}
+
+#[test]
+fn shots_with_seeds_of_their_own_are_cached_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = Cache::new(folder.path(), SIZE);
+    let request = |seeds: [Option<u64>; 2]| {
+        let shot =
+            |second: f32, prompt: &str, seed| with!(Shot::new(Duration::from_secs_f32(second), prompt); seed);
+        let shots = vec![shot(0.0, "fox", None), shot(0.25, "cat", seeds[0]), shot(0.5, "bird", seeds[1])];
+        with!(request(); shots, length: Length::Frames(17))
+    };
+    let requests = [[Some(2), None], [Some(3), None], [Some(2), Some(2)], [None, None]].map(request);
+    let plain = requests.clone().map(|request| all_frames(&mut start("miniature", request, None)));
+    assert!(
+        plain[0] != plain[1] && plain[0] != plain[2] && plain[0] != plain[3],
+        "the seeds make a difference"
+    );
+    // The first shot of the later requests comes from the cache, and in later rounds the others too.
+    for round in 0..3 {
+        for (i, request) in requests.iter().enumerate() {
+            let frames = all_frames(&mut start("miniature", request.clone(), Some(&cache)));
+            assert!(frames == plain[i], "request {i}, round {round}");
+        }
     }
 }
 

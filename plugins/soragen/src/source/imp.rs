@@ -10,7 +10,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
 
-use super::generator::{Change, FrameError};
+use super::generator::FrameError;
 use super::playback::LivePlayback;
 use super::position::Position;
 use super::settings::Settings;
@@ -86,8 +86,8 @@ impl ObjectImpl for SoraGen {
             unreachable!("GObject knows the properties");
         }
         let change = match pspec.name() {
-            "prompt" => Some(Change::Prompt(settings.prompt.clone().unwrap_or_default())),
-            "negative-prompt" => Some(Change::NegativePrompt(settings.negative_prompt.clone())),
+            "prompt" => Some(settings.prompt_change()),
+            "negative-prompt" => Some(settings.negative_prompt_change()),
             _ => None,
         };
         let live = settings.is_live;
@@ -171,7 +171,7 @@ impl URIHandlerImpl for SoraGen {
     }
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
-        if lock(&self.state).running().is_some() {
+        if !matches!(*lock(&self.state), State::Stopped) {
             let reason = "the URI cannot change in PAUSED or PLAYING; set it in NULL or READY";
             return Err(glib::Error::new(gst::URIError::BadState, reason));
         }

@@ -93,7 +93,12 @@ impl SoraGen {
         self.obj().notify("seed");
         // The flush drops the frames of the old seed.
         let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
-        self.obj().seek_simple(flags, gst::ClockTime::ZERO).is_ok()
+        let done = self.obj().seek_simple(flags, gst::ClockTime::ZERO).is_ok();
+        if !done && let Some(running) = lock(&self.state).running_mut() {
+            // The next seek is another one.
+            running.new_seed = None;
+        }
+        done
     }
 
     /// The length of the video, before the start that of the settings; `None` if it is endless or unknown.

@@ -10,6 +10,7 @@ use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
 
+use super::generator::Change;
 pub use super::properties::Settings;
 use super::properties::UriCaps;
 use super::timeline;
@@ -60,6 +61,16 @@ impl Settings {
         options.offload = self.offload;
         options.parts = self.parts();
         options
+    }
+
+    /// The prompt, for a video that is already generated.
+    pub fn prompt_change(&self) -> Change {
+        Change::Prompt(self.prompt.clone().unwrap_or_default())
+    }
+
+    /// The negative prompt, for a video that is already generated.
+    pub fn negative_prompt_change(&self) -> Change {
+        Change::NegativePrompt(self.negative_prompt.clone())
     }
 
     fn parts(&self) -> Parts {

@@ -33,7 +33,21 @@ impl SoraGen {
     pub(super) fn start_now(&self, settings: &Settings) -> soragen::Result<()> {
         let running = self.prepare(settings)?.start(&self.obj())?;
         *lock(&self.state) = State::Running(Box::new(running));
+        self.apply_late_prompts(settings);
         Ok(())
+    }
+
+    /// Applies prompts that were set after the worker got `settings`, but before the element was running.
+    fn apply_late_prompts(&self, settings: &Settings) {
+        let now = lock(&self.settings).clone();
+        if let Some(running) = lock(&self.state).running() {
+            if now.prompt != settings.prompt {
+                running.generator.change(now.prompt_change());
+            }
+            if now.negative_prompt != settings.negative_prompt {
+                running.generator.change(now.negative_prompt_change());
+            }
+        }
     }
 
     fn prepare(&self, settings: &Settings) -> soragen::Result<Prepared> {
@@ -100,6 +114,7 @@ impl SoraGen {
         };
         match started {
             Ok(outcomes) => {
+                self.apply_late_prompts(&settings);
                 outcomes.into_iter().for_each(|outcome| self.report_cue(outcome));
                 if self.complete_start(cancel, gst::FlowReturn::Ok) {
                     messages::post(&self.obj(), messages::duration_changed(&self.obj()));

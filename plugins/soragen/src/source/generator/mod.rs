@@ -85,7 +85,8 @@ impl Generator {
         let shared = Arc::new(Shared::new(job.streamed_shots.then(ShotStream::default)));
         let check = std::mem::replace(&mut job.prompt_check, Box::new(|_| false));
         let checking = shared.clone();
-        let check = move |prompt: &str| checking.call_handler(|| check(prompt));
+        // After a stop nobody waits for an answer.
+        let check = move |prompt: &str| !checking.lock().quit && checking.call_outside(|| check(prompt));
         job.request.policy = job.request.policy.map(|policy| policy.guarded(check));
         let guard = PanicGuard(shared.clone());
         let worker = Worker::new(shared.clone(), on_event);

@@ -17,14 +17,13 @@ use super::queue::FrameQueue;
 /// A longer stream of shots is cut off here. All shots are kept to generate the same video again.
 const MAX_SHOTS: usize = 100_000;
 
-/// A handler of the application that runs this long on the worker's thread is assumed to wait for the thread that stops
-/// the element.
-const HANDLER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A call outside that takes this long on the worker's thread is assumed to wait for the thread that stops the element.
+const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    /// Cancels opening the model; raised only when the generator is dropped.
+    /// Cancels opening the model; set only when the generator is dropped.
     pub open_cancel: Cancel,
 }
 
@@ -81,8 +80,8 @@ pub struct State {
     pub stats: Stats,
     /// The worker's thread, once it runs.
     worker: Option<ThreadId>,
-    /// The worker is in a message or signal handler of the application.
-    in_handler: bool,
+    /// How many calls the worker is in that wait for something outside: a handler of the application, a policy hook.
+    outside: u32,
     /// The worker has released the model.
     finished: bool,
 }
@@ -102,6 +101,7 @@ impl State {
         self.restart = true;
         self.truncated = false;
         self.queue.clear();
+        self.shots.clear();
     }
 }
 
@@ -139,34 +139,35 @@ impl Shared {
         self.lock().worker = Some(std::thread::current().id());
     }
 
-    /// Calls a handler of the application on the worker's thread.
-    pub fn call_handler<T>(&self, handler: impl FnOnce() -> T) -> T {
+    /// Makes a call on the worker's thread that may wait for something outside: a handler of the application, a policy hook.
+    pub fn call_outside<T>(&self, call: impl FnOnce() -> T) -> T {
         struct Scope<'a>(&'a Shared);
         impl Drop for Scope<'_> {
             fn drop(&mut self) {
-                self.0.update(|state| state.in_handler = false);
+                self.0.update(|state| state.outside -= 1);
             }
         }
-        self.lock().in_handler = true;
+        // Wakes a thread that waits for the worker: from here on it waits with a timeout.
+        self.update(|state| state.outside += 1);
         let _scope = Scope(self);
-        handler()
+        call()
     }
 
-    /// Waits until the worker has released the model. Returns false where that could wait for ever: on the worker's own
-    /// thread, or if a handler does not return within [`HANDLER_TIMEOUT`].
+    /// Waits until the worker has released the model. Returns false where that could wait forever: on the worker's own thread,
+    /// or if a call outside does not return within [`OUTSIDE_TIMEOUT`].
     pub fn wait_finished(&self) -> bool {
         let mut state = self.lock();
         if state.worker == Some(std::thread::current().id()) {
             return false;
         }
         while !state.finished {
-            if !state.in_handler {
+            if state.outside == 0 {
                 state = self.wait(state);
                 continue;
             }
             let (after, waited) = self
                 .changed
-                .wait_timeout_while(state, HANDLER_TIMEOUT, |state| state.in_handler)
+                .wait_timeout_while(state, OUTSIDE_TIMEOUT, |state| state.outside > 0)
                 .unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() {
                 return false;

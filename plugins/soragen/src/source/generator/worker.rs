@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Size};
+use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Shot, Size};
 
 use super::changes::Change;
 use super::shared::Shared;
@@ -40,6 +40,16 @@ struct Running<'a> {
     counted: SessionStats,
 }
 
+/// What is new before a chunk.
+struct Pending {
+    /// Number of the first frame of the chunk.
+    first: u64,
+    shots: Vec<Shot>,
+    /// Total number of frames, once the last shot has arrived.
+    end: Option<u64>,
+    changes: Vec<Change>,
+}
+
 impl<R: FnMut(GeneratorEvent)> Worker<R> {
     pub fn new(shared: Arc<Shared>, on_event: R) -> Self {
         Self { shared, on_event, cache_warned: false, started: Instant::now() }
@@ -70,7 +80,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     /// Sends an event, unless the generator was dropped.
     fn send(&mut self, event: GeneratorEvent) {
         if !self.shared.lock().quit {
-            self.shared.call_handler(|| (self.on_event)(event));
+            self.shared.call_outside(|| (self.on_event)(event));
         }
     }
 
@@ -113,10 +123,11 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         }
         let shots = request.shots.len();
         let cache = job.cache.as_ref();
-        let session = match cache {
-            Some(cache) => Session::with_cache(model.clone(), request, cache.clone())?,
-            None => Session::new(model.clone(), request)?,
-        };
+        // The policy of the request may run a hook.
+        let session = self.shared.call_outside(|| match cache {
+            Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
+            None => Session::new(model.clone(), request),
+        })?;
         self.shared.lock().generation_id = session.watermark_id();
         Ok(Running { session, cancel, cache, shots, counted: SessionStats::default() })
     }
@@ -145,13 +156,14 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
                 Task::NextChunk => {}
                 Task::StartOver | Task::Quit => return Ok(()),
             }
-            let first = self.apply_shots(&mut running);
-            self.apply_changes(&mut running, first);
+            let Some(pending) = self.take_pending(&running) else { continue };
+            let first = pending.first;
+            self.apply(&mut running, pending);
             let began = Instant::now();
             let (shared, on_event) = (&self.shared, &mut self.on_event);
             let frames = running.session.next_chunk(&running.cancel, &mut |progress| {
                 if !shared.lock().quit {
-                    shared.call_handler(|| on_event(GeneratorEvent::Progress(progress)));
+                    shared.call_outside(|| on_event(GeneratorEvent::Progress(progress)));
                 }
             })?;
             if let Some(failure) = running.cache.and_then(Cache::failure)
@@ -171,38 +183,37 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         }
     }
 
-    /// Passes shots that have arrived since to the session. Returns the number of the next frame.
-    fn apply_shots(&mut self, running: &mut Running) -> u64 {
-        let (first, added, end) = {
-            let state = self.shared.lock();
-            let stream = state.shot_stream.as_ref();
-            let added = stream.and_then(|stream| stream.shots().get(running.shots..));
-            (
-                state.queue.generated(),
-                added.unwrap_or_default().to_vec(),
-                stream.and_then(|stream| stream.end),
-            )
-        };
-        running.shots += added.len();
-        for shot in added {
-            if let Err(error) = running.session.add_shot(shot) {
+    /// Takes what is new before the next chunk; `None` if the session has to start over.
+    fn take_pending(&self, running: &Running) -> Option<Pending> {
+        let mut state = self.shared.lock();
+        if state.restart {
+            return None;
+        }
+        let first = state.queue.generated();
+        let stream = state.shot_stream.as_ref();
+        let shots =
+            stream.and_then(|stream| stream.shots().get(running.shots..)).unwrap_or_default().to_vec();
+        let end = stream.and_then(|stream| stream.end);
+        Some(Pending { first, shots, end, changes: state.changes.take_due(first) })
+    }
+
+    /// Passes new shots and changes to the session.
+    fn apply(&mut self, running: &mut Running, pending: Pending) {
+        let Pending { first, shots, end, changes } = pending;
+        running.shots += shots.len();
+        for shot in shots {
+            if let Err(error) = self.shared.call_outside(|| running.session.add_shot(shot)) {
                 self.send(GeneratorEvent::ChangeRejected(&error));
             }
         }
         if let Some(end) = end {
             running.session.end_at(end);
         }
-        first
-    }
-
-    /// Applies the changes that are due before frame `first`.
-    fn apply_changes(&mut self, running: &mut Running, first: u64) {
-        let due = self.shared.lock().changes.take_due(first);
-        for change in due {
-            let applied = match &change {
+        for change in changes {
+            let applied = self.shared.call_outside(|| match &change {
                 Change::Prompt(prompt) => running.session.set_prompt(prompt),
                 Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
-            };
+            });
             match applied {
                 Ok(()) => self.shared.lock().changes.record(first, change),
                 Err(error) => self.send(GeneratorEvent::ChangeRejected(&error)),
@@ -223,8 +234,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let pictures = frames.iter().map(Into::into).collect();
         let frame_bytes = frames.size.samples();
         self.shared.update(|state| {
-            // These frames belong to the session before.
-            if state.restart {
+            // These frames belong to the session before, or come after the end that the application has set.
+            if state.restart || state.truncated {
                 return;
             }
             if shot.frame == frames.first {

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use soragen::checkpoint::Parts;
-use soragen::{Length, Model, ModelInfo, OpenOptions, Request, Session};
+use soragen::{Cancel, Length, Model, ModelInfo, OpenOptions, Request, Session};
 
 const FILES: [(&str, &str); 8] = [
     ("layouts/wan-2.1", "model_index.json"),
@@ -30,8 +30,11 @@ fn run(model: &str) {
         return;
     }
     soragen_fuzz::value_or_message(soragen::part_sizes(model, &Parts::default()));
-    let options = OpenOptions { device: "cpu".into(), ..OpenOptions::default() };
-    let Some(model) = soragen_fuzz::value_or_message(Model::open(model, &options)) else { return };
-    let request = Request { prompt: "a cat".into(), length: Length::Frames(9), ..Request::default() };
+    let mut options = OpenOptions::default();
+    options.device = "cpu".into();
+    let opened = Model::open(model, &options, &Cancel::new());
+    let Some(model) = soragen_fuzz::value_or_message(opened) else { return };
+    let mut request = Request::new("a cat");
+    request.length = Length::Frames(9);
     soragen_fuzz::value_or_message(Session::new(model, request));
 }

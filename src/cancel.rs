@@ -19,7 +19,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// Cancels the computation. There is no way back: a new computation takes a new flag.
+    /// Cancels the computation. It cannot be undone. A new computation takes a new flag.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -93,13 +93,13 @@ impl<T> Deref for CancellableGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.value.as_deref().unwrap_or_else(|| unreachable!("the value leaves in drop"))
+        self.value.as_deref().unwrap_or_else(|| unreachable!("only drop removes the value"))
     }
 }
 
 impl<T> DerefMut for CancellableGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.value.as_deref_mut().unwrap_or_else(|| unreachable!("the value leaves in drop"))
+        self.value.as_deref_mut().unwrap_or_else(|| unreachable!("only drop removes the value"))
     }
 }
 

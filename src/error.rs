@@ -94,7 +94,7 @@ pub enum Setting {
     Parts,
     /// A LoRA.
     Lora,
-    /// The number format.
+    /// The data type of the weights.
     Precision,
     /// The decoder.
     Decoder,
@@ -135,7 +135,7 @@ impl std::fmt::Display for Setting {
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        // A GPU reports it only when an allocation fails, and its driver and libraries only in words.
+        // A GPU reports lack of memory only as text, when an allocation fails.
         let text = plain(&error).to_ascii_lowercase().replace('_', " ");
         if ["out of memory", "alloc failed", "allocation failed"].iter().any(|words| text.contains(words)) {
             return Self::Memory(
@@ -146,6 +146,11 @@ impl From<candle_core::Error> for Error {
         }
         Self::Compute(error)
     }
+}
+
+/// An [`Error::Request`] about `setting`.
+pub(crate) fn refuse<T>(setting: Setting, reason: String) -> Result<T> {
+    Err(Error::Request(setting, reason))
 }
 
 /// The message of candle, without the backtrace that it adds if `RUST_BACKTRACE` is set.

@@ -2,7 +2,7 @@
 
 use crate::Size;
 
-/// Consecutive frames of one video, RGB, 8 bits a sample, as `[T, H, W, 3]` without gaps. They carry the label and the
+/// Consecutive frames of one video, RGB, 8 bits per sample, as `[T, H, W, 3]` without gaps. They carry the label and the
 /// watermark that the request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

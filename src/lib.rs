@@ -1,7 +1,7 @@
 //! The engine of soragen: video from text, or from an image and text, by an open diffusion model that runs in-process.
 //!
 //! A [`Model`] is opened once and shared. A [`Request`] says what to generate. A [`Session`] generates it chunk by chunk, so
-//! that the first frames are there before the last ones are begun:
+//! that the first frames are ready before the last ones are started:
 //!
 //! ```
 //! use soragen::{Cancel, Model, OpenOptions, Request, Session};
@@ -22,8 +22,8 @@
 //! `soragen_builtin::register()` also has `builtin`. Frames are 8-bit RGB with an invisible watermark, unless
 //! [`Request::watermark`] is `None`.
 //!
-//! Data flows one way: [`Request`] → text encoder → sampler (scheduler × transformer) → autoencoder → [`Frames`]. A module
-//! uses modules later in that line, never earlier ones. The engine does not depend on GStreamer.
+//! Data flows one way: [`Request`] → text encoder → sampler (scheduler × transformer) → autoencoder → [`Frames`]. The session
+//! connects these parts; none of them uses the session. The engine does not depend on GStreamer.
 
 pub mod autoencoder;
 mod cache;

@@ -14,12 +14,12 @@ use crate::{Error, Result};
 /// The key of a noise tensor: the seed and the position where it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseKey {
-    /// The request's seed.
+    /// Seed of the request or of the shot.
     pub seed: u64,
-    /// Index of the shot; a shot ends at a cut.
-    pub shot: u64,
-    /// First latent frame of the chunk, counted within the shot.
-    pub chunk: u64,
+    /// Number of the scene in the video, from 0.
+    pub scene: u64,
+    /// First latent frame that the noise is for, counted within the scene.
+    pub first_latent: u64,
     /// Denoising step; 0 is the initial noise.
     pub step: u64,
 }
@@ -47,7 +47,9 @@ impl NoiseKey {
 
     fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
-        for (field, part) in bytes.chunks_exact_mut(8).zip([self.seed, self.shot, self.chunk, self.step]) {
+        for (field, part) in
+            bytes.chunks_exact_mut(8).zip([self.seed, self.scene, self.first_latent, self.step])
+        {
             field.copy_from_slice(&part.to_le_bytes());
         }
         bytes
@@ -58,7 +60,7 @@ impl NoiseKey {
 mod tests {
     use super::*;
 
-    const KEY: NoiseKey = NoiseKey { seed: 1, shot: 0, chunk: 0, step: 0 };
+    const KEY: NoiseKey = NoiseKey { seed: 1, scene: 0, first_latent: 0, step: 0 };
 
     fn draw(key: NoiseKey) -> Vec<f32> {
         key.normal((1, 4, 16, 16), &Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap()
@@ -73,8 +75,8 @@ mod tests {
     fn every_part_of_the_key_matters() {
         let others = [
             NoiseKey { seed: 2, ..KEY },
-            NoiseKey { shot: 1, ..KEY },
-            NoiseKey { chunk: 1, ..KEY },
+            NoiseKey { scene: 1, ..KEY },
+            NoiseKey { first_latent: 1, ..KEY },
             NoiseKey { step: 1, ..KEY },
         ];
         for other in others {
@@ -82,17 +84,15 @@ mod tests {
         }
     }
 
-    /// Noise of seeds 7 and 9, shots 0 and 1, chunks 0 to 15, steps 0 to 3. `make_shots.py` reads it too.
+    /// Noise of seeds 7 and 9, scenes 0 and 1, latent frames 0 to 15, steps 0 to 3. `make_shots.py` reads it too.
     fn recorded() -> Tensor {
         let mut all = Vec::new();
         for seed in [7, 9] {
-            for shot in 0..2 {
-                for chunk in 0..16 {
-                    all.extend(
-                        (0..4).map(|step| {
-                            NoiseKey { seed, shot, chunk, step }.normal(36, &Device::Cpu).unwrap()
-                        }),
-                    );
+            for scene in 0..2 {
+                for first_latent in 0..16 {
+                    all.extend((0..4).map(|step| {
+                        NoiseKey { seed, scene, first_latent, step }.normal(36, &Device::Cpu).unwrap()
+                    }));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a caller asks for, before a model is known.
+//! A request for a video. It does not depend on a model.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub enum Transition {
     /// The video continues with another prompt. Causal models only.
     #[default]
     Continue,
-    /// The video starts anew: nothing is remembered from before the cut.
+    /// The video starts again. Nothing is kept from before the cut, unless the model remembers shots.
     Cut,
 }
 
@@ -86,7 +86,7 @@ impl<Image> Shot<Image> {
     }
 }
 
-/// Everything that decides the frames, apart from the model. `None` means the model's own default.
+/// Everything that decides the frames, apart from the model. `None` is the model's own value, unless the field says otherwise.
 ///
 /// ```
 /// let mut request = soragen::Request::new("a red fox runs over the snow");
@@ -105,10 +105,11 @@ pub struct Request {
     pub blend_chunks: u32,
     /// What not to show; used with a guidance scale above 1.
     pub negative_prompt: Option<String>,
-    /// The image to start from, scaled to the size. If its aspect ratio differs, a causal model crops it at the centre and
+    /// The image to start from, scaled to the size; `None` starts from noise. If its aspect ratio differs, a causal model crops it at the centre and
     /// a whole-clip model stretches it, as diffusers does.
     pub image: Option<RgbImage>,
-    /// One of the sizes that the model can make; `None` is the size whose aspect ratio is nearest to the image.
+    /// One of the sizes that the model can make. `None` is the size whose aspect ratio is nearest to that of the image, and the
+    /// model's default size without an image.
     pub size: Option<Size>,
     /// Length of the video.
     pub length: Length,
@@ -118,14 +119,14 @@ pub struct Request {
     pub steps: Option<u32>,
     /// Scale of classifier-free guidance; 1 turns it off.
     pub guidance_scale: Option<f64>,
-    /// Guidance scale of the second of two transformers, which makes the steps with little noise; `None` is
+    /// Guidance scale of the second of two transformers, which makes the low-noise steps; `None` is
     /// `guidance_scale` if that is set. Other models refuse it.
     pub guidance_scale_2: Option<f64>,
     /// Shift of the noise schedule towards noise.
     pub shift: Option<f64>,
-    /// Noise to start from in place of that of the seed: f32 `[1, C, T, H, W]` in latent units.
+    /// Noise to start from: f32 `[1, C, T, H, W]` in latent units. `None` draws it from the seed.
     pub initial_latents: Option<Tensor>,
-    /// Policy that every prompt must pass; `None` is [`Policy::built_in`].
+    /// The policy that every prompt must pass; `None` is [`Policy::built_in`].
     pub policy: Option<Arc<Policy>>,
     /// Visible label in the frames; none by default.
     pub label: Label,

@@ -1,7 +1,7 @@
-//! Models that are slow, or that fail, where a test wants it.
+//! Hooks for tests: slow or failing models.
 //!
-//! A hook belongs to the folder of a model. The engine calls it at every [`Event`], and the hook may wait or return an error:
-//! a test then decides how long a step takes and which step fails. Without the feature `testing` the calls are empty.
+//! A hook belongs to the folder of a model. The engine calls it at every [`Event`], and the hook may wait or return an error.
+//! A test decides so how long a step takes and which step fails. Without the feature `testing` the calls are empty.
 
 /// A place in the engine where a hook is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,8 @@ mod hooks {
         }
     }
 
-    /// Calls `hook` at every event of models in `folder`, which exists. One hook a folder: a test copies the model.
+    /// Calls `hook` at every event of models in `folder`, which exists. There is one hook per folder: a test copies
+    /// the model.
     pub fn set_hook(
         folder: &Path,
         hook: impl Fn(Event, &Cancel) -> Result<()> + Send + Sync + 'static,
@@ -70,8 +71,8 @@ mod hooks {
         HookGuard(folder)
     }
 
-    /// Every denoising step of models in `folder` takes `delay` longer, by `pause`, which returns early after a cancel:
-    /// [`wait`] on the wall clock, or a wait on a test clock where timing matters.
+    /// Every denoising step of models in `folder` takes `delay` longer. `pause` waits, and returns early after a cancel: use
+    /// [`wait`] for the wall clock, or a wait on a test clock if the test depends on time.
     pub fn slow(
         folder: &Path,
         delay: Duration,
@@ -85,7 +86,7 @@ mod hooks {
         })
     }
 
-    /// Models in `folder` make `chunks` chunks of a scene, and then fail.
+    /// Models in `folder` generate `chunks` chunks of a scene, and then fail.
     pub fn failing(folder: &Path, chunks: usize) -> HookGuard {
         set_hook(folder, move |event, _| match event {
             Event::Step { chunk, .. } if chunk >= chunks => {

@@ -105,6 +105,11 @@ impl Config {
         }
     }
 
+    /// Video frames that `latents` latent frames, at least one, decode to.
+    pub(crate) fn frames_of(&self, latents: u64) -> u64 {
+        1 + (latents - 1) * self.temporal_factor() as u64
+    }
+
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
         match self {

@@ -164,7 +164,7 @@ impl Source {
     /// As [`read`](Self::read); [`Error::Invalid`] for other content.
     pub fn json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         serde_json::from_slice(&self.read(path)?)
-            .map_err(|e| self.invalid(path, format!("not understood: {e}")))
+            .map_err(|e| self.invalid(path, format!("cannot be parsed: {e}")))
     }
 
     /// The weights in `folder`: `STEM.safetensors`, its shards, or `STEM.gguf`, with diffusers' names or any other

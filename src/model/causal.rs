@@ -1,4 +1,4 @@
-//! `soragen.json`: a causal model, which makes its video chunk by chunk.
+//! `soragen.json`: the configuration of a causal model.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use serde::Deserialize;
 
 use super::family::Family;
 use super::info::ModelInfo;
-use super::pacing::{SORAGEN, frames_of};
 use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::ChunkScheduleConfig;
 use crate::transformer::ShotMemory;
 use crate::{Result, Size, autoencoder};
 
+pub(super) const SORAGEN: &str = "soragen.json";
 /// Limit of latent frames in a chunk, a window or a sink: hundreds of times as many as any model has.
 const MAX_LATENTS: usize = 4096;
-/// Limit of latent frames of a video that asks for no length: months.
+/// Limit of the default length, in latent frames: months of video.
 const MAX_NATURAL_LATENTS: u64 = 1 << 24;
 
 /// `soragen.json`.
@@ -29,33 +29,33 @@ pub struct CausalModel {
     frame_rate: (u32, u32),
     /// Width and height; the first size is the default.
     sizes: Vec<(u32, u32)>,
-    /// Latent frames of a video that asks for no length.
+    /// Default length, in latent frames.
     natural_latents: u64,
     pub causal: CausalConfig,
     guidance_scale: f64,
     pub max_text_tokens: usize,
-    /// What it was trained to show, by kind, for people.
+    /// The words that it was trained on, by kind, for people.
     #[serde(default)]
     knows: BTreeMap<String, Vec<String>>,
 }
 
-/// How a causal model goes from chunk to chunk. Counts are latent frames.
+/// How a causal model generates chunk after chunk. Counts are latent frames.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CausalConfig {
     /// Frames of a chunk.
     pub chunk: usize,
     /// Frames of the first chunk of a scene, if they differ.
     pub first_chunk: Option<usize>,
-    /// Past frames that are attended to, besides the sink.
+    /// Past frames that a chunk attends to, besides the sink.
     pub window: usize,
-    /// First frames of the scene that are always attended to.
+    /// First frames of the scene that every chunk attends to.
     pub sink: usize,
-    /// After a prompt change, rebuild the attention sink after this many frames from the window: the old sink would hold the
-    /// video to its beginning. `None` keeps the sink.
+    /// After a prompt change, rebuild the attention sink from the window after this many frames: the old sink would keep the
+    /// video close to its first frames. `None` keeps the sink.
     pub renew_sink: Option<usize>,
     /// Timestep at which finished latents are written to the KV cache.
     pub context_noise: f64,
-    /// Whether a new prompt within a scene re-reads the window, not the sink, as in LongLive 1
+    /// Whether a new prompt within a scene recomputes the KV cache of the window, not of the sink, as in LongLive 1
     /// (`pipeline/interactive_causal_inference.py` with `global_sink`).
     #[serde(default)]
     pub recache: bool,
@@ -64,11 +64,11 @@ pub struct CausalConfig {
     pub schedule: ChunkScheduleConfig,
     #[serde(default)]
     pub image: FirstFrame,
-    /// How it continues over a cut and remembers the shot before it; `None`: it starts a new scene.
+    /// How it remembers the shot before a cut; `None` starts a new scene at each cut.
     pub shots: Option<ShotsConfig>,
 }
 
-/// Of a model that was trained on videos of several shots, as LongLive 2.
+/// Settings of a model that was trained on videos of several shots, as LongLive 2.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ShotsConfig {
     #[serde(flatten)]
@@ -82,22 +82,22 @@ pub struct ShotsConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrame {
-    /// It is a chunk of its own, which is in the KV cache before the next chunk begins (Causal-Forcing, frame-wise).
+    /// It is a separate chunk, in the KV cache before the next chunk begins (Causal-Forcing, frame-wise).
     #[default]
     Apart,
-    /// It is the first frame of its chunk, held at timestep 0 while the others are denoised (LongLive 2).
+    /// It is the first frame of its chunk, at timestep 0 while the others are denoised (LongLive 2).
     Within,
 }
 
 impl CausalConfig {
-    /// The most latent frames of a chunk.
+    /// Latent frames of the largest chunk.
     pub fn max_chunk(&self) -> usize {
         self.chunk.max(self.first_chunk.unwrap_or(0))
     }
 }
 
 impl CausalModel {
-    /// What the model can make.
+    /// The abilities and default values of the model.
     pub(super) fn info(&self, source: &Source) -> Result<ModelInfo> {
         let autoencoder = autoencoder::Config::read(source)?;
         let sizes: Vec<_> = self.sizes().collect();
@@ -109,7 +109,7 @@ impl CausalModel {
             name: self.name.clone(),
             sizes: Sizes::Exact(sizes),
             frame_rate: self.frame_rate,
-            natural_frames: frames_of(self.natural_latents, &autoencoder),
+            natural_frames: autoencoder.frames_of(self.natural_latents),
             max_frames: None,
             causal: true,
             remembers_shots: self.causal.shots.is_some(),
@@ -134,7 +134,7 @@ impl CausalModel {
         let timesteps = &self.causal.schedule.timesteps;
         let first_timesteps = self.causal.schedule.first_timesteps.as_deref().unwrap_or(timesteps);
         let is_timestep = |t: &f64| (0.0..=1000.0).contains(t);
-        let falls =
+        let decreases =
             |all: &[f64]| all.iter().all(|t| is_timestep(t) && *t > 0.0) && all.is_sorted_by(|a, b| a > b);
         let rules = [
             (self.format == 1, "`format` is not 1; install a newer soragen"),
@@ -158,8 +158,8 @@ impl CausalModel {
                 "`timesteps` or `first_timesteps` is empty",
             ),
             (
-                falls(timesteps) && falls(first_timesteps),
-                "`timesteps` or `first_timesteps` do not fall from at most 1000 to above 0",
+                decreases(timesteps) && decreases(first_timesteps),
+                "`timesteps` or `first_timesteps` are not strictly decreasing, from at most 1000 to above 0",
             ),
             (is_timestep(context_noise), "`context_noise` is not a timestep"),
             (

@@ -1,5 +1,5 @@
-//! The transformer of a model that makes whole clips, or its two transformers: one makes the steps with much noise, the other
-//! those with little (Wan 2.2 A14B, <https://arxiv.org/abs/2503.20314>, diffusers' `boundary_ratio`).
+//! The transformer of a whole-clip model, or its two transformers: one for the high-noise steps, one for the low-noise steps
+//! (Wan 2.2 A14B, <https://arxiv.org/abs/2503.20314>, diffusers' `boundary_ratio`).
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::checkpoint::Source;
 use crate::transformer::WanTransformer;
 use crate::{Cancel, Precision, Result};
 
-/// The folder of the transformer, or of the one for much noise.
+/// The folder of the transformer, or of the one for high-noise steps.
 pub(super) const FIRST: &str = "transformer";
 
 /// One of the transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expert {
-    /// For much noise; the only one where there is one.
+    /// For high-noise steps. A model with one transformer has only this.
     High,
-    /// For little noise.
+    /// For low-noise steps.
     Low,
 }
 
@@ -31,12 +31,12 @@ pub(crate) struct Experts {
     device: Device,
     /// The lowest timestep of [`Expert::High`], if there are two.
     boundary: Option<f64>,
-    /// The transformer that was used last.
-    resident: CancellableMutex<Option<(Expert, Arc<WanTransformer>)>>,
+    /// The transformer in memory: the one that was used last.
+    loaded: CancellableMutex<Option<(Expert, Arc<WanTransformer>)>>,
 }
 
 impl Experts {
-    /// Loads the first transformer; below the timestep `boundary`, if there is one, the second makes the steps.
+    /// Loads the first transformer. The second, if there is a `boundary`, computes the steps at timesteps below it.
     pub fn open(
         source: &Source,
         boundary: Option<f64>,
@@ -60,37 +60,37 @@ impl Experts {
             offload,
             device: device.clone(),
             boundary,
-            resident: CancellableMutex::new(Some((Expert::High, Arc::new(first)))),
+            loaded: CancellableMutex::new(Some((Expert::High, Arc::new(first)))),
         })
     }
 
-    /// The transformer that makes the step at `timestep`.
-    pub fn at(&self, timestep: f64) -> Expert {
+    /// The transformer for the step at `timestep`.
+    pub fn for_timestep(&self, timestep: f64) -> Expert {
         match self.boundary {
             Some(boundary) if timestep < boundary => Expert::Low,
             _ => Expert::High,
         }
     }
 
-    /// The transformer, loaded in place of the other one if that is in memory. A caller that still uses the other one keeps
-    /// it in memory.
+    /// The transformer. It is loaded if it is not in memory, after the other one is dropped. A caller that still holds the other
+    /// one keeps it in memory.
     ///
     /// # Errors
     /// As [`WanTransformer::open`]; after a cancel no transformer is in memory, and the next call loads it.
     pub fn get(&self, expert: Expert, cancel: &Cancel) -> Result<Arc<WanTransformer>> {
-        let mut resident = self.resident.lock(cancel)?;
-        if let Some((_, transformer)) = resident.as_ref().filter(|(which, _)| *which == expert) {
+        let mut slot = self.loaded.lock(cancel)?;
+        if let Some((_, transformer)) = slot.as_ref().filter(|(which, _)| *which == expert) {
             return Ok(transformer.clone());
         }
-        // One leaves memory before the other is loaded.
-        *resident = None;
+        // Free the memory of one before the other is loaded.
+        *slot = None;
         let folder = if expert == Expert::Low { SECOND } else { FIRST };
         let Self { source, precision, offload, device, .. } = self;
         let loaded = WanTransformer::open(source, folder, *precision, *offload, device, cancel);
-        // A cancel may come out of candle as another error.
+        // candle may return a cancel as another error.
         cancel.check()?;
         let transformer = Arc::new(loaded?);
-        *resident = Some((expert, transformer.clone()));
+        *slot = Some((expert, transformer.clone()));
         Ok(transformer)
     }
 }
@@ -105,7 +105,7 @@ mod tests {
         let (source, cancel) = (Source::Folder(folder.into()), Cancel::new());
         let experts =
             Experts::open(&source, Some(875.0), Precision::F32, false, &Device::Cpu, &cancel).unwrap();
-        assert_eq!([1000.0, 875.0, 874.9, 0.0].map(|t| experts.at(t)), {
+        assert_eq!([1000.0, 875.0, 874.9, 0.0].map(|t| experts.for_timestep(t)), {
             [Expert::High, Expert::High, Expert::Low, Expert::Low]
         });
         let high = Arc::downgrade(&experts.get(Expert::High, &cancel).unwrap());

@@ -1,18 +1,17 @@
-//! The families of models: which architecture the parts of a model have.
+//! Families of models: the architecture of the parts.
 //!
-//! A second family adds a variant here, a folder in `transformer/` and a folder in `autoencoder/`.
+//! Wan is the only family today. The transformer, the samplers and the checkpoint code use its types directly, so a second family
+//! needs a trait or an enum in place of `WanTransformer`: `docs/architecture.md` lists the files.
 
 use serde::Deserialize;
 
+use super::index::PipelineIndex;
 use super::info::ModelInfo;
-use super::sizes::MAX_SIDE;
-use super::{index::PipelineIndex, wan};
+use super::wan;
 use crate::checkpoint::Source;
-use crate::{Result, autoencoder, transformer};
+use crate::{Result, autoencoder};
 
-const TRANSFORMER: &str = "transformer/config.json";
-
-/// The architecture of a model. How it makes its video is another question: see [`PacingConfig`](super::PacingConfig).
+/// The architecture of a model. [`PacingConfig`](super::PacingConfig) is independent of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Family {
@@ -22,35 +21,29 @@ pub enum Family {
 }
 
 impl Family {
-    /// The pipelines of diffusers that are supported, by their class names.
-    pub const PIPELINES: &[(&str, Self)] =
-        &[("WanPipeline", Self::Wan), ("WanImageToVideoPipeline", Self::Wan)];
+    /// The supported pipelines of diffusers, by their class names.
+    const PIPELINES: &[(&str, Self)] = &[("WanPipeline", Self::Wan), ("WanImageToVideoPipeline", Self::Wan)];
 
-    /// What a pipeline of diffusers of this family can make.
+    /// The family of the diffusers pipeline `class_name`; a reason if it is not supported.
+    pub fn of_pipeline(class_name: &str) -> Result<Self, String> {
+        if let Some((_, family)) = Self::PIPELINES.iter().find(|(name, _)| *name == class_name) {
+            return Ok(*family);
+        }
+        let known: Vec<_> = Self::PIPELINES.iter().map(|(name, _)| *name).collect();
+        Err(format!("{class_name} is not supported; supported are {}", known.join(", ")))
+    }
+
+    /// The abilities and default values of a diffusers pipeline of this family.
     pub fn pipeline_info(self, source: &Source, index: &PipelineIndex) -> Result<ModelInfo> {
         match self {
             Self::Wan => wan::pipeline_info(source, index),
         }
     }
 
-    /// Pixels that both sides of a frame are a multiple of: those of one token.
+    /// Width and height must be multiples of this.
     pub fn size_step(self, source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
-        let [_, rows, columns] = match self {
-            Self::Wan => transformer_config(source)?.patch_size,
-        };
-        let (more, less) = (rows.max(columns), rows.min(columns));
-        // The least common multiple, if it is small.
-        let side = (1..=less).map(|n| n.saturating_mul(more)).find(|side| side.is_multiple_of(less));
-        let step = side.unwrap_or(more).saturating_mul(autoencoder.spatial_factor());
-        match u32::try_from(step) {
-            Ok(step) if step <= MAX_SIDE => Ok(step),
-            _ => Err(source.invalid(TRANSFORMER, format!("patch_size makes a token of {step} pixels"))),
+        match self {
+            Self::Wan => wan::size_step(source, autoencoder),
         }
     }
-}
-
-pub(super) fn transformer_config(source: &Source) -> Result<transformer::Config> {
-    let config: transformer::Config = source.json(TRANSFORMER)?;
-    config.check().map_err(|e| source.invalid(TRANSFORMER, e))?;
-    Ok(config)
 }

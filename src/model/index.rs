@@ -2,15 +2,14 @@
 
 use serde::Deserialize;
 
-use super::family::Family;
 use crate::scheduler::SchedulerConfig;
 
 /// The entries that the engine uses.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PipelineIndex {
     #[serde(rename = "_class_name")]
-    class_name: String,
-    /// Each latent frame has its own timestep, so that the first can be an image (Wan 2.2 TI2V).
+    pub class_name: String,
+    /// Whether each latent frame has its own timestep, so that the first can be an image (Wan 2.2 TI2V).
     #[serde(default)]
     pub expand_timesteps: bool,
     boundary_ratio: Option<f64>,
@@ -20,10 +19,6 @@ pub struct PipelineIndex {
 
 impl PipelineIndex {
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.find_family().is_none() {
-            let known: Vec<_> = Family::PIPELINES.iter().map(|(name, _)| *name).collect();
-            return Err(format!("{} is not supported; supported are {}", self.class_name, known.join(", ")));
-        }
         let two = matches!(self.transformer_2, Some((_, Some(_))));
         match self.boundary_ratio {
             Some(ratio) if !(0.0..=1.0).contains(&ratio) => {
@@ -35,21 +30,12 @@ impl PipelineIndex {
         }
     }
 
-    fn find_family(&self) -> Option<Family> {
-        Family::PIPELINES.iter().find(|(name, _)| *name == self.class_name).map(|(_, family)| *family)
-    }
-
-    /// The family of the pipeline.
-    pub fn family(&self) -> Family {
-        self.find_family().unwrap_or_default()
-    }
-
     /// Whether there are two transformers.
     pub fn has_two_transformers(&self) -> bool {
         self.boundary_ratio.is_some()
     }
 
-    /// The timestep below which the second transformer makes the steps.
+    /// The timestep below which the second transformer computes the steps.
     pub fn boundary(&self, scheduler: &SchedulerConfig) -> Option<f64> {
         Some(self.boundary_ratio? * scheduler.train_timesteps() as f64)
     }

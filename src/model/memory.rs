@@ -17,7 +17,7 @@ pub struct PartSize {
     pub part: &'static str,
     /// Number of parameters.
     pub parameters: u64,
-    /// Whether only one layer at a time is in memory however the model is opened, as with UMT5.
+    /// Whether only one layer at a time is in memory, with any options, as with UMT5.
     pub by_layer: bool,
     /// Parameters outside the layers, which stay in memory.
     rest: Amount,
@@ -59,10 +59,9 @@ impl Amount {
         }
     }
 
-    /// Bytes of these parameters in a layer that is loaded for one use.
-    fn passing_bytes(self, width: u64, device: &Device) -> u64 {
+    /// Bytes of these parameters in a layer that is loaded for one use. A mapped matrix needs none in f32.
+    fn temporary_bytes(self, width: u64, device: &Device) -> u64 {
         let all = self.bytes(width, true, device);
-        // f32 on a CPU.
         if device.is_cpu() && width == 4 { all - self.mapped.saturating_mul(width).min(all) } else { all }
     }
 
@@ -91,7 +90,7 @@ impl PartSize {
             "vae" => plain(self.rest),
             // MiniLM is f32 on every device; UMT5 keeps the blocks of a GGUF file.
             TEXT_ENCODER if !self.by_layer => self.rest.parameters.saturating_mul(4),
-            TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.passing_bytes(width, device)),
+            TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.temporary_bytes(width, device)),
             _ => {
                 let layers = if offload { self.largest } else { self.layers };
                 let (rest, layers) = match precision {

@@ -1,4 +1,4 @@
-//! An opened model: its parts, its defaults, what it can make.
+//! An opened model: its parts, abilities and default values.
 
 mod causal;
 mod experts;
@@ -39,11 +39,11 @@ pub use sizes::Sizes;
 pub struct OpenOptions {
     /// `auto`, `cpu`, `cuda:N` or `metal`.
     pub device: String,
-    /// Number format of the weights and of the arithmetic.
+    /// Data type of the weights and of the arithmetic.
     pub precision: Precision,
     /// Decoder of the frames.
     pub decoder: Decoder,
-    /// Whether the transformer's blocks stay in their files, and each is loaded for its turn: slower, in little more memory
+    /// Whether the transformer's blocks stay in their files and each is loaded when it is used: slower, in little more memory
     /// than one block. The frames are the same.
     pub offload: bool,
     /// Files in place of the model's own parts.
@@ -77,18 +77,18 @@ pub struct Model {
     digest: OnceCell<Option<Digest>>,
 }
 
-/// What two opened models have in common if they are the same: source, device, precision, decoder, offload.
-type Identity = (Source, candle_core::DeviceLocation, Precision, Decoder, bool);
+/// Identifies an opened model: source, device, precision, decoder, offload.
+type ModelKey = (Source, candle_core::DeviceLocation, Precision, Decoder, bool);
 
-/// A model that is or was open; locked while it is loaded.
+/// An open or closed model; locked while it is loaded.
 type Slot = Arc<CancellableMutex<Weak<Model>>>;
 
-/// The models that are in use or being loaded. A second caller of the same model waits for the first.
-static OPEN: Lazy<Mutex<HashMap<Identity, Slot>>> = Lazy::new(Mutex::default);
+/// The models that are open or being loaded. A second caller for the same model waits for the first.
+static OPEN: Lazy<Mutex<HashMap<ModelKey, Slot>>> = Lazy::new(Mutex::default);
 
 impl Model {
     /// Opens `source`: `builtin`, a folder in diffusers' or Wan's own layout, a transformer in one file with companions in
-    /// [`OpenOptions::parts`], or `hf:owner/name`. A model that is open already with the same options is shared.
+    /// [`OpenOptions::parts`], or `hf:owner/name`. A model that is already open with the same options is shared.
     ///
     /// Returns within one tensor of a `cancel`.
     ///
@@ -115,7 +115,7 @@ impl Model {
             return Ok(model);
         }
         let loaded = Self::load(&source, device, precision, options, cancel);
-        // A cancel may come out of candle as another error.
+        // candle may return a cancel as another error.
         cancel.check()?;
         let loaded = Arc::new(loaded?);
         *model = Arc::downgrade(&loaded);
@@ -139,7 +139,7 @@ impl Model {
                 "`high:` and `low:` before a LoRA are for a model with two transformers".into(),
             ));
         }
-        // Weights that do not fit are refused before any is loaded.
+        // Refuse weights that do not fit before any is loaded.
         let memory_headroom = memory::headroom(source, precision, offload, &device)?;
         let max_tokens = match &config {
             PacingConfig::Clip(_) => text::MAX_TOKENS,
@@ -172,7 +172,7 @@ impl Model {
         })
     }
 
-    /// Identifies the model, its precision and its device in cache keys; `None` if its files cannot be read any more.
+    /// Identifies the model, its precision and its device in cache keys; `None` if its files can no longer be read.
     pub(crate) fn key(&self) -> Option<Digest> {
         *self.digest.get_or_init(|| {
             let model = self.source.digest(&[]).ok()?;
@@ -196,7 +196,7 @@ impl Model {
         testing::call(&self.source, event, cancel)
     }
 
-    /// What it is and what it can make.
+    /// Its abilities and default values.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }

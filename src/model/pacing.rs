@@ -1,18 +1,18 @@
-//! How a model makes its video: a whole clip at once, or causally, chunk by chunk.
+//! Pacing: whether a model generates a whole clip at once, or is causal and generates chunk by chunk.
 
 use std::sync::Arc;
 
-use super::causal::{CausalConfig, CausalModel};
+use super::causal::{CausalConfig, CausalModel, SORAGEN};
 use super::experts::Experts;
+use super::family::Family;
 use super::index::PipelineIndex;
 use super::info::ModelInfo;
-use crate::checkpoint::Source;
+use crate::Result;
+use crate::checkpoint::{Parts, Source};
 use crate::scheduler::SchedulerConfig;
 use crate::transformer::WanTransformer;
-use crate::{Result, autoencoder};
 
 const INDEX: &str = "model_index.json";
-pub(super) const SORAGEN: &str = "soragen.json";
 
 /// The configuration of a model, by its pacing.
 #[derive(Clone, Debug)]
@@ -32,19 +32,22 @@ impl PacingConfig {
             return Ok(Self::Causal(model));
         }
         let index: PipelineIndex = source.json(INDEX)?;
-        index.check().map_err(|reason| source.invalid(INDEX, reason))?;
+        let family = Family::of_pipeline(&index.class_name);
+        family.and_then(|_| index.check()).map_err(|reason| source.invalid(INDEX, reason))?;
         Ok(Self::Clip(index))
     }
 
-    /// What the model can make.
+    /// The abilities and default values of the model.
     pub fn info(&self, source: &Source) -> Result<ModelInfo> {
         match self {
-            Self::Clip(index) => index.family().pipeline_info(source, index),
+            Self::Clip(index) => Family::of_pipeline(&index.class_name)
+                .map_err(|reason| source.invalid(INDEX, reason))?
+                .pipeline_info(source, index),
             Self::Causal(model) => model.info(source),
         }
     }
 
-    /// Whether frames leave while the rest of the video is not made.
+    /// Whether it outputs frames before the whole video is generated.
     pub fn is_streaming(&self) -> bool {
         matches!(self, Self::Causal(_))
     }
@@ -55,7 +58,7 @@ impl PacingConfig {
     }
 }
 
-/// The opened parts that make latents, by the pacing of the model.
+/// The opened parts that generate latents, by the pacing of the model.
 pub(crate) enum Pacing {
     /// A whole clip at once.
     Clip { scheduler: SchedulerConfig, experts: Arc<Experts> },
@@ -63,7 +66,14 @@ pub(crate) enum Pacing {
     Causal { config: Arc<CausalConfig>, transformer: Arc<WanTransformer> },
 }
 
-/// Frames of `latents` latent frames: the first is one frame, each other several.
-pub(super) fn frames_of(latents: u64, autoencoder: &autoencoder::Config) -> u64 {
-    1 + (latents - 1) * autoencoder.temporal_factor() as u64
+impl ModelInfo {
+    /// Reads the configuration of `source` with `parts` in place of its own. Quick: no weights are read.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`](crate::Error::NotFound) and [`Error::Invalid`](crate::Error::Invalid) as for
+    /// [`Model::open`](crate::Model::open).
+    pub fn read(source: &str, parts: &Parts) -> Result<Self> {
+        let source = Source::parse(source, parts)?;
+        PacingConfig::read(&source)?.info(&source)
+    }
 }

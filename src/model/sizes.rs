@@ -2,7 +2,7 @@
 
 use crate::Size;
 
-/// The longest side that is offered, in pixels. A larger picture is limited by memory, not by the model.
+/// The longest side that is offered, in pixels. Memory limits larger frames, not the model.
 pub(super) const MAX_SIDE: u32 = 4096;
 
 /// The frame sizes that a model can make.
@@ -24,7 +24,7 @@ pub enum Sizes {
 }
 
 impl Sizes {
-    /// The size of a video that asks for none.
+    /// The default size.
     pub fn default_size(&self) -> Size {
         match self {
             Self::Exact(sizes) => sizes[0],
@@ -32,7 +32,7 @@ impl Sizes {
         }
     }
 
-    /// The size for a video that starts from an image of `width` × `height` and asks for no size: the aspect ratio nearest
+    /// The default size of a video that starts from an image of `width` × `height`: the aspect ratio nearest
     /// to the image's, with about as many pixels as the default size.
     pub fn like(&self, width: u32, height: u32) -> Size {
         let log_ratio = |width: u32, height: u32| (f64::from(width.max(1)) / f64::from(height.max(1))).ln();

@@ -1,15 +1,15 @@
-//! What the pipelines of the Wan family can make, with Wan's own default values.
+//! The pipelines of the Wan family: their abilities, and Wan's own default values.
 
 use std::collections::BTreeMap;
 
-use super::family::{Family, transformer_config};
 use super::index::PipelineIndex;
 use super::info::ModelInfo;
-use super::pacing::frames_of;
 use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::SchedulerConfig;
-use crate::{Result, Size, autoencoder};
+use crate::{Result, Size, autoencoder, transformer};
+
+const TRANSFORMER: &str = "transformer/config.json";
 
 /// Wan's negative prompt; quality falls without it (`wan/configs/shared_config.py`).
 const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，\
@@ -19,8 +19,8 @@ const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不�
 pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo> {
     let autoencoder = autoencoder::Config::read(source)?;
     let transformer = transformer_config(source)?;
-    let step = Family::Wan.size_step(source, &autoencoder)?;
-    // The 5B model of Wan 2.2 is the one that expands timesteps; its native format is 720p at 24.
+    let step = token_side(source, &transformer, &autoencoder)?;
+    // Only Wan 2.2 TI2V-5B expands timesteps; its native format is 720p at 24 frames per second.
     let (default, frame_rate, natural_frames) = match index.expand_timesteps {
         true => (Size { width: 1280, height: 704 }, (24, 1), 121),
         false => (Size { width: 832, height: 480 }, (16, 1), 81),
@@ -30,8 +30,8 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
     let channels = if needs_image { 2 * latents + autoencoder.temporal_factor() } else { latents };
     if transformer.in_channels != channels {
         let reason =
-            format!("in_channels is {}, but the autoencoder makes it {channels}", transformer.in_channels);
-        return Err(source.invalid("transformer/config.json", reason));
+            format!("in_channels is {}, but the autoencoder requires {channels}", transformer.in_channels);
+        return Err(source.invalid(TRANSFORMER, reason));
     }
     // `wan/configs/wan_t2v_A14B.py` and `wan_i2v_A14B.py` of <https://github.com/Wan-Video/Wan2.2>.
     let (steps, guidance_scale, guidance_scale_2) = match (index.has_two_transformers(), needs_image) {
@@ -50,7 +50,7 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         },
         frame_rate,
         natural_frames,
-        max_frames: Some(frames_of(transformer.rope_max_seq_len as u64, &autoencoder)),
+        max_frames: Some(autoencoder.frames_of(transformer.rope_max_seq_len as u64)),
         causal: false,
         remembers_shots: false,
         image_to_video: index.expand_timesteps || needs_image,
@@ -62,4 +62,32 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         negative_prompt: NEGATIVE_PROMPT.into(),
         knows: BTreeMap::new(),
     })
+}
+
+/// Width and height must be multiples of this.
+pub fn size_step(source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
+    token_side(source, &transformer_config(source)?, autoencoder)
+}
+
+/// Pixels per side of a token.
+fn token_side(
+    source: &Source,
+    transformer: &transformer::Config,
+    autoencoder: &autoencoder::Config,
+) -> Result<u32> {
+    let [_, rows, columns] = transformer.patch_size;
+    let (more, less) = (rows.max(columns), rows.min(columns));
+    // The least common multiple, if it is small.
+    let side = (1..=less).map(|n| n.saturating_mul(more)).find(|side| side.is_multiple_of(less));
+    let step = side.unwrap_or(more).saturating_mul(autoencoder.spatial_factor());
+    match u32::try_from(step) {
+        Ok(step) if step <= MAX_SIDE => Ok(step),
+        _ => Err(source.invalid(TRANSFORMER, format!("patch_size makes a token of {step} pixels"))),
+    }
+}
+
+fn transformer_config(source: &Source) -> Result<transformer::Config> {
+    let config: transformer::Config = source.json(TRANSFORMER)?;
+    config.check().map_err(|e| source.invalid(TRANSFORMER, e))?;
+    Ok(config)
 }

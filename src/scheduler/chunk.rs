@@ -1,4 +1,4 @@
-//! The schedule of a causal model, which makes few steps in every chunk: `soragen.json`.
+//! The schedule of a causal model, which takes a few steps per chunk: `soragen.json`.
 
 use serde::Deserialize;
 
@@ -22,9 +22,9 @@ pub enum Solver {
 pub struct ChunkScheduleConfig {
     /// Denoising timesteps from noise to video, in thousandths of sigma.
     pub timesteps: Vec<f64>,
-    /// Those of the first chunk of a scene, where they differ: there is no past yet to start from.
+    /// Timesteps of the first chunk of a scene, if they differ: it has no past to attend to.
     pub first_timesteps: Option<Vec<f64>>,
-    /// How to step.
+    /// The solver; its key in `soragen.json` is `sampler`.
     #[serde(rename = "sampler")]
     pub solver: Solver,
     /// What the transformer predicts.
@@ -42,7 +42,7 @@ pub struct ChunkSchedule {
 }
 
 impl ChunkScheduleConfig {
-    /// The schedule for `steps` steps a chunk. Another number of steps than the model's follows the same curve, unless a
+    /// The schedule for `steps` steps per chunk. Another number of steps than the model's follows the same curve, unless a
     /// `shift` defines the curve.
     pub fn resolve(&self, steps: usize, shift: Option<f64>) -> ChunkSchedule {
         let own_steps = steps == self.timesteps.len();
@@ -57,7 +57,7 @@ impl ChunkScheduleConfig {
 }
 
 impl ChunkSchedule {
-    /// A scheduler for the `first` chunk of a scene, or for another one.
+    /// A scheduler for a chunk; `first` is whether it is the first of its scene.
     pub fn start(&self, first: bool) -> Scheduler {
         let timesteps = if first { &self.first_timesteps } else { &self.timesteps }.clone();
         let kind = match self.solver {

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 const PATH: &str = "scheduler/scheduler_config.json";
 /// The models were trained with this many steps.
-const MAX_STEPS: u32 = 1000;
+pub const MAX_STEPS: u32 = 1000;
 
 /// A scheduler of diffusers with its settings; [`start`](Self::start) sets it up for a number of steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub enum SchedulerConfig {
     /// diffusers' `FlowMatchEulerDiscreteScheduler`.
     #[allow(missing_docs)]
     FlowMatchEuler { shift: f64, train_timesteps: usize, spacing: Option<Spacing> },
-    /// Self-Forcing's: levels of noise of 1000, before the shift, downwards.
+    /// Self-Forcing: noise levels out of 1000, before the shift, decreasing.
     #[allow(missing_docs)]
     FewStep { shift: f64, levels: Vec<usize> },
 }
@@ -151,7 +151,7 @@ impl SchedulerConfig {
                 let within = levels.iter().all(|level| (1..=1000).contains(level));
                 if levels.is_empty() || !falling || !within {
                     return Err(format!(
-                        "denoising_step_list is {levels:?}; it must fall, within 1000 and 1"
+                        "denoising_step_list is {levels:?}; it must be strictly decreasing, from at most 1000 to at least 1"
                     ));
                 }
             }
@@ -183,7 +183,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// The number of steps that the schedule was made for, if it has one.
+    /// The number of steps that the schedule was designed for, if it has one.
     pub fn steps(&self) -> Option<usize> {
         match self {
             Self::FewStep { levels, .. } => Some(levels.len()),
@@ -191,7 +191,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// Sets it up for `steps`, with `shift` in place of its own if there is one.
+    /// Sets up a scheduler for `steps`. `shift`, if any, replaces the configured shift.
     ///
     /// # Errors
     /// [`Error::Request`] for a number of steps or a shift out of range.
@@ -289,5 +289,5 @@ fn unipc(file: UniPcFile) -> std::result::Result<SchedulerConfig, String> {
 }
 
 fn parsed<T: serde::de::DeserializeOwned>(file: Value) -> std::result::Result<T, String> {
-    serde_json::from_value(file).map_err(|e| format!("not understood: {e}"))
+    serde_json::from_value(file).map_err(|e| format!("cannot be parsed: {e}"))
 }

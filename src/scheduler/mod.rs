@@ -1,4 +1,4 @@
-//! Noise schedules, and the step from one noise level to the next. The engine steps nowhere else.
+//! Noise schedules, and the step from one noise level to the next. Only this module computes a step.
 //!
 //! All schedulers follow the straight path x_σ = (1 − σ) x_0 + σ noise. A transformer predicts the velocity noise − x_0, or
 //! x_0 itself ([`Prediction`]). Coefficients are computed in f64 from sigmas rounded to f32, as in the reference; near
@@ -16,6 +16,7 @@ use candle_core::Tensor;
 
 use crate::Result;
 pub use chunk::{ChunkSchedule, ChunkScheduleConfig, Solver};
+pub(crate) use config::MAX_STEPS;
 pub use config::SchedulerConfig;
 pub use euler::FlowMatchEuler;
 pub use few_step::FewStep;
@@ -23,7 +24,7 @@ pub use prediction::Prediction;
 pub use spacing::Spacing;
 pub use unipc::{Options as UniPcOptions, SolverType, UniPc};
 
-/// A scheduler that is set up for a number of steps. After the last step it is used up.
+/// A scheduler that is set up for a number of steps. It cannot be reused after the last step.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     kind: Kind,
@@ -36,7 +37,7 @@ enum Kind {
     UniPc(UniPc),
     /// diffusers' `FlowMatchEulerDiscreteScheduler`.
     FlowMatchEuler(FlowMatchEuler),
-    /// Self-Forcing's.
+    /// Self-Forcing's scheduler.
     FewStep(FewStep),
 }
 
@@ -59,9 +60,9 @@ impl Scheduler {
         }
     }
 
-    /// Makes step `index`: from the latents `sample` before it and the transformer's output `predicted`, which have one
-    /// shape, to the latents after it, f32. Steps are made in order, each once. `noise` draws fresh standard normal noise
-    /// of that shape; only some schedulers call it.
+    /// Computes step `index`: the latents after it, f32, from the latents `sample` before it and the transformer's output
+    /// `predicted`, which has the same shape. Call it once for each step, in order. `noise` draws fresh standard normal noise of
+    /// that shape; only some schedulers call it.
     ///
     /// # Errors
     /// [`Error::Compute`](crate::Error::Compute), and what `noise` returns.

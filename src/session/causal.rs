@@ -1,8 +1,8 @@
-//! A scene chunk by chunk: each chunk attends to the finished chunks before it, which a KV cache keeps.
+//! Generates a scene chunk by chunk. Each chunk attends to the chunks before it through a KV cache.
 //!
 //! As in Self-Forcing (<https://arxiv.org/abs/2506.08009>, `pipeline/causal_inference.py`): denoise a chunk, emit it, then
-//! run the finished latents through the transformer once more to write their keys and values into the cache. The models
-//! built on it differ in data: [`CausalConfig`].
+//! run the finished latents through the transformer once more to write their keys and values into the cache. Models that
+//! build on it differ only in their [`CausalConfig`].
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, image_latents};
-use super::latents::{LatentStore, SceneNoise, check_finite, hold_first_frame};
+use super::latents::{LatentStore, SceneNoise, check_finite, replace_first_frame};
 use super::progress::{Phase, Reporter};
 use super::prompt::{ChunkInput, PromptState};
 use super::scene::Scene;
@@ -37,21 +37,21 @@ pub struct CausalSampler {
     image: Option<RgbImage>,
     size: Size,
     blend_chunks: u32,
-    /// What changes with the next chunk.
+    /// Input of the next chunk.
     next_input: ChunkInput,
     /// The seed of the last chunk. `noise` follows only when a chunk is denoised or replayed.
     seed: u64,
     /// Identifies all chunks so far, if they are cached.
     key: Option<Digest>,
-    /// Chunks whose latents came from the cache, and which are not in the KV cache yet. They are replayed only if a chunk
-    /// has to be denoised.
+    /// Chunks whose latents came from the cache and that are not in the KV cache yet. They are replayed only if a later chunk
+    /// must be denoised.
     pending: VecDeque<ChunkInput>,
     prompt: PromptState,
     caches: KvCaches,
-    /// The latents in the window of the KV cache of the prompt, chunk by chunk, where a new prompt re-reads them.
+    /// The latents in the window, chunk by chunk, with `recache`. A new prompt recomputes the KV cache from these latents.
     past: VecDeque<Tensor>,
     decoder: DecoderState,
-    /// Latent frames made.
+    /// Latent frames generated.
     latent_frames: usize,
 }
 
@@ -105,8 +105,8 @@ impl CausalSampler {
         }
     }
 
-    /// Shows `prompt` from the next chunk on, with noise of `seed` if there is one, after a `cut` if there is one. The KV
-    /// cache stays.
+    /// Uses `prompt` from the next chunk on. `seed`, if any, replaces the seed of the noise. `cut` starts a new shot within the
+    /// scene, and the KV cache stays.
     pub fn set_prompt(&mut self, prompt: String, seed: Option<u64>, cut: bool) {
         let next = &mut self.next_input;
         next.cut |= cut && self.latent_frames > 0;
@@ -125,7 +125,7 @@ impl CausalSampler {
         self.store.geometry.frames_of(self.latent_frames, self.next_latents())
     }
 
-    /// The most frames that a chunk of this scene or another has.
+    /// Upper bound of the frames of a chunk, in any scene.
     pub fn max_frames(&self) -> u64 {
         let latents = self.config.chunk.max(self.config.first_chunk.unwrap_or(0));
         self.store.geometry.frames_of(1, latents)
@@ -199,7 +199,7 @@ impl CausalSampler {
         let latents = match latents {
             Some(latents) => latents,
             None => {
-                let latents = self.make(contexts, first..first + count, cancel, reporter)?;
+                let latents = self.chunk_latents(contexts, first..first + count, cancel, reporter)?;
                 check_finite(&latents)?;
                 self.store.put(key, &latents);
                 latents
@@ -214,18 +214,18 @@ impl CausalSampler {
         }
         reporter.forwards += contexts.forwards();
         if self.config.recache {
-            self.keep(chunk, first + count)?;
+            self.keep_past(chunk, first + count)?;
         }
         Ok(latents)
     }
 
-    /// Encodes the prompt for the next chunk: a step towards it while it gains weight, else all of it.
+    /// Encodes the prompts for the next chunk, and blends towards a new prompt while it gains weight.
     fn update_contexts(&mut self, first: usize, cancel: &Cancel, reporter: &mut Reporter) -> Result<()> {
         let prompt = self.text.embed(&self.prompt.prompt, cancel)?;
         let embeds = self.prompt.blend(prompt)?;
         let negative = &self.prompt.negative;
         let contexts = self.text.contexts(Expert::High, &self.transformer, &embeds, negative, cancel)?;
-        let changed = self.prompt.changes && first > 0;
+        let changed = self.prompt.prompt_changed && first > 0;
         if self.config.recache && changed {
             let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
             cache.keep_sink()?;
@@ -244,12 +244,12 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// Keeps `latents`, which end before latent frame `seen`, to be re-read, and drops those outside the window.
-    fn keep(&mut self, latents: Tensor, seen: usize) -> Result<()> {
+    /// Keeps `latents`, which end before latent frame `end`, and drops those outside the window.
+    fn keep_past(&mut self, latents: Tensor, end: usize) -> Result<()> {
         let (window, sink) = (self.config.window, self.config.sink);
         self.past.push_back(latents);
         let mut excess = self.past.iter().map(|chunk| chunk.dim(2)).sum::<candle_core::Result<usize>>()?;
-        excess -= window.min(seen.saturating_sub(sink)).min(excess);
+        excess -= window.min(end.saturating_sub(sink)).min(excess);
         while excess > 0
             && let Some(first) = self.past.pop_front()
         {
@@ -262,8 +262,8 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// The latent frames `frames`, f32: denoised, or of the image that the scene starts from.
-    fn make(
+    /// The latent frames `frames`, f32: denoised, or encoded from the image that the scene starts from.
+    fn chunk_latents(
         &self,
         contexts: &TextContexts,
         frames: Range<usize>,
@@ -297,29 +297,38 @@ impl CausalSampler {
         let mut scheduler = self.schedule.start(first == 0);
         let timesteps = scheduler.timesteps().to_vec();
         reporter.steps = timesteps.len() as u32;
-        let mut latents = hold_first_frame(image, self.noise.initial(first, count)?)?;
+        let mut latents = replace_first_frame(image, self.noise.initial(first, count)?)?;
         for (step, t) in timesteps.into_iter().enumerate() {
             cancel.check()?;
             reporter.report(Phase::Denoise, step as u32);
             self.model.test_event(Event::Step { chunk: first / self.config.chunk, step }, cancel)?;
-            let mut each = vec![t; count];
+            let mut frame_timesteps = vec![t; count];
             if image.is_some() {
-                each[0] = 0.0;
+                frame_timesteps[0] = 0.0;
             }
             let input = latents.to_dtype(self.model.dtype())?;
-            let prompt =
-                transformer.forward_chunk(&input, &each, &contexts.prompt, &self.caches.prompt, cancel)?;
+            let prompt = transformer.forward_chunk(
+                &input,
+                &frame_timesteps,
+                &contexts.prompt,
+                &self.caches.prompt,
+                cancel,
+            )?;
             let negative = match &contexts.negative {
-                Some(negative) => {
-                    Some(transformer.forward_chunk(&input, &each, negative, &self.caches.negative, cancel)?)
-                }
+                Some(negative) => Some(transformer.forward_chunk(
+                    &input,
+                    &frame_timesteps,
+                    negative,
+                    &self.caches.negative,
+                    cancel,
+                )?),
                 None => None,
             };
             reporter.forwards += contexts.forwards();
             let predicted = self.text.guidance.combine(Expert::High, prompt, negative)?;
-            let moved =
+            let stepped =
                 scheduler.step(step, &predicted, &latents, || self.noise.fresh(step, first, count))?;
-            latents = hold_first_frame(image, moved)?;
+            latents = replace_first_frame(image, stepped)?;
         }
         Ok(latents)
     }

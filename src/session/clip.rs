@@ -1,14 +1,14 @@
-//! A scene in one piece: all latents are denoised together, then decoded as a stream.
+//! Generates a scene as a whole clip: denoises all latents together, then decodes them as a stream.
 //!
-//! As diffusers' `WanPipeline` and, from an image, `WanImageToVideoPipeline`: with `expand_timesteps` the image is the first
-//! latent frame, at timestep 0; without, the transformer takes the image as channels beside the latents.
+//! As diffusers' `WanPipeline` and, from an image, `WanImageToVideoPipeline`. With `expand_timesteps` the image is the first
+//! latent frame, at timestep 0. Without it, the transformer takes the image as channels beside the latents.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use super::conditioning::{TextConditioner, TextContexts, image_channels, image_latents};
-use super::latents::{LatentStore, check_finite, hold_first_frame};
+use super::latents::{LatentStore, check_finite, replace_first_frame};
 use super::progress::{Phase, Reporter};
 use super::scene::Scene;
 use crate::autoencoder::{DecoderState, Tiling};
@@ -31,7 +31,7 @@ pub struct ClipSampler {
     /// Whether the latents came from the cache.
     cached: bool,
     decoder: DecoderState,
-    /// Where latents are decoded in tiles: all frames, `[T, 3, H, W]`.
+    /// All frames, `[T, 3, H, W]`, if the latents are decoded in tiles.
     frames: Option<Tensor>,
     /// Latent frames decoded.
     decoded: usize,
@@ -122,8 +122,8 @@ impl ClipSampler {
             cancel.check()?;
             reporter.report(Phase::Denoise, step as u32);
             self.model.test_event(Event::Step { chunk: 0, step }, cancel)?;
-            let expert = self.experts.at(t);
-            // The expert before it leaves memory first.
+            let expert = self.experts.for_timestep(t);
+            // The other expert is dropped first, to free its memory.
             let denoiser = match current.take().filter(|denoiser| denoiser.expert == expert) {
                 Some(denoiser) => denoiser,
                 None => Denoiser::new(&self.text, &self.experts, expert, &embeds, negative_prompt, cancel)?,
@@ -132,7 +132,7 @@ impl ClipSampler {
                 Some(image) => {
                     let mut timesteps = vec![t; frames];
                     timesteps[0] = 0.0;
-                    (hold_first_frame(Some(image), latents.clone())?, timesteps)
+                    (replace_first_frame(Some(image), latents.clone())?, timesteps)
                 }
                 None => (latents.clone(), vec![t]),
             };
@@ -145,7 +145,7 @@ impl ClipSampler {
             check_finite(&latents)?;
             current = Some(denoiser);
         }
-        let latents = hold_first_frame(first_frame.as_ref(), latents)?;
+        let latents = replace_first_frame(first_frame.as_ref(), latents)?;
         self.store.put(key, &latents);
         Ok(latents)
     }

@@ -1,4 +1,4 @@
-//! What the transformer is conditioned on: text contexts and the image that a scene starts from.
+//! Text and image conditioning.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::picture::{self, Fit};
 use crate::transformer::{Context, WanTransformer};
 use crate::{Cache, Cancel, Model, Result, Size};
 
-/// Makes text contexts for a generation.
+/// Computes the text contexts of a generation.
 #[derive(Clone)]
 pub struct TextConditioner {
     pub model: Arc<Model>,
-    /// Where embeddings of prompts are kept.
+    /// Cache of prompt embeddings.
     pub cache: Option<Cache>,
     pub guidance: Guidance,
 }
@@ -67,7 +67,7 @@ pub fn image_latents(
 }
 
 /// `image` for a transformer that takes it as further channels beside the latents, f32
-/// `[1, temporal factor + C, frames, H, W]`: a mask that is 1 where a frame is given, and the latents of a video that is
+/// `[1, temporal factor + C, frames, H, W]`: a mask that is 1 at the image's frame, and the latents of a video that is
 /// grey after the image; as diffusers' `WanImageToVideoPipeline`.
 pub fn image_channels(
     model: &Model,

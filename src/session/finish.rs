@@ -1,4 +1,4 @@
-//! From what the autoencoder decoded to frames that leave the engine: 8 bits, label, watermark.
+//! Converts decoded frames to output frames: 8 bits, label, watermark.
 
 use crate::frames::{RawFrames, to_u8};
 use crate::label::{Label, Labeller};
@@ -30,7 +30,7 @@ impl Finisher {
         self.embedder.as_ref().map(Embedder::id)
     }
 
-    /// `raw`, frames of the shot number `shot`, in 8 bits with label and watermark.
+    /// Converts `raw`, frames of the shot with index `shot`, to 8 bits, and adds label and watermark.
     pub fn finish(&self, raw: &RawFrames, shot: u64) -> Frames {
         let mut data: Vec<u8> = raw.data.iter().map(|&sample| to_u8(sample)).collect();
         let frame_len = raw.size.samples();

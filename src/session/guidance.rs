@@ -2,16 +2,16 @@
 
 use candle_core::{DType, Tensor};
 
-use super::validate::refuse;
+use crate::error::refuse;
 use crate::model::Expert;
 use crate::{ModelInfo, Request, Result, Setting};
 
 /// The guidance scales of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guidance {
-    /// Of the transformer, or of the first of two.
+    /// Scale of the transformer, or of the first of two.
     pub scale: f64,
-    /// Of the second of two transformers.
+    /// Scale of the second of two transformers.
     pub scale_2: f64,
 }
 
@@ -26,23 +26,23 @@ impl Guidance {
                     format!("{} has one transformer, so guidance-scale-2 has no meaning", info.name),
                 );
             }
-            // As in diffusers, the first scale counts for both transformers if it is the only one given.
+            // As in diffusers, the first scale applies to both transformers if the second is not set.
             (requested, own) => requested.or(request.guidance_scale).or(own).unwrap_or(scale),
         };
         for scale in [scale, scale_2] {
             if !scale.is_finite() || scale < 0.0 {
                 return refuse(
                     Setting::GuidanceScale,
-                    format!("a guidance scale of {scale} is not possible; 1 turns guidance off, 5 is strong"),
+                    format!("a guidance scale of {scale} is not possible; use 0 or more (1 = off)"),
                 );
             }
         }
         Ok(Self { scale, scale_2 })
     }
 
-    /// Whether the negative prompt has an effect on the steps of `expert`. At a scale of 1 its weight is 0, and with a first
-    /// scale of at most 1 diffusers does not guide at all. Below 1 the video would move towards the negative prompt; the
-    /// policy relies on guidance never doing that.
+    /// Whether the steps of `expert` use the negative prompt. At a scale of 1 its weight is 0. As in diffusers, a first scale of
+    /// at most 1 turns guidance off for both transformers. A scale below 1 would move the video towards the negative prompt, and
+    /// the policy relies on this never happening.
     pub fn is_on(&self, expert: Expert) -> bool {
         self.scale > 1.0 && self.of(expert) > 1.0
     }

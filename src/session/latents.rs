@@ -1,11 +1,11 @@
-//! Latents of a generation: their geometry, their noise, and the cache that keeps them.
+//! Latents of a generation: their geometry, their noise, and their cache.
 
 use candle_core::{DType, Device, Tensor};
 
-use super::validate::refuse;
 use crate::autoencoder;
 use crate::cache::{Cache, Kind};
 use crate::digest::Digest;
+use crate::error::refuse;
 use crate::noise::NoiseKey;
 use crate::{Error, Result, Setting, Size};
 
@@ -50,8 +50,8 @@ impl LatentGeometry {
     }
 }
 
-/// The noise that a scene is made from. Noise of a seed is keyed by the seed, the scene, the latent frame and the step, so
-/// no device and no order of computation changes it.
+/// The noise of a scene. It is keyed by the seed, the scene, the latent frame and the step: it does not depend on the device or
+/// on the order of computation.
 #[derive(Clone, Debug)]
 pub struct SceneNoise {
     pub geometry: LatentGeometry,
@@ -59,17 +59,17 @@ pub struct SceneNoise {
     pub seed: u64,
     /// Number of the scene in the video.
     pub scene: u64,
-    /// Noise in place of that of the seed: f32 `[1, C, T, H, W]` of this scene.
-    pub given: Option<Tensor>,
+    /// Initial noise in place of that of the seed: f32 `[1, C, T, H, W]` of this scene.
+    pub initial_latents: Option<Tensor>,
 }
 
 impl SceneNoise {
     /// The noise that the latent frames `first..first + count` start from, f32.
     pub fn initial(&self, first: usize, count: usize) -> Result<Tensor> {
-        let Some(given) = &self.given else { return self.draw(first, 0, count) };
+        let Some(latents) = &self.initial_latents else { return self.draw(first, 0, count) };
         // The last chunk may reach beyond the end of the scene. Its frames there are not shown.
-        let available = given.dim(2)?.saturating_sub(first).min(count);
-        let noise = given.narrow(2, first, available)?.contiguous()?;
+        let available = latents.dim(2)?.saturating_sub(first).min(count);
+        let noise = latents.narrow(2, first, available)?.contiguous()?;
         Ok(noise.pad_with_zeros(2, 0, count - available)?)
     }
 
@@ -79,20 +79,20 @@ impl SceneNoise {
     }
 
     fn draw(&self, first: usize, step: u64, count: usize) -> Result<Tensor> {
-        let key = NoiseKey { seed: self.seed, shot: self.scene, chunk: first as u64, step };
+        let key = NoiseKey { seed: self.seed, scene: self.scene, first_latent: first as u64, step };
         key.normal(self.geometry.shape(count).as_slice(), &self.device)
     }
 }
 
-/// Noise that the caller gives for a whole video, cut into scenes.
+/// The caller's initial noise for a whole video. Each scene gets its part.
 #[derive(Clone, Debug)]
-pub struct GivenNoise {
+pub struct InitialLatents {
     /// f32 `[1, C, T, H, W]` of all scenes, one after the other.
     latents: Tensor,
 }
 
-impl GivenNoise {
-    /// Checks `latents` against scenes of so many `frames`; `None` is a video without an end.
+impl InitialLatents {
+    /// Checks `latents` against the number of `frames` of each scene; `None` is a video without an end.
     pub fn new(
         latents: Tensor,
         frames: Option<Vec<u64>>,
@@ -115,13 +115,13 @@ impl GivenNoise {
         Ok(Self { latents: latents.to_device(device)?.to_dtype(DType::F32)? })
     }
 
-    /// The `count` latent frames of a scene that has `before` latent frames of other scenes before it.
+    /// The `count` latent frames of a scene; `before` counts the latent frames of the scenes before it.
     pub fn scene(&self, before: usize, count: usize) -> Result<Tensor> {
         Ok(self.latents.narrow(2, before, count)?)
     }
 }
 
-/// Keeps latents in the cache, if there is one.
+/// Reads and writes latents in the cache, if there is one.
 #[derive(Clone, Debug)]
 pub struct LatentStore {
     pub cache: Option<Cache>,
@@ -144,8 +144,8 @@ impl LatentStore {
     }
 }
 
-/// `latents` with `image`, one latent frame, in place of their first frame; unchanged without an image.
-pub fn hold_first_frame(image: Option<&Tensor>, latents: Tensor) -> Result<Tensor> {
+/// Replaces the first frame of `latents` by `image`, one latent frame. Without an image it returns them unchanged.
+pub fn replace_first_frame(image: Option<&Tensor>, latents: Tensor) -> Result<Tensor> {
     let Some(image) = image else { return Ok(latents) };
     let rest = latents.dim(2)? - 1;
     if rest == 0 {
@@ -154,7 +154,7 @@ pub fn hold_first_frame(image: Option<&Tensor>, latents: Tensor) -> Result<Tenso
     Ok(Tensor::cat(&[image, &latents.narrow(2, 1, rest)?], 2)?)
 }
 
-/// Refuses latents with values that are not finite: they would decode to a grey or black picture without an error.
+/// Refuses latents with values that are not finite: they would decode to a grey or black frame without an error.
 pub fn check_finite(latents: &Tensor) -> Result<()> {
     if latents.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(());
@@ -184,7 +184,7 @@ mod tests {
     fn no_noise_is_used_twice() {
         let noise = |seed, scene| {
             let (geometry, device) = (GEOMETRY, Device::Cpu);
-            SceneNoise { geometry, device, seed, scene, given: None }
+            SceneNoise { geometry, device, seed, scene, initial_latents: None }
         };
         let (one, two, later) = (noise(1, 0), noise(2, 0), noise(1, 1));
         let drawn = [

@@ -1,8 +1,8 @@
 //! One running generation: the next chunk, a new prompt, a cancel.
 //!
-//! [`validate`] checks the request, [`timeline`] puts its shots on frames, and for each [`scene`] a sampler makes the latents:
-//! [`clip`] in one piece, [`causal`] chunk by chunk. They share [`conditioning`], [`guidance`] and [`latents`]. [`finish`]
-//! makes the frames that leave.
+//! [`validate`] checks the request. [`timeline`] assigns its shots to frames. A sampler generates the latents of each [`scene`]:
+//! [`clip`] all at once, [`causal`] chunk by chunk. Both use [`conditioning`], [`guidance`] and [`latents`]. [`finish`] converts
+//! the decoded frames to output frames.
 
 mod causal;
 mod clip;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
+use crate::error::refuse;
 use crate::frames::RawFrames;
 use crate::model::Pacing;
 use crate::request::{Shot, Transition};
@@ -29,18 +30,18 @@ use causal::CausalSampler;
 use clip::ClipSampler;
 use conditioning::TextConditioner;
 use finish::Finisher;
-use latents::{GivenNoise, LatentGeometry, LatentStore};
+use latents::{InitialLatents, LatentGeometry, LatentStore};
 use progress::Reporter;
 pub use progress::{Phase, Progress, SessionStats};
-use scene::{Scene, SceneCounter};
+use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
-use validate::{ValidatedRequest, negative_prompt, refuse};
+use validate::{ValidatedRequest, negative_prompt};
 
 /// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShotInfo {
-    /// Number of the shot, counted with prompts that changed and with shots too short for a chunk of their own.
+    /// Index of the shot, from 0. Prompt changes and shots that got no chunk count too.
     pub index: u64,
     /// Its first frame.
     pub frame: u64,
@@ -59,32 +60,31 @@ pub struct Session {
     timeline: Timeline,
     text: TextConditioner,
     store: LatentStore,
-    given_noise: Option<GivenNoise>,
+    initial_latents: Option<InitialLatents>,
     finisher: Finisher,
     generation_id: GenerationId,
-    scenes: SceneCounter,
-    /// Of the current scene; none before the first chunk.
+    scenes: SceneBuilder,
+    /// The sampler of the current scene; `None` before the first chunk.
     sampler: Option<Sampler>,
     /// The frame at which the current scene ends.
     scene_end: Option<u64>,
-    /// Of the last chunk.
+    /// The shot of the last chunk.
     shot: ShotInfo,
     stats: SessionStats,
     shots_begun: u64,
     chunks: u64,
-    /// Frames made.
-    made: u64,
+    frames_generated: u64,
     failed: bool,
 }
 
-/// Makes the frames of one scene, some at a time.
+/// Generates the frames of one scene, a few at a time.
 enum Sampler {
     Clip(Box<ClipSampler>),
     Causal(Box<CausalSampler>),
 }
 
 impl Session {
-    /// Checks `request` against what `model` can make. Computes nothing.
+    /// Checks `request` against the abilities of `model`. Computes nothing.
     ///
     /// # Errors
     /// [`Error::Request`] names the setting that the model cannot fulfil; [`Error::Refused`] by the policy.
@@ -115,9 +115,10 @@ impl Session {
             );
         }
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
-        let given = request.initial_latents.take();
-        let given_noise =
-            given.map(|given| GivenNoise::new(given, scenes, &geometry, &model.device)).transpose()?;
+        let initial_latents = request.initial_latents.take();
+        let initial_latents = initial_latents
+            .map(|latents| InitialLatents::new(latents, scenes, &geometry, &model.device))
+            .transpose()?;
         let watermark = request.watermark.as_ref();
         Ok(Self {
             finisher: Finisher::new(request.label, watermark, generation_id, request.size, info.frame_rate),
@@ -126,16 +127,16 @@ impl Session {
             model,
             request,
             timeline,
-            given_noise,
+            initial_latents,
             generation_id,
-            scenes: SceneCounter::default(),
+            scenes: SceneBuilder::default(),
             sampler: None,
             scene_end: None,
             shot: ShotInfo::default(),
             stats: SessionStats::default(),
             shots_begun: 0,
             chunks: 0,
-            made: 0,
+            frames_generated: 0,
             failed: false,
         })
     }
@@ -145,8 +146,8 @@ impl Session {
         self.request.size
     }
 
-    /// A name for the request: equal requests have the same, whatever their length. It is the first 40 bits of a digest, so
-    /// anyone who guesses the whole request can confirm the guess.
+    /// Identifies the request; requests that differ only in length share it. It is the first 40 bits of a digest, so anyone
+    /// who guesses the whole request can confirm the guess.
     pub fn generation_id(&self) -> GenerationId {
         self.generation_id
     }
@@ -186,13 +187,13 @@ impl Session {
         self.timeline.end_at(frames);
     }
 
-    /// The frame before which the next chunk ends at the latest. If all shots before that frame are added in time, the video
-    /// equals that of a request that has them from the beginning.
+    /// Upper bound of the frame where the next chunk ends. If all shots that start before that frame are added before the chunk
+    /// is generated, the video equals that of a request that had them from the beginning.
     pub fn next_end(&self) -> u64 {
         match (&self.sampler, &self.model.pacing) {
-            (Some(Sampler::Causal(sampler)), _) => self.made + sampler.max_frames(),
+            (Some(Sampler::Causal(sampler)), _) => self.frames_generated + sampler.max_frames(),
             (None, Pacing::Causal { config, .. }) => {
-                self.made + self.store.geometry.frames_of(1, config.max_chunk())
+                self.frames_generated + self.store.geometry.frames_of(1, config.max_chunk())
             }
             _ => self.timeline.total().unwrap_or(u64::MAX),
         }
@@ -228,15 +229,15 @@ impl Session {
             true => Ok(()),
             false => refuse(
                 Setting::Prompt,
-                "this model makes its video in one piece; the prompt cannot change while it is made".into(),
+                "this model makes its video in one piece; its prompt cannot change".into(),
             ),
         }
     }
 
-    /// Makes the next frames: 8 bits a sample, with label and watermark as requested. `None` after the last.
+    /// Generates the next frames: 8 bits per sample, with label and watermark as requested. `None` after the last.
     ///
-    /// After a cancel it returns [`Error::Cancelled`] within one transformer block or decoder layer. After an error the
-    /// session is of no more use: start another one from the same request.
+    /// After a cancel it returns [`Error::Cancelled`] within one transformer block or decoder layer. After an error every call
+    /// fails: start another session from the same request.
     pub fn next_chunk(
         &mut self,
         cancel: &Cancel,
@@ -247,7 +248,8 @@ impl Session {
     }
 
     /// As [`next_chunk`](Self::next_chunk), but the frames are as the autoencoder decoded them: f32, without label and
-    /// watermark. For measurements; a pipeline that shows frames to people takes [`next_chunk`](Self::next_chunk).
+    /// watermark. For measurements; use
+    /// [`next_chunk`](Self::next_chunk) for frames that people see.
     pub fn next_raw_chunk(
         &mut self,
         cancel: &Cancel,
@@ -256,13 +258,13 @@ impl Session {
         if self.failed {
             return Err(Error::Generation("this generation failed before; start another one".into()));
         }
-        if self.timeline.total().is_some_and(|total| self.made >= total) {
+        if self.timeline.total().is_some_and(|total| self.frames_generated >= total) {
             return Ok(None);
         }
         // After an error, half of a chunk may be in the KV caches.
         self.failed = true;
         self.begin_shots()?;
-        let mut reporter = Reporter::new(progress, self.chunks, self.made, self.request.steps);
+        let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
         let frames = match &mut self.sampler {
             Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
             Some(Sampler::Causal(sampler)) => {
@@ -275,7 +277,7 @@ impl Session {
         let frames = self.within_scene(&frames)?;
         self.stats.forwards += forwards;
         self.stats.cached += if cached { frames.len() as u64 } else { 0 };
-        self.made += frames.len() as u64;
+        self.frames_generated += frames.len() as u64;
         self.failed = false;
         Ok(Some(frames))
     }
@@ -283,7 +285,7 @@ impl Session {
     /// Begins the shots that are due with the next chunk.
     fn begin_shots(&mut self) -> Result<()> {
         let mut cut = None;
-        while let Some(pending) = self.timeline.next_due(self.made, self.next_frames()) {
+        while let Some(pending) = self.timeline.next_due(self.frames_generated, self.next_frames()) {
             let PendingShot { start, shot } = pending;
             let shot_cut = shot.transition == Transition::Cut;
             self.shot.prompt = shot.prompt.clone();
@@ -304,16 +306,16 @@ impl Session {
         self.scene_end = self.timeline.next_scene();
         if let Some(cut) = cut {
             self.shot.index = self.shots_begun - 1;
-            self.shot.frame = self.made;
-            self.shot.cut = cut && self.made > 0;
+            self.shot.frame = self.frames_generated;
+            self.shot.cut = cut && self.frames_generated > 0;
         }
         Ok(())
     }
 
     fn begin_scene(&mut self, shot: Shot) -> Result<()> {
-        let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.made));
-        let given = self.given_noise.as_ref();
-        let scene = self.scenes.next(&self.model, &self.request, &self.store, given, shot, frames)?;
+        let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.frames_generated));
+        let latents = self.initial_latents.as_ref();
+        let scene = self.scenes.next(&self.model, &self.request, &self.store, latents, shot, frames)?;
         self.sampler = Some(self.sampler_for(scene)?);
         Ok(())
     }
@@ -353,14 +355,14 @@ impl Session {
         }
     }
 
-    /// `frames`, `[T, 3, H, W]`, without those that the model made beyond the end of the scene.
+    /// `frames`, `[T, 3, H, W]`, without those beyond the end of the scene.
     fn within_scene(&self, frames: &Tensor) -> Result<RawFrames> {
         let mut count = frames.dim(0)?;
         if let Some(end) = self.scene_end {
-            count = count.min(end.saturating_sub(self.made) as usize);
+            count = count.min(end.saturating_sub(self.frames_generated) as usize);
         }
         let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
         let data = frames.flatten_all()?.to_vec1()?;
-        Ok(RawFrames { first: self.made, size: self.request.size, data })
+        Ok(RawFrames { first: self.frames_generated, size: self.request.size, data })
     }
 }

@@ -1,6 +1,6 @@
-//! What a session reports about itself.
+//! Progress of a session.
 
-/// What a session computes at the moment.
+/// The current phase of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It encodes the prompt.
@@ -22,13 +22,13 @@ impl Phase {
     }
 }
 
-/// How far a session is.
+/// The progress of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// What it computes.
+    /// The current phase.
     pub phase: Phase,
-    /// Number of the chunk, from 0.
+    /// Index of the chunk, from 0.
     pub chunk: u64,
     /// Steps done in this chunk.
     pub step: u32,
@@ -38,7 +38,7 @@ pub struct Progress {
     pub frame: u64,
 }
 
-/// What a session has computed so far.
+/// Statistics of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStats {
@@ -48,7 +48,7 @@ pub struct SessionStats {
     pub cached: u64,
 }
 
-/// Passes progress on to the caller, and counts what a chunk costs.
+/// Reports progress to the caller, and counts the work for a chunk.
 pub(super) struct Reporter<'a> {
     callback: &'a mut dyn FnMut(Progress),
     chunk: u64,
@@ -57,7 +57,7 @@ pub(super) struct Reporter<'a> {
     pub steps: u32,
     /// Forward passes of the transformer for this chunk.
     pub forwards: u64,
-    /// Whether its latents came from the cache.
+    /// Whether the latents of this chunk came from the cache.
     pub cached: bool,
 }
 

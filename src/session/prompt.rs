@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::conditioning::TextContexts;
 use crate::digest::Digest;
 
-/// What decides a chunk besides the chunks before it.
+/// The input of a chunk, besides the chunks before it.
 #[derive(Default)]
 pub struct ChunkInput {
     /// A new prompt, and the number of chunks over which it gains weight.
@@ -42,7 +42,7 @@ impl ChunkInput {
     }
 }
 
-/// The prompt that chunks are made with, or a blend of two prompts.
+/// The prompt of the next chunk, or a blend of two prompts.
 #[derive(Default)]
 pub struct PromptState {
     pub prompt: String,
@@ -51,26 +51,26 @@ pub struct PromptState {
     pub current: Option<(Tensor, TextContexts)>,
     /// Chunks until the prompt has all the weight; `None` when it has.
     pub chunks_left: Option<u32>,
-    /// Whether the prompt itself changes, and not the negative prompt alone.
-    pub changes: bool,
+    /// Whether the prompt changed, not only the negative prompt.
+    pub prompt_changed: bool,
 }
 
 impl PromptState {
-    /// Has new prompts encoded before the next chunk.
+    /// Marks new prompts for encoding.
     pub fn update(&mut self, prompt: Option<(String, u32)>, negative: Option<String>) {
         if let Some(negative) = negative {
             self.negative = negative;
             self.chunks_left.get_or_insert(0);
         }
         if let Some((prompt, chunks)) = prompt {
-            // The prompt that is shown already may be set again.
-            self.changes |= prompt != self.prompt;
+            // The caller may set the same prompt again.
+            self.prompt_changed |= prompt != self.prompt;
             self.prompt = prompt;
             self.chunks_left = Some(chunks);
         }
     }
 
-    /// The embedding of the next chunk on the way to that of the prompt: an equal part of the way with every chunk.
+    /// One step of linear interpolation from the current embedding to `prompt`.
     pub fn blend(&self, prompt: Tensor) -> candle_core::Result<Tensor> {
         match (&self.current, self.chunks_left) {
             (Some((current, _)), Some(left)) if left > 0 => {
@@ -80,10 +80,10 @@ impl PromptState {
         }
     }
 
-    /// Keeps what the next chunk is made with.
+    /// Stores the embedding and contexts of this chunk.
     pub fn advance(&mut self, embeds: Tensor, contexts: TextContexts) {
         self.current = Some((embeds, contexts));
         self.chunks_left = self.chunks_left.and_then(|left| left.checked_sub(1));
-        self.changes &= self.chunks_left.is_some();
+        self.prompt_changed &= self.chunks_left.is_some();
     }
 }

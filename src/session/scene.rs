@@ -1,13 +1,13 @@
-//! One scene of a video: what lies between two cuts that nothing is remembered across.
+//! A scene: the frames between two cuts. Nothing is kept from before it.
 
 use image::RgbImage;
 
-use super::latents::{GivenNoise, LatentStore, SceneNoise};
+use super::latents::{InitialLatents, LatentStore, SceneNoise};
 use super::validate::ValidatedRequest;
 use crate::digest::Digest;
 use crate::{Model, Result, Shot};
 
-/// What a sampler starts from.
+/// The input of a sampler.
 pub struct Scene {
     /// Frames of the scene; `None` without an end.
     pub frames: Option<u64>,
@@ -20,40 +20,42 @@ pub struct Scene {
     pub key: Option<Digest>,
 }
 
-/// Counts the scenes of a video.
+/// Builds the scenes of a video, in order.
 #[derive(Default)]
-pub struct SceneCounter {
-    /// Scenes begun.
-    begun: u64,
+pub struct SceneBuilder {
+    /// Number of the next scene.
+    next_number: u64,
     /// Latent frames of the scenes before the current one.
     latents_before: usize,
     /// Latent frames of the current scene.
     latents: usize,
 }
 
-impl SceneCounter {
-    /// The next scene: of `shot`, with `frames` frames.
+impl SceneBuilder {
+    /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end.
     pub fn next(
         &mut self,
         model: &Model,
         request: &ValidatedRequest,
         store: &LatentStore,
-        given: Option<&GivenNoise>,
+        initial_latents: Option<&InitialLatents>,
         shot: Shot,
         frames: Option<u64>,
     ) -> Result<Scene> {
         let geometry = store.geometry;
         self.latents_before += self.latents;
         self.latents = frames.map_or(0, |frames| geometry.latents_of(frames));
-        let number = self.begun;
-        self.begun += 1;
+        let number = self.next_number;
+        self.next_number += 1;
         let seed = shot.seed.unwrap_or(request.seed);
-        let given = given.map(|given| given.scene(self.latents_before, self.latents)).transpose()?;
-        let key = match (&store.cache, &given) {
+        let initial_latents =
+            initial_latents.map(|latents| latents.scene(self.latents_before, self.latents)).transpose()?;
+        let key = match (&store.cache, &initial_latents) {
             (Some(_), None) => scene_key(model, request, seed, number, shot.image.as_ref()),
             _ => None,
         };
-        let noise = SceneNoise { geometry, device: model.device.clone(), seed, scene: number, given };
+        let noise =
+            SceneNoise { geometry, device: model.device.clone(), seed, scene: number, initial_latents };
         let negative_prompt = request.negative_prompt.clone();
         Ok(Scene { frames, image: shot.image, prompt: shot.prompt, negative_prompt, noise, key })
     }

@@ -1,17 +1,18 @@
-//! The shots of a video on its frames: one queue, which live prompts join.
+//! Assigns the shots of a video to its frames: one queue for shots and live prompts.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::validate::{check_prompt, check_shot, refuse};
+use super::validate::{check_prompt, check_shot};
+use crate::error::refuse;
 use crate::policy::Policy;
 use crate::request::{Shot, Transition};
 use crate::{ModelInfo, Result, Setting};
 
-/// The shots that are still to come.
+/// The shots that have not begun yet.
 pub struct Timeline {
     pending: VecDeque<PendingShot>,
-    /// When the last shot of all starts.
+    /// Start of the last shot.
     last_start: Duration,
     total: Option<u64>,
 }
@@ -22,15 +23,15 @@ pub struct PendingShot {
     pub shot: Shot,
 }
 
-/// From which frame on a shot is shown.
+/// The frame that a shot starts at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShotStart {
-    /// It begins a scene, exactly at this frame: nothing is remembered from before it.
+    /// It begins a scene, exactly at this frame: nothing is kept from before it.
     Scene(u64),
     /// It continues the scene, from the chunk nearest to this frame.
     Chunk(u64),
-    /// It is a prompt that was changed while the video is made, and continues the scene from the next chunk, with the seed
-    /// of the shot before it.
+    /// A prompt that changed during generation. It continues the scene from the next chunk, with the seed of the shot before
+    /// it.
     Live,
 }
 
@@ -106,29 +107,30 @@ impl Timeline {
         Some(starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
     }
 
-    /// Takes a shot that begins with the chunk of `length` frames after the `made` frames; one shot at a time, a live prompt
-    /// last.
+    /// Returns the next shot that begins with this chunk: `length` frames from frame `first` on. Call it until `None`. A live
+    /// prompt comes last.
     ///
     /// A scene begins when its frame is reached. A shot that continues begins with the chunk whose first frame is nearest to
     /// its time, the earlier of two, and at the latest with the last chunk of its scene.
-    pub fn next_due(&mut self, made: u64, length: u64) -> Option<PendingShot> {
+    pub fn next_due(&mut self, first: u64, length: u64) -> Option<PendingShot> {
         let live = self.pending.front().is_some_and(|pending| pending.start == ShotStart::Live);
         let index = usize::from(live);
-        if self.pending.get(index).is_some_and(|pending| self.is_due(pending.start, made, length)) {
+        if self.pending.get(index).is_some_and(|pending| self.is_due(pending.start, first, length)) {
             return self.pending.remove(index);
         }
         if live { self.pending.pop_front() } else { None }
     }
 
-    fn is_due(&self, start: ShotStart, made: u64, length: u64) -> bool {
-        let after = made.saturating_add(length);
+    fn is_due(&self, start: ShotStart, first: u64, length: u64) -> bool {
+        let end = first.saturating_add(length);
         match start {
             ShotStart::Live => true,
-            ShotStart::Scene(frame) => frame <= made,
-            ShotStart::Chunk(frame) if frame <= made => true,
+            ShotStart::Scene(frame) => frame <= first,
+            ShotStart::Chunk(frame) if frame <= first => true,
             ShotStart::Chunk(frame) => {
-                let last_chunk = self.next_scene().is_some_and(|end| frame < end && after >= end);
-                last_chunk || (frame <= after && frame - made <= after - frame)
+                let last_chunk =
+                    self.next_scene().is_some_and(|scene_end| frame < scene_end && end >= scene_end);
+                last_chunk || (frame <= end && frame - first <= end - frame)
             }
         }
     }
@@ -151,8 +153,8 @@ mod tests {
         Shot { transition, ..Shot::new(start, format!("shot at {frame}")) }
     }
 
-    fn prompts(timeline: &mut Timeline, made: u64, length: u64) -> Vec<String> {
-        std::iter::from_fn(|| timeline.next_due(made, length)).map(|pending| pending.shot.prompt).collect()
+    fn prompts(timeline: &mut Timeline, first: u64, length: u64) -> Vec<String> {
+        std::iter::from_fn(|| timeline.next_due(first, length)).map(|pending| pending.shot.prompt).collect()
     }
 
     #[test]

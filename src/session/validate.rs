@@ -1,4 +1,4 @@
-//! A request becomes values that a model can generate from. Every prompt passes the policy here.
+//! Checks a request against a model, and fills in the model's own values. Every prompt passes the policy here.
 
 use std::sync::Arc;
 
@@ -6,23 +6,23 @@ use candle_core::Tensor;
 
 use super::guidance::Guidance;
 use crate::digest::Digest;
+use crate::error::refuse;
 use crate::label::Label;
 use crate::policy::Policy;
 use crate::request::Shot;
+use crate::scheduler::MAX_STEPS;
 use crate::watermark::{GenerationId, WatermarkKey};
-use crate::{Error, Length, ModelInfo, Request, Result, Setting, Size, Transition};
+use crate::{Length, ModelInfo, Request, Result, Setting, Size, Transition};
 
-/// Twice what any text encoder reads: 512 tokens.
+/// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
 const MAX_PROMPT_BYTES: usize = 1 << 14;
-/// The models were trained with this many steps.
-const MAX_STEPS: u32 = 1000;
 
 /// A request that the model can fulfil, with the model's own values where the request has none.
 pub struct ValidatedRequest {
     pub size: Size,
     /// Frames of the whole video; `None` without an end.
     pub total_frames: Option<u64>,
-    /// In order, the first at 0; never empty, unless the shots are added later.
+    /// In order, the first at 0. The timeline takes them.
     pub shots: Vec<Shot>,
     pub steps: u32,
     pub shift: Option<f64>,
@@ -37,7 +37,7 @@ pub struct ValidatedRequest {
 }
 
 impl ValidatedRequest {
-    /// Checks `request` against what the model can make.
+    /// Checks `request` against the abilities of the model.
     ///
     /// # Errors
     /// [`Error::Request`] names the setting and says what the model can make; [`Error::Refused`] by the policy.
@@ -135,7 +135,7 @@ fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec
     if !shots[0].start.is_zero() {
         return refuse(Setting::Shots, "the first shot must start at 0".into());
     }
-    // There is nothing before it to continue from.
+    // No video before it to continue.
     shots[0].transition = Transition::Cut;
     if !shots.is_sorted_by(|a, b| a.start < b.start) {
         return refuse(Setting::Shots, "each shot must start later than the one before it".into());
@@ -144,7 +144,7 @@ fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec
     Ok(shots)
 }
 
-/// Checks a shot against what the model can make, and its prompt against the policy.
+/// Checks a shot against the abilities of the model, and its prompt against the policy.
 pub fn check_shot(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
     let continues = shot.transition == Transition::Continue;
     if continues && !info.causal {
@@ -165,7 +165,7 @@ pub fn check_shot(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> 
     check_prompt(&shot.prompt, policy)
 }
 
-/// The gate that every prompt passes.
+/// Checks a prompt: its text, then the policy.
 pub fn check_prompt(prompt: &str, policy: &Policy) -> Result<()> {
     if prompt.trim().is_empty() {
         return refuse(Setting::Prompt, "the prompt is empty; say what to show".into());
@@ -174,8 +174,8 @@ pub fn check_prompt(prompt: &str, policy: &Policy) -> Result<()> {
     policy.admit(prompt)
 }
 
-/// The negative prompt to use: `prompt`, or the model's own. A prompt from outside passes the policy, so that the audit log
-/// has all that a model reads.
+/// The negative prompt to use: `prompt`, or the model's own. A `prompt` passes the policy, so that the audit log has every text
+/// that the model reads.
 pub fn negative_prompt(prompt: Option<&str>, info: &ModelInfo, policy: &Policy) -> Result<String> {
     if let Some(prompt) = prompt.filter(|prompt| !prompt.is_empty()) {
         check_text(prompt)?;
@@ -191,15 +191,11 @@ fn check_text(prompt: &str) -> Result<()> {
             format!("a prompt of {} bytes is too long; use at most {MAX_PROMPT_BYTES}", prompt.len()),
         );
     }
-    // A C program would see the text before it only, and the model all of it.
+    // A C program would see only the text before it; the model would read all of it.
     if prompt.contains('\0') {
         return refuse(Setting::Prompt, "the prompt contains a NUL character; remove it".into());
     }
     Ok(())
-}
-
-pub fn refuse<T>(setting: Setting, reason: String) -> Result<T> {
-    Err(Error::Request(setting, reason))
 }
 
 #[cfg(test)]
@@ -209,7 +205,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::{Cancel, Model, OpenOptions, Session};
+    use crate::{Cancel, Error, Model, OpenOptions, Session};
 
     fn miniature() -> Arc<Model> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
@@ -257,7 +253,7 @@ mod tests {
         let mut session = start("a fox", "a bird").unwrap();
         assert!(matches!(session.set_prompt("a fox of qu4rtz"), Err(Error::Refused { .. })));
         assert!(session.set_prompt("a fox of stone").is_ok());
-        // A negative prompt may name what is not wanted; an application may refuse that too.
+        // The policy does not refuse a negative prompt; an application may.
         assert!(session.set_negative_prompt(Some("quartz")).is_ok());
         assert!(session.set_negative_prompt(None).is_ok());
         let policy = Some(Policy::parse(policy).unwrap().guarded(|prompt| prompt != "quartz"));

@@ -186,7 +186,7 @@ fn weights_that_do_not_match_the_config_are_an_error_that_names_them() {
         ("num_layers", 3.into(), "blocks.2."),
         ("ffn_dim", 41.into(), "ffn"),
         ("patch_size", serde_json::json!([2, 2, 2]), "patch_size"),
-        ("num_layers", "two".into(), "not understood"),
+        ("num_layers", "two".into(), "cannot be parsed"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let transformer = folder.path().join("transformer");

@@ -39,25 +39,25 @@ def text_encoder(file: Path) -> None:
     rng, writer = np.random.default_rng(0), GGUFWriter(file, "t5encoder")
     dim, inner, wide = UMT5["d_model"], UMT5["num_heads"] * UMT5["d_kv"], UMT5["d_ff"]
 
-    def quantised(name: str, rows: int, columns: int) -> None:
+    def quantized(name: str, rows: int, columns: int) -> None:
         writer.add_tensor(f"{name}.weight", q4_k(rng, rows, columns), raw_dtype=GGMLQuantizationType.Q4_K)
 
     def full(name: str, array: np.ndarray) -> None:
         writer.add_tensor(f"{name}.weight", array.astype(np.float32))
 
-    quantised("token_embd", UMT5["vocab_size"], dim)
+    quantized("token_embd", UMT5["vocab_size"], dim)
     full("enc.output_norm", np.ones(dim))
     for i in range(UMT5["num_layers"]):
         at = f"enc.blk.{i}"
         for name in "qkv":
-            quantised(f"{at}.attn_{name}", inner, dim)
-        quantised(f"{at}.attn_o", dim, inner)
+            quantized(f"{at}.attn_{name}", inner, dim)
+        quantized(f"{at}.attn_o", dim, inner)
         full(f"{at}.attn_rel_b", rng.standard_normal((UMT5["relative_attention_num_buckets"], UMT5["num_heads"])))
         full(f"{at}.attn_norm", np.ones(dim))
         full(f"{at}.ffn_norm", np.ones(dim))
-        quantised(f"{at}.ffn_gate", wide, dim)
-        quantised(f"{at}.ffn_up", wide, dim)
-        quantised(f"{at}.ffn_down", dim, wide)
+        quantized(f"{at}.ffn_gate", wide, dim)
+        quantized(f"{at}.ffn_up", wide, dim)
+        quantized(f"{at}.ffn_down", dim, wide)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,6 +1,6 @@
 //! The parts of Wan 2.1 T2V 1.3B at full size, with random weights: a step of the transformer in `f32` or `int8`, and a clip
 //! through Wan's decoder (`vae`) or the tiny one (`taehv`). `make bench-peers` also runs `benches/wan.py`, which measures the
-//! same with torch. `quantised` compares int8 with f32.
+//! same with torch. `quantized` compares int8 with f32.
 //!
 //!     cargo bench --bench wan -- int8 256x256x17
 //!
@@ -63,8 +63,8 @@ fn main() -> Result<()> {
                 frames.iter().try_for_each(|x| decoder.decode(x, &mut state, &Cancel::new()).map(|_| ()))
             })
         }
-        "quantised" => quantised(&what, latents),
-        _ => Err(format!("{part} is unknown; use f32, int8, quantised, vae, taehv or umt5").into()),
+        "quantized" => quantized(&what, latents),
+        _ => Err(format!("{part} is unknown; use f32, int8, quantized, vae, taehv or umt5").into()),
     }
 }
 
@@ -79,7 +79,7 @@ fn config() -> Config {
 }
 
 /// The error of int8 after four steps from noise, in the latents and in the frames of the tiny decoder.
-fn quantised(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()> {
+fn quantized(what: &str, [channels, frames, rows, columns]: Latents) -> Result<()> {
     const STEPS: u32 = 4;
     let config = config();
     let (weights, prompt) = (weights(), random(&[1, TEXT, config.text_dim])?);

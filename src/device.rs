@@ -5,7 +5,7 @@ use candle_core::Device;
 use crate::error::plain;
 use crate::{Error, Precision, Result, kernels};
 
-/// Up to this token width, quantising the inputs costs what int8 products save.
+/// Up to this token width, quantizing the inputs costs what int8 products save.
 const NARROW: usize = 1024;
 
 /// Opens the device named by `text`: `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.
@@ -63,7 +63,7 @@ fn missing_feature(name: &str, feature: &str) -> Error {
 pub struct TransformerShape {
     /// Width of a token.
     pub width: usize,
-    /// Whether the file is a GGUF with quantised tensors.
+    /// Whether the file is a GGUF with quantized tensors.
     pub quantized: bool,
 }
 
@@ -71,11 +71,11 @@ pub struct TransformerShape {
 /// only if the result depends on it.
 ///
 /// [`Precision::Auto`] selects int8 where it is faster: with wide tokens, products are nearly all of the work, and they take a
-/// quarter of the time on a CPU with vector instructions for int8. Otherwise a quantised GGUF stays quantised, to save memory.
+/// quarter of the time on a CPU with vector instructions for int8. Otherwise a quantized GGUF stays quantized, to save memory.
 ///
 /// # Errors
 /// [`Error::Device`] for a precision without benefit on the device, such as 16-bit arithmetic, which is slower than f32 on a
-/// CPU; [`Error::Request`] for [`Precision::Gguf`] without a quantised file.
+/// CPU; [`Error::Request`] for [`Precision::Gguf`] without a quantized file.
 pub fn resolve(
     precision: Precision,
     device: &Device,
@@ -97,7 +97,7 @@ pub fn resolve(
         }
         (Precision::Gguf, _) if !shape().quantized => Err(Error::Request(
             crate::Setting::Precision,
-            "precision=gguf needs a transformer in a quantised GGUF file; use the precision auto".into(),
+            "precision=gguf needs a transformer in a quantized GGUF file; use the precision auto".into(),
         )),
         (precision, _) => Ok(precision),
     }

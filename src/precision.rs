@@ -1,15 +1,15 @@
-//! The number format of weights and arithmetic.
+//! The data type of weights and arithmetic.
 
 use candle_core::{DType, Device};
 
 use crate::text_enum::text_enum;
 
-/// The number format of the weights and of the arithmetic.
+/// The data type of the weights and of the arithmetic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Precision {
     /// The fastest that the device and the checkpoint allow: on a CPU f32, or int8 for wide transformers where the CPU
-    /// multiplies 8-bit numbers in vectors; on a GPU bf16. A GGUF checkpoint keeps its own blocks on a GPU, and on a CPU
+    /// has vector products of 8-bit values; on a GPU bf16. A GGUF checkpoint keeps its own blocks on a GPU, and on a CPU
     /// that is slow at int8.
     #[default]
     Auto,

@@ -153,7 +153,7 @@ pub enum Names {
 impl From<Names> for soragen::checkpoint::Names {
     fn from(names: Names) -> Self {
         match names {
-            Names::Kept => Self::Kept,
+            Names::Kept => Self::InFile,
             Names::Diffusers => Self::Diffusers,
             Names::Original => Self::Original,
         }

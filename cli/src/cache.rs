@@ -21,6 +21,6 @@ fn open(folder: Option<&str>) -> Result<Cache> {
         .ok_or_else(|| Error::Usage("the cache is disabled; set its folder with --cache-dir".into()))
 }
 
-fn count(Usage { entries, prompts, bytes }: Usage) -> String {
-    format!("{entries} chunks, {prompts} prompts, {:.1} MiB", bytes as f64 / f64::from(1 << 20))
+fn count(Usage { chunks, prompts, bytes }: Usage) -> String {
+    format!("{chunks} chunks, {prompts} prompts, {:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -92,7 +92,7 @@ impl Search {
 
 /// The detection of a detector whose last frame is `end - 1`, with its first frame.
 fn marked(detector: &Detector, end: u64) -> Option<(u64, Detection)> {
-    let detection = detector.finding().filter(Detection::is_marked)?;
+    let detection = detector.detect().filter(Detection::is_marked)?;
     Some((end.saturating_sub(detection.frames), detection))
 }
 

@@ -4,7 +4,7 @@ use candle_core::{Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use crate::kernels::conv2d::{ConvEpilogue, Sources, Weights};
-use crate::kernels::{self, Arch, Borrowed, borrowed};
+use crate::kernels::{self, Arch, StorageGuard, lock_storage};
 use crate::ops::{MAX_UNFOLDED, conv2d};
 
 /// A convolution of single frames with a square kernel and zero padding.
@@ -125,8 +125,8 @@ impl PackedConv {
             bail!("{residual:?} cannot be added to {shape:?}");
         }
         let parts: Vec<_> = before.into_iter().chain([x]).map(Tensor::contiguous).collect::<Result<_>>()?;
-        let parts: Vec<_> = parts.iter().map(borrowed).collect();
-        let parts = parts.iter().map(Borrowed::values).collect::<Result<Vec<_>>>()?;
+        let parts: Vec<_> = parts.iter().map(lock_storage).collect();
+        let parts = parts.iter().map(StorageGuard::values).collect::<Result<Vec<_>>>()?;
         let images: Vec<_> =
             parts.iter().flat_map(|part| part.chunks_exact(height * width * channels)).collect();
         let image =
@@ -134,8 +134,8 @@ impl PackedConv {
         let sources: Vec<Sources> =
             (0..frames).map(|frame| (0..self.taps).map(|tap| image(frame, tap)).collect()).collect();
         let residual = residual.map(Tensor::contiguous).transpose()?;
-        let residual = residual.as_ref().map(borrowed);
-        let residual = residual.as_ref().map(Borrowed::values).transpose()?;
+        let residual = residual.as_ref().map(lock_storage);
+        let residual = residual.as_ref().map(StorageGuard::values).transpose()?;
         let mut out = vec![0.0; frames * shape.1 * shape.2 * n_out];
         self.conv.run(
             &sources,

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::kernels::{self, borrowed, layout};
+use crate::kernels::{self, layout, lock_storage};
 
 /// The position of the channel dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,6 @@ impl ChannelLayout {
 /// Transposes the matrices of `size` that `x` consists of.
 fn transposed(x: &Tensor, size: (usize, usize)) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let values = layout::transposed(borrowed(&x).values()?, size);
+    let values = layout::transposed(lock_storage(&x).values()?, size);
     Tensor::from_vec(values, x.elem_count(), x.device())
 }

@@ -36,8 +36,8 @@ pub enum Decoder {
     /// TAEHV, from `taew2_1.safetensors` or `taew2_2.safetensors` in the model folder: many times faster, slightly less
     /// sharp.
     Tiny,
-    /// The model's own decoder, one tile of the picture at a time: less memory, small differences at the seams. Only for
-    /// models that generate the whole video at once. [`Auto`](Self::Auto) selects it if the picture does not fit in memory.
+    /// The model's own decoder, one tile of the frame at a time: less memory, small differences at the seams. Only for
+    /// models that generate the whole video at once. [`Auto`](Self::Auto) selects it if the whole frame does not fit in memory.
     Tiled,
 }
 
@@ -185,7 +185,7 @@ impl Autoencoder {
         Ok(Self { kind: kind.map_err(|e| source.mismatch("vae", e))?, config, tiny, decoder })
     }
 
-    /// Whether to [decode a whole video of `size` in tiles](Self::decode_tiled): on request, or because the full picture
+    /// Whether to [decode a whole video of `size` in tiles](Self::decode_tiled): on request, or because the full frame
     /// would need more than `memory_headroom` bytes.
     pub fn in_tiles(&self, size: Size, memory_headroom: Option<u64>) -> bool {
         match (&self.config, self.decoder, memory_headroom) {

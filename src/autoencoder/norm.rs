@@ -3,7 +3,7 @@
 use candle_core::{DType, Module, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use crate::kernels::{self, Arch, borrowed};
+use crate::kernels::{self, Arch, lock_storage};
 
 /// Divides each pixel by the L2 norm over its channels, and multiplies by one weight per channel: `WanRMS_norm`.
 #[derive(Clone, Debug)]
@@ -55,6 +55,6 @@ fn unit_rows(arch: Arch, x: &Tensor, weight: &[f32], silu: bool) -> Result<Tenso
     }
     let x = x.contiguous()?;
     let mut out = vec![0.0; x.elem_count()];
-    kernels::norm::unit_rows(arch, borrowed(&x).values()?, weight, silu, &mut out);
+    kernels::norm::unit_rows(arch, lock_storage(&x).values()?, weight, silu, &mut out);
     Tensor::from_vec(out, x.shape(), x.device())
 }

@@ -1,4 +1,4 @@
-//! Tiled decoding, which needs less memory than the whole picture: diffusers' `AutoencoderKLWan.tiled_decode`.
+//! Tiled decoding, which needs less memory than the whole frame: diffusers' `AutoencoderKLWan.tiled_decode`.
 //!
 //! Each tile is decoded independently, from the first frame to the last; the decoder state is dropped before the next tile.
 //! Overlapping tiles are blended.
@@ -61,7 +61,7 @@ impl Autoencoder {
     }
 }
 
-/// The tiles along one side of the picture, all of the same length.
+/// The tiles along one side of the frame, all of the same length.
 struct Side {
     /// The start of each tile, in latents; the last tile ends at the end of the side.
     starts: Vec<usize>,
@@ -145,7 +145,7 @@ impl Picture {
     }
 }
 
-/// Estimates the memory in bytes that the decoder of `config` needs for a picture of `size` in f32, without the weights: the
+/// Estimates the memory in bytes that the decoder of `config` needs for a frame of `size` in f32, without the weights: the
 /// state of its convolutions, two input frames each, and the activations at full resolution.
 pub(super) fn memory_bytes(config: &WanConfig, size: Size) -> u64 {
     let base = config.decoder_base_dim.unwrap_or(config.base_dim) as u64;

@@ -35,8 +35,8 @@ struct State {
 /// The contents of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Number of chunks.
-    pub entries: u64,
+    /// Number of chunks; a whole clip counts as one.
+    pub chunks: u64,
     /// Number of encoded prompts.
     pub prompts: u64,
     /// Bytes of all entries.
@@ -92,7 +92,7 @@ impl Cache {
         let mut usage = Usage::default();
         for entry in self.store.entries()? {
             match entry.kind {
-                Kind::Latents => usage.entries += 1,
+                Kind::Latents => usage.chunks += 1,
                 Kind::Prompt => usage.prompts += 1,
             }
             usage.bytes += entry.bytes;
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(again.dims(), [1, 4, 1, 2, 3]);
         assert_eq!(values(Some(again)), values(Some(latents(1.5))));
         assert!(other.get(Kind::Latents, &key(2), &Device::Cpu).is_none());
-        assert_eq!(other.clear().unwrap().entries, 1);
+        assert_eq!(other.clear().unwrap().chunks, 1);
         assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
     }
 
@@ -200,7 +200,7 @@ mod tests {
         for damaged in [&whole[..whole.len() - 1], &whole[..9], &[], &flipped] {
             std::fs::write(file(folder.path()), damaged).unwrap();
             assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
-            assert_eq!(cache.usage().unwrap().entries, 0);
+            assert_eq!(cache.usage().unwrap().chunks, 0);
             cache.put(Kind::Latents, &key(1), &latents(1.0));
             assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_some());
         }
@@ -234,11 +234,11 @@ mod tests {
             cache.put(Kind::Latents, &key(number), &latents(number as f32));
             age(number, 100 - number);
         }
-        assert_eq!(cache.usage().unwrap().entries, 10);
+        assert_eq!(cache.usage().unwrap().chunks, 10);
         // Reading the oldest entry makes it the most recently used.
         assert!(cache.get(Kind::Latents, &key(0), &Device::Cpu).is_some());
         cache.put(Kind::Latents, &key(10), &latents(10.0));
-        assert_eq!(cache.usage().unwrap().entries, 9);
+        assert_eq!(cache.usage().unwrap().chunks, 9);
         let kept: Vec<_> =
             (0..11).filter(|&n| cache.get(Kind::Latents, &key(n), &Device::Cpu).is_some()).collect();
         assert_eq!(kept, [0, 3, 4, 5, 6, 7, 8, 9, 10]);

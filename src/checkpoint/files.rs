@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
 use super::gguf::Gguf;
-use super::stored::{StoredTensor, WeightFormat};
+use super::stored::{StoredFormat, StoredTensor};
 use crate::Cancel;
 
 const GGUF: &[u8] = b"GGUF";
@@ -57,7 +57,7 @@ impl WeightFiles {
     pub fn stored(&self) -> Vec<(String, StoredTensor)> {
         let describe = |(name, view): (String, TensorView)| {
             let (shape, bytes) = (view.shape().to_vec(), view.data().len() as u64);
-            let mappable = shape.len() == 2 && WeightFormat::of(view.dtype()).is_some();
+            let mappable = shape.len() == 2 && StoredFormat::of(view.dtype()).is_some();
             (name, StoredTensor { shape, bytes, quantized: false, mappable })
         };
         match self {
@@ -79,12 +79,12 @@ impl WeightFiles {
     /// Loads a tensor as f32 on the CPU, and checks `cancel` on the way. `None` for GGUF and for other data types.
     pub fn load_f32(&self, name: &str, cancel: &Cancel) -> Result<Option<Tensor>> {
         let Some(view) = self.view(name)? else { return Ok(None) };
-        let format = WeightFormat::of(view.dtype());
+        let format = StoredFormat::of(view.dtype());
         if format.is_none() && view.dtype() != Dtype::F32 {
             return Ok(None);
         }
-        let table = format.map(WeightFormat::table).transpose()?.unwrap_or_default();
-        let width = format.map_or(size_of::<f32>(), WeightFormat::bytes);
+        let table = format.map(StoredFormat::table).transpose()?.unwrap_or_default();
+        let width = format.map_or(size_of::<f32>(), StoredFormat::bytes);
         let mut values = vec![0.0; view.data().len() / width];
         for (out, bytes) in values.chunks_mut(PIECE).zip(view.data().chunks(PIECE * width)) {
             check(cancel)?;

@@ -15,12 +15,12 @@ use safetensors::tensor::TensorView;
 
 use super::names::{self, Part};
 
-/// One of the two transformers of Wan 2.2 A14B, by the noise level of its steps.
+/// One of the two transformers of a model such as Wan 2.2 A14B.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Noise {
-    /// The steps with high noise.
+pub enum Expert {
+    /// For high-noise steps. A model with one transformer has only this.
     High,
-    /// The steps with low noise.
+    /// For low-noise steps.
     Low,
 }
 
@@ -32,20 +32,20 @@ pub struct Lora {
     /// Factor of the change; 1 is the strength that it was trained with.
     pub scale: f32,
     /// The transformer that it changes; `None` for all.
-    pub noise: Option<Noise>,
+    pub expert: Option<Expert>,
 }
 
 impl Lora {
     /// Parses `PATH` or `PATH:SCALE`, with the prefix `high:` or `low:` for one of two transformers.
     pub fn parse(text: &str) -> Self {
-        let (noise, text) = match text.split_once(':') {
-            Some(("high", rest)) => (Some(Noise::High), rest),
-            Some(("low", rest)) => (Some(Noise::Low), rest),
+        let (expert, text) = match text.split_once(':') {
+            Some(("high", rest)) => (Some(Expert::High), rest),
+            Some(("low", rest)) => (Some(Expert::Low), rest),
             _ => (None, text),
         };
         let scaled = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.trim().parse().ok()?)));
         let (path, scale) = scaled.unwrap_or((text, 1.0));
-        Self { path: path.into(), scale, noise }
+        Self { path: path.into(), scale, expert }
     }
 }
 
@@ -56,7 +56,7 @@ impl Hash for Lora {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.path.hash(state);
         self.scale.to_bits().hash(state);
-        self.noise.hash(state);
+        self.expert.hash(state);
     }
 }
 
@@ -120,13 +120,13 @@ impl Changes {
         let mut changes: HashMap<String, Change> = HashMap::new();
         for (layer, parts) in layers {
             // Another name of the same layer replaced this one.
-            let Some(ours) = engine.get(&layer) else {
+            let Some(engine_name) = engine.get(&layer) else {
                 unknown.extend(parts.into_iter().map(|(_, name)| name));
                 continue;
             };
             for (role, name) in parts {
                 let kind = if matches!(role, Role::Bias) { "bias" } else { "weight" };
-                let tensor = format!("{ours}.{kind}");
+                let tensor = format!("{engine_name}.{kind}");
                 if !tensors.contains_key(&tensor) {
                     unknown.push(name);
                     continue;
@@ -237,16 +237,18 @@ fn engine_names<'a>(
     let all: Vec<&str> = tensors.keys().map(String::as_str).collect();
     let flat: HashMap<String, &str> = all
         .iter()
-        .filter_map(|ours| ours.strip_suffix(".weight"))
-        .map(|ours| (names::original_name(part, ours, all.iter().copied()).replace('.', "_"), ours))
+        .filter_map(|engine_name| engine_name.strip_suffix(".weight"))
+        .map(|engine_name| {
+            (names::original_name(part, engine_name, all.iter().copied()).replace('.', "_"), engine_name)
+        })
         .collect();
     let layers: Vec<&str> = layers.map(String::as_str).collect();
     let by_engine = names::by_engine_names(part, layers.iter().copied());
     let mut found: HashMap<String, String> =
-        by_engine.into_iter().map(|(ours, layer)| (layer, ours)).collect();
+        by_engine.into_iter().map(|(engine_name, layer)| (layer, engine_name)).collect();
     for layer in layers {
-        if let Some(ours) = layer.strip_prefix("lora_unet_").and_then(|layer| flat.get(layer)) {
-            found.insert(layer.into(), (*ours).into());
+        if let Some(engine_name) = layer.strip_prefix("lora_unet_").and_then(|layer| flat.get(layer)) {
+            found.insert(layer.into(), (*engine_name).into());
         }
     }
     found
@@ -263,16 +265,16 @@ mod tests {
 
     #[test]
     fn a_lora_is_parsed_from_path_scale_and_transformer() {
-        for (text, path, scale, noise) in [
+        for (text, path, scale, expert) in [
             ("a.safetensors", "a.safetensors", 1.0, None),
             ("a.safetensors:0.5", "a.safetensors", 0.5, None),
             ("c:/x.safetensors", "c:/x.safetensors", 1.0, None),
             ("a:b: -2", "a:b", -2.0, None),
-            ("high:a.safetensors:0.5", "a.safetensors", 0.5, Some(Noise::High)),
-            ("low:c:/x.safetensors", "c:/x.safetensors", 1.0, Some(Noise::Low)),
+            ("high:a.safetensors:0.5", "a.safetensors", 0.5, Some(Expert::High)),
+            ("low:c:/x.safetensors", "c:/x.safetensors", 1.0, Some(Expert::Low)),
             ("highest:1", "highest", 1.0, None),
         ] {
-            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale, noise }, "{text}");
+            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale, expert }, "{text}");
         }
     }
 }

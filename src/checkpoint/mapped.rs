@@ -7,9 +7,9 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::Linear;
 
 use super::files::WeightFiles;
-use super::stored::WeightFormat;
+use super::stored::StoredFormat;
 use crate::kernels::expanded::{Rows, multiply};
-use crate::kernels::{arch, borrowed};
+use crate::kernels::{arch, lock_storage};
 use crate::ops;
 
 /// A matrix in a memory-mapped file. Clones share the file.
@@ -20,7 +20,7 @@ pub struct MappedMatrix {
     pub(super) name: String,
     /// Rows and columns.
     pub(super) shape: [usize; 2],
-    pub(super) format: WeightFormat,
+    pub(super) format: StoredFormat,
     /// Factors of the values: one for the matrix, or one per row.
     pub(super) scale: Option<Vec<f32>>,
 }
@@ -45,7 +45,7 @@ impl MappedMatrix {
                 x,
             );
         };
-        let product = multiply(arch, borrowed(x).values()?, &matrix);
+        let product = multiply(arch, lock_storage(x).values()?, &matrix);
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = rows;

@@ -21,7 +21,7 @@ mod weights;
 pub use assembly::{Assembly, Parts};
 pub use builtin::register_builtin;
 pub(crate) use layer::Layer;
-pub use lora::{Lora, Noise};
+pub use lora::{Expert, Lora};
 pub use pickle::{Names, convert};
 pub use source::Source;
 pub(crate) use stored::StoredTensor;

@@ -74,7 +74,7 @@ static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
         pair("blocks.*.ffn.net.0.proj", "blocks.*.ffn.0"),
         pair("blocks.*.ffn.net.2", "blocks.*.ffn.2"),
     ];
-    for (ours, theirs) in [("attn1", "self_attn"), ("attn2", "cross_attn")] {
+    for (engine_name, file_name) in [("attn1", "self_attn"), ("attn2", "cross_attn")] {
         for (to, short) in [
             ("to_q", "q"),
             ("to_k", "k"),
@@ -83,7 +83,7 @@ static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
             ("norm_q", "norm_q"),
             ("norm_k", "norm_k"),
         ] {
-            table.push((format!("blocks.*.{ours}.{to}"), format!("blocks.*.{theirs}.{short}")));
+            table.push((format!("blocks.*.{engine_name}.{to}"), format!("blocks.*.{file_name}.{short}")));
         }
     }
     table
@@ -129,8 +129,8 @@ static UMT5_GGUF: Lazy<Table> = Lazy::new(|| {
     )
 });
 
-fn umt5((shared, norm): (&str, &str), block: &str, theirs: [&str; 10]) -> Table {
-    let ours = [
+fn umt5((shared, norm): (&str, &str), block: &str, file_name: [&str; 10]) -> Table {
+    let engine_name = [
         "0.SelfAttention.q",
         "0.SelfAttention.k",
         "0.SelfAttention.v",
@@ -142,10 +142,9 @@ fn umt5((shared, norm): (&str, &str), block: &str, theirs: [&str; 10]) -> Table 
         "1.DenseReluDense.wi_1",
         "1.DenseReluDense.wo",
     ];
-    let blocks = ours
-        .iter()
-        .zip(theirs)
-        .map(|(ours, theirs)| (format!("encoder.block.*.layer.{ours}"), format!("{block}.{theirs}")));
+    let blocks = engine_name.iter().zip(file_name).map(|(engine_name, file_name)| {
+        (format!("encoder.block.*.layer.{engine_name}"), format!("{block}.{file_name}"))
+    });
     [pair("shared", shared), pair("encoder.final_layer_norm", norm)].into_iter().chain(blocks).collect()
 }
 
@@ -155,12 +154,12 @@ static AUTOENCODER_21: Lazy<Table> = Lazy::new(|| {
     table.extend(residual("encoder.down_blocks.*", "encoder.downsamples.*"));
     table.push(pair("encoder.down_blocks.*", "encoder.downsamples.*"));
     for stage in 0..4 {
-        let ours = format!("decoder.up_blocks.{stage}");
+        let engine_name = format!("decoder.up_blocks.{stage}");
         for block in 0..3 {
-            let theirs = format!("decoder.upsamples.{}", 4 * stage + block);
-            table.extend(residual(&format!("{ours}.resnets.{block}"), &theirs));
+            let file_name = format!("decoder.upsamples.{}", 4 * stage + block);
+            table.extend(residual(&format!("{engine_name}.resnets.{block}"), &file_name));
         }
-        table.push((format!("{ours}.upsamplers.0"), format!("decoder.upsamples.{}", 4 * stage + 3)));
+        table.push((format!("{engine_name}.upsamplers.0"), format!("decoder.upsamples.{}", 4 * stage + 3)));
     }
     table
 });
@@ -179,22 +178,23 @@ static AUTOENCODER_22: Lazy<Table> = Lazy::new(|| {
 fn autoencoder() -> Table {
     let mut table = vec![pair("quant_conv", "conv1"), pair("post_quant_conv", "conv2")];
     for half in ["encoder", "decoder"] {
-        for (ours, theirs) in [
+        for (engine_name, file_name) in [
             ("conv_in", "conv1"),
             ("norm_out", "head.0"),
             ("conv_out", "head.2"),
             ("mid_block.attentions.0", "middle.1"),
         ] {
-            table.push((format!("{half}.{ours}"), format!("{half}.{theirs}")));
+            table.push((format!("{half}.{engine_name}"), format!("{half}.{file_name}")));
         }
-        for (ours, theirs) in [("resnets.0", "middle.0"), ("resnets.1", "middle.2")] {
-            table.extend(residual(&format!("{half}.mid_block.{ours}"), &format!("{half}.{theirs}")));
+        for (engine_name, file_name) in [("resnets.0", "middle.0"), ("resnets.1", "middle.2")] {
+            table
+                .extend(residual(&format!("{half}.mid_block.{engine_name}"), &format!("{half}.{file_name}")));
         }
     }
     table
 }
 
-fn residual(ours: &str, theirs: &str) -> Table {
+fn residual(engine_name: &str, file_name: &str) -> Table {
     [
         ("norm1", "residual.0"),
         ("conv1", "residual.2"),
@@ -203,12 +203,12 @@ fn residual(ours: &str, theirs: &str) -> Table {
         ("conv_shortcut", "shortcut"),
     ]
     .iter()
-    .map(|(a, b)| (format!("{ours}.{a}"), format!("{theirs}.{b}")))
+    .map(|(a, b)| (format!("{engine_name}.{a}"), format!("{file_name}.{b}")))
     .collect()
 }
 
-fn pair(ours: &str, theirs: &str) -> (String, String) {
-    (ours.into(), theirs.into())
+fn pair(engine_name: &str, file_name: &str) -> (String, String) {
+    (engine_name.into(), file_name.into())
 }
 
 /// The names in a file, by the engine's names.
@@ -222,7 +222,7 @@ pub fn by_engine_names<'a>(part: Part, names: impl Iterator<Item = &'a str>) -> 
     names
         .into_iter()
         .map(|(name, in_file)| {
-            (table.map_or_else(|| name.clone(), |t| renamed(&name, t, theirs_to_ours)), in_file.into())
+            (table.map_or_else(|| name.clone(), |t| renamed(&name, t, file_to_engine)), in_file.into())
         })
         .collect()
 }
@@ -238,7 +238,7 @@ pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item 
         }
         Part::Autoencoder => &AUTOENCODER_21,
     };
-    renamed(name, table, |(ours, theirs)| (ours, theirs))
+    renamed(name, table, |(engine_name, file_name)| (engine_name, file_name))
 }
 
 /// The part of Wan that has tensors with these names; `None` for unknown names.
@@ -280,8 +280,8 @@ fn unwrapped(name: &str) -> String {
     name
 }
 
-fn theirs_to_ours((ours, theirs): &(String, String)) -> (&String, &String) {
-    (theirs, ours)
+fn file_to_engine((engine_name, file_name): &(String, String)) -> (&String, &String) {
+    (file_name, engine_name)
 }
 
 /// Replaces the beginning of `name` by the longest matching row of `table`. `direction` orders a row as (from, to).
@@ -344,13 +344,17 @@ mod tests {
     fn names_are_converted_to_diffusers_names() {
         for (kind, part) in KINDS {
             let pairs = pairs(kind);
-            let found = by_engine_names(part, pairs.iter().map(|(theirs, _)| theirs.as_str()));
+            let found = by_engine_names(part, pairs.iter().map(|(file_name, _)| file_name.as_str()));
             assert_eq!(found.len(), pairs.len(), "{kind}");
-            for (theirs, ours) in &pairs {
-                assert_eq!(found.get(ours), Some(theirs), "{kind}: {ours}");
+            for (file_name, engine_name) in &pairs {
+                assert_eq!(found.get(engine_name), Some(file_name), "{kind}: {engine_name}");
             }
-            assert_eq!(part_of(pairs.iter().map(|(theirs, _)| theirs.as_str())), Some(part), "{kind}");
-            assert_eq!(part_of(pairs.iter().map(|(_, ours)| ours.as_str())), Some(part), "{kind}");
+            assert_eq!(part_of(pairs.iter().map(|(file_name, _)| file_name.as_str())), Some(part), "{kind}");
+            assert_eq!(
+                part_of(pairs.iter().map(|(_, engine_name)| engine_name.as_str())),
+                Some(part),
+                "{kind}"
+            );
         }
     }
 
@@ -358,9 +362,9 @@ mod tests {
     fn engine_names_are_converted_to_wans_names() {
         for (kind, part) in KINDS.into_iter().filter(|(kind, _)| *kind != "umt5-gguf") {
             let pairs = pairs(kind);
-            for (theirs, ours) in &pairs {
-                let sample = pairs.iter().map(|(_, ours)| ours.as_str());
-                assert_eq!(&original_name(part, ours, sample), theirs, "{kind}: {ours}");
+            for (file_name, engine_name) in &pairs {
+                let sample = pairs.iter().map(|(_, engine_name)| engine_name.as_str());
+                assert_eq!(&original_name(part, engine_name, sample), file_name, "{kind}: {engine_name}");
             }
         }
     }
@@ -369,8 +373,11 @@ mod tests {
     fn engine_names_are_kept() {
         for (kind, part) in KINDS {
             let pairs = pairs(kind);
-            let found = by_engine_names(part, pairs.iter().map(|(_, ours)| ours.as_str()));
-            assert!(pairs.iter().all(|(_, ours)| found.get(ours) == Some(ours)), "{kind}");
+            let found = by_engine_names(part, pairs.iter().map(|(_, engine_name)| engine_name.as_str()));
+            assert!(
+                pairs.iter().all(|(_, engine_name)| found.get(engine_name) == Some(engine_name)),
+                "{kind}"
+            );
         }
     }
 
@@ -383,8 +390,10 @@ mod tests {
             "generator.model.",
             "generator_ema.model._fsdp_wrapped_module.",
         ] {
-            let names: Vec<_> =
-                pairs("transformer").into_iter().map(|(theirs, _)| format!("{prefix}{theirs}")).collect();
+            let names: Vec<_> = pairs("transformer")
+                .into_iter()
+                .map(|(file_name, _)| format!("{prefix}{file_name}"))
+                .collect();
             let found = by_engine_names(Part::Transformer, names.iter().map(String::as_str));
             let expected = format!("{prefix}blocks.1.self_attn.q.weight");
             assert_eq!(found.get("blocks.1.attn1.to_q.weight"), Some(&expected));

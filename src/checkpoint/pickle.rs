@@ -20,7 +20,7 @@ use crate::{Error, Result};
 pub enum Names {
     /// The names in the PyTorch file.
     #[default]
-    Kept,
+    InFile,
     /// The names of diffusers and transformers.
     Diffusers,
     /// The names of Wan's own files.
@@ -131,21 +131,24 @@ fn tensors(from: &Path, key: Option<&str>) -> Result<Vec<TensorInfo>> {
 fn renamed(infos: &[TensorInfo], names: Names) -> std::result::Result<BTreeMap<String, &TensorInfo>, String> {
     let in_file = || infos.iter().map(|info| info.name.as_str());
     let by_name: BTreeMap<&str, &TensorInfo> = infos.iter().map(|info| (info.name.as_str(), info)).collect();
-    if names == Names::Kept {
+    if names == Names::InFile {
         return Ok(by_name.into_iter().map(|(name, info)| (name.into(), info)).collect());
     }
     let part =
         names::part_of(in_file()).ok_or("the model part of these weights is unknown; keep their names")?;
     let engine = names::by_engine_names(part, in_file());
-    let call = |ours: &str| match names {
-        Names::Original => original(part, ours, &engine),
-        _ => ours.to_string(),
+    let call = |engine_name: &str| match names {
+        Names::Original => original(part, engine_name, &engine),
+        _ => engine_name.to_string(),
     };
-    Ok(engine.iter().map(|(ours, theirs)| (call(ours), by_name[theirs.as_str()])).collect())
+    Ok(engine
+        .iter()
+        .map(|(engine_name, file_name)| (call(engine_name), by_name[file_name.as_str()]))
+        .collect())
 }
 
-fn original(part: Part, ours: &str, all: &std::collections::HashMap<String, String>) -> String {
-    names::original_name(part, ours, all.keys().map(String::as_str))
+fn original(part: Part, engine_name: &str, all: &std::collections::HashMap<String, String>) -> String {
+    names::original_name(part, engine_name, all.keys().map(String::as_str))
 }
 
 /// The name in safetensors.

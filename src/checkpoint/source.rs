@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
 use super::loader::Loader;
-use super::lora::{Lora, Noise};
+use super::lora::{Expert, Lora};
 use super::names::Part;
 use super::stored::StoredTensor;
 use super::tensors::Tensors;
@@ -209,9 +209,9 @@ impl Source {
         let (path, weights) = self.open(folder, stem)?;
         let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
         if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
-            let other = if folder == SECOND_TRANSFORMER { Noise::High } else { Noise::Low };
+            let other = if folder == SECOND_TRANSFORMER { Expert::High } else { Expert::Low };
             let loras: Vec<_> =
-                assembly.loras.iter().filter(|lora| lora.noise != Some(other)).cloned().collect();
+                assembly.loras.iter().filter(|lora| lora.expert != Some(other)).cloned().collect();
             weights.add_loras(Part::Transformer, &loras)?;
         }
         Ok(weights)
@@ -321,9 +321,9 @@ impl Source {
                     key = key.with(name, text);
                 }
                 for lora in assembly.loras.iter().filter(|_| counts("transformer")) {
-                    let noise = format!("{:?}", lora.noise);
+                    let expert = format!("{:?}", lora.expert);
                     key = of_file(key, "lora", &lora.path)?.with("scale", &lora.scale.to_le_bytes());
-                    key = key.with("noise", noise.as_bytes());
+                    key = key.with("noise", expert.as_bytes());
                 }
                 for (name, file) in assembly.files.iter().filter(|(name, _)| counts(name)) {
                     key = of_file(key, name, file)?;

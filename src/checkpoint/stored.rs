@@ -18,13 +18,13 @@ pub struct StoredTensor {
 
 /// A data type of weights that needs fewer bytes than f32.
 #[derive(Clone, Copy, PartialEq)]
-pub enum WeightFormat {
+pub enum StoredFormat {
     BF16,
     F16,
     F8,
 }
 
-impl WeightFormat {
+impl StoredFormat {
     pub fn of(dtype: Dtype) -> Option<Self> {
         match dtype {
             Dtype::BF16 => Some(Self::BF16),

@@ -14,7 +14,7 @@ use super::files::WeightFiles;
 use super::lora::{self, Changes, Lora};
 use super::mapped::MappedMatrix;
 use super::names::{self, Part};
-use super::stored::{StoredTensor, WeightFormat};
+use super::stored::{StoredFormat, StoredTensor};
 use crate::Cancel;
 
 /// The scale of an fp8 weight is a tensor beside it: ComfyUI's name, and the name of other tools.
@@ -79,8 +79,8 @@ impl Weights {
     /// by a whole matrix does not stay quantized.
     pub fn stored(&self) -> HashMap<String, StoredTensor> {
         let in_file: HashMap<_, _> = self.files.stored().into_iter().collect();
-        let stored = |(name, theirs): (&String, &String)| {
-            let mut stored = in_file.get(theirs)?.clone();
+        let stored = |(name, file_name): (&String, &String)| {
+            let mut stored = in_file.get(file_name)?.clone();
             if stored.quantized {
                 stored.quantized = !self.loras.iter().any(|lora| lora.has_difference(name));
                 stored.bytes += self.loras.iter().map(|lora| lora.matrix_bytes(name)).sum::<u64>();
@@ -114,11 +114,11 @@ impl Weights {
     pub fn mapped(&self, name: &str, shape: [usize; 2]) -> Result<Option<MappedMatrix>> {
         let Some(in_file) = self.names.get(name).filter(|_| self.loras.is_empty()) else { return Ok(None) };
         let Some(view) = self.files.view(in_file)? else { return Ok(None) };
-        let Some(format) = WeightFormat::of(view.dtype()) else { return Ok(None) };
+        let Some(format) = StoredFormat::of(view.dtype()) else { return Ok(None) };
         if view.shape() != shape || shape.contains(&0) {
             bail!("{in_file} has the shape {:?}, not {shape:?}", view.shape());
         }
-        let scale = if format == WeightFormat::F8 { self.scale(name, &Device::Cpu)? } else { None };
+        let scale = if format == StoredFormat::F8 { self.scale(name, &Device::Cpu)? } else { None };
         let scale = scale.map(|scale| scale.flatten_all()?.to_vec1()).transpose()?;
         if scale.as_ref().is_some_and(|scale| ![1, shape[0]].contains(&scale.len())) {
             bail!("{in_file} has neither one scale nor one per row");

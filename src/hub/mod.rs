@@ -162,7 +162,7 @@ impl Repository for Snapshot<'_> {
     }
 }
 
-/// Reads a text of at max_bytes `max_bytes` bytes.
+/// Reads a text of at most `max_bytes` bytes.
 fn read(path: &Path, max_bytes: u64) -> std::io::Result<String> {
     if path.metadata()?.len() > max_bytes {
         return Err(std::io::ErrorKind::FileTooLarge.into());

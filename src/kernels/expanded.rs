@@ -126,7 +126,7 @@ fn products<S: Simd, const XS: usize, const ROWS: usize>(
     out
 }
 
-/// The same of what fills no vector, added to `out`.
+/// Adds to `out` the products of the elements after the last whole vector.
 #[cold]
 fn add_products<const XS: usize, const ROWS: usize>(
     out: &mut [[f32; ROWS]; XS],

@@ -21,7 +21,7 @@ enum Weights {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WeightFormat {
     F32,
-    /// Weights and inputs quantised to 8 bits.
+    /// Weights and inputs quantized to 8 bits.
     Int8,
 }
 

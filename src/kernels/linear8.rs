@@ -1,6 +1,6 @@
 //! Int8 linear layers: every input row and every weight column has its own scale.
 //!
-//! Products and sums are exact integers; only quantisation loses precision (W8A8, <https://arxiv.org/abs/2211.10438>).
+//! Products and sums are exact integers; only quantization loses precision (W8A8, <https://arxiv.org/abs/2211.10438>).
 //! AVX-512 VNNI multiplies four times as many 8-bit values per instruction as 32-bit ones, and the weights take a quarter of
 //! the cache bandwidth.
 
@@ -17,7 +17,7 @@ const GROUP: usize = 4;
 /// Rows per tile.
 const ROWS: usize = 8;
 
-/// A linear layer with quantised, packed weights.
+/// A linear layer with quantized, packed weights.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear8 {
     arch: Arch,
@@ -26,7 +26,7 @@ pub(crate) struct Linear8 {
     panels: Vec<Panel>,
     /// Panel after panel, `[groups, vectors]` each.
     data: Vec<Vector>,
-    /// The quantisation step of each column.
+    /// The quantization step of each column.
     scale: Vec<f32>,
     bias: Vec<f32>,
     /// Initial value of each column's sum: it cancels the offset of 128 that makes inputs unsigned.
@@ -39,7 +39,7 @@ pub(crate) struct Linear8 {
 struct Vector([[i8; GROUP]; LANES]);
 
 impl Linear8 {
-    /// Quantises and packs `weight` `[n_out, n_in]`.
+    /// Quantizes and packs `weight` `[n_out, n_in]`.
     pub(crate) fn new(
         arch: Arch,
         (n_in, n_out): (usize, usize),
@@ -49,7 +49,7 @@ impl Linear8 {
         let (padded, groups) = (n_out.next_multiple_of(LANES), n_in.div_ceil(GROUP));
         let column = |column: usize| weight.get(column * n_in..(column + 1) * n_in).unwrap_or_default();
         let scale: Vec<_> = (0..padded).map(|c| scale_of(max_abs(column(c)))).collect();
-        let quantised = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
+        let quantized = |c: usize, i: usize| column(c).get(i).map_or(0, |w| (w / scale[c]).round() as i8);
         let mut bias = bias.unwrap_or_default().to_vec();
         bias.resize(padded, 0.0);
         let panels = Panel::cut(n_out, LANES);
@@ -58,7 +58,7 @@ impl Linear8 {
         for &Panel { first, vectors } in &panels {
             for group in 0..groups {
                 for first in (first..).step_by(LANES).take(vectors) {
-                    let weight = |lane, i| quantised(first + lane, group * GROUP + i);
+                    let weight = |lane, i| quantized(first + lane, group * GROUP + i);
                     let vector = Vector(std::array::from_fn(|lane| std::array::from_fn(|i| weight(lane, i))));
                     for (start, weights) in start[first..].iter_mut().zip(&vector.0) {
                         *start -= 128 * weights.iter().map(|&weight| i32::from(weight)).sum::<i32>();
@@ -72,7 +72,7 @@ impl Linear8 {
 
     /// Applies the layer to `x` `[rows, n_in]`, with the result in `out` `[rows, n_out]`. Runs on the calling thread.
     pub(crate) fn run(&self, x: &[f32], out: &mut [f32], epilogue: Epilogue) {
-        let x = QuantisedRows::new(self.arch, x, self.n_in);
+        let x = Int8Rows::new(self.arch, x, self.n_in);
         for &panel in &self.panels {
             #[cfg(target_arch = "x86_64")]
             if vnni(self.arch) {
@@ -113,7 +113,7 @@ impl Linear8 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
     fn panel_vnni<const VECTORS: usize>(
         &self,
-        x: &QuantisedRows,
+        x: &Int8Rows,
         panel: Panel,
         out: &mut [f32],
         epilogue: Epilogue,
@@ -203,28 +203,28 @@ fn max_abs(values: &[f32]) -> f32 {
     values.iter().fold(0f32, |max, x| max.max(x.abs()))
 }
 
-/// The quantisation step: the greatest absolute value becomes 127.
+/// The quantization step: the greatest absolute value becomes 127.
 fn scale_of(max_abs: f32) -> f32 {
     if max_abs > 0.0 { max_abs / 127.0 } else { 1.0 }
 }
 
-/// The rows of an input, quantised.
-struct QuantisedRows {
+/// The rows of an input, quantized.
+struct Int8Rows {
     groups: usize,
     rows: usize,
-    /// Quantised values plus 128.
+    /// Quantized values plus 128.
     data: Vec<[u8; GROUP]>,
-    /// The quantisation step of each row.
+    /// The quantization step of each row.
     scale: Vec<f32>,
 }
 
-impl QuantisedRows {
+impl Int8Rows {
     fn new(arch: Arch, x: &[f32], n_in: usize) -> Self {
         let (groups, rows) = (n_in.div_ceil(GROUP), x.len() / n_in);
-        let mut quantised =
+        let mut quantized =
             Self { groups, rows, data: vec![[0; GROUP]; rows * groups], scale: vec![0.0; rows] };
-        arch.dispatch(Quantise { x, n_in, into: &mut quantised });
-        quantised
+        arch.dispatch(Quantize { x, n_in, into: &mut quantized });
+        quantized
     }
 
     /// The row `row`; beyond the end, the last one.
@@ -233,13 +233,13 @@ impl QuantisedRows {
     }
 }
 
-struct Quantise<'a> {
+struct Quantize<'a> {
     x: &'a [f32],
     n_in: usize,
-    into: &'a mut QuantisedRows,
+    into: &'a mut Int8Rows,
 }
 
-impl WithSimd for Quantise<'_> {
+impl WithSimd for Quantize<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -266,7 +266,7 @@ impl WithSimd for Quantise<'_> {
 /// A panel in portable code, which the compiler vectorises.
 struct Portable<'a> {
     layer: &'a Linear8,
-    x: &'a QuantisedRows,
+    x: &'a Int8Rows,
     panel: Panel,
     out: &'a mut [f32],
     epilogue: Epilogue,
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use crate::kernels::random;
 
-    /// Quantises every value by itself and multiplies in f64.
+    /// Quantizes every value by itself and multiplies in f64.
     fn plain(x: &[f32], weight: &[f32], bias: f32) -> f64 {
         let (sx, sw) = (f64::from(scale_of(max_abs(x))), f64::from(scale_of(max_abs(weight))));
         let sum: f64 = x
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn it_equals_the_product_of_quantised_values() {
+    fn it_equals_the_product_of_quantized_values() {
         for arch in Arch::all() {
             for (rows, n_in, n_out) in [(1, 1, 1), (7, 22, 17), (8, 64, 48), (19, 33, 130)] {
                 let (mut x, weight) = (random(rows * n_in, 1), random(n_in * n_out, 2));

@@ -63,22 +63,22 @@ pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a 
 /// Copies the elements of an f32 tensor on the CPU, in row-major order.
 pub(crate) fn to_vec(x: &Tensor) -> Result<Vec<f32>> {
     let x = x.contiguous()?;
-    Ok(borrowed(&x).values()?.to_vec())
+    Ok(lock_storage(&x).values()?.to_vec())
 }
 
 /// A tensor whose storage is locked for reading without a copy.
-pub(crate) struct Borrowed<'a, S> {
+pub(crate) struct StorageGuard<'a, S> {
     storage: S,
     layout: &'a Layout,
 }
 
 /// Locks the storage of `x` for reading.
-pub(crate) fn borrowed(x: &Tensor) -> Borrowed<'_, impl Deref<Target = Storage> + '_> {
+pub(crate) fn lock_storage(x: &Tensor) -> StorageGuard<'_, impl Deref<Target = Storage> + '_> {
     let (storage, layout) = x.storage_and_layout();
-    Borrowed { storage, layout }
+    StorageGuard { storage, layout }
 }
 
-impl<S: Deref<Target = Storage>> Borrowed<'_, S> {
+impl<S: Deref<Target = Storage>> StorageGuard<'_, S> {
     /// The elements.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use crate::cancel::CancellableMutex;
+pub(crate) use crate::checkpoint::Expert;
 pub(super) use crate::checkpoint::SECOND_TRANSFORMER as SECOND;
 use crate::checkpoint::Source;
 use crate::transformer::WanTransformer;
@@ -13,15 +14,6 @@ use crate::{Cancel, Precision, Result};
 
 /// The folder of the transformer, or of the one for high-noise steps.
 pub(super) const FIRST: &str = "transformer";
-
-/// One of the transformers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expert {
-    /// For high-noise steps. A model with one transformer has only this.
-    High,
-    /// For low-noise steps.
-    Low,
-}
 
 /// One or two transformers, one of them in memory.
 pub(crate) struct Experts {

@@ -133,7 +133,7 @@ impl Model {
         let dtype = precision.dtype(&device);
         let config = PacingConfig::read(source)?;
         let info = config.info(source)?;
-        if !config.has_two_transformers() && source.loras().iter().any(|lora| lora.noise.is_some()) {
+        if !config.has_two_transformers() && source.loras().iter().any(|lora| lora.expert.is_some()) {
             return Err(Error::Request(
                 Setting::Lora,
                 "`high:` and `low:` before a LoRA are for a model with two transformers".into(),

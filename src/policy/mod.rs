@@ -45,7 +45,7 @@
 //! ```
 //!
 //! The default policy contains only words. It is a first line of defence: synonyms, other languages, harmless words for
-//! a harmful picture, and the content of images pass it.
+//! a harmful image, and the content of images pass it.
 //!
 //! A negative prompt lists what people do not want to see, and the policy relies on guidance never being below 1. A
 //! match in it only warns; the hook and the application check it like any prompt.

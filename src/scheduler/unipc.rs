@@ -117,7 +117,7 @@ impl UniPc {
         Ok(next)
     }
 
-    /// Goes from `begin` at step `from` to the next sigma. The latest estimate is the one made at `from`; the corrector also
+    /// Goes from `begin` at step `from` to the next sigma. The latest estimate is the one computed at `from`; the corrector also
     /// knows the estimate at the `end`.
     fn update(&self, from: usize, order: usize, begin: &Tensor, end: Option<&Tensor>) -> Result<Tensor> {
         let (sigma, sigma_next) = (self.sigmas[from], self.sigmas[from + 1]);

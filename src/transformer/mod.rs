@@ -114,7 +114,7 @@ impl WanTransformer {
     }
 
     /// Loads the tensors that `config` requires, in the data type of `weights`. Norms, modulation tables and the time
-    /// embedding are always f32. With [`Precision::Int8`] the linear layers of the blocks are quantised.
+    /// embedding are always f32. With [`Precision::Int8`] the linear layers of the blocks are quantized.
     pub fn load(weights: impl Into<Tensors>, config: &Config, precision: Precision) -> Result<Self> {
         Self::build(weights.into(), config, precision, false, |e| e, &Cancel::new())
     }
@@ -360,7 +360,7 @@ impl Blocks {
         cancel: &Cancel,
     ) -> Result<Self> {
         let (count, config) = (config.num_layers, config.clone());
-        // Quantised GGUF tensors need candle's operations; the kernels read f32 and int8 only.
+        // Quantized GGUF tensors need candle's operations; the kernels read f32 and int8 only.
         let packed =
             kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
         Ok(match packed {

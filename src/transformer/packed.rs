@@ -75,7 +75,7 @@ struct CrossAttention {
 }
 
 /// The self attention projections of all tokens, `[tokens, dim]` each.
-struct Projected {
+struct Projections {
     query: Vec<f32>,
     /// Before rotation, as the cache stores them.
     key: Vec<f32>,
@@ -156,10 +156,10 @@ impl PackedBlock {
     }
 
     /// Normalises and projects `x`, and rotates queries and keys.
-    fn project(&self, x: &[f32], angles: &Angles, modulation: &Modulation, portion: usize) -> Projected {
+    fn project(&self, x: &[f32], angles: &Angles, modulation: &Modulation, portion: usize) -> Projections {
         let dim = self.dim();
         let empty = || vec![0.0; x.len()];
-        let mut all = Projected { query: empty(), key: empty(), rotated: empty(), value: empty() };
+        let mut all = Projections { query: empty(), key: empty(), rotated: empty(), value: empty() };
         let outputs = all
             .query
             .par_chunks_mut(portion * dim)

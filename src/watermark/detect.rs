@@ -5,7 +5,7 @@ use rustfft::num_complex::Complex32;
 
 use super::pattern::{CELL, CHIPS, Role, SIDE, Tile};
 use super::payload::{CODE_BITS, FIT, decode};
-use super::residual::{EqualisedResidual, Residual};
+use super::residual::{Residual, SearchResidual};
 use super::spectrum::{AREA, EDGE, Fourier, whiten};
 use super::{GenerationId, WatermarkKey};
 
@@ -30,8 +30,8 @@ pub const DETECTION_THRESHOLD: f64 = 8.0;
 
 /// First frames that are also searched alone. The first frame is intra-coded; in later frames, an encoder moves the watermark
 /// along with the picture content.
-const OPENING: u64 = 4;
-/// Candidates whose payload is decoded, in all frames and again in the opening. Noise passes once in 2²⁴ times for each, and
+const FIRST_FRAMES: u64 = 4;
+/// Candidates whose payload is decoded, in all frames and again in the first frames. Noise passes once in 2²⁴ times for each, and
 /// once in 2²⁰ times for all together.
 const CANDIDATES: usize = 8;
 /// Neighbours of each candidate that are also decoded, since the strongest is not always the right one. They must reach
@@ -71,7 +71,7 @@ pub struct Detector {
     /// The residual of large frames at a quarter of the size.
     downscaled: Residual,
     /// The residual of the first frames alone.
-    opening: Residual,
+    first_frames: Residual,
 }
 
 /// A possible position of the tile.
@@ -103,8 +103,8 @@ impl Detector {
             }
         }
         let (sync, shape) = (fourier.transform(&sync), fourier.transform(&shape));
-        let [residual, downscaled, opening] = Default::default();
-        Self { tile, sync, shape, fourier, residual, downscaled, opening }
+        let [residual, downscaled, first_frames] = Default::default();
+        Self { tile, sync, shape, fourier, residual, downscaled, first_frames }
     }
 
     /// Adds the luma of a frame: `height` rows of `width` samples, `stride` bytes apart. A change of size discards the earlier
@@ -114,10 +114,10 @@ impl Detector {
             return;
         }
         if self.residual.frames == 1 {
-            [self.downscaled, self.opening] = Default::default();
+            [self.downscaled, self.first_frames] = Default::default();
         }
-        if self.residual.frames <= OPENING {
-            self.opening.push(luma, stride, width, height);
+        if self.residual.frames <= FIRST_FRAMES {
+            self.first_frames.push(luma, stride, width, height);
         }
         if width * height >= LARGE
             && stride >= width
@@ -140,25 +140,25 @@ impl Detector {
 
     /// Discards all frames.
     pub fn clear(&mut self) {
-        [self.residual, self.downscaled, self.opening] = Default::default();
+        [self.residual, self.downscaled, self.first_frames] = Default::default();
     }
 
     /// Analyses the frames so far; `None` without frames.
-    pub fn finding(&self) -> Option<Detection> {
+    pub fn detect(&self) -> Option<Detection> {
         if self.residual.frames == 0 {
             return None;
         }
         // Each residual with its downscaling factor.
-        let all = self.search(&[(self.residual.equalised(), 1), (self.downscaled.equalised(), DOWNSCALE)])?;
-        if all.id.is_some() || self.residual.frames <= OPENING {
+        let all = self.search(&[(self.residual.equalise(), 1), (self.downscaled.equalise(), DOWNSCALE)])?;
+        if all.id.is_some() || self.residual.frames <= FIRST_FRAMES {
             return Some(all);
         }
-        let opening = self.search(&[(self.opening.equalised(), 1)]);
-        opening.filter(|opening| opening.id.is_some() || opening.strength > all.strength).or(Some(all))
+        let first = self.search(&[(self.first_frames.equalise(), 1)]);
+        first.filter(|first| first.id.is_some() || first.strength > all.strength).or(Some(all))
     }
 
     /// The best detection in these residuals, each with its downscaling factor.
-    fn search(&self, residuals: &[(EqualisedResidual, usize)]) -> Option<Detection> {
+    fn search(&self, residuals: &[(SearchResidual, usize)]) -> Option<Detection> {
         let scales: Vec<_> =
             residuals.iter().flat_map(|entry| entry.0.scales().map(move |scale| (entry, scale))).collect();
         let candidates =
@@ -183,7 +183,7 @@ impl Detector {
     }
 
     /// The whitened spectrum of the residual folded at a scale.
-    fn spectrum(&self, residual: &EqualisedResidual, scale: (f64, f64)) -> Vec<Complex32> {
+    fn spectrum(&self, residual: &SearchResidual, scale: (f64, f64)) -> Vec<Complex32> {
         let mut spectrum = self.fourier.transform(&residual.fold(scale));
         whiten(&mut spectrum);
         spectrum
@@ -201,13 +201,13 @@ impl Detector {
     }
 
     /// The best shift at a scale.
-    fn best(&self, residual: &EqualisedResidual, scale: (f64, f64)) -> Candidate {
+    fn best(&self, residual: &SearchResidual, scale: (f64, f64)) -> Candidate {
         let (shift, strength) = self.strongest(&self.spectrum(residual, scale));
         Candidate { strength, scale, shift }
     }
 
     /// The candidates up to two steps of scale away, the strongest first.
-    fn nearby(&self, residual: &EqualisedResidual, candidate: Candidate, step: f64) -> Vec<Candidate> {
+    fn nearby(&self, residual: &SearchResidual, candidate: Candidate, step: f64) -> Vec<Candidate> {
         let offsets: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
         let near = offsets.par_iter().map(|(x, y)| {
             let moved = |scale: f64, n: i32| scale * (1.0 + f64::from(n) * step);
@@ -219,7 +219,7 @@ impl Detector {
     }
 
     /// Refines a coarse candidate and decodes its payload.
-    fn read(&self, residual: &EqualisedResidual, coarse: Candidate) -> (Candidate, Option<GenerationId>) {
+    fn read(&self, residual: &SearchResidual, coarse: Candidate) -> (Candidate, Option<GenerationId>) {
         // The horizontal and vertical scales may differ slightly.
         let step = coarse.scale.0 / residual.side() as f64;
         let refined = self.nearby(residual, coarse, step)[0];
@@ -249,7 +249,7 @@ impl Detector {
     }
 }
 
-impl EqualisedResidual {
+impl SearchResidual {
     /// The scales to search, so close that no part of the frame is off by more than one pixel of the tile.
     fn scales(&self) -> impl Iterator<Item = f64> + use<> {
         let side = self.side() as f64;
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     /// The residual of moving frames with coarse and fine detail, without a watermark.
-    fn unmarked() -> EqualisedResidual {
+    fn unmarked() -> SearchResidual {
         let mut residual = Residual::default();
         for time in 0..8 {
             let sample = |i: usize| {
@@ -298,7 +298,7 @@ mod tests {
             let picture: Vec<_> = (0..320 * 192).map(sample).collect();
             residual.push(&picture, 320, 320, 192);
         }
-        residual.equalised()
+        residual.equalise()
     }
 
     #[test]

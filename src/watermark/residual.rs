@@ -69,25 +69,25 @@ impl Residual {
         true
     }
 
-    /// The sum with equalised local strength: without this, static content would outweigh the rest.
-    pub fn equalised(&self) -> EqualisedResidual {
+    /// Equalises the local strength: without this, static content would outweigh the rest.
+    pub fn equalise(&self) -> SearchResidual {
         let squares: Vec<f32> = self.sum.iter().map(|out| out * out).collect();
         let near = blurred(&squares, self.width);
         let mean = squares.iter().sum::<f32>() / squares.len().max(1) as f32;
         let floor = 0.1 * mean + f32::MIN_POSITIVE;
         let data = self.sum.iter().zip(near).map(|(out, near)| out / (near + floor).sqrt());
-        EqualisedResidual { width: self.width, height: self.height, data: data.collect() }
+        SearchResidual { width: self.width, height: self.height, data: data.collect() }
     }
 }
 
-/// A residual with equalised local strength.
-pub struct EqualisedResidual {
+/// The residual for the search: its local strength is equalised.
+pub struct SearchResidual {
     width: usize,
     height: usize,
     data: Vec<f32>,
 }
 
-impl EqualisedResidual {
+impl SearchResidual {
     /// The longer side in pixels.
     pub fn side(&self) -> usize {
         self.width.max(self.height)

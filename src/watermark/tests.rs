@@ -41,7 +41,7 @@ fn find(
     for picture in pictures {
         detector.push(&picture, width, width, height);
     }
-    detector.finding().unwrap()
+    detector.detect().unwrap()
 }
 
 /// Crops a picture at (`left`, `top`) and scales it by `scale` with bilinear interpolation.
@@ -108,7 +108,7 @@ fn nothing_is_detected_without_a_watermark_or_with_another_key() {
         let other = find(&key, (0..8).map(|t| marked(t, 0)), WIDTH, HEIGHT);
         assert!(!other.is_marked(), "{other:?}");
     }
-    assert_eq!(Detector::new(&WatermarkKey::public()).finding(), None);
+    assert_eq!(Detector::new(&WatermarkKey::public()).detect(), None);
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn a_change_of_size_discards_the_earlier_pictures() {
     let large = resized(&marked(0, 0), (0, 12), 4.0, 1280, 720);
     let mut detector = Detector::new(&WatermarkKey::public());
     detector.push(&large, 1280, 1280, 720);
-    assert_eq!(detector.finding().unwrap().id, Some(id()));
+    assert_eq!(detector.detect().unwrap().id, Some(id()));
     for time in 0..8 {
         detector.push(&picture(time), WIDTH, WIDTH, HEIGHT);
     }
-    let none = detector.finding().unwrap();
+    let none = detector.detect().unwrap();
     assert!(!none.is_marked() && none.frames == 8, "{none:?}");
 }
 
@@ -207,7 +207,7 @@ fn planes_with_invalid_sizes_are_unchanged() {
         assert_eq!(data, vec![9; length]);
         let mut detector = Detector::new(&WatermarkKey::public());
         detector.push(&data, stride, width, height);
-        let _ = detector.finding();
+        let _ = detector.detect();
     }
 }
 

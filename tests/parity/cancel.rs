@@ -80,13 +80,13 @@ fn waiting_for_a_model_that_another_caller_opens_can_be_cancelled() {
 #[test]
 fn loading_the_second_transformer_ends_within_one_tensor_of_a_cancel() {
     let folder = model("experts/t2v");
-    let mut made = session(folder.path());
+    let mut session = session(folder.path());
     let (hook, reached) = stop_at(folder.path(), |event| event == Event::Load);
     let cancel = Cancel::new();
     scope(|scope| {
         let chunk = scope.spawn(|| {
             // The text encoder loads tensors too; the hook stops the second transformer only.
-            made.next_raw_chunk(&cancel, &mut |_| {}).map(drop)
+            session.next_raw_chunk(&cancel, &mut |_| {}).map(drop)
         });
         reached.recv().unwrap();
         cancel.cancel();
@@ -130,8 +130,8 @@ fn a_slow_model_generates_the_same_frames_and_its_steps_can_be_cancelled() {
 
     // A step that would take an hour.
     let _hook = slow(folder.path(), std::time::Duration::from_secs(3600), wait);
-    let (mut made, cancel) = (session(folder.path()), Cancel::new());
-    let chunk = made.next_raw_chunk(&cancel, &mut |progress| {
+    let (mut session, cancel) = (session(folder.path()), Cancel::new());
+    let chunk = session.next_raw_chunk(&cancel, &mut |progress| {
         if progress.phase == Phase::Denoise {
             cancel.cancel();
         }
@@ -144,16 +144,16 @@ fn a_session_fails_at_an_injected_fault_and_keeps_the_chunks_before_it() {
     let folder = model("miniature");
     let _hook = failing(folder.path(), 2);
     let request = with!(Request::new("a red fox"); length: Length::Frames(64));
-    let mut made = Session::new(open(folder.path(), &Cancel::new()).unwrap(), request).unwrap();
+    let mut session = Session::new(open(folder.path(), &Cancel::new()).unwrap(), request).unwrap();
     let mut chunks = 0;
     let error = loop {
-        match made.next_raw_chunk(&Cancel::new(), &mut |_| {}) {
+        match session.next_raw_chunk(&Cancel::new(), &mut |_| {}) {
             Ok(frames) => chunks += u32::from(frames.is_some()),
             Err(error) => break error,
         }
     };
     assert_eq!(chunks, 2);
     assert!(error.to_string().contains("injected fault"), "{error}");
-    let again = made.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
+    let again = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
     assert!(again.contains("start another one"), "{again}");
 }

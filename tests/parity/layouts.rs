@@ -82,11 +82,12 @@ impl Case {
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
         let Some(kind) = kind else { return tensors };
         let pairs: Vec<(String, String)> = serde_json::from_value(json("names.json")[kind].clone()).unwrap();
-        let theirs: HashMap<_, _> = pairs.into_iter().map(|(theirs, ours)| (ours, theirs)).collect();
+        let file_name: HashMap<_, _> =
+            pairs.into_iter().map(|(file_name, engine_name)| (engine_name, file_name)).collect();
         tensors
             .into_iter()
             .map(|(name, tensor)| {
-                (theirs.get(&name).unwrap_or_else(|| panic!("{kind}: {name}")).clone(), tensor)
+                (file_name.get(&name).unwrap_or_else(|| panic!("{kind}: {name}")).clone(), tensor)
             })
             .collect()
     }
@@ -403,7 +404,7 @@ fn layers_compute_with_quantized_weights() {
     save(&stored.collect(), &lora);
     let with = |model: &Path, text_encoder: &Path, precision| {
         let mut options = open(text_encoder, precision, false);
-        options.parts.loras.push(Lora { path: lora.clone(), scale: 2.0, noise: None });
+        options.parts.loras.push(Lora { path: lora.clone(), scale: 2.0, expert: None });
         frames_with(model, &options)
     };
     let changed = with(&model, &text_encoder, Precision::Gguf);
@@ -471,8 +472,8 @@ fn loras_with_all_names_are_added_to_the_weights() {
         for tensor in tensors.values_mut() {
             *tensor = tensor.to_dtype(DType::F32).unwrap();
         }
-        for (ours, _) in layers {
-            let weight = tensors.get_mut(&format!("{ours}.weight")).unwrap();
+        for (engine_name, _) in layers {
+            let weight = tensors.get_mut(&format!("{engine_name}.weight")).unwrap();
             *weight = (&*weight + (&product * scale).unwrap()).unwrap();
         }
         more(&mut tensors);
@@ -482,7 +483,7 @@ fn loras_with_all_names_are_added_to_the_weights() {
     };
     let with = |loras: &[(&Path, f32)]| {
         let loras =
-            loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale, noise: None }).collect();
+            loras.iter().map(|&(path, scale)| Lora { path: path.into(), scale, expert: None }).collect();
         frames(&base, Parts { loras, ..Default::default() })
     };
     let expected = merged(1.0, &|_| {});
@@ -499,8 +500,8 @@ fn loras_with_all_names_are_added_to_the_weights() {
         ("lora_unet_", true, ["lora_down.weight", "lora_up.weight"]),
     ] {
         let mut stored = Tensors::new();
-        for (ours, theirs) in layers {
-            let layer = if wan { theirs } else { ours };
+        for (engine_name, file_name) in layers {
+            let layer = if wan { file_name } else { engine_name };
             let layer = if prefix == "lora_unet_" { layer.replace('.', "_") } else { layer.into() };
             stored.insert(format!("{prefix}{layer}.{}", ends[0]), a.clone());
             stored.insert(format!("{prefix}{layer}.{}", ends[1]), b.clone());
@@ -538,7 +539,7 @@ fn loras_with_all_names_are_added_to_the_weights() {
     });
     assert_close("differences", &with(&[(&file, 1.0)]), &expected, 1e-5);
 
-    let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, noise: None }];
+    let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, expert: None }];
     for (name, reason) in [
         ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
         ("text_encoder.layer.lora_A.weight", "belong to no layer"),

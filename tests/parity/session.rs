@@ -66,9 +66,10 @@ fn frames_of_one_tile_are_those_of_none() {
 fn frames_are_the_references() {
     for name in PIPELINES {
         let expected = &tensors(&format!("pipelines/{name}/expected.safetensors"))["frames"];
-        let made = frames(&folder(name), request(name));
-        assert_close(name, &made, expected, 2e-3);
-        let mean = (&made - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        let generated = frames(&folder(name), request(name));
+        assert_close(name, &generated, expected, 2e-3);
+        let mean =
+            (&generated - expected).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(mean <= 1e-4, "{name}: off by {mean:e} in the mean");
     }
 }
@@ -77,9 +78,10 @@ fn frames_are_the_references() {
 fn eight_bits_are_near() {
     let int8 = with!(OpenOptions::default(); precision: Precision::Int8);
     let psnr = |name: &str, model: &str, request: Request, expected: &Tensor| {
-        let made = rest(Session::new(Model::open(model, &int8, &Cancel::new()).unwrap(), request).unwrap());
+        let generated =
+            rest(Session::new(Model::open(model, &int8, &Cancel::new()).unwrap(), request).unwrap());
         let square =
-            (made - expected).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+            (generated - expected).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         let psnr = -10.0 * square.log10();
         assert!(psnr >= 35.0, "{name}: {psnr:.1} dB");
         // Without kernels the CPU computes in f32.

@@ -69,10 +69,10 @@ fn every_variant_makes_the_references_frames() {
                 config["guidance_scale"] = scale.clone();
             }
         });
-        let (made, _) = make(start(folder.path(), request(case)).unwrap());
+        let (generated, _) = make(start(folder.path(), request(case)).unwrap());
         let expected = values(&expected[name]);
-        assert_eq!(made.len(), expected.len(), "{name}");
-        let furthest = made.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!(generated.len(), expected.len(), "{name}");
+        let furthest = generated.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest <= TOLERANCE, "{name}: off by {furthest:e}");
     }
 }
@@ -93,8 +93,8 @@ fn shots_start_at_their_frame_or_the_nearest_chunk() {
 fn a_plain_prompt_is_a_storyboard_of_one_shot() {
     let plain = with!(Request::default(); prompt: "a blue bird".into());
     let one = with!(Request::default(); shots: vec![shot(0, Transition::Continue, "a blue bird")]);
-    let made = |request| make(start(&path("miniature"), request).unwrap());
-    assert!(made(plain) == made(one));
+    let generated = |request| make(start(&path("miniature"), request).unwrap());
+    assert!(generated(plain) == generated(one));
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl SoraDetect {
         join(state.thread.take());
         let element = self.obj().clone();
         let detect = move || {
-            let Some(detection) = detector.finding() else { return };
+            let Some(detection) = detector.detect() else { return };
             element.imp().report(since, detection);
         };
         match std::thread::Builder::new().name("soradetect".into()).spawn(detect) {

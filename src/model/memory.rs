@@ -70,7 +70,7 @@ impl Amount {
         if !as_stored {
             return self.parameters.saturating_mul(width);
         }
-        // For a CPU candle keeps a reordered copy of the blocks: 10 bits a parameter for Q6_K, the largest, besides the
+        // For a CPU candle keeps a reordered copy of the blocks: 10 bits per parameter for Q6_K, the largest, besides the
         // 6.6 bits in the file.
         let blocks = if device.is_cpu() { self.bytes.saturating_mul(5) / 2 } else { self.bytes };
         (self.parameters - self.quantized).saturating_mul(width).saturating_add(blocks)

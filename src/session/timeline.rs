@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::Parts;
 
-    /// 12 frames a second, chunks of 4 frames after the first.
+    /// 12 frames per second, chunks of 4 frames after the first.
     fn info() -> ModelInfo {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");
         ModelInfo::read(folder, &Parts::default()).unwrap()

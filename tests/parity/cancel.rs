@@ -80,13 +80,13 @@ fn waiting_for_a_model_that_another_caller_opens_can_be_cancelled() {
 #[test]
 fn loading_the_second_transformer_ends_within_one_tensor_of_a_cancel() {
     let folder = model("experts/t2v");
-    let mut session = session(folder.path());
+    let mut running = session(folder.path());
     let (hook, reached) = stop_at(folder.path(), |event| event == Event::Load);
     let cancel = Cancel::new();
     scope(|scope| {
         let chunk = scope.spawn(|| {
             // The text encoder loads tensors too; the hook stops the second transformer only.
-            session.next_raw_chunk(&cancel, &mut |_| {}).map(drop)
+            running.next_raw_chunk(&cancel, &mut |_| {}).map(drop)
         });
         reached.recv().unwrap();
         cancel.cancel();

@@ -98,7 +98,7 @@ fn another_shift_and_other_steps_can_be_asked_for() {
     let scheduler = read(&find(3.0, 20)["config"]).unwrap().start(5, Some(5.0)).unwrap();
     assert_eq!(scheduler.timesteps(), numbers(&find(5.0, 5)["timesteps"]));
 
-    // The levels of a distilled model, made for four steps, spread over others.
+    // The levels of a distilled model, trained for four steps, spread over others.
     let config = serde_json::json!({ "_class_name": "FewStepScheduler", "shift": 1.0 });
     let few = |steps| read(&config).unwrap().start(steps, None).unwrap().timesteps().to_vec();
     assert_eq!(few(4), [1000.0, 750.0, 500.0, 250.0]);

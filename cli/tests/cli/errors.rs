@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
-use soragen_tests::fixtures::json;
+use soragen_tests::fixtures::{self, json};
 
 use super::{files, model, render, soragen, stderr};
 
@@ -22,20 +22,8 @@ fn assert_fails(case: &str, mut command: Command, name: &str, word: &str) {
 
 /// A copy of a tiny pipeline's model, for a test that damages it.
 fn copy(pipeline: &str) -> tempfile::TempDir {
-    fn copy_folder(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let to = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy_folder(&entry.path(), &to);
-            } else {
-                std::fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
-    copy_folder(&model(pipeline), folder.path());
+    fixtures::copy(&model(pipeline), folder.path());
     folder
 }
 
@@ -74,9 +62,9 @@ fn a_damaged_model_is_an_error() {
     let shard = "transformer/diffusion_pytorch_model-00003-of-00008.safetensors";
     let cases: [Damage; 23] = [
         ("t2v-unipc", "model_index.json", remove, "model_index.json"),
-        ("t2v-unipc", "model_index.json", corrupt, "not understood"),
+        ("t2v-unipc", "model_index.json", corrupt, "cannot be parsed"),
         ("t2v-unipc", "transformer/config.json", remove, "not found"),
-        ("t2v-unipc", "transformer/config.json", empty, "not understood"),
+        ("t2v-unipc", "transformer/config.json", empty, "cannot be parsed"),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), remove, "not found"),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), corrupt, WEIGHTS),
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), empty, WEIGHTS),
@@ -84,12 +72,12 @@ fn a_damaged_model_is_an_error() {
         ("t2v-unipc", &format!("transformer/{WEIGHTS}"), widen, "config.json"),
         ("t2v-unipc", &format!("vae/{WEIGHTS}"), truncate, WEIGHTS),
         ("t2v-unipc", &format!("vae/{WEIGHTS}"), widen, "config.json"),
-        ("t2v-unipc", "vae/config.json", corrupt, "not understood"),
+        ("t2v-unipc", "vae/config.json", corrupt, "cannot be parsed"),
         ("t2v-unipc", "scheduler/scheduler_config.json", remove, "not found"),
-        ("t2v-unipc", "scheduler/scheduler_config.json", corrupt, "not understood"),
+        ("t2v-unipc", "scheduler/scheduler_config.json", corrupt, "cannot be parsed"),
         ("t2v-unipc", "text_encoder/model.safetensors", truncate, "model.safetensors"),
         ("t2v-unipc", "text_encoder/model.safetensors", widen, "config.json"),
-        ("t2v-unipc", "text_encoder/config.json", corrupt, "not understood"),
+        ("t2v-unipc", "text_encoder/config.json", corrupt, "cannot be parsed"),
         ("t2v-unipc", "tokenizer/tokenizer.json", remove, "not found"),
         ("t2v-unipc", "tokenizer/tokenizer.json", truncate, "tokenizer.json"),
         ("t2v-euler", shard, remove, shard),
@@ -98,7 +86,7 @@ fn a_damaged_model_is_an_error() {
             "t2v-euler",
             "transformer/diffusion_pytorch_model.safetensors.index.json",
             truncate,
-            "not understood",
+            "cannot be parsed",
         ),
         (
             "t2v-euler",
@@ -206,7 +194,7 @@ fn invalid_initial_latents_are_an_error() {
 fn an_invalid_storyboard_is_an_error() {
     for (board, word) in [("film.srt", "not found"), ("0:00 a\nb", "line 2"), ("0:00 a | 0:00 b", "line 1")] {
         let mut command = soragen(["render", "--storyboard", board, "--model"]);
-        command.arg(soragen_tests::fixtures::path("miniature"));
+        command.arg(fixtures::path("miniature"));
         assert_fails(board, command, "out.mp4", word);
     }
 }

@@ -11,7 +11,7 @@ PYTHON ?= python3
 help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
 	@echo "make test        lint, build, then run all tests; what CI runs"
-	@echo "make test-all    make test, and what is heavy: robustness, endurance, audit, check-cuda"
+	@echo "make test-all    make test, and the slow checks: robustness, endurance, audit, check-cuda"
 	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
 	@echo "make bench-peers parts of Wan 1.3B compared with torch; PYTHON needs torch, diffusers and taehv.py"
 	@echo "make endurance   memory after every minute of a video of MINUTES=$(MINUTES)"

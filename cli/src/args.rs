@@ -273,7 +273,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "TEXT")]
     pub negative: Option<String>,
 
-    /// Image to start from; it is scaled to the size of the video
+    /// Image to start from; a causal model crops it at the centre, a whole-clip model stretches it
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 
@@ -306,8 +306,8 @@ pub struct RenderArgs {
 
     /// Data type of weights and arithmetic
     ///
-    /// auto selects f32 on a CPU, or int8 if the transformer is wide and the CPU has fast int8 instructions; on a GPU bf16,
-    /// or gguf for a GGUF file. int8 computes the transformer's linear layers in 8 bits, in a quarter of the memory, on
+    /// auto selects bf16 on a GPU, or gguf for a GGUF file. On a CPU it selects int8 for transformers of Wan's sizes if the
+    /// CPU has AVX-512 VNNI, otherwise gguf for a GGUF file, otherwise f32. int8 computes the transformer's linear layers in 8 bits, in a quarter of the memory, on
     /// CPUs only. gguf keeps the transformer's weights quantized as in the file. bf16 and f16 are for GPUs.
     #[arg(long, value_name = "TYPE", default_value_t, value_parser = one_of(Precision::ALL, Precision::as_str))]
     pub precision: Precision,
@@ -315,7 +315,7 @@ pub struct RenderArgs {
     /// Video decoder
     ///
     /// full is the model's autoencoder. tiny is TAEHV (taew2_1.safetensors or taew2_2.safetensors in the model's folder).
-    /// tiled is the model's autoencoder, one tile at a time, in less memory. auto selects tiny for streaming models
+    /// tiled is the model's autoencoder, one tile at a time, in less memory. auto selects tiny for causal models
     /// that have it, tiled if memory is short, and full otherwise.
     #[arg(long, value_name = "KIND", default_value_t, value_parser = one_of(Decoder::ALL, Decoder::as_str))]
     pub decoder: Decoder,

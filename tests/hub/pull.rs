@@ -7,7 +7,7 @@ use soragen::checkpoint::Parts;
 use soragen::hub::{Hub, HubName};
 use soragen::{Cancel, Error, ModelInfo};
 use soragen_tests::fixtures;
-use soragen_tests::hub::{self, Asked, COMMIT, Reply, Server};
+use soragen_tests::hub::{self, COMMIT, HubRequest, Reply, Server};
 
 const WEIGHTS: &str = "transformer/diffusion_pytorch_model.safetensors";
 
@@ -22,11 +22,14 @@ struct TestHub {
     hub: Hub,
 }
 
-fn test_hub(change_reply: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> TestHub {
+fn test_hub(change_reply: impl Fn(&HubRequest, &mut Reply) + Send + Sync + 'static) -> TestHub {
     hub_serving(&fixture(), change_reply)
 }
 
-fn hub_serving(model: &Path, change_reply: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> TestHub {
+fn hub_serving(
+    model: &Path,
+    change_reply: impl Fn(&HubRequest, &mut Reply) + Send + Sync + 'static,
+) -> TestHub {
     let server = Server::start(model, change_reply);
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub {

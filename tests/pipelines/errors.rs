@@ -1,8 +1,9 @@
 //! Error messages and their domains.
 
-use soragen_tests::fixtures::path;
+use gst::prelude::*;
+use soragen_tests::fixtures::{copy, path};
 
-use crate::support::{error, tiny};
+use crate::support::{error, parse, tiny};
 
 #[test]
 fn every_error_has_its_domain_and_names_the_setting() {
@@ -44,13 +45,21 @@ fn an_error_names_the_damaged_weights_file() {
     assert!(error.message().contains("transformer"), "{error}");
 }
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+#[test]
+fn a_model_that_cannot_be_loaded_ends_its_progress_with_an_error() {
+    let pipeline = parse(&format!("{} device=abacus ! fakesink", tiny("t2v-unipc")));
+    let bus = pipeline.bus().unwrap();
+    // The error can occur here or later.
+    let _ = pipeline.set_state(gst::State::Playing);
+    let mut progress = Vec::new();
+    loop {
+        let message = bus.timed_pop(None).unwrap();
+        match message.view() {
+            gst::MessageView::Progress(message) => progress.push(message.get().0),
+            gst::MessageView::Error(_) => break,
+            _ => {}
         }
     }
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(progress, [gst::ProgressType::Start, gst::ProgressType::Error]);
 }

@@ -13,7 +13,7 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A request of a client.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct HubRequest {
     /// `GET` or `HEAD`.
     pub method: String,
     /// Path, with the leading slash.
@@ -58,12 +58,12 @@ impl Reply {
 pub struct Server {
     /// Base URL.
     pub endpoint: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<HubRequest>>>,
 }
 
 impl Server {
     /// Serves `folder`. `modify` can change every reply.
-    pub fn start(folder: &Path, modify: impl Fn(&Asked, &mut Reply) + Send + Sync + 'static) -> Self {
+    pub fn start(folder: &Path, modify: impl Fn(&HubRequest, &mut Reply) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -87,14 +87,14 @@ impl Server {
     }
 
     /// Takes the requests received so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<HubRequest> {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// The reply of the Hub for a repository with the files of `folder`. Small files are redirected within the server, weights
 /// to another host name.
-pub fn answer(folder: &Path, asked: &Asked) -> Reply {
+pub fn answer(folder: &Path, asked: &HubRequest) -> Reply {
     let port = asked.host.rsplit(':').next().unwrap_or_default();
     let parts: Vec<_> = asked.path.split('/').collect();
     if let ["", "api", "models", _, _, "revision", _] = parts[..] {
@@ -145,9 +145,9 @@ pub fn etag(file: &str, body: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn talk(stream: TcpStream, answer: impl FnOnce(&Asked) -> Reply) -> std::io::Result<()> {
+fn talk(stream: TcpStream, answer: impl FnOnce(&HubRequest) -> Reply) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let mut asked = Asked::default();
+    let mut asked = HubRequest::default();
     let first = lines.next().transpose()?.unwrap_or_default();
     let mut words = first.split(' ').map(String::from);
     asked.method = words.next().unwrap_or_default();

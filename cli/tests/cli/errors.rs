@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
-use soragen_tests::fixtures::json;
+use soragen_tests::fixtures::{self, json};
 
 use super::{files, model, render, soragen, stderr};
 
@@ -22,20 +22,8 @@ fn assert_fails(case: &str, mut command: Command, name: &str, word: &str) {
 
 /// A copy of a tiny pipeline's model, for a test that damages it.
 fn copy(pipeline: &str) -> tempfile::TempDir {
-    fn copy_folder(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).unwrap();
-        for entry in std::fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let to = to.join(entry.file_name());
-            if entry.file_type().unwrap().is_dir() {
-                copy_folder(&entry.path(), &to);
-            } else {
-                std::fs::copy(entry.path(), to).unwrap();
-            }
-        }
-    }
     let folder = tempfile::tempdir().unwrap();
-    copy_folder(&model(pipeline), folder.path());
+    fixtures::copy(&model(pipeline), folder.path());
     folder
 }
 
@@ -206,7 +194,7 @@ fn invalid_initial_latents_are_an_error() {
 fn an_invalid_storyboard_is_an_error() {
     for (board, word) in [("film.srt", "not found"), ("0:00 a\nb", "line 2"), ("0:00 a | 0:00 b", "line 1")] {
         let mut command = soragen(["render", "--storyboard", board, "--model"]);
-        command.arg(soragen_tests::fixtures::path("miniature"));
+        command.arg(fixtures::path("miniature"));
         assert_fails(board, command, "out.mp4", word);
     }
 }

@@ -8,6 +8,9 @@
 //! gst-launch-1.0 soragen prompt="a cat" ! x264enc ! mp4mux ! c2pasink location=cat.mp4 certificate=… private-key=…
 //! ```
 
+// The items of `plugin_define` have no documentation.
+#![allow(missing_docs)]
+
 use gst::glib;
 use gst::prelude::*;
 use gst_video::VideoFormat;

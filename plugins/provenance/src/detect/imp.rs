@@ -55,19 +55,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The frames of one detection.
+struct Window {
+    detector: Detector,
+    since: Option<gst::ClockTime>,
+    /// Detection in the window before.
+    previous: Option<JoinHandle<()>>,
+}
+
+impl State {
+    /// Takes the collected frames and the running detection.
+    fn take_window(&mut self) -> Window {
+        let detector = std::mem::replace(&mut self.detector, Detector::new(&self.key));
+        Window { detector, since: self.since.take(), previous: self.thread.take() }
+    }
+}
+
 impl SoraDetect {
-    /// Detects in the collected frames, on another thread, and posts the result on the bus.
-    fn detect(&self, state: &mut State) {
-        let detector = std::mem::replace(&mut state.detector, Detector::new(&state.key));
-        let since = state.since.take();
-        join(state.thread.take());
+    /// Detects the watermark in `window` on another thread, which posts the result on the bus.
+    ///
+    /// Call it without holding a lock: it waits for the previous detection, whose message the application may handle on
+    /// that thread.
+    fn detect(&self, window: Window) {
+        let Window { detector, since, previous } = window;
+        join(previous);
         let element = self.obj().clone();
         let detect = move || {
             let Some(detection) = detector.detect() else { return };
             element.imp().report(since, detection);
         };
         match std::thread::Builder::new().name("soradetect".into()).spawn(detect) {
-            Ok(thread) => state.thread = Some(thread),
+            Ok(thread) => {
+                if let Some(state) = lock(&self.state).as_mut() {
+                    state.thread = Some(thread);
+                }
+            }
             Err(e) => gst::element_imp_warning!(
                 self,
                 gst::CoreError::Failed,
@@ -91,12 +113,13 @@ impl SoraDetect {
 
     /// Detects in the remaining frames and waits for the result.
     fn finish(&self) {
-        let mut state = lock(&self.state);
-        let Some(state) = state.as_mut() else { return };
-        if state.detector.frames() > 0 {
-            self.detect(state);
+        let window =
+            lock(&self.state).as_mut().filter(|state| state.detector.frames() > 0).map(State::take_window);
+        if let Some(window) = window {
+            self.detect(window);
         }
-        join(state.thread.take());
+        let thread = lock(&self.state).as_mut().and_then(|state| state.thread.take());
+        join(thread);
     }
 
     fn stats(&self) -> gst::Structure {
@@ -113,7 +136,8 @@ impl SoraDetect {
 }
 
 fn join(thread: Option<JoinHandle<()>>) {
-    if let Some(thread) = thread {
+    // A handler that stops the element on the detection's own thread cannot wait for it.
+    if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
         // The thread does not panic.
         let _ = thread.join();
     }
@@ -243,23 +267,31 @@ impl VideoFilterImpl for SoraDetect {
         &self,
         frame: &VideoFrameRef<&gst::BufferRef>,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let window = u64::from(lock(&self.settings).window);
-        let mut state = lock(&self.state);
-        let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+        let length = u64::from(lock(&self.settings).window);
         let (width, height) = (frame.width() as usize, frame.height() as usize);
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let luma = frame.plane_data(0).map_err(|_| gst::FlowError::Error)?;
         // All frames of one detection have the same size.
-        if !state.detector.fits(width, height) {
-            self.detect(state);
+        let of_other_size = {
+            let mut state = lock(&self.state);
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            (!state.detector.fits(width, height)).then(|| state.take_window())
+        };
+        if let Some(window) = of_other_size {
+            self.detect(window);
         }
-        if state.detector.frames() == 0 {
-            state.since = frame.buffer().pts();
-        }
-        state.detector.push(luma, stride, width, height);
+        let complete = {
+            let mut state = lock(&self.state);
+            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            if state.detector.frames() == 0 {
+                state.since = frame.buffer().pts();
+            }
+            state.detector.push(luma, stride, width, height);
+            (state.detector.frames() >= length).then(|| state.take_window())
+        };
         lock(&self.stats).frames += 1;
-        if state.detector.frames() >= window {
-            self.detect(state);
+        if let Some(window) = complete {
+            self.detect(window);
         }
         Ok(gst::FlowSuccess::Ok)
     }

@@ -17,7 +17,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// State of the text stream.
 #[derive(Default)]
-struct Text {
+struct TextState {
     segment: gst::FormattedSegment<gst::ClockTime>,
     /// The text is Pango markup, as subtitle parsers output it.
     markup: bool,
@@ -31,14 +31,14 @@ pub struct SoraPrompt {
     source: SoraGen,
     sink: gst::Pad,
     src: gst::GhostPad,
-    text: Mutex<Text>,
+    text: Mutex<TextState>,
     /// The pad `video`, if it was requested.
     video: Mutex<Option<gst::Pad>>,
     video_input: VideoInput,
 }
 
 impl SoraPrompt {
-    fn text(&self) -> MutexGuard<'_, Text> {
+    fn text(&self) -> MutexGuard<'_, TextState> {
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -302,7 +302,7 @@ impl ElementImpl for SoraPrompt {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => {
-                *self.text() = Text::default();
+                *self.text() = TextState::default();
                 self.video_input.reset();
             }
             // Before the pads are deactivated, which waits for their streaming threads.

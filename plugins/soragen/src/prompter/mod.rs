@@ -11,7 +11,7 @@ mod video_input;
 glib::wrapper! {
     /// Generates video from timed text, such as subtitles or the output of an application.
     ///
-    /// It is a bin with an element `soragen` of that name. Its properties are set through the child proxy:
+    /// A bin that contains an element named `soragen`. Its properties are set through the child proxy:
     /// `soraprompt soragen::seed=3`.
     ///
     /// If the request pad `video` is linked, the first shot and every shot after a cut start from the video's frame at

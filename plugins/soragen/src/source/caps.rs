@@ -5,8 +5,8 @@
 use gst_video::{VideoCapsBuilder, VideoFormat, VideoFormatInfo, VideoInfo};
 use soragen::{ModelInfo, Size, Sizes};
 
+use super::frame_time::Rate;
 use super::properties::UriCaps;
-use super::timeline::Rate;
 use crate::video::convert::FORMATS;
 
 /// The caps of the pad template.

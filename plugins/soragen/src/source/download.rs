@@ -35,7 +35,7 @@ pub fn start(element: &SoraGen, name: HubName, cancel: Cancel) -> std::io::Resul
         });
         match &pulled {
             Ok(_) => post(gst::ProgressType::Complete, &format!("{name} is downloaded"), None),
-            Err(_) => post(gst::ProgressType::Error, &format!("{name} is not downloaded"), None),
+            Err(_) => post(gst::ProgressType::Error, &format!("the download of {name} failed"), None),
         }
         if let Some(element) = element.upgrade() {
             element.imp().finish_download(pulled.map(drop), &cancel);

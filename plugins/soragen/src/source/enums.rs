@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The element's enum types. Their nicks are the engine's words for the same values.
+//! The element's enum types. Their nicks equal the engine's names of the same values.
 
 use gst::glib;
 
@@ -26,8 +26,8 @@ pub enum Precision {
     /// The fastest on the device.
     #[default]
     #[enum_value(
-        name = "Auto: on a CPU f32, or int8 for wide transformers if the CPU has fast int8 instructions; on a GPU bf16, \
-                or gguf for a GGUF file",
+        name = "Auto: on a GPU bf16, or gguf for a GGUF file; on a CPU int8 for transformers of Wan's sizes if the CPU has \
+                AVX-512 VNNI, otherwise gguf for a GGUF file, otherwise f32",
         nick = "auto"
     )]
     Auto,
@@ -56,10 +56,11 @@ convert_variants!(Precision to soragen::Precision { Auto, F32, Bf16, F16, Int8, 
 #[enum_type(name = "GstSoraGenDecoder")]
 #[non_exhaustive]
 pub enum Decoder {
-    /// TAEHV for causal models if the model has it, otherwise the model's own decoder.
+    /// TAEHV for causal models if the model has it, otherwise the model's own decoder, in tiles if memory is short.
     #[default]
     #[enum_value(
-        name = "Auto: TAEHV for causal models if the model has it, otherwise the model's own decoder",
+        name = "Auto: TAEHV for causal models if the model has it, otherwise the model's own decoder, in tiles if memory is \
+                short",
         nick = "auto"
     )]
     Auto,
@@ -111,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn nicks_are_the_words_of_the_engine() {
-        let words: Vec<_> = soragen::Precision::ALL.iter().map(ToString::to_string).collect();
-        assert_eq!(nicks(Precision::static_type()), words);
-        let words: Vec<_> = soragen::Decoder::ALL.iter().map(ToString::to_string).collect();
-        assert_eq!(nicks(Decoder::static_type()), words);
-        let words: Vec<_> = soragen::label::Label::ALL.iter().map(ToString::to_string).collect();
-        assert_eq!(nicks(Label::static_type()), words);
+    fn nicks_equal_the_names_of_the_engine() {
+        let names: Vec<_> = soragen::Precision::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Precision::static_type()), names);
+        let names: Vec<_> = soragen::Decoder::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Decoder::static_type()), names);
+        let names: Vec<_> = soragen::label::Label::ALL.iter().map(ToString::to_string).collect();
+        assert_eq!(nicks(Label::static_type()), names);
     }
 }

@@ -15,8 +15,8 @@ use super::playback::LivePlayback;
 use super::position::Position;
 use super::settings::Settings;
 use super::state::State;
-use super::uri::{self, Address};
-use super::{caps, error, messages, properties, timecode, timeline};
+use super::uri::{self, UriValues};
+use super::{caps, error, frame_time, messages, properties, timecode};
 use crate::video::convert::convert;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -163,11 +163,11 @@ impl URIHandlerImpl for SoraGen {
     const URI_TYPE: gst::URIType = gst::URIType::Src;
 
     fn protocols() -> &'static [&'static str] {
-        &[uri::PROTOCOL]
+        &[uri::SCHEME]
     }
 
     fn uri(&self) -> Option<String> {
-        lock(&self.settings).address().map(|address| address.to_string())
+        lock(&self.settings).uri_values().map(|values| values.to_string())
     }
 
     fn set_uri(&self, uri: &str) -> Result<(), glib::Error> {
@@ -175,10 +175,10 @@ impl URIHandlerImpl for SoraGen {
             let reason = "the URI cannot change in PAUSED or PLAYING; set it in NULL or READY";
             return Err(glib::Error::new(gst::URIError::BadState, reason));
         }
-        let address =
-            Address::parse(uri).map_err(|reason| glib::Error::new(gst::URIError::BadUri, &reason))?;
-        gst::debug!(CAT, imp = self, "setting the URI to {address}");
-        lock(&self.settings).set_address(address);
+        let values =
+            UriValues::parse(uri).map_err(|reason| glib::Error::new(gst::URIError::BadUri, &reason))?;
+        gst::debug!(CAT, imp = self, "setting the URI to {values}");
+        lock(&self.settings).set_uri_values(values);
         for property in ["prompt", "seed", "duration", "storyboard"] {
             self.obj().notify(property);
         }
@@ -203,7 +203,7 @@ impl BaseSrcImpl for SoraGen {
     }
 
     fn is_seekable(&self) -> bool {
-        !lock(&self.settings).is_live && self.extent().is_some()
+        !lock(&self.settings).is_live && self.length().is_some()
     }
 
     fn negotiate(&self) -> Result<(), gst::LoggableError> {
@@ -289,7 +289,7 @@ impl BaseSrcImpl for SoraGen {
         let mut state = lock(&self.state);
         let Some(running) = state.running_mut() else { return false };
         let rate = running.video.as_ref().map_or(running.info.frame_rate, caps::rate);
-        let total = running.extent.map(|extent| gst::ClockTime::from_nseconds(extent.time));
+        let total = running.length.map(|length| gst::ClockTime::from_nseconds(length.time));
         running.shot = None;
         match running.new_seed.take() {
             Some(seed) => running.generator.regenerate(seed),
@@ -305,12 +305,12 @@ impl BaseSrcImpl for SoraGen {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         match query.view_mut() {
             gst::QueryViewMut::Duration(q) => {
-                let Some(extent) = self.extent() else { return false };
+                let Some(length) = self.length() else { return false };
                 match q.format() {
-                    gst::Format::Time => q.set(gst::ClockTime::from_nseconds(extent.time)),
+                    gst::Format::Time => q.set(gst::ClockTime::from_nseconds(length.time)),
                     gst::Format::Default => {
                         let Some(rate) = self.frame_rate() else { return false };
-                        q.set(gst::format::Default::from_u64(timeline::before(extent.time, rate)));
+                        q.set(gst::format::Default::from_u64(frame_time::frames_before(length.time, rate)));
                     }
                     _ => return false,
                 }
@@ -318,7 +318,7 @@ impl BaseSrcImpl for SoraGen {
             }
             gst::QueryViewMut::Latency(q) if self.obj().is_live() => {
                 let Some(rate) = self.frame_rate() else { return false };
-                let frame = gst::ClockTime::from_nseconds(timeline::start(1, rate));
+                let frame = gst::ClockTime::from_nseconds(frame_time::frame_start(1, rate));
                 q.set(true, frame, gst::ClockTime::NONE);
                 true
             }
@@ -369,15 +369,15 @@ impl BaseSrcImpl for SoraGen {
 
         // Waits without a lock.
         let frame = self.wait_frame(&timing, live.as_mut(), &reader);
-        let shot_start = match lock(&self.state).running_mut() {
+        let announcement = match lock(&self.state).running_mut() {
             Some(running) => {
                 running.live = live;
                 frame.as_ref().ok().and_then(|frame| running.advance(&timing, frame.number, &reader))
             }
             None => None,
         };
-        if let Some(shot_start) = shot_start {
-            self.announce_shot(&shot_start, &timing);
+        if let Some(announcement) = announcement {
+            self.announce_shot(&announcement, &timing);
         }
         let frame = frame.map_err(|frame_error| match frame_error {
             FrameError::End => gst::FlowError::Eos,
@@ -409,7 +409,7 @@ impl SoraGen {
     }
 
     /// The time code of the first frame at `rate`, if the property is set and that time code exists.
-    fn first_timecode(&self, rate: timeline::Rate) -> Option<gst_video::ValidVideoTimeCode> {
+    fn first_timecode(&self, rate: frame_time::Rate) -> Option<gst_video::ValidVideoTimeCode> {
         let text = lock(&self.settings).timecode.clone()?;
         let code = timecode::first(&text, rate);
         if code.is_none() {

@@ -39,6 +39,9 @@ pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(Generat
             GeneratorEvent::Loaded => {
                 post(&element, load_progress(&element, gst::ProgressType::Complete, "The model is loaded"));
             }
+            GeneratorEvent::LoadFailed => {
+                post(&element, load_progress(&element, gst::ProgressType::Error, "Loading the model failed"));
+            }
             GeneratorEvent::Progress(progress) => {
                 let structure = progress_structure(&progress, total, began.elapsed());
                 post(&element, gst::message::Element::builder(structure).src(&element).build());
@@ -116,8 +119,8 @@ pub fn late_frame(
         .build()
 }
 
-/// The first frame of a shot.
-pub struct ShotStart {
+/// What the element announces about the first frame of a shot.
+pub struct ShotAnnouncement {
     pub shot: Arc<ShotInfo>,
     /// Time of the frame in nanoseconds.
     pub start: u64,
@@ -130,7 +133,7 @@ pub struct ShotStart {
     pub after_another: bool,
 }
 
-impl ShotStart {
+impl ShotAnnouncement {
     /// `soragen-shot`, sent on the bus and downstream.
     pub fn structure(&self) -> gst::Structure {
         let shot = &self.shot;

@@ -12,6 +12,7 @@ mod caps;
 mod download;
 mod enums;
 mod error;
+mod frame_time;
 mod generator;
 mod imp;
 mod messages;
@@ -24,7 +25,6 @@ mod start;
 mod state;
 mod tags;
 mod timecode;
-mod timeline;
 mod uri;
 
 pub use enums::{Decoder, Label, Precision};
@@ -34,7 +34,8 @@ glib::wrapper! {
     /// Generates video from text, or from an image and text. [`register`] registers it as `soragen`.
     ///
     /// A worker thread owns the model and generates frames one chunk ahead. The streaming thread only waits for them, so
-    /// state changes, seeks and the end of the stream take effect at once.
+    /// seeks and the end of the stream take effect at once. State changes do too, unless a signal handler or policy hook on
+    /// the worker's thread runs longer than 2 s.
     pub struct SoraGen(ObjectSubclass<imp::SoraGen>)
         @extends gst_base::BaseSrc, gst::Element, gst::Object,
         @implements gst::URIHandler, gst::Preset;

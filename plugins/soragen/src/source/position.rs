@@ -2,8 +2,8 @@
 
 //! The position in the output, and the frame that is next.
 
-use super::settings::Extent;
-use super::timeline::{self, Rate};
+use super::frame_time::{self, Rate};
+use super::settings::VideoLength;
 
 type Segment = gst::FormattedSegment<gst::ClockTime>;
 
@@ -15,7 +15,7 @@ pub struct Position {
     next: u64,
 }
 
-/// Times and numbers of an output frame.
+/// Times and frame numbers of an output frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTiming {
     /// Its number at the negotiated rate, from the beginning of the video.
@@ -34,9 +34,9 @@ impl Position {
     pub fn of_segment(segment: &Segment, rate: Rate, total: Option<gst::ClockTime>) -> Option<Self> {
         let next = if segment.rate() < 0.0 {
             let stop = segment.stop().into_iter().chain(total).min()?;
-            timeline::before(stop.nseconds(), rate)
+            frame_time::frames_before(stop.nseconds(), rate)
         } else {
-            timeline::at(segment.start().unwrap_or_default().nseconds(), rate)
+            frame_time::frame_at(segment.start().unwrap_or_default().nseconds(), rate)
         };
         Some(Self { origin: 0, next })
     }
@@ -44,9 +44,9 @@ impl Position {
     /// The same time at another frame rate. Backwards the frames of the new rate are counted from 0, because no frame
     /// is before the origin.
     pub fn with_rate(self, before: Rate, after: Rate, backwards: bool) -> Self {
-        let time = self.origin + timeline::start(self.next, before);
+        let time = self.origin + frame_time::frame_start(self.next, before);
         match backwards {
-            true => Self { origin: 0, next: timeline::before(time, after) },
+            true => Self { origin: 0, next: frame_time::frames_before(time, after) },
             false => Self { origin: time, next: 0 },
         }
     }
@@ -57,7 +57,7 @@ impl Position {
         segment: &Segment,
         rate: Rate,
         model_rate: Rate,
-        extent: Option<Extent>,
+        length: Option<VideoLength>,
     ) -> Option<FrameTiming> {
         let backwards = segment.rate() < 0.0;
         // Trick mode skips frames, to push no more of them per second than at normal speed.
@@ -69,7 +69,7 @@ impl Position {
             true => (self.next.checked_sub(1)?, self.next.saturating_sub(stride)),
             false => (self.next, self.next + stride),
         };
-        let time = |n: u64| self.origin + timeline::start(n, rate);
+        let time = |n: u64| self.origin + frame_time::frame_start(n, rate);
         let (start, end) = (time(n), time(n + 1));
         if backwards {
             if end <= segment.start().map_or(0, gst::ClockTime::nseconds) {
@@ -77,15 +77,15 @@ impl Position {
             }
         } else {
             let stop = segment.stop().map(gst::ClockTime::nseconds);
-            let stop = stop.into_iter().chain(extent.map(|extent| extent.time)).min();
+            let stop = stop.into_iter().chain(length.map(|length| length.time)).min();
             if stop.is_some_and(|stop| start >= stop) {
                 return None;
             }
         }
-        let frame = timeline::at(start, model_rate);
-        let model_frame = extent.map_or(frame, |extent| frame.min(extent.frames.saturating_sub(1)));
+        let frame = frame_time::frame_at(start, model_rate);
+        let model_frame = length.map_or(frame, |length| frame.min(length.frames.saturating_sub(1)));
         let after = Self { next, ..self };
-        Some(FrameTiming { offset: timeline::at(start, rate), start, end, model_frame, after })
+        Some(FrameTiming { offset: frame_time::frame_at(start, rate), start, end, model_frame, after })
     }
 }
 
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
-    const EXTENT: Extent = Extent { frames: 16, time: SECOND };
+    const LENGTH: VideoLength = VideoLength { frames: 16, time: SECOND };
 
     fn segment(rate: f64, flags: gst::SegmentFlags, start: u64, stop: u64) -> Segment {
         gst::init().unwrap();
@@ -110,7 +110,7 @@ mod tests {
     fn frames(segment: &Segment, rate: Rate) -> Vec<u64> {
         let mut position = Position::of_segment(segment, rate, None).unwrap();
         let mut frames = Vec::new();
-        while let Some(timing) = position.next_frame(segment, rate, (16, 1), Some(EXTENT)) {
+        while let Some(timing) = position.next_frame(segment, rate, (16, 1), Some(LENGTH)) {
             frames.push(timing.model_frame);
             position = timing.after;
         }

@@ -125,14 +125,14 @@ properties! {
     precision: Precision = value(
         glib::ParamSpecEnum::builder_with_default("precision", Precision::default())
             .nick("Precision")
-            .blurb("Data type of the weights and of the arithmetic")
+            .blurb("Data type of the weights and of the arithmetic (default: auto)")
             .mutable_ready()
     );
     decoder: Decoder = value(
         glib::ParamSpecEnum::builder_with_default("decoder", Decoder::default())
             .nick("Decoder")
             .blurb("Decoder from latents to frames: the model's own, or TAEHV (taew2_1.safetensors or taew2_2.safetensors in \
-                    the model's folder)")
+                    the model's folder) (default: auto)")
             .mutable_ready()
     );
     threads: u32 = value(
@@ -151,8 +151,12 @@ properties! {
             .mutable_ready()
     );
     image: Option<String> = non_empty(
-        string("image", "Image", "Image file to start from; it is scaled to cover the frame and cropped (unset = none)")
-            .mutable_ready()
+        string(
+            "image",
+            "Image",
+            "Image file to start from; a causal model crops it at the centre, a whole-clip model stretches it (unset = none)",
+        )
+        .mutable_ready()
     );
     storyboard: Option<String> = non_blank(
         string(
@@ -166,12 +170,12 @@ properties! {
     blend_chunks: u32 = value(
         glib::ParamSpecUInt::builder("blend-chunks")
             .nick("Blend chunks")
-            .blurb("Number of chunks over which a new prompt is blended in, except at a cut (0 = none)")
+            .blurb("Number of chunks over which a new prompt is blended in, except at a cut (0 = at once)")
             .maximum(1000)
             .mutable_ready()
     );
     seed: u64 = value(
-        glib::ParamSpecUInt64::builder("seed").nick("Seed").blurb("Random seed").mutable_ready()
+        glib::ParamSpecUInt64::builder("seed").nick("Seed").blurb("Random seed (default: 0)").mutable_ready()
     );
     steps: u32 = value(
         glib::ParamSpecUInt::builder("steps")
@@ -248,7 +252,7 @@ properties! {
     label: Label = value(
         glib::ParamSpecEnum::builder_with_default("label", Label::default())
             .nick("Label")
-            .blurb("Visible label in the upper left corner of the frames")
+            .blurb("Visible label in the upper left corner of the frames (default: none)")
             .mutable_ready()
     );
     watermark: bool = value(

@@ -11,18 +11,18 @@ use gst_base::subclass::prelude::*;
 
 use super::generator::{FrameError, FrameReader};
 use super::imp::{SoraGen, lock};
-use super::messages::ShotStart;
+use super::messages::ShotAnnouncement;
 use super::playback::{self, LiveFrame, LivePlayback, ModelFrame};
 use super::position::FrameTiming;
-use super::settings::Extent;
+use super::settings::VideoLength;
 use super::state::Running;
-use super::{caps, messages, tags, timeline};
+use super::{caps, frame_time, messages, tags};
 
 impl SoraGen {
     /// The next frame of the segment; `None` at its end.
-    pub(super) fn next_frame(&self, running: &Running, rate: timeline::Rate) -> Option<FrameTiming> {
+    pub(super) fn next_frame(&self, running: &Running, rate: frame_time::Rate) -> Option<FrameTiming> {
         let segment = self.obj().segment().downcast::<gst::ClockTime>().ok()?;
-        running.position.next_frame(&segment, rate, running.info.frame_rate, running.extent)
+        running.position.next_frame(&segment, rate, running.info.frame_rate, running.length)
     }
 
     /// Waits for the frame of `timing`. A live source repeats the last frame if this one is late.
@@ -52,13 +52,13 @@ impl SoraGen {
     }
 
     /// Announces a shot on the bus and downstream before its first frame, and requests a key frame at a cut.
-    pub(super) fn announce_shot(&self, shot_start: &ShotStart, timing: &FrameTiming) {
+    pub(super) fn announce_shot(&self, announcement: &ShotAnnouncement, timing: &FrameTiming) {
         let element = self.obj();
-        let structure = shot_start.structure();
+        let structure = announcement.structure();
         let message = gst::message::Element::builder(structure.clone()).src(&*element).build();
         messages::post(&element, message);
-        if shot_start.shot.cut && shot_start.after_another && element.segment().rate() > 0.0 {
-            self.queue_event(shot_start.key_unit_event(timing));
+        if announcement.shot.cut && announcement.after_another && element.segment().rate() > 0.0 {
+            self.queue_event(announcement.key_unit_event(timing));
         }
         self.queue_event(gst::event::CustomDownstream::new(structure));
     }
@@ -102,19 +102,19 @@ impl SoraGen {
     }
 
     /// The length of the video, before the start that of the settings; `None` if it is endless or unknown.
-    pub(super) fn extent(&self) -> Option<Extent> {
+    pub(super) fn length(&self) -> Option<VideoLength> {
         if let Some(running) = lock(&self.state).running() {
-            return running.extent;
+            return running.length;
         }
         if self.streamed_shots.load(Ordering::Relaxed) {
             return None;
         }
         let settings = lock(&self.settings).clone();
-        settings.extent(&settings.info().ok()?, settings.storyboard().ok()?.as_ref())
+        settings.length(&settings.info().ok()?, settings.storyboard().ok()?.as_ref())
     }
 
     /// The negotiated frame rate; before negotiation, the one without restrictions from downstream.
-    pub(super) fn frame_rate(&self) -> Option<timeline::Rate> {
+    pub(super) fn frame_rate(&self) -> Option<frame_time::Rate> {
         let (negotiated, of_model) = match lock(&self.state).running() {
             Some(running) => (running.video.as_ref().map(caps::rate), Some(running.info.frame_rate)),
             None => (None, None),
@@ -135,11 +135,11 @@ impl SoraGen {
         use gst::GenericFormattedValue as Value;
         match (value, format) {
             (Value::Time(Some(time)), gst::Format::Default) => {
-                let frame = timeline::at(time.nseconds(), self.frame_rate()?);
+                let frame = frame_time::frame_at(time.nseconds(), self.frame_rate()?);
                 Some(gst::format::Default::from_u64(frame).into())
             }
             (Value::Default(Some(frame)), gst::Format::Time) => {
-                let time = timeline::start(*frame, self.frame_rate()?);
+                let time = frame_time::frame_start(*frame, self.frame_rate()?);
                 Some(gst::ClockTime::from_nseconds(time).into())
             }
             (value, format) if value.format() == format => Some(value),
@@ -174,7 +174,7 @@ impl Running {
         timing: &FrameTiming,
         number: u64,
         reader: &FrameReader,
-    ) -> Option<ShotStart> {
+    ) -> Option<ShotAnnouncement> {
         self.position = timing.after;
         let shot = reader.shot(number);
         if shot == self.shot {
@@ -184,9 +184,9 @@ impl Running {
         let before = self.shot.replace(shot.clone());
         // A live source that is late shows the shot later than planned.
         let first = shot.frame + (timing.model_frame - number);
-        Some(ShotStart {
+        Some(ShotAnnouncement {
             shot,
-            start: timeline::start(first, self.info.frame_rate),
+            start: frame_time::frame_start(first, self.info.frame_rate),
             model: self.info.name.clone(),
             images: self.images.clone(),
             generation_id: reader.generation_id(),

@@ -10,15 +10,15 @@ use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
 
+use super::frame_time;
 use super::generator::Change;
 pub use super::properties::Settings;
 use super::properties::UriCaps;
-use super::timeline;
-use super::uri::Address;
+use super::uri::UriValues;
 
 /// Length of a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct VideoLength {
     /// Number of frames at the model's frame rate.
     pub frames: u64,
     /// Duration in nanoseconds.
@@ -27,8 +27,8 @@ pub struct Extent {
 
 impl Settings {
     /// Applies all values of a URI, and the defaults of the values it does not have.
-    pub fn set_address(&mut self, address: Address) {
-        let Address { prompt, seed, duration, width, height, framerate, storyboard } = address;
+    pub fn set_uri_values(&mut self, values: UriValues) {
+        let UriValues { prompt, seed, duration, width, height, framerate, storyboard } = values;
         self.prompt = Some(prompt);
         self.storyboard = storyboard;
         self.seed = seed;
@@ -37,12 +37,12 @@ impl Settings {
     }
 
     /// The settings that a URI can have; `None` without a prompt or storyboard.
-    pub fn address(&self) -> Option<Address> {
+    pub fn uri_values(&self) -> Option<UriValues> {
         // A URI never has a file name.
         let storyboard = self.storyboard.clone().filter(|text| Storyboard::inline(text).is_ok());
         let prompt = self.prompt.clone().filter(|prompt| !prompt.trim().is_empty());
         let UriCaps { width, height, framerate } = self.uri_caps;
-        Some(Address {
+        Some(UriValues {
             prompt: if storyboard.is_some() { prompt.unwrap_or_default() } else { prompt? },
             seed: self.seed,
             duration: u64::try_from(self.duration).ok().filter(|duration| *duration > 0),
@@ -111,20 +111,20 @@ impl Settings {
     }
 
     /// The length of the video; `None` for an endless one.
-    pub fn extent(&self, info: &ModelInfo, storyboard: Option<&Storyboard>) -> Option<Extent> {
+    pub fn length(&self, info: &ModelInfo, storyboard: Option<&Storyboard>) -> Option<VideoLength> {
         match (self.duration, storyboard.and_then(|board| board.end)) {
-            (0, Some(end)) => Some(Extent {
+            (0, Some(end)) => Some(VideoLength {
                 frames: info.frame_at(end).max(1),
                 time: u64::try_from(end.as_nanos()).unwrap_or(u64::MAX),
             }),
             (0, None) if self.is_live && info.max_frames.is_none() => None,
-            (0, None) => Some(Extent {
+            (0, None) => Some(VideoLength {
                 frames: info.natural_frames,
-                time: timeline::start(info.natural_frames, info.frame_rate),
+                time: frame_time::frame_start(info.natural_frames, info.frame_rate),
             }),
             (duration, _) => {
                 let time = u64::try_from(duration).ok()?;
-                Some(Extent { frames: timeline::before(time, info.frame_rate), time })
+                Some(VideoLength { frames: frame_time::frames_before(time, info.frame_rate), time })
             }
         }
     }

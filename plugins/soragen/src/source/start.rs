@@ -14,7 +14,7 @@ use super::generator::{Generator, Job};
 use super::imp::{SoraGen, lock};
 use super::playback::LivePlayback;
 use super::position::Position;
-use super::settings::{Extent, Settings};
+use super::settings::{Settings, VideoLength};
 use super::state::{CueOutcome, PendingCue, PendingDownload, Running, State};
 use super::{caps, download, error, messages, tags, timecode};
 
@@ -22,7 +22,7 @@ use super::{caps, download, error, messages, tags, timecode};
 struct Prepared {
     job: Job,
     info: ModelInfo,
-    extent: Option<Extent>,
+    length: Option<VideoLength>,
     is_live: bool,
     tags: gst::TagList,
     images: Vec<String>,
@@ -62,7 +62,7 @@ impl SoraGen {
         let storyboard = settings.storyboard()?;
         let storyboard = storyboard.as_ref();
         let streamed_shots = self.streamed_shots.load(Ordering::Relaxed);
-        let extent = if streamed_shots { None } else { settings.extent(&info, storyboard) };
+        let length = if streamed_shots { None } else { settings.length(&info, storyboard) };
         let element = self.obj().downgrade();
         let prompt_check = Box::new(move |prompt: &str| {
             element.upgrade().is_some_and(|element| element.emit_by_name(super::PROMPT_CHECK, &[&prompt]))
@@ -70,14 +70,14 @@ impl SoraGen {
         let job = Job {
             source: settings.model.clone(),
             options: settings.open_options(),
-            request: settings.request(extent.map(|extent| extent.frames), storyboard)?,
+            request: settings.request(length.map(|length| length.frames), storyboard)?,
             prompt_check,
             cache: settings.cache(),
             threads: soragen::Threads::new(settings.threads as usize)?,
             streamed_shots,
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));
-        Ok(Prepared { job, info, extent, is_live: settings.is_live, tags, images })
+        Ok(Prepared { job, info, length, is_live: settings.is_live, tags, images })
     }
 
     /// Starts the download of the model. The start completes after it.
@@ -144,7 +144,7 @@ impl SoraGen {
     }
 
     /// Stops the worker and a pending download. A running worker has released the model when this returns, unless this is
-    /// the worker's own thread.
+    /// the worker's own thread, or a signal handler or policy hook runs longer than 2 s.
     pub(super) fn stop_now(&self) {
         let state = {
             let mut state = lock(&self.state);
@@ -169,10 +169,10 @@ impl SoraGen {
         let is_live = lock(&self.settings).is_live;
         let outcome = match &mut *lock(&self.state) {
             State::Stopped if matches!(cue, PendingCue::End(_)) => CueOutcome::DurationChanged,
-            State::Stopped => CueOutcome::Applied,
+            State::Stopped => CueOutcome::Accepted,
             State::Downloading(download) => {
                 download.cues.push(cue);
-                CueOutcome::Applied
+                CueOutcome::Accepted
             }
             State::Running(running) => running.apply(cue, is_live),
         };
@@ -181,7 +181,7 @@ impl SoraGen {
 
     fn report_cue(&self, outcome: CueOutcome) {
         match outcome {
-            CueOutcome::Applied => {}
+            CueOutcome::Accepted => {}
             CueOutcome::Dropped => gst::element_imp_warning!(
                 self,
                 gst::StreamError::Decode,
@@ -196,13 +196,13 @@ impl SoraGen {
 
 impl Prepared {
     fn start(self, element: &super::SoraGen) -> soragen::Result<Running> {
-        let Self { job, info, extent, is_live, tags, images } = self;
-        let on_event = messages::event_poster(element, extent.map(|extent| extent.frames));
+        let Self { job, info, length, is_live, tags, images } = self;
+        let on_event = messages::event_poster(element, length.map(|length| length.frames));
         let generator = Generator::start(job, on_event)
             .map_err(|e| soragen::Error::Device(format!("cannot spawn a thread: {e}")))?;
         Ok(Running {
             info,
-            extent,
+            length,
             generator,
             video: None,
             position: Position::default(),

@@ -11,7 +11,7 @@ use soragen::{Cancel, ModelInfo, Shot, ShotInfo};
 use super::generator::Generator;
 use super::playback::LivePlayback;
 use super::position::Position;
-use super::settings::Extent;
+use super::settings::VideoLength;
 
 #[derive(Default)]
 pub enum State {
@@ -40,9 +40,9 @@ pub enum PendingCue {
     End(Duration),
 }
 
-/// What to report after a cue was applied.
+/// What to report after a cue arrived.
 pub enum CueOutcome {
-    Applied,
+    Accepted,
     /// The shot was dropped: empty, or out of order.
     Dropped,
     DurationChanged,
@@ -51,7 +51,7 @@ pub enum CueOutcome {
 pub struct Running {
     pub info: ModelInfo,
     /// `None` for an endless video.
-    pub extent: Option<Extent>,
+    pub length: Option<VideoLength>,
     pub generator: Generator,
     /// The negotiated format.
     pub video: Option<VideoInfo>,
@@ -107,16 +107,16 @@ impl Running {
                 let start = shot.start;
                 let added = self.generator.add_shot(shot);
                 self.set_complete_until(start, is_live);
-                if added { CueOutcome::Applied } else { CueOutcome::Dropped }
+                if added { CueOutcome::Accepted } else { CueOutcome::Dropped }
             }
             PendingCue::CompleteUntil(time) => {
                 self.set_complete_until(time, is_live);
-                CueOutcome::Applied
+                CueOutcome::Accepted
             }
             PendingCue::End(end) => {
                 let frames = self.info.frame_at(end).max(1);
                 let time = u64::try_from(end.as_nanos()).unwrap_or(u64::MAX);
-                self.extent = Some(Extent { frames, time });
+                self.length = Some(VideoLength { frames, time });
                 self.generator.finish_shots(frames);
                 CueOutcome::DurationChanged
             }

@@ -4,7 +4,7 @@
 
 use gst_video::{ValidVideoTimeCode, VideoTimeCode, VideoTimeCodeFlags};
 
-use super::timeline::Rate;
+use super::frame_time::Rate;
 
 /// Whether `text` is a time code at some frame rate.
 pub fn is_valid(text: &str) -> bool {

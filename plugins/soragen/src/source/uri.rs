@@ -2,7 +2,7 @@
 
 //! `soragen:///PROMPT;key=value;key=value`: a video as a URI, which players and editors open like a file.
 //!
-//! A URI may come from an untrusted source. It therefore has only numbers and texts, and no file, model or network address;
+//! A URI may come from an untrusted source. It contains only numbers and text, and no file, model or network address;
 //! every value has a limit, and an unknown key is an error.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use std::fmt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// The URI scheme.
-pub const PROTOCOL: &str = "soragen";
+pub const SCHEME: &str = "soragen";
 /// The keys, in the order of the canonical form.
 const KEYS: [&str; 6] = ["seed", "duration", "width", "height", "framerate", "storyboard"];
 
@@ -26,7 +26,7 @@ const MAX_DENOMINATOR: u32 = 100_000;
 
 /// The values of a URI.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Address {
+pub struct UriValues {
     pub prompt: String,
     pub seed: u64,
     /// In nanoseconds.
@@ -38,19 +38,19 @@ pub struct Address {
     pub storyboard: Option<String>,
 }
 
-impl Address {
+impl UriValues {
     /// Parses `uri`. `?` and `&` are accepted in place of `;`.
     ///
     /// # Errors
     /// A message for the user: what is wrong and what is allowed.
     pub fn parse(uri: &str) -> Result<Self, String> {
         let (scheme, rest) = uri.split_once(':').ok_or("a URI begins with soragen:///")?;
-        if !scheme.eq_ignore_ascii_case(PROTOCOL) {
-            return Err(format!("{scheme}: is not soragen: , the scheme of this element"));
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return Err(format!("the scheme is {scheme}; use {SCHEME}"));
         }
-        let rest = rest.strip_prefix("///").ok_or("write three slashes after soragen: , then the prompt")?;
+        let rest = rest.strip_prefix("///").ok_or("write soragen:/// and then the prompt")?;
         let mut parts = rest.split([';', '?', '&']);
-        let mut address =
+        let mut values =
             Self { prompt: decode(parts.next().unwrap_or_default(), MAX_PROMPT)?, ..Self::default() };
         let mut seen = Vec::new();
         for part in parts.filter(|part| !part.is_empty()) {
@@ -59,12 +59,12 @@ impl Address {
                 return Err(format!("{key} is set twice"));
             }
             seen.push(key);
-            address.set(key, &decode(value, MAX_STORYBOARD)?)?;
+            values.set(key, &decode(value, MAX_STORYBOARD)?)?;
         }
-        if address.prompt.trim().is_empty() && address.storyboard.is_none() {
+        if values.prompt.trim().is_empty() && values.storyboard.is_none() {
             return Err("the prompt is missing: soragen:///a%20cat".into());
         }
-        Ok(address)
+        Ok(values)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
@@ -112,9 +112,9 @@ impl Address {
 }
 
 /// The canonical form: the same video has the same URI.
-impl fmt::Display for Address {
+impl fmt::Display for UriValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PROTOCOL}:///{};seed={}", encode(&self.prompt), self.seed)?;
+        write!(f, "{SCHEME}:///{};seed={}", encode(&self.prompt), self.seed)?;
         if let Some(duration) = self.duration {
             write!(f, ";duration={}", Seconds(duration))?;
         }
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn all_values_are_parsed() {
         let uri = "soragen:///a%20cat%3B%20%C3%A9;seed=7;duration=4.5;width=320;height=192;framerate=30000/1001;storyboard=0%3A00%20a";
-        let address = Address {
+        let values = UriValues {
             prompt: "a cat; é".into(),
             seed: 7,
             duration: Some(4_500_000_000),
@@ -200,7 +200,7 @@ mod tests {
             framerate: Some((30_000, 1_001)),
             storyboard: Some("0:00 a".into()),
         };
-        assert_eq!(Address::parse(uri), Ok(address));
+        assert_eq!(UriValues::parse(uri), Ok(values));
     }
 
     #[test]
@@ -211,22 +211,23 @@ mod tests {
             "SORAGEN:///a cat?framerate=50/2&duration=4.0",
             "soragen:///a%20c%61t;duration=4;seed=00;framerate=25/1;",
         ] {
-            assert_eq!(Address::parse(uri).unwrap().to_string(), canonical);
+            assert_eq!(UriValues::parse(uri).unwrap().to_string(), canonical);
         }
         // Durations are exact to the nanosecond in both directions.
-        let odd = Address { prompt: "1+1=2?".into(), duration: Some(1_000_000_001), ..Address::default() };
+        let odd =
+            UriValues { prompt: "1+1=2?".into(), duration: Some(1_000_000_001), ..UriValues::default() };
         assert_eq!(odd.to_string(), "soragen:///1%2B1%3D2%3F;seed=0;duration=1.000000001");
-        assert_eq!(Address::parse(&odd.to_string()), Ok(odd));
+        assert_eq!(UriValues::parse(&odd.to_string()), Ok(odd));
     }
 
     #[test]
     fn invalid_uris_are_rejected() {
         let long = format!("soragen:///{}", "a".repeat(MAX_PROMPT + 1));
         for (uri, word) in [
-            ("file:///etc/passwd", "not soragen"),
+            ("file:///etc/passwd", "use soragen"),
             ("soragen", "begins"),
-            ("soragen:a cat", "three slashes"),
-            ("soragen://host/a cat", "three slashes"),
+            ("soragen:a cat", "write soragen:///"),
+            ("soragen://host/a cat", "write soragen:///"),
             ("soragen:///", "prompt"),
             ("soragen:///%20;seed=1", "prompt"),
             ("soragen:///%ff", "UTF-8"),
@@ -251,7 +252,7 @@ mod tests {
             ("soragen:///a;image=/etc/passwd", "cannot be set"),
             ("soragen:///a;Seed=1", "cannot be set"),
         ] {
-            let error = Address::parse(uri).unwrap_err();
+            let error = UriValues::parse(uri).unwrap_err();
             assert!(error.contains(word), "{uri:.60}: {error}");
         }
     }

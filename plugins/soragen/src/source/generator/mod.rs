@@ -41,6 +41,8 @@ pub struct Job {
 pub enum GeneratorEvent<'a> {
     Loading,
     Loaded,
+    /// The error follows when a frame is read.
+    LoadFailed,
     Progress(Progress),
     /// The cache can no longer be written.
     CacheFailed(&'a Error),
@@ -65,7 +67,7 @@ pub struct Stats {
 }
 
 /// A running worker. Dropping it cancels the worker and waits until the worker has released the model, within one
-/// transformer block or decoder layer.
+/// transformer block or decoder layer, unless a signal handler or policy hook on its thread runs longer than 2 s.
 ///
 /// Drop it without holding a lock: a handler of the application on the worker's thread may need that lock to return.
 pub struct Generator {

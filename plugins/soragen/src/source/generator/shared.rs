@@ -80,7 +80,7 @@ pub struct State {
     pub stats: Stats,
     /// The worker's thread, once it runs.
     worker: Option<ThreadId>,
-    /// How many calls the worker is in that wait for something outside: a handler of the application, a policy hook.
+    /// Number of running calls on the worker's thread to a handler of the application or a policy hook.
     outside: u32,
     /// The worker has released the model.
     finished: bool,
@@ -139,7 +139,7 @@ impl Shared {
         self.lock().worker = Some(std::thread::current().id());
     }
 
-    /// Makes a call on the worker's thread that may wait for something outside: a handler of the application, a policy hook.
+    /// Calls a handler of the application or a policy hook on the worker's thread. Such a call may block for any time.
     pub fn call_outside<T>(&self, call: impl FnOnce() -> T) -> T {
         struct Scope<'a>(&'a Shared);
         impl Drop for Scope<'_> {
@@ -153,7 +153,7 @@ impl Shared {
         call()
     }
 
-    /// Waits until the worker has released the model. Returns false where that could wait forever: on the worker's own thread,
+    /// Waits until the worker has released the model. Returns false instead of waiting forever: on the worker's own thread,
     /// or if a call outside does not return within [`OUTSIDE_TIMEOUT`].
     pub fn wait_finished(&self) -> bool {
         let mut state = self.lock();

@@ -30,7 +30,7 @@ enum Task {
 }
 
 /// A session, and what is constant while it runs.
-struct Running<'a> {
+struct RunningSession<'a> {
     session: Session,
     cancel: Cancel,
     cache: Option<&'a Cache>,
@@ -59,12 +59,14 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     pub fn run(mut self, job: &Job) {
         self.shared.set_worker();
         self.send(GeneratorEvent::Loading);
-        let model = self.open(job);
-        self.send(GeneratorEvent::Loaded);
-        let model = match model {
+        let model = match self.open(job) {
             Ok(model) => model,
-            Err(error) => return self.fail(error),
+            Err(error) => {
+                self.send(GeneratorEvent::LoadFailed);
+                return self.fail(error);
+            }
         };
+        self.send(GeneratorEvent::Loaded);
         while let Some((size, cancel)) = self.next_session() {
             match self.start_session(job, &model, size, cancel).and_then(|running| self.generate(running)) {
                 Ok(()) | Err(Error::Cancelled) => {}
@@ -111,7 +113,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         model: &Arc<Model>,
         size: Size,
         cancel: Cancel,
-    ) -> Result<Running<'a>> {
+    ) -> Result<RunningSession<'a>> {
         let mut request = job.request.clone();
         request.size = Some(size);
         {
@@ -129,7 +131,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             None => Session::new(model.clone(), request),
         })?;
         self.shared.lock().generation_id = session.watermark_id();
-        Ok(Running { session, cancel, cache, shots, counted: SessionStats::default() })
+        Ok(RunningSession { session, cancel, cache, shots, counted: SessionStats::default() })
     }
 
     /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
@@ -150,7 +152,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     /// Generates chunks until the session has to start over or the generator is dropped.
-    fn generate(&mut self, mut running: Running) -> Result<()> {
+    fn generate(&mut self, mut running: RunningSession) -> Result<()> {
         loop {
             match self.next_task(running.session.next_end()) {
                 Task::NextChunk => {}
@@ -184,7 +186,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     /// Takes what is new before the next chunk; `None` if the session has to start over.
-    fn take_pending(&self, running: &Running) -> Option<Pending> {
+    fn take_pending(&self, running: &RunningSession) -> Option<Pending> {
         let mut state = self.shared.lock();
         if state.restart {
             return None;
@@ -198,7 +200,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     /// Passes new shots and changes to the session.
-    fn apply(&mut self, running: &mut Running, pending: Pending) {
+    fn apply(&mut self, running: &mut RunningSession, pending: Pending) {
         let Pending { first, shots, end, changes } = pending;
         running.shots += shots.len();
         for shot in shots {
@@ -221,7 +223,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         }
     }
 
-    fn count(&self, running: &mut Running) {
+    fn count(&self, running: &mut RunningSession) {
         let now = running.session.stats();
         let before = std::mem::replace(&mut running.counted, now);
         let stats = &mut self.shared.lock().stats;
@@ -229,12 +231,12 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         stats.sessions.cached += now.cached - before.cached;
     }
 
-    fn push(&self, frames: &Frames, took: Duration, running: &Running) {
+    fn push(&self, frames: &Frames, took: Duration, running: &RunningSession) {
         let shot = running.session.shot();
         let pictures = frames.iter().map(Into::into).collect();
         let frame_bytes = frames.size.samples();
         self.shared.update(|state| {
-            // These frames belong to the session before, or come after the end that the application has set.
+            // These frames belong to the previous session, or come after the end that the application has set.
             if state.restart || state.truncated {
                 return;
             }

@@ -153,8 +153,10 @@ fn shots_with_seeds_of_their_own_are_cached_apart() {
     let request = |seeds: [Option<u64>; 2]| {
         let shot =
             |second: f32, prompt: &str, seed| with!(Shot::new(Duration::from_secs_f32(second), prompt); seed);
-        let shots = vec![shot(0.0, "fox", None), shot(0.25, "cat", seeds[0]), shot(0.5, "bird", seeds[1])];
-        with!(request(); shots, length: Length::Frames(17))
+        // Frames 0, 5 and 13: the first frames of chunks.
+        let shots =
+            vec![shot(0.0, "fox", None), shot(0.3125, "cat", seeds[0]), shot(0.8125, "bird", seeds[1])];
+        with!(request(); shots, length: Length::Frames(21))
     };
     let requests = [[Some(2), None], [Some(3), None], [Some(2), Some(2)], [None, None]].map(request);
     let plain = requests.clone().map(|request| all_frames(&mut start("miniature", request, None)));

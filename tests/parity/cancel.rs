@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::scope;
 
 use soragen::testing::{Event, HookGuard, failing, set_hook, slow, wait};
-use soragen::{Cancel, Error, Length, Model, OpenOptions, Phase, Request, Session};
+use soragen::{Cancel, Error, Length, Model, OpenOptions, Phase, Request, Session, Size};
 use soragen_tests::fixtures::{copy, path};
 use soragen_tests::with;
 
@@ -78,22 +78,27 @@ fn waiting_for_a_model_that_another_caller_opens_can_be_cancelled() {
 }
 
 #[test]
-fn loading_the_second_transformer_ends_within_one_tensor_of_a_cancel() {
+fn loading_another_transformer_ends_within_one_tensor_of_a_cancel() {
     let folder = model("experts/t2v");
-    let mut running = session(folder.path());
+    let start = || {
+        let size = Some(Size { width: 32, height: 32 });
+        let request = with!(Request::new("a red fox"); size, length: Length::Frames(1), steps: Some(4));
+        Session::new(open(folder.path(), &Cancel::new()).unwrap(), request).unwrap()
+    };
+    // Afterwards the second transformer is in memory, and the prompt is encoded.
+    let mut before = start();
+    before.next_chunk(&Cancel::new(), &mut |_| {}).unwrap();
+    let mut running = start();
     let (hook, reached) = stop_at(folder.path(), |event| event == Event::Load);
     let cancel = Cancel::new();
     scope(|scope| {
-        let chunk = scope.spawn(|| {
-            // The text encoder loads tensors too; the hook stops the second transformer only.
-            running.next_raw_chunk(&cancel, &mut |_| {}).map(drop)
-        });
+        let chunk = scope.spawn(|| running.next_chunk(&cancel, &mut |_| {}).map(drop));
         reached.recv().unwrap();
         cancel.cancel();
         assert!(matches!(chunk.join().unwrap(), Err(Error::Cancelled)));
     });
     drop(hook);
-    assert!(session(folder.path()).next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some());
+    assert!(start().next_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some());
 }
 
 #[test]
@@ -103,10 +108,10 @@ fn waiting_for_the_text_encoder_of_another_session_can_be_cancelled() {
     let (_hook, reached) = stop_at(folder.path(), |event| event == Event::Encode);
     let (encoding, waiting) = (Cancel::new(), Cancel::new());
     scope(|scope| {
-        let encoder = scope.spawn(|| first.next_raw_chunk(&encoding, &mut |_| {}).map(drop));
+        let encoder = scope.spawn(|| first.next_chunk(&encoding, &mut |_| {}).map(drop));
         reached.recv().unwrap();
         let waiter = scope.spawn(|| {
-            second.next_raw_chunk(&waiting, &mut |progress| {
+            second.next_chunk(&waiting, &mut |progress| {
                 if progress.phase == Phase::Text {
                     waiting.cancel();
                 }
@@ -122,16 +127,16 @@ fn waiting_for_the_text_encoder_of_another_session_can_be_cancelled() {
 #[test]
 fn a_slow_model_generates_the_same_frames_and_its_steps_can_be_cancelled() {
     let folder = model("miniature");
-    let expected = session(folder.path()).next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap();
+    let expected = session(folder.path()).next_chunk(&Cancel::new(), &mut |_| {}).unwrap();
     let hook = slow(folder.path(), std::time::Duration::from_millis(2), wait);
-    let frames = session(folder.path()).next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap();
+    let frames = session(folder.path()).next_chunk(&Cancel::new(), &mut |_| {}).unwrap();
     assert_eq!(frames, expected);
     drop(hook);
 
     // A step that would take an hour.
     let _hook = slow(folder.path(), std::time::Duration::from_secs(3600), wait);
     let (mut session, cancel) = (session(folder.path()), Cancel::new());
-    let chunk = session.next_raw_chunk(&cancel, &mut |progress| {
+    let chunk = session.next_chunk(&cancel, &mut |progress| {
         if progress.phase == Phase::Denoise {
             cancel.cancel();
         }
@@ -147,13 +152,13 @@ fn a_session_fails_at_an_injected_fault_and_keeps_the_chunks_before_it() {
     let mut session = Session::new(open(folder.path(), &Cancel::new()).unwrap(), request).unwrap();
     let mut chunks = 0;
     let error = loop {
-        match session.next_raw_chunk(&Cancel::new(), &mut |_| {}) {
+        match session.next_chunk(&Cancel::new(), &mut |_| {}) {
             Ok(frames) => chunks += u32::from(frames.is_some()),
             Err(error) => break error,
         }
     };
     assert_eq!(chunks, 2);
     assert!(error.to_string().contains("injected fault"), "{error}");
-    let again = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
+    let again = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap_err().to_string();
     assert!(again.contains("start another one"), "{again}");
 }

@@ -177,7 +177,7 @@ fn transformers_that_do_not_match_are_an_error() {
         ("model_index.json", "0.875", "null", "boundary_ratio"),
         ("model_index.json", "0.875", "1.5", "boundary_ratio"),
         ("model_index.json", "\"WanPipeline\"", "\"WanImageToVideoPipeline\"", "in_channels"),
-        ("transformer_2/config.json", "\"ffn_dim\": 32", "\"ffn_dim\": 48", "one form"),
+        ("transformer_2/config.json", "\"ffn_dim\": 32", "\"ffn_dim\": 48", "differs"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         copy(&path("experts/t2v"), folder.path());

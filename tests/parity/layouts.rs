@@ -416,7 +416,7 @@ fn layers_compute_with_quantized_weights() {
     let error =
         Model::open(&plain.to_string_lossy(), &open(&text_encoder, Precision::Gguf, false), &Cancel::new())
             .unwrap_err();
-    assert!(error.to_string().contains("precision=gguf is for"), "{error}");
+    assert!(error.to_string().contains("precision=gguf needs"), "{error}");
 }
 
 #[test]

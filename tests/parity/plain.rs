@@ -12,7 +12,10 @@ fn all_parity_tests_pass_without_kernels_and_with_narrower_vectors() {
     }
     let tests = std::env::current_exe().unwrap();
     for kernels in ["plain", "avx2", "scalar"] {
-        let run = Command::new(&tests).env(VARIABLE, kernels).output().unwrap();
+        // The others do not depend on the kernels.
+        let mut run = Command::new(&tests);
+        run.env(VARIABLE, kernels).args(["--skip", "builtin::", "--skip", "cancel::", "--skip", "damaged::"]);
+        let run = run.output().unwrap();
         let stdout = String::from_utf8_lossy(&run.stdout);
         let stderr = String::from_utf8_lossy(&run.stderr);
         let passed = run.status.success() && stdout.contains("test result: ok");

@@ -147,8 +147,8 @@ fn shots_that_make_no_video_are_refused() {
     };
     let image = Some(image::RgbImage::new(8, 8));
     let model = "miniature";
-    assert!(refused(model, vec![shot(1, Cut, "a")]).contains("starts at 0"));
-    assert!(refused(model, vec![shot(0, Cut, "a"), shot(0, Cut, "b")]).contains("no later"));
+    assert!(refused(model, vec![shot(1, Cut, "a")]).contains("must start at 0"));
+    assert!(refused(model, vec![shot(0, Cut, "a"), shot(0, Cut, "b")]).contains("must start later"));
     assert!(refused(model, vec![shot(0, Cut, "a"), shot(5, Cut, " ")]).contains("prompt is empty"));
     let from_image = with!(shot(5, Continue, "b"); image: image.clone());
     assert!(refused(model, vec![shot(0, Cut, "a"), from_image]).contains("needs a cut"));

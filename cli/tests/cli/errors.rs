@@ -187,7 +187,7 @@ fn invalid_initial_latents_are_an_error() {
     zeros(2).save_safetensors("latents", &noise).unwrap();
     assert_refused("initial latents");
     (zeros(3) / 0.0).unwrap().save_safetensors("latents", &noise).unwrap();
-    assert_refused("not a number");
+    assert_refused("not finite");
 }
 
 #[test]

@@ -236,8 +236,8 @@ mod tests {
             let whole = conv.forward(&x).unwrap();
             let packed = Conv2d::new(weight, Some(bias), stride, padding).unwrap();
             let layout = ChannelLayout::new(DType::F32, &Device::Cpu);
-            let packed = packed.forward(&layout.from_first(&x).unwrap()).unwrap();
-            let packed = layout.to_first(&packed).unwrap();
+            let packed = packed.forward(&layout.arrange(&x).unwrap()).unwrap();
+            let packed = layout.to_channels_first(&packed).unwrap();
             let off = (packed - &whole).unwrap().abs().unwrap().max_all().unwrap();
             assert!(off.to_scalar::<f32>().unwrap() < 1e-5, "{kernel} {stride}, packed: {off}");
             // A row unfolds to at most 162 elements: two rows at a time, one, and one although it exceeds the limit.

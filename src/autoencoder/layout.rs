@@ -20,7 +20,7 @@ impl ChannelLayout {
     }
 
     /// Converts from `[T, C, H, W]` to this layout.
-    pub fn from_first(self, x: &Tensor) -> Result<Tensor> {
+    pub fn arrange(self, x: &Tensor) -> Result<Tensor> {
         let (frames, channels, height, width) = x.dims4()?;
         match self {
             Self::First => Ok(x.clone()),
@@ -31,7 +31,7 @@ impl ChannelLayout {
     }
 
     /// Converts from this layout to `[T, C, H, W]`.
-    pub fn to_first(self, x: &Tensor) -> Result<Tensor> {
+    pub fn to_channels_first(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::First => Ok(x.clone()),
             Self::Last => {

@@ -10,13 +10,15 @@ use super::mapped::MappedMatrix;
 use super::weights::{QuantizedBlocks, Weights};
 use crate::{Cancel, Result as EngineResult};
 
+/// Runs before a tensor is loaded; an error stops the load.
+pub type BeforeLoad = Arc<dyn Fn(&Cancel) -> EngineResult<()> + Send + Sync>;
+
 /// The weights of one part of a model. Every method that loads a tensor first checks for a cancel.
 #[derive(Clone)]
 pub struct Loader {
     pub weights: Weights,
     pub cancel: Cancel,
-    /// Called before every tensor; an error stops the load.
-    pub before_load: Arc<dyn Fn(&Cancel) -> EngineResult<()> + Send + Sync>,
+    pub before_load: BeforeLoad,
 }
 
 impl Loader {

@@ -100,14 +100,14 @@ impl AutoencoderKlWan {
         let mut at = 0;
         while at < frames {
             let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
-            let chunk = self.layout.from_first(&video.narrow(0, at, count)?)?;
+            let chunk = self.layout.arrange(&video.narrow(0, at, count)?)?;
             latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut state, cancel))?);
             state.started = true;
             at += count;
         }
         let mut stream = Stream::new(&mut state, cancel);
         let moments = self.quant_conv.forward(&Tensor::cat(&latents, 0)?, &mut stream)?;
-        let mode = self.layout.to_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
+        let mode = self.layout.to_channels_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
         Ok(mode.broadcast_sub(&self.mean)?.broadcast_div(&self.std)?)
     }
 
@@ -116,9 +116,9 @@ impl AutoencoderKlWan {
         let latents = latents.broadcast_mul(&self.std)?.broadcast_add(&self.mean)?;
         let frames = (0..latents.dim(0)?).map(|t| {
             let mut stream = Stream::new(state, cancel);
-            let latent = self.layout.from_first(&latents.narrow(0, t, 1)?)?;
+            let latent = self.layout.arrange(&latents.narrow(0, t, 1)?)?;
             let x = self.post_quant_conv.forward(&latent, &mut stream)?;
-            let frames = self.layout.to_first(&self.decoder.forward(&x, &mut stream)?)?;
+            let frames = self.layout.to_channels_first(&self.decoder.forward(&x, &mut stream)?)?;
             state.started = true;
             let frames = unpatchify(&frames, self.config.patch())?;
             Ok(((frames.clamp(-1.0, 1.0)? * 0.5)? + 0.5)?)
@@ -178,9 +178,9 @@ impl Encoder {
                 x = downsample.forward(&x, stream)?;
             }
             if let Some((shortcut, before)) = before {
-                let before = self.layout.to_first(&before)?;
+                let before = self.layout.to_channels_first(&before)?;
                 let before = average_down(&before, shortcut.channels, shortcut.factors)?;
-                x = (x + self.layout.from_first(&before)?)?;
+                x = (x + self.layout.arrange(&before)?)?;
             }
         }
         let x = self.mid_block.forward(&x, stream)?;
@@ -242,9 +242,9 @@ impl Decoder {
                 x = upsample.forward(&x, stream)?;
             }
             if let Some((shortcut, before)) = before {
-                let before = self.layout.to_first(&before)?;
+                let before = self.layout.to_channels_first(&before)?;
                 let before = repeat_up(&before, shortcut.channels, shortcut.factors, stream.first())?;
-                x = (x + self.layout.from_first(&before)?)?;
+                x = (x + self.layout.arrange(&before)?)?;
             }
         }
         self.conv_out.forward(&self.norm_out.silu(&x)?, stream)

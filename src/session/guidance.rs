@@ -33,7 +33,9 @@ impl Guidance {
             if !scale.is_finite() || scale < 0.0 {
                 return refuse(
                     Setting::GuidanceScale,
-                    format!("a guidance scale of {scale} is not possible; use 0 or more (1 = off)"),
+                    format!(
+                        "a guidance scale of {scale} is not possible; use 0 or more (1 or less turns guidance off)"
+                    ),
                 );
             }
         }

@@ -41,7 +41,7 @@ use validate::{ValidatedRequest, negative_prompt};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShotInfo {
-    /// Index of the shot, from 0. Prompt changes and shots that got no chunk count too.
+    /// Index of the shot, from 0. Prompt changes are counted, and so are shots without a chunk.
     pub index: u64,
     /// Its first frame.
     pub frame: u64,
@@ -84,7 +84,7 @@ enum Sampler {
 }
 
 impl Session {
-    /// Checks `request` against the abilities of `model`. Computes nothing.
+    /// Checks `request` against the abilities of `model`. Generates nothing; the policy checks the prompts.
     ///
     /// # Errors
     /// [`Error::Request`] names the setting that the model cannot fulfil; [`Error::Refused`] by the policy.

@@ -28,7 +28,7 @@ impl Phase {
 pub struct Progress {
     /// The current phase.
     pub phase: Phase,
-    /// Index of the chunk, from 0.
+    /// Index of the chunk, from 0; always 0 for a whole-clip model.
     pub chunk: u64,
     /// Steps done in this chunk.
     pub step: u32,

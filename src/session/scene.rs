@@ -1,4 +1,5 @@
-//! A scene: the frames between two cuts. Nothing is kept from before it.
+//! A scene: frames that share one clip or one KV cache. Nothing is kept from before it. A model that remembers shots may cut
+//! inside a scene.
 
 use image::RgbImage;
 

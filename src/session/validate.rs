@@ -74,7 +74,7 @@ impl ValidatedRequest {
         })
     }
 
-    /// A digest of everything that decides the frames, except the length and the initial latents.
+    /// A digest of the request and the name of the model, without length and initial latents.
     pub fn generation_id(&self, info: &ModelInfo) -> GenerationId {
         let Self { size, seed, steps, guidance, shift, blend_chunks, .. } = self;
         let mut numbers = format!("{size} {seed} {steps} {} {shift:?} {blend_chunks}", guidance.scale);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prompt_passes_the_policy() {
+    fn the_policy_checks_every_prompt() {
         let model = miniature();
         let policy =
             "name = \"test\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]";

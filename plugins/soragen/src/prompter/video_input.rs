@@ -81,8 +81,8 @@ impl VideoInput {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// Waits for the frame at `time`, which the text has reached, or else the first one after it; `None` if the video has
-    /// ended before.
+    /// Waits for the frame at `time`, which the text has reached, or else the first one after it; after the
+    /// end the last frame, and `None` if there was no frame.
     ///
     /// # Errors
     /// [`gst::FlowError::Flushing`], and [`gst::FlowError::NotNegotiated`] for a frame that cannot be converted to RGB.

@@ -187,7 +187,7 @@ properties! {
     guidance_scale: f64 = value(
         scale("guidance-scale")
             .nick("Guidance scale")
-            .blurb("Classifier-free guidance scale; 1 disables guidance (0 = the model's default)")
+            .blurb("Classifier-free guidance scale; 1 or less disables guidance (0 = the model's default)")
             .mutable_ready()
     );
     guidance_scale_2: f64 = value(
@@ -206,7 +206,7 @@ properties! {
     duration: i64 = value(
         glib::ParamSpecInt64::builder("duration")
             .nick("Duration")
-            .blurb("Duration of the video in nanoseconds (0 = the model's natural duration, or endless if is-live is set and \
+            .blurb("Duration of the video in nanoseconds (0 = that of the storyboard, else the model's natural duration, or endless if is-live is set and \
                     the model is causal; -1 = endless)")
             .minimum(ENDLESS)
             .mutable_ready()

@@ -38,8 +38,11 @@ impl Settings {
 
     /// The settings that a URI can have; `None` without a prompt or storyboard.
     pub fn uri_values(&self) -> Option<UriValues> {
-        // A URI never has a file name.
+        // A URI never has a file name, and without its storyboard it would name another video.
         let storyboard = self.storyboard.clone().filter(|text| Storyboard::inline(text).is_ok());
+        if storyboard.is_none() && self.storyboard.is_some() {
+            return None;
+        }
         let prompt = self.prompt.clone().filter(|prompt| !prompt.trim().is_empty());
         let UriCaps { width, height, framerate } = self.uri_caps;
         Some(UriValues {
@@ -63,12 +66,12 @@ impl Settings {
         options
     }
 
-    /// The prompt, for a video that is already generated.
+    /// The prompt, for a video that is being generated.
     pub fn prompt_change(&self) -> Change {
         Change::Prompt(self.prompt.clone().unwrap_or_default())
     }
 
-    /// The negative prompt, for a video that is already generated.
+    /// The negative prompt, for a video that is being generated.
     pub fn negative_prompt_change(&self) -> Change {
         Change::NegativePrompt(self.negative_prompt.clone())
     }

@@ -98,7 +98,7 @@ impl SoraGen {
             if cancel.is_cancelled() {
                 return;
             }
-            // After an error the state stays, so that `stop` still cancels what follows.
+            // The state stays `Downloading` after an error, so that `stop` can still cancel `complete_start`.
             let cues = match &mut *state {
                 State::Downloading(download) => std::mem::take(&mut download.cues),
                 State::Stopped | State::Running(_) => Vec::new(),

@@ -17,7 +17,7 @@ use super::settings::VideoLength;
 pub enum State {
     #[default]
     Stopped,
-    /// The model is downloaded; the start completes later.
+    /// The model is being downloaded; the start completes later.
     Downloading(PendingDownload),
     /// Boxed because it is large.
     Running(Box<Running>),
@@ -67,7 +67,7 @@ pub struct Running {
     pub tags: Option<gst::TagList>,
     /// The image files that the video starts from.
     pub images: Vec<String>,
-    /// Of the download before the start. `stop` cancels it, so that the download does not complete the start afterwards.
+    /// Cancels the download that preceded the start, so that it does not complete the start after `stop`.
     pub download: Option<Cancel>,
 }
 

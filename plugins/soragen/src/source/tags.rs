@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The stream's tags, from which the video can be generated again.
+//! The stream's tags, which describe the request.
 
 use gst::tags;
 use soragen::ModelInfo;

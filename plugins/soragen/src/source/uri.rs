@@ -164,7 +164,7 @@ fn rate(text: &str) -> Option<(u32, u32)> {
 }
 
 fn decode(text: &str, max_len: usize) -> Result<String, String> {
-    let wrong = || format!("{text:.40?} is not percent-encoded UTF-8");
+    let wrong = || format!("\"{text:.40}\" is not percent-encoded UTF-8");
     // `percent_decode_str` keeps a stray %, and a zero would end the text in C. A + stays a +, unlike in a web form.
     let hexadecimal = |code: &str| code.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
     if !text.split('%').skip(1).all(hexadecimal) {

@@ -42,12 +42,13 @@ impl Changes {
         due
     }
 
-    /// Records that `change` was applied before frame `frame`.
+    /// Records that `change` was applied before frame `frame`. Of several changes of one kind before one frame, the last
+    /// counts.
     pub fn record(&mut self, frame: u64, change: Change) {
-        let entry = (frame, change);
-        if !self.applied.contains(&entry) {
-            self.applied.push(entry);
-        }
+        self.applied.retain(|(at, other)| *at != frame || !other.same_kind(&change));
+        self.applied.push((frame, change));
+        // A replayed change keeps its place.
+        self.applied.sort_by_key(|(at, _)| *at);
     }
 }
 

@@ -88,7 +88,7 @@ impl Generator {
         let check = std::mem::replace(&mut job.prompt_check, Box::new(|_| false));
         let checking = shared.clone();
         // After a stop nobody waits for an answer.
-        let check = move |prompt: &str| !checking.lock().quit && checking.call_outside(|| check(prompt));
+        let check = move |prompt: &str| !checking.lock().quit && checking.call_external(|| check(prompt));
         job.request.policy = job.request.policy.map(|policy| policy.guarded(check));
         let guard = PanicGuard(shared.clone());
         let worker = Worker::new(shared.clone(), on_event);

@@ -69,7 +69,7 @@ impl FrameQueue {
         self.end.is_some_and(|end| n >= end)
     }
 
-    /// Removes all frames, to generate the video from its beginning. The frame that the reader needs stays.
+    /// Removes all frames, to generate the video from its beginning. Keeps the number of the frame that the reader needs.
     pub fn clear(&mut self) {
         *self = Self { wanted: self.wanted, ..Self::default() };
     }

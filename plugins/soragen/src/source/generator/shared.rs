@@ -17,8 +17,8 @@ use super::queue::FrameQueue;
 /// A longer stream of shots is cut off here. All shots are kept to generate the same video again.
 const MAX_SHOTS: usize = 100_000;
 
-/// A call outside that takes this long on the worker's thread is assumed to wait for the thread that stops the element.
-const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(2);
+/// An external call that takes this long on the worker's thread is assumed to wait for the thread that stops the element.
+const EXTERNAL_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Shared {
     state: Mutex<State>,
@@ -81,7 +81,7 @@ pub struct State {
     /// The worker's thread, once it runs.
     worker: Option<ThreadId>,
     /// Number of running calls on the worker's thread to a handler of the application or a policy hook.
-    outside: u32,
+    external_calls: u32,
     /// The worker has released the model.
     finished: bool,
 }
@@ -140,34 +140,34 @@ impl Shared {
     }
 
     /// Calls a handler of the application or a policy hook on the worker's thread. Such a call may block for any time.
-    pub fn call_outside<T>(&self, call: impl FnOnce() -> T) -> T {
+    pub fn call_external<T>(&self, call: impl FnOnce() -> T) -> T {
         struct Scope<'a>(&'a Shared);
         impl Drop for Scope<'_> {
             fn drop(&mut self) {
-                self.0.update(|state| state.outside -= 1);
+                self.0.update(|state| state.external_calls -= 1);
             }
         }
         // Wakes a thread that waits for the worker: from here on it waits with a timeout.
-        self.update(|state| state.outside += 1);
+        self.update(|state| state.external_calls += 1);
         let _scope = Scope(self);
         call()
     }
 
     /// Waits until the worker has released the model. Returns false instead of waiting forever: on the worker's own thread,
-    /// or if a call outside does not return within [`OUTSIDE_TIMEOUT`].
+    /// or if an external call does not return within [`EXTERNAL_CALL_TIMEOUT`].
     pub fn wait_finished(&self) -> bool {
         let mut state = self.lock();
         if state.worker == Some(std::thread::current().id()) {
             return false;
         }
         while !state.finished {
-            if state.outside == 0 {
+            if state.external_calls == 0 {
                 state = self.wait(state);
                 continue;
             }
             let (after, waited) = self
                 .changed
-                .wait_timeout_while(state, OUTSIDE_TIMEOUT, |state| state.outside > 0)
+                .wait_timeout_while(state, EXTERNAL_CALL_TIMEOUT, |state| state.external_calls > 0)
                 .unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() {
                 return false;

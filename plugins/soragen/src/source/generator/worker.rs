@@ -82,7 +82,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     /// Sends an event, unless the generator was dropped.
     fn send(&mut self, event: GeneratorEvent) {
         if !self.shared.lock().quit {
-            self.shared.call_outside(|| (self.on_event)(event));
+            self.shared.call_external(|| (self.on_event)(event));
         }
     }
 
@@ -126,7 +126,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let shots = request.shots.len();
         let cache = job.cache.as_ref();
         // The policy of the request may run a hook.
-        let session = self.shared.call_outside(|| match cache {
+        let session = self.shared.call_external(|| match cache {
             Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
             None => Session::new(model.clone(), request),
         })?;
@@ -165,7 +165,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             let (shared, on_event) = (&self.shared, &mut self.on_event);
             let frames = running.session.next_chunk(&running.cancel, &mut |progress| {
                 if !shared.lock().quit {
-                    shared.call_outside(|| on_event(GeneratorEvent::Progress(progress)));
+                    shared.call_external(|| on_event(GeneratorEvent::Progress(progress)));
                 }
             })?;
             if let Some(failure) = running.cache.and_then(Cache::failure)
@@ -204,7 +204,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let Pending { first, shots, end, changes } = pending;
         running.shots += shots.len();
         for shot in shots {
-            if let Err(error) = self.shared.call_outside(|| running.session.add_shot(shot)) {
+            if let Err(error) = self.shared.call_external(|| running.session.add_shot(shot)) {
                 self.send(GeneratorEvent::ChangeRejected(&error));
             }
         }
@@ -212,7 +212,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             running.session.end_at(end);
         }
         for change in changes {
-            let applied = self.shared.call_outside(|| match &change {
+            let applied = self.shared.call_external(|| match &change {
                 Change::Prompt(prompt) => running.session.set_prompt(prompt),
                 Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
             });

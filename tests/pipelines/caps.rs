@@ -85,7 +85,6 @@ fn a_conflict_with_downstream_says_what_the_model_makes() {
         ("framerate=0/1", "framerate=0/1", "frame rate above 0, such as its own 16/1"),
         ("pixel-aspect-ratio=4/3", "pixel-aspect-ratio=4/3", "square pixels"),
         ("interlace-mode=interleaved", "interlace-mode=interleaved", "progressive"),
-        ("format=Y444", "format=Y444", "I420"),
         ("colorimetry=bt2100-pq", "colorimetry=bt2100-pq", "bt709"),
         ("format=I420,chroma-site=dv", "chroma-site=dv", "mpeg2, jpeg"),
         ("multiview-mode=side-by-side", "multiview-mode=side-by-side", "mono"),

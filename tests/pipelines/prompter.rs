@@ -88,6 +88,8 @@ fn the_element_can_be_used_again() {
         let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
         assert_eq!(end.type_() == gst::MessageType::Eos, words.is_some(), "{end:?}");
         pipeline.set_state(gst::State::Ready).unwrap();
+        // The base class posts an error too.
+        while bus.pop().is_some() {}
     }
     pipeline.set_state(gst::State::Null).unwrap();
 }

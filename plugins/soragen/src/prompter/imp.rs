@@ -224,7 +224,9 @@ impl SoraPrompt {
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
                 let mut text = self.text();
-                if let Some(end) = text.segment.to_running_time(start.saturating_add(duration.unwrap_or_default())) {
+                if let Some(end) =
+                    text.segment.to_running_time(start.saturating_add(duration.unwrap_or_default()))
+                {
                     text.gap_end = text.gap_end.max(end.into());
                     drop(text);
                     self.video_input.set_text_time(end.into());

@@ -214,7 +214,7 @@ impl BaseSrcImpl for SoraGen {
             self.obj().src_pad().mark_reconfigure();
             return Ok(());
         }
-        // Posts before the base class does, which has no reason to name.
+        // The base class posts an error without a reason; the first error counts.
         self.parent_negotiate().inspect_err(|_| self.post_conflict())
     }
 

@@ -80,7 +80,7 @@ impl UriValues {
             "seed" => {
                 self.seed = value
                     .parse()
-                    .map_err(|_| wrong("use an integer from 0 to 18446744073709551615".into()))?
+                    .map_err(|_| wrong("use an integer from 0 to 18446744073709551615".into()))?;
             }
             "duration" => {
                 let seconds = value.parse().ok().filter(|s| (f64::MIN_POSITIVE..=MAX_SECONDS).contains(s));

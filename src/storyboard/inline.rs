@@ -1,7 +1,7 @@
 //! Storyboards as text: `0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12`, on one line or several.
 //! A last time without a prompt is the end of the last shot.
 
-use super::{Builder, ParseError, Storyboard, split_transition, time};
+use super::{Builder, ParseError, Storyboard, excerpt, split_transition, time};
 use crate::request::Shot;
 
 /// Whether `text` begins with a time, as a storyboard does.
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
         let Some((start, length)) = time::prefix(entry) else {
             return Err(ParseError::new(
                 line,
-                format!("{entry:?} does not begin with a time; write 0:04 or 1:02:03.5"),
+                format!("{:?} does not begin with a time; write 0:04 or 1:02:03.5", excerpt(entry)),
             ));
         };
         let (transition, prompt) = split_transition(entry[length..].trim_start());

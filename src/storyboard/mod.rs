@@ -18,18 +18,21 @@ mod inline;
 mod sheet;
 mod time;
 
-pub use cues::plain;
-
+use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::cues::plain;
 use crate::request::{Shot, Transition};
 use crate::{Error, Result, picture};
 
 /// The longest storyboard. The subtitles of a film have a tenth of it.
 const MAX_BYTES: u64 = 1 << 20;
 const MAX_SHOTS: usize = 10_000;
+/// Longer texts are no path and no name of a file (Linux: `PATH_MAX`, `NAME_MAX`).
+const MAX_PATH: usize = 4096;
+const MAX_NAME: usize = 255;
 /// All images are in memory at once.
 const MAX_IMAGES: usize = 100;
 
@@ -67,15 +70,18 @@ impl Storyboard {
         self.shots.iter().filter_map(|shot| shot.image.as_deref())
     }
 
-    /// Opens a storyboard: the text itself, if it begins with a time or has several lines, otherwise a file.
+    /// Opens a storyboard: the text itself, if it begins with a time, has several lines or is TOML, otherwise a file.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`parse`](Self::parse).
     pub fn open(text_or_path: &str) -> Result<Self> {
-        match inline::is_inline(text_or_path) || text_or_path.trim().contains('\n') {
-            true => Self::parse(text_or_path),
-            false => Self::read(Path::new(text_or_path.trim())),
-        }
+        let text = text_or_path.trim();
+        let is_text = text.contains(['\n', '\r'])
+            || inline::is_inline(text)
+            || sheet::is_toml(text)
+            || text.len() > MAX_PATH
+            || text.split(['/', '\\']).any(|name| name.len() > MAX_NAME);
+        if is_text { Self::parse(text_or_path) } else { Self::read(Path::new(text)) }
     }
 
     /// Reads the file `path`. Relative paths of images start at its folder.
@@ -97,7 +103,8 @@ impl Storyboard {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(invalid(too_long()));
         }
-        let text = String::from_utf8(bytes).map_err(|_| invalid("not UTF-8 text".into()))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| invalid("not UTF-8 text; save it as UTF-8".into()))?;
         let mut board = parse(&text).map_err(|fault| invalid(fault.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for image in board.shots.iter_mut().filter_map(|shot| shot.image.as_mut()) {
@@ -146,9 +153,48 @@ impl Storyboard {
     }
 }
 
-/// Parses the text of a SubRip or WebVTT cue: removes markup, and reads `(cut)` or `(continue)` at the beginning.
-pub fn cue(text: &str) -> (Transition, String) {
-    split_transition(&plain(text))
+/// A text of the pad of `soraprompt`.
+#[derive(Debug, PartialEq)]
+pub struct PadText {
+    /// Start and end in the time of the stream; `None` for those of its buffer.
+    pub times: Option<(Duration, Duration)>,
+    /// The prompt. May be empty.
+    pub prompt: String,
+    /// How it begins.
+    pub transition: Transition,
+}
+
+/// Parses a text of a text pad, which is `markup` or plain: one cue, or several if the parser before it took the times and
+/// numbers of the next cues for text (SubRip without empty lines).
+///
+/// # Errors
+/// The reason why such times are not valid.
+pub fn pad_texts(text: &str, markup: bool) -> Result<Vec<PadText>, String> {
+    let text = if markup { Cow::Owned(text.replace("--&gt;", "-->")) } else { Cow::Borrowed(text) };
+    let (first, more) = cues::split(&unix_lines(&text)).map_err(|fault| fault.to_string())?;
+    let of = |times, text: &str| {
+        let text = if markup { Cow::Owned(plain(text)) } else { Cow::Borrowed(text) };
+        let (transition, prompt) = split_transition(&plain(&text));
+        PadText { times, prompt, transition }
+    };
+    let more = more.iter().map(|cue| of(Some((cue.start, cue.until)), &cue.text));
+    Ok(std::iter::once(of(None, &first)).chain(more).collect())
+}
+
+/// `text` with line feeds only. All formats may have carriage returns too.
+fn unix_lines(text: &str) -> Cow<'_, str> {
+    match text.contains('\r') {
+        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// The beginning of `text`, for a message.
+fn excerpt(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(60) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 fn too_long() -> String {
@@ -157,13 +203,16 @@ fn too_long() -> String {
 
 fn parse(text: &str) -> Result<Storyboard, ParseError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let has = |test: fn(&str) -> bool| text.lines().any(|line| test(line.trim()));
+    let text = &unix_lines(text);
     let mut board = if inline::is_inline(text) {
         inline::parse(text)?
-    } else if has(|line| line == "[[shot]]") {
+    } else if sheet::is_toml(text) {
         sheet::parse(text)?
-    } else if has(|line| line.contains("-->")) {
+    } else if cues::is_subtitles(text) {
         cues::parse(text)?
+    } else if sheet::resembles_toml(text) {
+        // Its error names the mistake.
+        sheet::parse(text)?
     } else {
         return Err(ParseError::new(
             1,
@@ -319,7 +368,12 @@ mod tests {
             ("0:00", 1, "no shot"),
             ("1\n00:00:00,000 --> 00:00:04,000\n\n", 2, "empty"),
             ("1\n00:00:00,000 --> soon\na\n", 2, "time"),
-            ("1\n00:00:05,000 --> 00:00:04,000\na\n", 3, "ends before"),
+            ("1\n00:00:05,000 --> 00:00:04,000\na\n", 2, "ends before"),
+            ("1\n00:00:05,000 --> 00:00:05,000\na\n", 2, "no length"),
+            ("WEBVTT\n\na", 1, "no shot"),
+            ("a --> b", 1, "neither"),
+            ("# film\n[[ shot ]\nprompt = \"a\"", 2, ""),
+            ("prompt = \"a\"", 1, "shot"),
             (
                 "WEBVTT\n\n00:01.000 --> 00:05.000\na\n\n00:04.000 --> 00:06.000\nb\n\n00:03.000 --> 00:06.000\nc",
                 9,

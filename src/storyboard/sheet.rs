@@ -28,11 +28,31 @@ struct Entry {
     transition: Transition,
 }
 
+/// Whether `text` is TOML with a value, right or wrong for a storyboard.
+pub fn is_toml(text: &str) -> bool {
+    resembles_toml(text) && toml::from_str::<toml::Table>(text).is_ok_and(|table| !table.is_empty())
+}
+
+/// Whether `text` begins as TOML does: with a table or a key.
+pub fn resembles_toml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let is_key = |key: &str| {
+        let key = key.trim();
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "_-.\"' ".contains(c))
+    };
+    first.starts_with('[') && first.contains("shot")
+        || first.split_once('=').is_some_and(|(key, _)| is_key(key))
+}
+
 pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
     let line = |at: usize| 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
     let sheet: Sheet = toml::from_str(text).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start);
-        ParseError::new(line(at), e.message().lines().collect::<Vec<_>>().join("; "))
+        let reason = e.message().lines().collect::<Vec<_>>().join("; ");
+        // It may repeat a value.
+        let length = reason.char_indices().nth(200).map_or(reason.len(), |(at, _)| at);
+        ParseError::new(line(at), &reason[..length])
     })?;
     let mut builder = Builder::default();
     let (mut start, mut end, mut last) = (Duration::ZERO, None, 1);

@@ -72,13 +72,13 @@ fn frames_are_pushed_as_soon_as_their_prompt_is_known() {
 }
 
 #[test]
-fn the_element_replays_and_ends_without_text() {
+fn the_element_can_be_used_again() {
     let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" ! fakesink",
         model()
     ));
     let text = appsrc(&pipeline, "text");
-    for words in [None, Some("snow"), None] {
+    for words in [Some("snow"), None, Some("rain")] {
         pipeline.set_state(gst::State::Playing).unwrap();
         if let Some(words) = words {
             push(&text, 0, 500, words);
@@ -86,10 +86,181 @@ fn the_element_replays_and_ends_without_text() {
         text.end_of_stream().unwrap();
         let bus = pipeline.bus().unwrap();
         let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
-        assert!(matches!(end.view(), gst::MessageView::Eos(_)), "{end:?}");
+        assert_eq!(end.type_() == gst::MessageType::Eos, words.is_some(), "{end:?}");
         pipeline.set_state(gst::State::Ready).unwrap();
+        // The base class posts an error too.
+        while bus.pop().is_some() {}
     }
     pipeline.set_state(gst::State::Null).unwrap();
+}
+
+/// The frames of a file, through a subtitle parser, and the prompts of its shots with their times in milliseconds.
+fn film(file: &std::path::Path) -> (Vec<gst::Sample>, Vec<(u64, String)>) {
+    let pipeline = parse(&format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! \
+         appsink name=sink sync=false",
+        file.display(),
+        model()
+    ));
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    let bus = pipeline.bus().unwrap();
+    let messages = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+    let shot = |message: gst::Message| {
+        let shot = message.structure().unwrap();
+        (shot.get::<u64>("frame").unwrap(), shot.get("prompt").unwrap())
+    };
+    let shots = messages.map(shot).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    (made, shots)
+}
+
+/// A file with `text` in a folder of its own.
+fn written(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("film.txt");
+    std::fs::write(&file, text).unwrap();
+    (folder, file)
+}
+
+const PROMPTS: [&str; 3] = ["a red fox in snow", "a blue boat on the sea", "a green hill in rain"];
+
+/// Frames of the test model's natural length.
+const NATURAL: usize = 17;
+
+#[test]
+fn a_text_without_a_duration_lasts_until_the_next() {
+    crate::support::init();
+    let [a, b, c] = PROMPTS;
+    let (_folder, tmplayer) = written(&format!("00:00:00:{a}\n00:00:01:{b}\n00:00:02:{c}\n"));
+    for file in [path("cases/subtitles/song.lrc"), tmplayer] {
+        let (made, shots) = film(&file);
+        let prompts: Vec<_> = shots.iter().map(|(_, prompt)| prompt.as_str()).collect();
+        assert_eq!(prompts, PROMPTS, "{}", file.display());
+        assert_eq!(made.len(), 32 + NATURAL, "{}", file.display());
+    }
+    // An empty text ends the one before it.
+    let (_folder, ended) = written(&format!("[00:00.00]{a}\n[00:01.00]{b}\n[00:01.50]\n"));
+    let (made, shots) = film(&ended);
+    assert_eq!((made.len(), shots.len()), (24, 2));
+}
+
+/// The frames of texts from an application, without durations: prompts and milliseconds.
+fn said(texts: &[(u64, &'static str)], end: impl FnOnce(&gst::Pad), live: bool) -> usize {
+    let pipeline = parse(&format!(
+        "appsrc name=text format=time caps=text/x-raw,format=utf8 ! soraprompt soragen::model=\"{}\" \
+         soragen::watermark=false soragen::is-live={live} ! appsink name=sink sync=false",
+        model()
+    ));
+    let clock = gst_check::TestClock::new();
+    pipeline.use_clock(Some(&clock));
+    let text = appsrc(&pipeline, "text");
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for &(start, words) in texts {
+        let mut buffer = gst::Buffer::from_slice(words);
+        buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(start));
+        text.push_buffer(buffer).unwrap();
+    }
+    while text.current_level_buffers() > 0 {
+        std::thread::yield_now();
+    }
+    if live {
+        // The first frame shows that the pipeline runs.
+        sink.pull_sample().unwrap();
+        clock.set_time(gst::ClockTime::from_mseconds(1500));
+    }
+    end(&text.static_pad("src").unwrap());
+    text.end_of_stream().unwrap();
+    while sink.pull_sample().is_ok() {}
+    let duration = pipeline.query_duration::<gst::ClockTime>();
+    pipeline.set_state(gst::State::Null).unwrap();
+    usize::try_from(duration.unwrap().mseconds()).unwrap()
+}
+
+#[test]
+fn the_last_text_lasts_until_the_end_of_the_stream() {
+    let natural = 1000 + 17 * 1000 / 16;
+    let texts = [(0, "the red fox"), (1000, "a blue bird")];
+    assert_eq!(said(&texts, |_| {}, false), natural);
+    // A gap says until when there is no other text.
+    let gap = |pad: &gst::Pad| {
+        let (start, length) = (gst::ClockTime::from_mseconds(1000), gst::ClockTime::from_mseconds(750));
+        assert!(pad.push_event(gst::event::Gap::builder(start).duration(length).build()));
+    };
+    assert_eq!(said(&texts, gap, false), 1750);
+    assert_eq!(said(&[(0, "the red fox"), (1250, "")], |_| {}, false), 1250);
+    // A live text ends when its stream does.
+    assert_eq!(said(&texts, |_| {}, true), 1500);
+}
+
+#[test]
+fn a_stream_without_text_is_an_error() {
+    crate::support::init();
+    let model = model();
+    let failure = |texts: &str| {
+        crate::support::error(&format!("{texts} ! soraprompt soragen::model=\"{model}\""))
+            .message()
+            .to_string()
+    };
+    let (_folder, numbers) =
+        written("1\n00:00:00,000 --> 00:00:01,000\n{\\an8}\n\n2\n00:00:01,000 --> 00:00:02,000\n\n");
+    for file in [path("cases/subtitles/bom.srt"), numbers] {
+        let reason = failure(&format!("filesrc location=\"{}\" ! subparse", file.display()));
+        assert!(reason.contains("no text"), "{}: {reason}", file.display());
+    }
+    let reason = failure("fakesrc num-buffers=0 ! text/x-raw,format=utf8");
+    assert!(reason.contains("no text"), "{reason}");
+}
+
+#[test]
+fn a_subtitle_parser_may_leave_markup_and_times_in_a_text() {
+    crate::support::init();
+    let [a, b, c] = PROMPTS;
+    let board = |text: &str| {
+        let description =
+            format!("soragen model=\"{}\" seed=3 watermark=false storyboard=\"{text}\"", model());
+        pictures(&samples(&description))
+    };
+    let line = format!("0:00 {a} | 0:01 {b} | 0:02");
+    for (file, line) in
+        [("noblank.srt", format!("0:00 {a} | 0:01 {b} | 0:02 {c} | 0:03")), ("an8.srt", line.clone())]
+    {
+        let (made, _) = film(&path(&format!("cases/subtitles/{file}")));
+        assert!(pictures(&made) == board(&line), "{file}");
+    }
+    let codes = format!(
+        "1\n00:00:00,000 --> 00:00:01,000\n{{\\i1}}{a}{{\\i0}}\n2\n00:00:01,000 --> 00:00:02,000\n<b>{b}</b>\n"
+    );
+    let (_folder, file) = written(&codes);
+    assert!(pictures(&film(&file).0) == board(&line));
+}
+
+#[test]
+fn a_text_without_length_is_dropped_with_a_warning() {
+    let pipeline = parse(&format!(
+        "filesrc location=\"{}\" ! subparse ! soraprompt soragen::model=\"{}\" ! fakesink",
+        path("cases/subtitles/zero.srt").display(),
+        model()
+    ));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let (bus, mut warnings, mut prompts) = (pipeline.bus().unwrap(), Vec::new(), Vec::new());
+    loop {
+        let message = bus.timed_pop(None).unwrap();
+        match message.view() {
+            gst::MessageView::Eos(_) => break,
+            gst::MessageView::Error(error) => panic!("{error:?}"),
+            gst::MessageView::Warning(warning) => warnings.push(warning.error().message().to_string()),
+            gst::MessageView::Element(_) if message.has_name("soragen-shot") => {
+                prompts.push(message.structure().unwrap().get::<String>("prompt").unwrap());
+            }
+            _ => {}
+        }
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(prompts, [PROMPTS[0], PROMPTS[2]]);
+    assert!(warnings.len() == 1 && warnings[0].contains("\"flash\" has no length"), "{warnings:?}");
 }
 
 /// `soraprompt` with text and video from the test.

@@ -214,3 +214,62 @@ fn an_invalid_storyboard_is_an_error() {
     let error = crate::support::error(&source("storyboard=\"0:00 a | 0:04\n0:08 b\""));
     assert!(error.message().contains("line 1"), "{error}");
 }
+
+#[test]
+fn a_storyboard_is_read_whatever_its_layout() {
+    use soragen::Storyboard;
+    let case = |name: &str| std::fs::read_to_string(path(&format!("cases/subtitles/{name}"))).unwrap();
+    let [fox, boat, hill] = ["a red fox in snow", "a blue boat on the sea", "a green hill in rain"];
+    for (text, prompts, seconds) in [
+        (case("noblank.srt"), &[fox, boat, hill][..], Some(3)),
+        (case("innerblank.srt"), &["a red fox in deep snow", boat], Some(2)),
+        (case("an8.srt"), &[fox, boat], Some(2)),
+        (case("bom.srt"), &[fox, boat], Some(2)),
+        (case("cr.vtt"), &["a red fox", "a blue boat"], Some(2)),
+        (case("toml2.toml"), &[fox], Some(1)),
+        (case("toml3.toml"), &[fox], Some(1)),
+        // Old Mac files, of any format.
+        (case("noblank.srt").replace('\n', "\r"), &[fox, boat, hill], Some(3)),
+        (case("toml3.toml").replace('\n', "\r"), &[fox], Some(1)),
+        ("0:00 a\r0:01 b\r0:02".into(), &["a", "b"], Some(2)),
+        // TOML without a line that is exactly [[shot]].
+        (
+            "shot = [{ prompt = \"a\", duration = 1 }, { prompt = \"b --> c\" }]".into(),
+            &["a", "b --> c"],
+            Some(2),
+        ),
+        ("[[\"shot\"]]\n\"prompt\"='''\n0:00 --> 0:01'''".into(), &["0:00 --> 0:01"], None),
+        ("\n# a\n  [[shot]]#b\nprompt = 'a'\n".into(), &["a"], None),
+    ] {
+        let board = Storyboard::open(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let made: Vec<_> = board.shots.iter().map(|shot| shot.prompt.as_str()).collect();
+        assert_eq!(made, prompts, "{text}");
+        assert_eq!(board.end, seconds.map(std::time::Duration::from_secs), "{text}");
+    }
+    let zero = Storyboard::parse(&case("zero.srt")).unwrap_err().to_string();
+    assert!(zero.contains("line 6: the cue has no length"), "{zero}");
+}
+
+#[test]
+fn a_message_repeats_neither_a_whole_text_nor_a_path() {
+    use soragen::Storyboard;
+    let long = "word ".repeat(5000);
+    for text in [
+        long.clone(),
+        format!("{long}\r{long}"),
+        format!("0:00 a\n{long}"),
+        format!("0:00 --> {long}"),
+        format!("[[shot]]\nprompt = \"a\"\ntransition = \"{long}\""),
+        format!("[[shot]]\nprompt = {long}"),
+    ] {
+        let reason = Storyboard::open(&text).unwrap_err().to_string();
+        assert!(reason.len() < 500, "{reason}");
+    }
+    for file in
+        [path("prompts.json"), path("pipelines"), path("miniature/noise.safetensors"), path("none.srt")]
+    {
+        let file = file.display().to_string();
+        let reason = Storyboard::open(&file).unwrap_err().to_string();
+        assert_eq!(reason.matches(&file).count(), 1, "{reason}");
+    }
+}

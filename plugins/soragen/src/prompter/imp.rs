@@ -6,10 +6,12 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use soragen::{RgbImage, Shot, Transition, storyboard};
+use gst_base::prelude::*;
+use soragen::storyboard::{self, PadText};
+use soragen::{RgbImage, Shot, Transition};
 
 use super::video_input::VideoInput;
-use crate::source::{PROMPT_CHECK, SoraGen};
+use crate::source::{CueEnd, PROMPT_CHECK, SoraGen};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Timed text to video"))
@@ -21,10 +23,36 @@ struct TextState {
     segment: gst::FormattedSegment<gst::ClockTime>,
     /// The text is Pango markup, as subtitle parsers output it.
     markup: bool,
-    /// A cue has arrived.
-    started: bool,
-    /// Running time of the end of the last cue.
+    /// Start of the last shot, in running time; the first one starts at 0.
+    last: Option<Duration>,
+    /// The last shot has no end yet: its text has no duration.
+    open: bool,
+    /// Running time of the end of the last cue that has one.
     end: Duration,
+    /// Running time of the end of the last gap.
+    gap_end: Duration,
+}
+
+impl TextState {
+    /// The end of the video after the last text.
+    fn end(&self, now: Option<Duration>) -> CueEnd {
+        let Some(last) = self.last else { return CueEnd::NoShots };
+        if !self.open {
+            return CueEnd::At(self.end);
+        }
+        let stop = self.segment.to_running_time(self.segment.stop()).map(Duration::from);
+        let known = [stop, Some(self.gap_end), now].into_iter().flatten().find(|&end| end > last);
+        known.map_or(CueEnd::NaturalAfter(last), CueEnd::At)
+    }
+}
+
+/// A text with its running times.
+struct Cue {
+    start: Duration,
+    /// `None` until the next text.
+    end: Option<Duration>,
+    prompt: String,
+    transition: Transition,
 }
 
 pub struct SoraPrompt {
@@ -44,36 +72,89 @@ impl SoraPrompt {
 
     fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let readable = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-        let cue = String::from_utf8_lossy(&readable);
-        let mut text = self.text();
-        let cue = cue.trim_end_matches('\0');
-        let (transition, prompt) = match text.markup {
-            true => storyboard::cue(&storyboard::plain(cue)),
-            false => storyboard::cue(cue),
+        let bytes = String::from_utf8_lossy(&readable);
+        let (segment, markup) = {
+            let text = self.text();
+            (text.segment.clone(), text.markup)
         };
-        let running_time =
-            |time: Option<gst::ClockTime>| text.segment.to_running_time(time).map(Duration::from);
-        let Some(start) = running_time(buffer.pts()) else {
-            gst::debug!(CAT, imp = self, "cue dropped: outside of the segment: {prompt:?}");
+        let Some(pts) = buffer.pts() else {
+            self.warn("a text has no timestamp and is dropped; set the timestamps of the buffers");
             return Ok(gst::FlowSuccess::Ok);
         };
-        let end = start + buffer.duration().map(Duration::from).unwrap_or_default();
-        text.end = text.end.max(end);
-        // The first cue starts at 0, because the video has no frames before it.
-        let first = !std::mem::replace(&mut text.started, true);
-        drop(text);
-        gst::debug!(CAT, imp = self, "{start:?}: {transition:?} {prompt:?}");
+        let texts = match storyboard::pad_texts(bytes.trim_end_matches('\0'), markup) {
+            Ok(texts) => texts,
+            Err(reason) => {
+                self.warn(&format!("a text is dropped: {reason}"));
+                return Ok(gst::FlowSuccess::Ok);
+            }
+        };
+        for PadText { times, prompt, transition } in texts {
+            let (start, until) = match times {
+                Some((start, until)) => (start.try_into().ok(), until.try_into().ok()),
+                None => (Some(pts), buffer.duration().and_then(|duration| pts.checked_add(duration))),
+            };
+            let Some(from) = segment.to_running_time(start).map(Duration::from) else {
+                gst::debug!(CAT, imp = self, "cue dropped: outside of the segment: {prompt:?}");
+                continue;
+            };
+            let length = start.zip(until).map(|(start, until)| until.saturating_sub(start));
+            let end = length.map(|length| from + Duration::from(length));
+            self.add_cue(Cue { start: from, end, prompt, transition })?;
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Passes `cue` to the source.
+    fn add_cue(&self, cue: Cue) -> Result<(), gst::FlowError> {
+        let Cue { start, end, prompt, transition } = cue;
+        gst::debug!(CAT, imp = self, "{start:?} to {end:?}: {transition:?} {prompt:?}");
+        if end == Some(start) {
+            self.warn(&format!(
+                "the text {prompt:?} has no length and is dropped; set a longer duration, or none"
+            ));
+            return Ok(());
+        }
+        let first = {
+            let mut text = self.text();
+            let first = text.last.is_none();
+            // The source drops a shot out of order.
+            let in_order = text.last.is_none_or(|last| start > last);
+            if prompt.is_empty() {
+                // It ends the text before it.
+                if in_order && std::mem::take(&mut text.open) {
+                    text.end = text.end.max(start);
+                }
+            } else if in_order {
+                // The first cue starts at 0, because the video has no frames before it.
+                text.last = Some(if first { Duration::ZERO } else { start });
+                text.open = end.is_none();
+                text.end = text.end.max(end.unwrap_or_default());
+            }
+            first
+        };
         self.video_input.set_text_time(start);
+        if prompt.is_empty() {
+            self.source.set_shots_complete_until(start);
+            return Ok(());
+        }
         let image = match first || transition == Transition::Cut {
             true => self.image_at(start)?,
             false => None,
         };
-        let start = if first { Duration::ZERO } else { start };
-        let mut shot = Shot::new(start, prompt);
+        let mut shot = Shot::new(if first { Duration::ZERO } else { start }, prompt);
         shot.image = image;
         shot.transition = transition;
         self.source.add_shot(shot);
-        Ok(gst::FlowSuccess::Ok)
+        Ok(())
+    }
+
+    fn warn(&self, text: &str) {
+        gst::element_imp_warning!(self, gst::StreamError::Decode, ("{text}"));
+    }
+
+    /// The running time at which a live source plays; a source that is not live has none.
+    fn live_time(&self) -> Option<Duration> {
+        self.source.is_live().then(|| self.obj().current_running_time().map(Duration::from))?
     }
 
     /// The frame of the pad `video` at `time`, if the pad is linked.
@@ -142,15 +223,19 @@ impl SoraPrompt {
             }
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
-                let text = self.text();
-                if let Some(end) = text.segment.to_running_time(start + duration.unwrap_or_default()) {
+                let mut text = self.text();
+                if let Some(end) =
+                    text.segment.to_running_time(start.saturating_add(duration.unwrap_or_default()))
+                {
+                    text.gap_end = text.gap_end.max(end.into());
                     drop(text);
                     self.video_input.set_text_time(end.into());
                     self.source.set_shots_complete_until(end.into());
                 }
             }
             gst::EventView::Eos(_) => {
-                let end = self.text().end;
+                let now = self.live_time();
+                let end = self.text().end(now);
                 self.video_input.end_text();
                 self.source.finish_shots(end);
             }

@@ -7,7 +7,7 @@ use soragen::{ModelInfo, Size, Sizes};
 
 use super::frame_time::Rate;
 use super::properties::UriCaps;
-use crate::video::convert::FORMATS;
+use crate::video::convert::{FORMATS, supports_chroma_site, supports_colorimetry};
 
 /// The caps of the pad template.
 pub fn template() -> gst::Caps {
@@ -74,16 +74,25 @@ pub fn check_size(uri_caps: &UriCaps, info: &ModelInfo) -> soragen::Result<()> {
     ))
 }
 
-/// Fixates size and frame rate to the values nearest to the model's, and the colorimetry to that of the size.
-pub fn fixate(caps: &mut gst::CapsRef, default_size: Size, default_rate: Rate) {
-    let Some(structure) = caps.structure_mut(0) else { return };
+/// Fixates size and frame rate to the values nearest to the model's, format and colours to the first ones that the conversion
+/// can make, and the colorimetry to that of the size.
+pub fn fixate(caps: &mut gst::Caps, default_size: Size, default_rate: Rate) {
+    if let Some(possible) = caps.iter().position(is_possible) {
+        let caps = caps.make_mut();
+        (0..possible).for_each(|_| caps.remove_structure(0));
+    }
+    caps.truncate();
+    let Some(structure) = caps.make_mut().structure_mut(0) else { return };
     structure.fixate_field_nearest_int("width", default_size.width as i32);
     structure.fixate_field_nearest_int("height", default_size.height as i32);
     let rate = gst::Fraction::new(default_rate.0 as i32, default_rate.1 as i32);
     structure.fixate_field_nearest_fraction("framerate", rate);
 
-    let format = structure.get::<&str>("format").ok().and_then(|format| format.parse::<VideoFormat>().ok());
-    let rgb = format.is_some_and(|format| VideoFormatInfo::from_format(format).is_rgb());
+    let formats = options(structure, "format");
+    if let Some(format) = formats.iter().find(|format| has_colours(structure, format)).or(formats.first()) {
+        structure.set("format", format.as_str());
+    }
+    let rgb = structure.get::<&str>("format").is_ok_and(is_rgb);
     let side = |name| structure.get::<i32>(name).ok().and_then(|side| u32::try_from(side).ok()).unwrap_or(0);
     let size = Size { width: side("width"), height: side("height") };
     let colorimetry = match (rgb, size.is_high_definition()) {
@@ -91,14 +100,58 @@ pub fn fixate(caps: &mut gst::CapsRef, default_size: Size, default_rate: Rate) {
         (false, true) => "bt709",
         (false, false) => "bt601",
     };
-    if structure.has_field("colorimetry") {
-        structure.fixate_field_str("colorimetry", colorimetry);
-    } else {
-        structure.set("colorimetry", colorimetry);
-    }
+    choose(structure, "colorimetry", colorimetry, |value| supports_colorimetry(value, rgb));
     if !rgb {
-        structure.set("chroma-site", "mpeg2");
+        choose(structure, "chroma-site", "mpeg2", supports_chroma_site);
     }
+    if structure.has_field("multiview-mode") {
+        choose(structure, "multiview-mode", "mono", is_mono);
+    }
+}
+
+/// Sets the field `name` to `default` if it may have that value, else to the first one that is `supported`.
+fn choose(structure: &mut gst::StructureRef, name: &str, default: &str, supported: impl Fn(&str) -> bool) {
+    let options = options(structure, name);
+    let chosen = match options.is_empty() || options.iter().any(|option| option == default) {
+        true => Some(default),
+        false => options.iter().map(String::as_str).find(|option| supported(option)),
+    };
+    if let Some(chosen) = chosen {
+        structure.set(name, chosen);
+    }
+}
+
+/// The strings that the field `name` may have; none if there is no such field.
+fn options(structure: &gst::StructureRef, name: &str) -> Vec<String> {
+    let Ok(value) = structure.value(name) else { return Vec::new() };
+    match value.get::<gst::List>() {
+        Ok(list) => list.iter().filter_map(|value| value.get().ok()).collect(),
+        Err(_) => value.get().into_iter().collect(),
+    }
+}
+
+fn is_rgb(format: &str) -> bool {
+    format.parse::<VideoFormat>().is_ok_and(|format| VideoFormatInfo::from_format(format).is_rgb())
+}
+
+fn is_mono(mode: &str) -> bool {
+    mode == "mono"
+}
+
+/// Whether the conversion can make the colours of `structure` in `format`.
+fn has_colours(structure: &gst::StructureRef, format: &str) -> bool {
+    let rgb = is_rgb(format);
+    let (colours, sites) = (options(structure, "colorimetry"), options(structure, "chroma-site"));
+    (colours.is_empty() || colours.iter().any(|value| supports_colorimetry(value, rgb)))
+        && (rgb || sites.is_empty() || sites.iter().any(|site| supports_chroma_site(site)))
+}
+
+/// Whether the conversion can make the fields of `structure` that the caps of the model do not have.
+pub fn is_possible(structure: &gst::StructureRef) -> bool {
+    let modes = options(structure, "multiview-mode");
+    let formats = options(structure, "format");
+    (modes.is_empty() || modes.iter().any(|mode| is_mono(mode)))
+        && (formats.is_empty() || formats.iter().any(|format| has_colours(structure, format)))
 }
 
 /// The frame rate of `video`.
@@ -120,7 +173,7 @@ mod tests {
     fn fixated(caps: &str) -> gst::Structure {
         gst::init().unwrap();
         let mut caps: gst::Caps = caps.parse().unwrap();
-        fixate(caps.make_mut(), SIZE, (16, 1));
+        fixate(&mut caps, SIZE, (16, 1));
         caps.structure(0).unwrap().to_owned()
     }
 
@@ -160,6 +213,37 @@ mod tests {
         assert!(
             !fixated("video/x-raw,format=RGB,width=832,height=480,framerate=16/1").has_field("chroma-site")
         );
+    }
+
+    #[test]
+    fn colours_of_downstream_are_chosen_if_the_conversion_can_make_them() {
+        let size = "width=832,height=480,framerate=16/1";
+        for (fields, format, colorimetry, site) in [
+            ("format=I420,chroma-site=jpeg", "I420", "bt601", "jpeg"),
+            ("format=I420,chroma-site={dv,cosited}", "I420", "bt601", "cosited"),
+            ("format=I420,chroma-site={jpeg,mpeg2}", "I420", "bt601", "mpeg2"),
+            ("format=NV12,colorimetry={bt2100-pq,bt709}", "NV12", "bt709", "mpeg2"),
+            ("format={RGB,NV12},colorimetry=1:4:0:0", "RGB", "1:4:0:0", ""),
+            ("format={I420,BGRx},colorimetry=sRGB", "BGRx", "sRGB", ""),
+            ("format={I420,BGRx},chroma-site=dv", "BGRx", "sRGB", "dv"),
+            ("format={RGB,I420}", "RGB", "sRGB", ""),
+        ] {
+            let caps = fixated(&format!("video/x-raw,{size},{fields}"));
+            assert_eq!(caps.get::<&str>("format").unwrap(), format, "{fields}");
+            assert_eq!(caps.get::<&str>("colorimetry").unwrap(), colorimetry, "{fields}");
+            assert_eq!(caps.get::<&str>("chroma-site").unwrap_or_default(), site, "{fields}");
+        }
+        let second = fixated(&format!(
+            "video/x-raw,{size},format=I420,multiview-mode=left;video/x-raw,{size},format=NV12,multiview-mode={{left,mono}}"
+        ));
+        assert_eq!(second.get::<&str>("format").unwrap(), "NV12");
+        assert_eq!(second.get::<&str>("multiview-mode").unwrap(), "mono");
+        for impossible in ["colorimetry=bt2100-pq", "chroma-site=dv", "multiview-mode=side-by-side"] {
+            assert!(
+                !is_possible(&fixated(&format!("video/x-raw,{size},format=I420,{impossible}"))),
+                "{impossible}"
+            );
+        }
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl URIHandlerImpl for SoraGen {
 impl BaseSrcImpl for SoraGen {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
+        self.check_prompt(&settings).map_err(|e| error::message(&e))?;
         let missing_model = settings.missing_model().map_err(|e| error::message(&e))?;
         self.obj().set_async(missing_model.is_some());
         match missing_model {
@@ -213,7 +214,8 @@ impl BaseSrcImpl for SoraGen {
             self.obj().src_pad().mark_reconfigure();
             return Ok(());
         }
-        self.parent_negotiate()
+        // The base class posts an error without a reason; the first error counts.
+        self.parent_negotiate().inspect_err(|_| self.post_conflict())
     }
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
@@ -230,12 +232,11 @@ impl BaseSrcImpl for SoraGen {
     }
 
     fn fixate(&self, mut caps: gst::Caps) -> gst::Caps {
-        caps.truncate();
         let default = lock(&self.state)
             .running()
             .map(|running| (running.info.sizes.default_size(), running.info.frame_rate));
         if let Some((size, rate)) = default {
-            caps::fixate(caps.make_mut(), size, rate);
+            caps::fixate(&mut caps, size, rate);
         }
         self.parent_fixate(caps)
     }
@@ -243,8 +244,8 @@ impl BaseSrcImpl for SoraGen {
     fn set_caps(&self, caps: &gst::Caps) -> Result<(), gst::LoggableError> {
         let video =
             VideoInfo::from_caps(caps).map_err(|_| gst::loggable_error!(CAT, "not raw video: {caps}"))?;
-        if video.fps().numer() <= 0 {
-            return Err(gst::loggable_error!(CAT, "the caps have no frame rate: {caps}"));
+        if video.fps().numer() <= 0 || !caps.iter().all(caps::is_possible) {
+            return Err(gst::loggable_error!(CAT, "not possible: {caps}"));
         }
         let segment = self.obj().segment().downcast::<gst::ClockTime>();
         let backwards = segment.is_ok_and(|segment| segment.rate() < 0.0);

@@ -16,6 +16,7 @@ mod frame_time;
 mod generator;
 mod imp;
 mod messages;
+mod negotiation;
 mod playback;
 mod position;
 mod properties;
@@ -28,6 +29,7 @@ mod timecode;
 mod uri;
 
 pub use enums::{Decoder, Label, Precision};
+pub(crate) use state::CueEnd;
 use state::PendingCue;
 
 glib::wrapper! {
@@ -59,8 +61,8 @@ impl SoraGen {
         self.imp().push_cue(PendingCue::CompleteUntil(time));
     }
 
-    /// Declares that all shots were added, and that the last one ends at `end`.
-    pub(crate) fn finish_shots(&self, end: Duration) {
+    /// Declares that all shots were added, and where the last one ends. Without a shot, the stream ends with an error.
+    pub(crate) fn finish_shots(&self, end: CueEnd) {
         self.imp().push_cue(PendingCue::End(end));
     }
 }

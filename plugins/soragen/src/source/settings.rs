@@ -108,6 +108,11 @@ impl Settings {
         self.storyboard.as_deref().map(Storyboard::open).transpose()
     }
 
+    /// Whether there is a prompt or a storyboard.
+    pub fn has_prompt(&self) -> bool {
+        self.storyboard.is_some() || self.prompt.as_ref().is_some_and(|prompt| !prompt.trim().is_empty())
+    }
+
     /// The key of the watermark, unless it is disabled.
     fn watermark_key(&self) -> soragen::Result<Option<WatermarkKey>> {
         self.watermark.then(|| WatermarkKey::open(path(&self.watermark_key))).transpose()

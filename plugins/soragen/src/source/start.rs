@@ -50,7 +50,17 @@ impl SoraGen {
         }
     }
 
+    /// Refuses settings without anything to show, before a model is downloaded or loaded for them.
+    pub(super) fn check_prompt(&self, settings: &Settings) -> soragen::Result<()> {
+        if settings.has_prompt() || self.streamed_shots.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let reason = "the prompt is empty; set `prompt` to what to show, or set `storyboard`";
+        Err(soragen::Error::Request(soragen::Setting::Prompt, reason.into()))
+    }
+
     fn prepare(&self, settings: &Settings) -> soragen::Result<Prepared> {
+        self.check_prompt(settings)?;
         let info = settings.info()?;
         caps::check_size(&settings.uri_caps, &info)?;
         if let Some(text) = settings.timecode.as_ref().filter(|text| !timecode::is_valid(text)) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gst_video::{ValidVideoTimeCode, VideoInfo};
 use soragen::{Cancel, ModelInfo, Shot, ShotInfo};
 
+use super::frame_time;
 use super::generator::Generator;
 use super::playback::LivePlayback;
 use super::position::Position;
@@ -36,8 +37,19 @@ pub enum PendingCue {
     Shot(Shot),
     /// All shots that start before this time have arrived.
     CompleteUntil(Duration),
-    /// All shots have arrived, and the last one ends at this time.
-    End(Duration),
+    /// All shots have arrived.
+    End(CueEnd),
+}
+
+/// Where the last shot ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CueEnd {
+    /// At this time.
+    At(Duration),
+    /// It starts at this time and is as long as the model's natural length.
+    NaturalAfter(Duration),
+    /// No shot has arrived.
+    NoShots,
 }
 
 /// What to report after a cue arrived.
@@ -113,13 +125,35 @@ impl Running {
                 self.set_complete_until(time, is_live);
                 CueOutcome::Accepted
             }
+            PendingCue::End(CueEnd::NoShots) => {
+                let reason = "no text has arrived, so there is nothing to show; check that the file has cues, and that the \
+                              parser before this element reads its format";
+                self.generator.fail(soragen::Error::Generation(reason.into()));
+                CueOutcome::Accepted
+            }
             PendingCue::End(end) => {
-                let frames = self.info.frame_at(end).max(1);
-                let time = u64::try_from(end.as_nanos()).unwrap_or(u64::MAX);
-                self.length = Some(VideoLength { frames, time });
-                self.generator.finish_shots(frames);
+                let length = self.length_until(end);
+                self.length = Some(length);
+                self.generator.finish_shots(length.frames);
                 CueOutcome::DurationChanged
             }
+        }
+    }
+
+    fn length_until(&self, end: CueEnd) -> VideoLength {
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        match end {
+            CueEnd::At(time) => {
+                VideoLength { frames: self.info.frame_at(time).max(1), time: nanoseconds(time) }
+            }
+            CueEnd::NaturalAfter(start) => {
+                let natural = frame_time::frame_start(self.info.natural_frames, self.info.frame_rate);
+                VideoLength {
+                    frames: self.info.frame_at(start).saturating_add(self.info.natural_frames),
+                    time: nanoseconds(start).saturating_add(natural),
+                }
+            }
+            CueEnd::NoShots => VideoLength { frames: 0, time: 0 },
         }
     }
 

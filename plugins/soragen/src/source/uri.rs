@@ -54,7 +54,8 @@ impl UriValues {
             Self { prompt: decode(parts.next().unwrap_or_default(), MAX_PROMPT)?, ..Self::default() };
         let mut seen = Vec::new();
         for part in parts.filter(|part| !part.is_empty()) {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part:?} has no value"))?;
+            let (key, value) =
+                part.split_once('=').ok_or_else(|| format!("{:?} has no value", excerpt(part)))?;
             if seen.contains(&key) {
                 return Err(format!("{key} is set twice"));
             }
@@ -68,7 +69,7 @@ impl UriValues {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let wrong = |expected: String| format!("{key}={value} is not valid; {expected}");
+        let wrong = |expected: String| format!("{key}={} is not valid; {expected}", excerpt(value));
         let side = || {
             let side = value.parse().ok().filter(|side| SIDE.contains(side));
             side.ok_or_else(|| {
@@ -79,7 +80,7 @@ impl UriValues {
             "seed" => {
                 self.seed = value
                     .parse()
-                    .map_err(|_| wrong("use an integer from 0 to 18446744073709551615".into()))?
+                    .map_err(|_| wrong("use an integer from 0 to 18446744073709551615".into()))?;
             }
             "duration" => {
                 let seconds = value.parse().ok().filter(|s| (f64::MIN_POSITIVE..=MAX_SECONDS).contains(s));
@@ -102,13 +103,19 @@ impl UriValues {
             }
             _ => {
                 return Err(format!(
-                    "{key} cannot be set in a URI; use {}, or the properties of the element for files and models",
+                    "{} cannot be set in a URI; use {}, or the properties of the element for files and models",
+                    excerpt(key),
                     KEYS.join(", ")
                 ));
             }
         }
         Ok(())
     }
+}
+
+/// The beginning of `text`, for a message.
+fn excerpt(text: &str) -> &str {
+    text.char_indices().nth(60).map_or(text, |(end, _)| &text[..end])
 }
 
 /// The canonical form: the same video has the same URI.

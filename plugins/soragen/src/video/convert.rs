@@ -3,7 +3,10 @@
 //! 8-bit RGB to the negotiated video format.
 
 use gst_video::prelude::*;
-use gst_video::{VideoColorRange, VideoFormat, VideoFrameRef};
+use gst_video::{
+    VideoChromaSite, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoFormat, VideoFrameRef,
+    VideoTransferFunction,
+};
 
 /// The output formats, preferred first. Every player supports 4:2:0, so an encoder without a preference gets I420.
 pub const FORMATS: [VideoFormat; 9] = [
@@ -27,6 +30,41 @@ pub fn convert(
     frame: &mut VideoFrameRef<&mut gst::BufferRef>,
 ) -> Result<(), gst::glib::BoolError> {
     if frame.format_info().is_rgb() { to_packed_rgb(rgb, frame) } else { to_yuv420(rgb, frame) }
+}
+
+/// Whether [`convert`] can write colours of `colorimetry`, as in caps: any range and Y'CbCr matrix, but neither wide gamuts
+/// nor the curves of film and high dynamic range, because it does not change primaries and transfer.
+pub fn supports_colorimetry(colorimetry: &str, is_rgb: bool) -> bool {
+    use VideoColorPrimaries as Primaries;
+    use VideoTransferFunction as Transfer;
+    let Ok(colorimetry) = colorimetry.parse::<VideoColorimetry>() else { return false };
+    let transfer = matches!(
+        colorimetry.transfer(),
+        Transfer::Unknown
+            | Transfer::Gamma22
+            | Transfer::Bt709
+            | Transfer::Smpte240m
+            | Transfer::Srgb
+            | Transfer::Bt202010
+            | Transfer::Bt202012
+            | Transfer::Bt601
+    );
+    let primaries = matches!(
+        colorimetry.primaries(),
+        Primaries::Unknown
+            | Primaries::Bt709
+            | Primaries::Bt470bg
+            | Primaries::Smpte170m
+            | Primaries::Smpte240m
+            | Primaries::Ebu3213
+    );
+    transfer && primaries && (is_rgb || colorimetry.matrix().kr_kb().is_ok())
+}
+
+/// Whether [`convert`] can write 4:2:0 with the chroma site `site`, as in caps.
+pub fn supports_chroma_site(site: &str) -> bool {
+    site.parse::<VideoChromaSite>()
+        .is_ok_and(|site| !site.is_empty() && !site.contains(VideoChromaSite::ALT_LINE))
 }
 
 /// The position of a component's samples in its plane, in bytes.
@@ -56,12 +94,19 @@ fn to_packed_rgb(
 ) -> Result<(), gst::glib::BoolError> {
     let width = frame.width() as usize;
     let [red, green, blue] = [0, 1, 2].map(|c| Component::of(frame, c));
+    let limited = frame.info().colorimetry().range() == VideoColorRange::Range16_235;
+    let levels: [u8; 256] = std::array::from_fn(|value| {
+        // Rounded to the nearest.
+        (if limited { 16 + (219 * value + 127) / 255 } else { value }) as u8
+    });
     let data = frame.plane_data_mut(red.plane)?;
     for (row, line) in rgb.chunks_exact(3 * width).zip(data.chunks_mut(red.stride)) {
         for (pixel, out) in row.chunks_exact(3).zip(line.chunks_exact_mut(red.step)) {
             // Sets alpha and padding bytes to 255.
             out.fill(u8::MAX);
-            (out[red.offset], out[green.offset], out[blue.offset]) = (pixel[0], pixel[1], pixel[2]);
+            for (component, value) in [&red, &green, &blue].into_iter().zip(pixel) {
+                out[component.offset] = levels[usize::from(*value)];
+            }
         }
     }
     Ok(())
@@ -129,17 +174,47 @@ impl Row {
     }
 }
 
-/// Writes 4:2:0 with the chroma site "mpeg2": horizontally on the left column, vertically between the two rows.
+/// The weights of the rows and columns that a chroma sample is filtered from.
+struct Siting {
+    /// The row before the two of the sample, and those two.
+    rows: [f32; 3],
+    /// The column before the two of the sample, and those two. Together with the rows they add up to 1.
+    columns: [f32; 3],
+}
+
+impl Siting {
+    /// Horizontally and vertically, a sample is on the first pixel (cosited) or between the two.
+    fn of(frame: &VideoFrameRef<&mut gst::BufferRef>) -> Self {
+        let site = frame.info().chroma_site();
+        let site = if site.is_empty() { VideoChromaSite::MPEG2 } else { site };
+        let weights = |cosited, sum: f32| {
+            let weights = if cosited { [0.25, 0.5, 0.25] } else { [0.0, 0.5, 0.5] };
+            weights.map(|weight: f32| weight * sum)
+        };
+        Self {
+            rows: weights(site.contains(VideoChromaSite::V_COSITED), 2.0),
+            columns: weights(site.contains(VideoChromaSite::H_COSITED), 0.5),
+        }
+    }
+}
+
+/// Writes 4:2:0 with the chroma site of the frame; "mpeg2", horizontally on the left column and vertically between the two
+/// rows, if it has none.
 fn to_yuv420(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let matrix = Matrix::of(frame)?;
     let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
 
-    let mut rows = [Row::new(width), Row::new(width)];
-    // `sum` adds both rows and repeats the pixel at either end; `chroma` has the filtered colours at half width.
+    let siting = Siting::of(frame);
+
+    let mut rows = [Row::new(width), Row::new(width), Row::new(width)];
+    // `sum` adds the rows and repeats the pixel at either end; `chroma` has the filtered colours at half width.
     let (mut sum, mut chroma) = (vec![0f32; width + 2], Row::new(width.div_ceil(2)));
+    rows[2].read(&rgb[..3 * width]);
     for y in 0..height.div_ceil(2) {
-        for (i, row) in rows.iter_mut().enumerate() {
+        // The row before; the first one is repeated.
+        rows.swap(0, 2);
+        for (i, row) in rows[1..].iter_mut().enumerate() {
             // Repeats the last row of an odd height.
             let line = (2 * y + i).min(height - 1);
             row.read(&rgb[line * 3 * width..][..3 * width]);
@@ -147,16 +222,18 @@ fn to_yuv420(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Resu
             dot(matrix.luma, row.colours(), matrix.black, out.iter_mut());
         }
 
-        // The matrix is linear, so the colours are filtered before the conversion: 1-2-1 horizontally, 1-1 vertically.
-        let [above, below] = rows.each_ref().map(Row::colours);
-        for ((above, below), chroma) in above.iter().zip(below).zip(&mut chroma.0) {
-            for ((a, b), sum) in above.iter().zip(below).zip(&mut sum[1..]) {
-                *sum = a + b;
+        // The matrix is linear, so the colours are filtered before the conversion.
+        let [before, above, below] = rows.each_ref().map(Row::colours);
+        for (c, chroma) in chroma.0.iter_mut().enumerate() {
+            let rows = before[c].iter().zip(above[c]).zip(below[c]);
+            for (((before, above), below), sum) in rows.zip(&mut sum[1..]) {
+                *sum = siting.rows[0] * before + siting.rows[1] * above + siting.rows[2] * below;
             }
             (sum[0], sum[width + 1]) = (sum[1], sum[width]);
             let pairs = sum.chunks_exact(2).zip(sum[2..].iter().step_by(2));
             for ((pair, after), chroma) in pairs.zip(chroma) {
-                *chroma = (pair[0] + 2.0 * pair[1] + after) / 8.0;
+                *chroma =
+                    siting.columns[0] * pair[0] + siting.columns[1] * pair[1] + siting.columns[2] * after;
             }
         }
         for (component, weights) in [(&blue, matrix.blue), (&red, matrix.red)] {
@@ -205,17 +282,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn chroma_is_sited_on_the_left_column() {
+    /// The first component of chroma of a picture with `height` rows, all black except for one blue pixel.
+    fn blue_chroma(site: VideoChromaSite, height: u32, (row, column): (usize, usize)) -> Vec<u8> {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(VideoFormat::I420, 4, 2).build().unwrap();
+        let info = gst_video::VideoInfo::builder(VideoFormat::I420, 4, height)
+            .chroma_site(site)
+            .colorimetry(&"1:4:5:1".parse().unwrap())
+            .build()
+            .unwrap();
         let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
         let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
-        // Only the third column is blue: the filter keeps half of it there and nothing in the first column.
-        let row = [[0, 0, 0], [0, 0, 0], [0, 0, 255], [0, 0, 0]].concat();
-        convert(&row.repeat(2), &mut frame).unwrap();
-        let blue = frame.plane_data(1).unwrap();
-        assert_eq!(blue[0], 128);
-        assert_eq!(blue[1], 184, "halfway from 128 to 240");
+        let mut rgb = vec![0; 12 * height as usize];
+        rgb[12 * row + 3 * column + 2] = 255;
+        convert(&rgb, &mut frame).unwrap();
+        let stride = frame.plane_stride()[1] as usize;
+        frame.plane_data(1).unwrap().chunks(stride).flat_map(|row| &row[..2]).copied().collect()
+    }
+
+    #[test]
+    fn chroma_is_sited_where_the_caps_say() {
+        // Blue is 127.5 above 128, times the weight of its pixel. The filter is 1-2-1 where a sample is on a pixel, and 1-1
+        // where it is between two.
+        let all = VideoChromaSite::COSITED;
+        for (site, pixel, expected) in [
+            (VideoChromaSite::MPEG2, (0, 2), [128, 160, 128, 128]),
+            (VideoChromaSite::MPEG2, (1, 1), [144, 144, 128, 128]),
+            (VideoChromaSite::JPEG, (0, 2), [128, 160, 128, 128]),
+            (VideoChromaSite::JPEG, (1, 1), [160, 128, 128, 128]),
+            (all, (2, 2), [128, 128, 128, 160]),
+            (all, (1, 1), [136, 136, 136, 136]),
+            (VideoChromaSite::V_COSITED, (1, 0), [144, 128, 144, 128]),
+            (VideoChromaSite::empty(), (1, 1), [144, 144, 128, 128]),
+        ] {
+            assert_eq!(blue_chroma(site, 4, pixel), expected, "{site:?} {pixel:?}");
+        }
+        // The first row is repeated above, and the last one of an odd height below.
+        assert_eq!(blue_chroma(all, 3, (0, 2)), [128, 176, 128, 128]);
+        assert_eq!(blue_chroma(all, 3, (2, 2)), [128, 128, 128, 176]);
+    }
+
+    #[test]
+    fn rgb_of_a_limited_range_is_scaled() {
+        for (value, level) in [(0, 16), (255, 235), (128, 126)] {
+            assert_eq!(colour(VideoFormat::Bgrx, "2:1:7:1", [value; 3]), [level; 3]);
+        }
+    }
+
+    #[test]
+    fn colours_that_the_conversion_cannot_make_are_known() {
+        gst::init().unwrap();
+        for colorimetry in ["bt601", "bt709", "smpte240m", "1:4:0:0", "2:3:5:1", "1:6:5:1"] {
+            assert!(supports_colorimetry(colorimetry, false), "{colorimetry}");
+        }
+        for colorimetry in ["sRGB", "bt2020", "bt2100-pq", "bt2100-hlg", "1:4:1:1", "x", ""] {
+            assert!(!supports_colorimetry(colorimetry, false), "{colorimetry}");
+        }
+        assert!(supports_colorimetry("sRGB", true) && supports_colorimetry("bt709", true));
+        assert!(!supports_colorimetry("bt2020", true));
+        for site in ["jpeg", "mpeg2", "cosited", "v-cosited"] {
+            assert!(supports_chroma_site(site), "{site}");
+        }
+        for site in ["dv", "alt-line", "x", ""] {
+            assert!(!supports_chroma_site(site), "{site}");
+        }
     }
 }

@@ -141,6 +141,13 @@ impl Generator {
         });
     }
 
+    /// Ends the video with an error. An earlier error stays.
+    pub fn fail(&self, error: Error) {
+        self.shared.update(|state| {
+            state.failure.get_or_insert_with(|| Arc::new(error));
+        });
+    }
+
     /// Ends the video after the frames generated so far, until [`resume`](Self::resume).
     pub fn truncate(&self) {
         self.shared.update(|state| {

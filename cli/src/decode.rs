@@ -9,8 +9,8 @@ use gst_video::prelude::*;
 
 use crate::error::{Error, Result};
 
-/// Time without progress after which a decoder is regarded as stalled. Some demuxers never signal the end of the file.
-const STALL_LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(10);
+/// Seconds without progress after which a decoder is regarded as stalled. Some demuxers never signal the end of the file.
+const STALL_LIMIT: u64 = 10;
 /// The message for a file without video.
 const NO_PICTURE: &str = "soragen-no-picture";
 
@@ -129,8 +129,7 @@ pub fn decode<T: FrameReceiver>(
     match ended.map_err(|reason| unreadable(&reason))? {
         // The file was read to its end: all frames have arrived.
         End::Stalled if progress.last_read.load(Ordering::Relaxed) < file.len() => {
-            let limit = STALL_LIMIT.seconds();
-            missing.push(format!("the end of the file: nothing was decoded for {limit} s"));
+            missing.push(format!("the end of the file: nothing was decoded for {STALL_LIMIT} s"));
         }
         End::Stalled | End::Complete => {}
         End::NoPicture => return Err(no_picture(path, &missing)),
@@ -165,9 +164,9 @@ fn wait(bus: &gst::Bus, progress: &Progress, missing: &mut Vec<String>) -> std::
         gst::MessageType::Application,
         gst::MessageType::Element,
     ];
+    let (mut before, mut idle) = (0, 0);
     loop {
-        let before = progress.steps.load(Ordering::Relaxed);
-        let message = bus.timed_pop_filtered(STALL_LIMIT, &kinds);
+        let message = bus.timed_pop_filtered(gst::ClockTime::SECOND, &kinds);
         match message.as_ref().map(|message| message.view()) {
             Some(gst::MessageView::Eos(_)) => return Ok(End::Complete),
             Some(gst::MessageView::Error(error)) => return Err(error.error().to_string()),
@@ -181,8 +180,11 @@ fn wait(bus: &gst::Bus, progress: &Progress, missing: &mut Vec<String>) -> std::
             }
             Some(_) => {}
             None => {
-                let idle = progress.busy.load(Ordering::Relaxed) == 0;
-                if idle && progress.steps.load(Ordering::Relaxed) == before {
+                let steps = progress.steps.load(Ordering::Relaxed);
+                let is_idle = steps == before && progress.busy.load(Ordering::Relaxed) == 0;
+                idle = if is_idle { idle + 1 } else { 0 };
+                before = steps;
+                if idle == STALL_LIMIT {
                     return Ok(End::Stalled);
                 }
             }

@@ -34,8 +34,9 @@ pub enum Command {
     Cache(CacheCommand),
     /// Detect the watermark and the C2PA manifest of a video
     ///
-    /// Prints a JSON report. Exits with status 0 if the video has a watermark or a valid manifest that declares it as
-    /// generated, and with 3 if it has neither.
+    /// Looks at all video streams. Prints a JSON report. Exits with status 0 if the video has a watermark or a valid manifest
+    /// that declares it as generated, with 3 if it has neither, and with 1 if the file has no picture, or a part of it cannot
+    /// be decoded and the rest has neither.
     Detect(DetectArgs),
     /// Create a test key and test certificates for signing; no verifier trusts them
     Certificate(CertificateArgs),
@@ -54,8 +55,8 @@ pub enum CacheCommand {
 
 #[derive(clap::Args)]
 pub struct CacheArgs {
-    /// Folder of the cache for latents and text embeddings: a video that was generated before is only decoded again. ""
-    /// disables the cache [default: `soragen` in the user's cache folder]
+    /// Folder of the cache for latents and text embeddings: a video that was generated before is only decoded again.
+    /// "none" or "" disables the cache [default: `soragen` in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<String>,
 }
@@ -217,6 +218,9 @@ pub struct RenderArgs {
 
     /// Output file: .mp4, .mov, .mkv, .webm, .y4m, .png with %05d in its name, or .safetensors with one tensor `frames`,
     /// f32 [T, H, W, 3] in [0, 1]
+    ///
+    /// A FIFO, /dev/stdout and /dev/null are written to; without an extension --codec selects the format (h264: .mp4, raw:
+    /// .y4m, ffv1: .mkv). .y4m is written while the video is generated, .mp4 at the end. Other devices are refused.
     #[arg(short, long, value_name = "OUT", default_value = "out.mp4")]
     pub output: PathBuf,
 
@@ -325,7 +329,7 @@ pub struct RenderArgs {
     #[arg(long)]
     pub offload: bool,
 
-    /// Number of CPU threads [default: one per core]
+    /// Number of CPU threads, at most the number of CPUs [default: one per core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true,
           value_parser = clap::value_parser!(u16).range(..=1024))]
     pub threads: u16,

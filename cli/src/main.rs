@@ -6,6 +6,7 @@ mod print;
 mod args;
 mod cache;
 mod certificate;
+mod decode;
 mod detect;
 mod error;
 mod hub;

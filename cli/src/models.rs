@@ -7,6 +7,7 @@ use soragen::{ModelInfo, PartSize, Precision, Sizes};
 
 use crate::args::ConvertArgs;
 use crate::error::Result;
+use crate::output::PartialFile;
 
 pub fn list() -> Result<()> {
     print_line!("builtin  {}", ModelInfo::read("builtin", &Parts::default())?.name)?;
@@ -17,7 +18,9 @@ pub fn list() -> Result<()> {
 }
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
-    let count = checkpoint::convert(&args.from, &args.to, args.key.as_deref(), args.names.into())?;
+    let file = PartialFile::new(&args.to)?;
+    let count = checkpoint::convert(&args.from, file.partial(), args.key.as_deref(), args.names.into())?;
+    file.keep()?;
     eprintln!("{count} tensors in {}", args.to.display());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
+use gstsoraprovenance::Destination;
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
@@ -22,7 +23,11 @@ use crate::signing::Signing;
 use crate::timeline::Timeline;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
-    Threads::new(args.threads.into())?.run(|| render(args))
+    let threads = Threads::new(args.threads.into())?;
+    if let Some(warning) = threads.warning() {
+        eprintln!("soragen: {warning}");
+    }
+    threads.run(|| render(args))
 }
 
 fn render(args: &RenderArgs) -> Result<()> {
@@ -38,10 +43,7 @@ fn render(args: &RenderArgs) -> Result<()> {
         if *timeline == args.output {
             return Err(Error::Usage("--timeline and --output are the same file; change one of them".into()));
         }
-        let folder = timeline.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if folder.is_some_and(|folder| !folder.is_dir()) {
-            return Err(Error::file(timeline, "no such folder; create it first"));
-        }
+        Destination::of(timeline)?;
     }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;

@@ -39,7 +39,7 @@ impl Timeline {
     /// Writes the timeline of the video in the file `media` to `path`.
     pub fn write(&self, path: &Path, media: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(&self.otio(media)).map_err(|e| Error::file(path, e))?;
-        let file = PartialFile::new(path);
+        let file = PartialFile::new(path)?;
         std::fs::write(file.partial(), text + "\n").map_err(|e| Error::file(path, e))?;
         file.keep()
     }

@@ -52,11 +52,12 @@ impl Cache {
         Self { store: Arc::new(Store::new(folder.into(), size)), state: Arc::default() }
     }
 
-    /// The cache in `folder`; by default the cache of the user; none if `folder` is empty.
+    /// The cache in `folder`; by default the cache of the user; no cache if `folder` is empty or `none`. (gst-launch reads
+    /// `cache-dir= !` as the value `!`. A folder of that name is `./none`.)
     pub fn open(folder: Option<&str>, size: u64) -> Option<Self> {
         let folder = match folder {
             None => Self::default_folder()?,
-            Some("") => return None,
+            Some("" | "none") => return None,
             Some(folder) => folder.into(),
         };
         Some(Self::new(folder, size))
@@ -256,6 +257,14 @@ mod tests {
         cache.put(Kind::Latents, &key(2), &latents(1.0));
         assert!(Arc::ptr_eq(&failure, &cache.failure().unwrap()));
         assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn no_cache_can_be_requested() {
+        for folder in ["", "none"] {
+            assert!(Cache::open(Some(folder), 1).is_none(), "{folder:?}");
+        }
+        assert_eq!(Cache::open(Some("./none"), 1).unwrap().folder(), Path::new("./none"));
     }
 
     #[test]

@@ -214,6 +214,167 @@ fn the_manifest_of_an_input_image_is_kept() {
     assert!(folder.report().ingredients.is_empty());
 }
 
+/// Signs the file `from` again, into the folder's output.
+fn sign_again(folder: &Folder, from: &Path, more: &str) {
+    let description =
+        format!("filesrc location=\"{}\" ! {} model=another {more}", from.display(), folder.sink());
+    play(&description, "").unwrap();
+}
+
+#[test]
+fn signing_again_keeps_the_earlier_manifest_and_one_xmp_packet() {
+    for muxer in ["mp4mux", "mp4mux fragment-duration=250", "qtmux", "mp4mux faststart=true"] {
+        let folder = Folder::new();
+        let sink = format!("{} embed-prompt=true", folder.sink());
+        play(&format!("{} ! x264enc ! {muxer} ! {sink}", source()), "").unwrap();
+        let mut earlier = folder.report();
+        let frames = frame_count(&folder.out());
+        for round in ["second", "third"] {
+            let from = folder.path(round);
+            std::fs::rename(folder.out(), &from).unwrap();
+            sign_again(&folder, &from, "provider=\"The Second\"");
+            let report = folder.report();
+            assert_eq!((report.state, &report.problems), (State::Valid, &vec![UNTRUSTED.into()]), "{muxer}");
+            assert_eq!(report.ingredients, [earlier.manifest.clone()], "{muxer}, {round}");
+            assert!(report.generated && report.time.is_some(), "{report:?}");
+            assert_eq!((&report.models[..], &report.prompts[..]), (&["another".to_owned()][..], &[][..]));
+            assert_ne!(report.manifest, earlier.manifest);
+            let bytes = std::fs::read(folder.out()).unwrap();
+            let text = String::from_utf8_lossy(&bytes);
+            for part in ["<?xpacket begin", "<TC260:AIGC>", "AISystemUsed="] {
+                assert_eq!(text.matches(part).count(), 1, "{muxer}, {round}: {part}");
+            }
+            assert!(!text.contains("AIPromptInformation"), "{muxer}, {round}");
+            assert_eq!(frame_count(&folder.out()), frames, "{muxer}, {round}");
+            // The earlier one is kept whole.
+            let reader = c2pa::Reader::from_context(c2pa::Context::new());
+            let reader = reader.with_stream("video/mp4", std::io::Cursor::new(&bytes)).unwrap();
+            let parent = reader.active_manifest().unwrap().ingredients().first().unwrap();
+            assert!(parent.is_parent(), "{muxer}, {round}");
+            assert!(reader.get_manifest(&earlier.manifest).is_some(), "{muxer}, {round}");
+            earlier = report;
+        }
+    }
+}
+
+#[test]
+fn a_changed_file_can_be_signed_again_and_its_manifest_stays_invalid() {
+    let folder = Folder::new();
+    play(&format!("{} ! x264enc ! mp4mux ! {}", source(), folder.sink()), "").unwrap();
+    let manifest = folder.report().manifest;
+    let mut bytes = std::fs::read(folder.out()).unwrap();
+    let media = bytes.windows(4).position(|window| window == b"mdat").unwrap();
+    bytes[media + 40] ^= 1;
+    std::fs::write(folder.path("changed"), bytes).unwrap();
+    assert_eq!(read(&folder.path("changed"), None).unwrap().unwrap().state, State::Invalid);
+    sign_again(&folder, &folder.path("changed"), "");
+    let report = folder.report();
+    assert_eq!((report.state, report.ingredients), (State::Valid, vec![manifest]));
+    let bytes = std::fs::read(folder.out()).unwrap();
+    let reader = c2pa::Reader::from_context(c2pa::Context::new());
+    let reader = reader.with_stream("video/mp4", std::io::Cursor::new(&bytes)).unwrap();
+    let text = reader.json();
+    assert!(text.contains("assertion.bmffHash.mismatch"), "the parent is not valid: {text}");
+}
+
+#[test]
+fn a_manifest_is_found_whatever_the_name_is() {
+    let folder = Folder::new();
+    play(&format!("{} ! x264enc ! mp4mux ! {}", source(), folder.sink()), "").unwrap();
+    let manifest = folder.report().manifest;
+    for name in ["film", "film.mkv", "film.jpg", "film.y4m", "film.MP4", "film.part", "film.svg"] {
+        std::fs::copy(folder.out(), folder.path(name)).unwrap();
+        let report = read(&folder.path(name), None).unwrap().expect(name);
+        assert_eq!((report.state, &report.manifest), (State::Valid, &manifest), "{name}");
+    }
+    // An input image too.
+    let (picture, name) = signed_picture(&folder);
+    let renamed = folder.path("picture.jpeg");
+    std::fs::rename(picture, &renamed).unwrap();
+    let image = format!("{} image=\"{}\" ! x264enc ! mp4mux", source(), renamed.display());
+    play(&format!("{image} ! {}", folder.sink()), "").unwrap();
+    assert_eq!(folder.report().ingredients, [name]);
+    // What has no manifest has none, whatever its name is.
+    for (name, content) in
+        [("text.mp4", &b"this is no video"[..]), ("empty.png", b""), ("short.mov", b"\0\0")]
+    {
+        std::fs::write(folder.path(name), content).unwrap();
+        assert_eq!(read(&folder.path(name), None).unwrap(), None, "{name}");
+    }
+}
+
+#[test]
+fn a_last_box_of_size_0_is_accepted() {
+    for (muxer, last) in [("mp4mux", b"moov"), ("mp4mux faststart=true", b"mdat"), ("qtmux", b"moov")] {
+        let folder = Folder::new();
+        let plain = folder.path("plain");
+        let clip = "videotestsrc num-buffers=9 ! x264enc";
+        play(&format!("{clip} ! {muxer} ! filesink location=\"{}\"", plain.display()), "").unwrap();
+        let mut bytes = std::fs::read(&plain).unwrap();
+        let at = bytes.windows(4).position(|window| window == last).unwrap();
+        bytes[at - 4..at].fill(0);
+        std::fs::write(&plain, bytes).unwrap();
+        sign_again(&folder, &plain, "");
+        assert_eq!((folder.report().state, frame_count(&folder.out())), (State::Valid, 9), "{muxer}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn only_regular_files_are_replaced() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = Folder::new();
+    let out = folder.out();
+    let clip = "videotestsrc num-buffers=9 ! x264enc ! mp4mux";
+    let sink = format!("{} model=another", folder.sink());
+    // Refused before anything is written. `fakesrc` has no video: the error is the first one.
+    let _socket = std::os::unix::net::UnixListener::bind(folder.path("socket")).unwrap();
+    std::fs::create_dir(folder.path("folder")).unwrap();
+    symlink("/dev/full", folder.path("full")).unwrap();
+    let names = folder.names();
+    let path = |name: &str| folder.path(name).display().to_string();
+    for (location, reason) in [
+        (path("socket"), "socket"),
+        (path("folder"), "folder"),
+        (path("full"), "device"),
+        ("/dev/full".into(), "device"),
+        ("/dev/zero".into(), "device"),
+    ] {
+        let sink = sink.replace(&out.display().to_string(), &location);
+        let error = play(&format!("fakesrc ! {sink}"), "").unwrap_err();
+        assert!(error.matches(gst::ResourceError::OpenWrite) && error.message().contains(reason), "{error}");
+        assert_eq!(folder.names(), names);
+    }
+    for device in ["/dev/full", "/dev/zero"] {
+        assert!(Path::new(device).symlink_metadata().unwrap().file_type().is_char_device());
+    }
+
+    // Written through.
+    symlink("/dev/null", &out).unwrap();
+    let signed = play(&format!("{clip} ! {sink}"), "c2pa-signed").unwrap().unwrap();
+    assert_eq!(signed.get::<String>("location").unwrap(), out.display().to_string());
+    assert!(Path::new("/dev/null").symlink_metadata().unwrap().file_type().is_char_device());
+    assert!(out.is_symlink());
+    std::fs::remove_file(&out).unwrap();
+    assert!(Command::new("mkfifo").arg(&out).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let out = out.clone();
+        move || std::fs::read(out).unwrap()
+    });
+    play(&format!("{clip} ! {sink}"), "").unwrap();
+    assert!(out.symlink_metadata().unwrap().file_type().is_fifo());
+    std::fs::write(folder.path("copy"), reader.join().unwrap()).unwrap();
+    let report = read(&folder.path("copy"), None).unwrap().unwrap();
+    assert_eq!((report.state, frame_count(&folder.path("copy"))), (State::Valid, 9));
+
+    // The target of a link is written.
+    std::fs::remove_file(&out).unwrap();
+    symlink("target", &out).unwrap();
+    play(&format!("{clip} ! {sink}"), "").unwrap();
+    assert!(out.is_symlink() && read(&folder.path("target"), None).unwrap().is_some());
+}
+
 #[test]
 fn any_flipped_byte_invalidates_the_manifest() {
     for muxer in ["mp4mux", "mp4mux fragment-duration=250"] {

@@ -1,17 +1,19 @@
 //! Output files. The file extension selects the writer.
 
+mod partial;
 mod png;
 mod safetensors;
 mod video;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
 
 use clap::ValueEnum;
+use gstsoraprovenance::Destination;
 use soragen::{Cancel, Progress, Session, Size};
 
 use crate::error::{Error, Result};
 use crate::signing::Signing;
+pub use partial::{PartialFile, remove_partial_files};
 pub use video::Codec;
 use video::Container;
 
@@ -36,8 +38,8 @@ pub enum Output {
 
 /// Writes frames in order.
 ///
-/// A writer writes to a temporary file, which `finish` renames. Dropping an unfinished writer removes that file. Numbered
-/// images stay, since each of them is complete.
+/// A writer writes to a temporary file, which `finish` renames, or copies to a stream. Dropping an unfinished writer removes
+/// that file. Numbered images stay, since each of them is complete. A stream that needs no seeking gets its frames at once.
 pub trait Writer {
     /// Writes one frame, RGB of 8 bits `[H, W, 3]`.
     fn write(&mut self, frame: &[u8]) -> Result<()>;
@@ -58,22 +60,29 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The type for the extension of `path`, with `codec` or the default codec of the container.
+    /// The type for the extension of `path`, with `codec` or the default codec of the container. A stream without an
+    /// extension, such as `/dev/stdout`, gets the container of the codec.
     ///
     /// # Errors
-    /// If the extension or the codec is not supported, or the file cannot be created in that folder.
+    /// If the extension or the codec is not supported, or the path is not one to write to.
     pub fn from_path(path: &Path, codec: Option<Codec>) -> Result<Self> {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let kind = match extension.as_str() {
             "safetensors" => Self::Safetensors,
             "png" => Self::Png,
             other => {
-                let container = Container::from_extension(other).ok_or_else(|| {
-                    let name = path.display();
-                    Error::Usage(format!(
-                        "{name}: unknown file type; use .mp4, .mov, .mkv, .webm, .y4m, .png or .safetensors"
-                    ))
-                })?;
+                let container = match Container::from_extension(other) {
+                    Some(container) => container,
+                    None if matches!(Destination::of(path)?, Destination::Stream(_)) => {
+                        Container::of_codec(codec.unwrap_or(Codec::H264))
+                    }
+                    None => {
+                        return Err(Error::Usage(format!(
+                            "{}: unknown file type; use .mp4, .mov, .mkv, .webm, .y4m, .png or .safetensors",
+                            path.display()
+                        )));
+                    }
+                };
                 Self::Video(container, codec.unwrap_or(container.codecs()[0]))
             }
         };
@@ -89,14 +98,9 @@ impl Kind {
             let supported = if supported.is_empty() { "no codec".into() } else { supported.join(", ") };
             return Err(Error::Usage(format!(".{extension} supports {supported}, not {}", name(&codec))));
         }
-        if kind == Self::Png {
-            png::check(path)?;
-        }
-        if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-            return Err(Error::file(folder, "no such folder; create it first"));
-        }
-        if path.is_dir() {
-            return Err(Error::file(path, "this is a folder; choose another file name"));
+        match kind {
+            Self::Png => png::check(path)?,
+            Self::Safetensors | Self::Video(..) => drop(Destination::of(path)?),
         }
         Ok(kind)
     }
@@ -108,7 +112,7 @@ impl Kind {
 
     pub fn create(self, path: &Path, info: &OutputInfo) -> Result<Output> {
         Ok(match self {
-            Self::Safetensors => Output::Raw(safetensors::Writer::new(path, info)),
+            Self::Safetensors => Output::Raw(safetensors::Writer::new(path, info)?),
             Self::Png => Output::Finished(Box::new(png::Writer::new(path, info)?)),
             Self::Video(container, codec) => {
                 Output::Finished(Box::new(video::Writer::new(path, container, codec, info)?))
@@ -148,55 +152,6 @@ impl Output {
         match self {
             Self::Raw(writer) => writer.finish(),
             Self::Finished(writer) => writer.finish(),
-        }
-    }
-}
-
-/// Paths of all unfinished files.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-/// Removes all unfinished files, before the process exits without running destructors.
-pub fn remove_partial_files() {
-    for partial in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-        let _ = std::fs::remove_file(partial);
-    }
-}
-
-/// A file with a temporary name until it is complete.
-pub struct PartialFile {
-    path: PathBuf,
-    partial: PathBuf,
-    kept: bool,
-}
-
-impl PartialFile {
-    pub fn new(path: &Path) -> Self {
-        let mut name = path.file_name().unwrap_or_default().to_os_string();
-        name.push(format!(".{}.part", std::process::id()));
-        let partial = path.with_file_name(name);
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(partial.clone());
-        Self { path: path.to_path_buf(), partial, kept: false }
-    }
-
-    /// The temporary path to write to.
-    pub fn partial(&self) -> &Path {
-        &self.partial
-    }
-
-    /// Renames the file to its final name.
-    pub fn keep(mut self) -> Result<()> {
-        std::fs::rename(&self.partial, &self.path).map_err(|e| Error::file(&self.path, e))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|partial| *partial != self.partial);
-        if !self.kept {
-            // It may not exist yet.
-            let _ = std::fs::remove_file(&self.partial);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use gstsoraprovenance::Destination;
 use image::RgbImage;
 use soragen::Size;
 
@@ -45,9 +46,10 @@ impl Pattern {
     }
 }
 
-/// Returns an error if the name has no placeholder for the frame number.
+/// Returns an error if the name has no placeholder for the frame number, or the first file cannot be written.
 pub fn check(path: &Path) -> Result<()> {
-    Pattern::parse(path).map(drop)
+    Destination::of(&Pattern::parse(path)?.path(0))?;
+    Ok(())
 }
 
 impl Writer {
@@ -61,7 +63,7 @@ impl super::Writer for Writer {
         let path = self.pattern.path(self.written);
         let image = RgbImage::from_raw(self.size.width, self.size.height, frame.to_vec())
             .ok_or_else(|| Error::file(&path, "the frame has the wrong size"))?;
-        let file = PartialFile::new(&path);
+        let file = PartialFile::new(&path)?;
         image.save_with_format(file.partial(), image::ImageFormat::Png).map_err(|e| Error::file(&path, e))?;
         file.keep()?;
         self.written += 1;

@@ -15,9 +15,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(path: &Path, info: &OutputInfo) -> Self {
+    pub fn new(path: &Path, info: &OutputInfo) -> Result<Self> {
         let (height, width) = (info.size.height as usize, info.size.width as usize);
-        Self { file: PartialFile::new(path), height, width, data: Vec::new() }
+        Ok(Self { file: PartialFile::new(path)?, height, width, data: Vec::new() })
     }
 
     /// Adds frames, RGB f32 `[T, H, W, 3]` in \[0, 1\].

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use gst::prelude::*;
+use gstsoraprovenance::Destination;
 
 use super::{OutputInfo, PartialFile};
 use crate::error::{Error, Result};
@@ -45,6 +46,26 @@ impl Container {
             "y4m" => Self::Y4m,
             _ => return None,
         })
+    }
+
+    /// The container for a codec, where no name decides it.
+    pub fn of_codec(codec: Codec) -> Self {
+        match codec {
+            Codec::H264 | Codec::H264Intra => Self::Mp4,
+            Codec::Prores => Self::QuickTime,
+            Codec::Ffv1 => Self::Matroska,
+            Codec::Vp8 => Self::WebM,
+            Codec::Raw => Self::Y4m,
+        }
+    }
+
+    /// The output for `path`. Y4M has no sizes to fill in at the end. In a pipe Matroska has none either.
+    fn file(self, path: &Path) -> Result<PartialFile> {
+        match self {
+            Self::Y4m => PartialFile::sequential(path),
+            Self::Matroska | Self::WebM if Destination::of(path)?.is_fifo() => PartialFile::sequential(path),
+            Self::Mp4 | Self::QuickTime | Self::Matroska | Self::WebM => PartialFile::new(path),
+        }
     }
 
     /// The codecs that the container supports, the default first.
@@ -112,7 +133,7 @@ impl Writer {
     pub fn new(path: &Path, container: Container, codec: Codec, output: &OutputInfo) -> Result<Self> {
         let encode = |e: &dyn std::fmt::Display| Error::Encode(e.to_string());
         gst::init().map_err(|e| encode(&e))?;
-        let file = PartialFile::new(path);
+        let file = container.file(path)?;
         let sink = match output.signing {
             Some(_) => {
                 gstsoraprovenance::plugin_register_static().map_err(|e| encode(&e))?;
@@ -140,6 +161,10 @@ impl Writer {
         let by_name = |name: &str| pipeline.by_name(name).ok_or_else(|| encode(&name));
         let sink = by_name("sink")?;
         sink.set_property("location", file.partial());
+        if file.is_direct() {
+            // An open file keeps what was written to it before. Only `filesink` writes directly.
+            sink.set_property("append", true);
+        }
         if let Some(Signing { options, .. }) = &output.signing {
             sink.set_property("certificate", options.certificate.to_value());
             sink.set_property("private-key", options.private_key.to_value());

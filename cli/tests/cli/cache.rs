@@ -31,9 +31,20 @@ fn a_video_is_kept_until_the_cache_is_cleared() {
 
 #[test]
 fn a_disabled_cache_cannot_be_listed() {
-    let output = soragen(["cache", "list", "--cache-dir", ""]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("--cache-dir"), "{}", stderr(&output));
+    for folder in ["", "none"] {
+        let output = soragen(["cache", "list", "--cache-dir", folder]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{folder:?}");
+        assert!(stderr(&output).contains("--cache-dir"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn no_cache_writes_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = soragen(["render", "a fox", "--frames", "8", "--cache-dir", "none", "-o", "out.y4m"]);
+    let output = command.arg("--model").arg(path("miniature")).current_dir(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(super::files(folder.path()), ["out.y4m"]);
 }
 
 /// Number of files below `folder`.

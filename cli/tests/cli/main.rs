@@ -2,6 +2,8 @@
 
 mod cache;
 mod convert;
+mod destination;
+mod detect;
 mod errors;
 mod hub;
 mod interrupt;

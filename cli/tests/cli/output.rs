@@ -302,6 +302,21 @@ fn a_full_disk_is_an_error() {
 }
 
 #[test]
+fn more_threads_than_cpus_are_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = |threads: &str| {
+        let out = folder.path().join("frames.safetensors");
+        let mut command = render("t2v-unipc", &model("t2v-unipc"));
+        let output = command.args(["--threads", threads, "-o"]).arg(&out).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        (std::fs::read(out).unwrap(), stderr(&output))
+    };
+    let ((many, warned), (one, silent)) = (frames("1024"), frames("1"));
+    assert!(many == one);
+    assert!(warned.contains("1024 threads") && !silent.contains("threads"), "{warned} {silent}");
+}
+
+#[test]
 fn a_label_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let frame = |name: &str, label: &[&str]| {

@@ -16,6 +16,14 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The output cannot be written to, or must not be replaced.
+    #[error("{}: {reason}", path.display())]
+    Output {
+        /// The path that the user set.
+        path: PathBuf,
+        /// The reason, and what to do.
+        reason: &'static str,
+    },
     /// The certificate, the key or the signing command is missing or unusable.
     #[error("{0}")]
     Signer(String),

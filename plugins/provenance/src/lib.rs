@@ -16,11 +16,13 @@ use gst::prelude::*;
 use gst_video::VideoFormat;
 
 pub mod credentials;
+mod destination;
 mod detect;
 mod error;
 mod mark;
 mod sign;
 
+pub use destination::Destination;
 pub use detect::SoraDetect;
 pub use error::{Error, Result};
 pub use mark::SoraMark;

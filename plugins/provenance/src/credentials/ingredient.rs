@@ -23,11 +23,9 @@ impl Ingredient {
     /// # Errors
     /// [`Error::Io`], and [`Error::Manifest`] if the manifest cannot be parsed.
     pub fn open(path: &Path) -> Result<Option<Self>> {
-        let Some(format) = c2pa::format_from_path(path) else { return Ok(None) };
-        if !c2pa::Reader::supported_mime_types().contains(&format) {
-            return Ok(None);
-        }
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let format = super::format::of(&mut Cursor::new(&bytes), path).map_err(Error::io(path))?;
+        let Some(format) = format else { return Ok(None) };
         let report = super::report::read_stream(&format, Cursor::new(&bytes), None)?;
         Ok(report.map(|_| Self { format, bytes }))
     }

@@ -8,11 +8,12 @@ use std::io::{Seek, SeekFrom};
 use c2pa::Builder;
 use serde_json::{Value, json};
 
-use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, tags, xmp};
+use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, boxes, tags, xmp};
 use crate::{Error, Result};
 
 /// Adds an XMP packet to the MP4 in `from`, signs it, and writes it with its manifest to `to`. `time` is the time of
-/// creation in RFC 3339. The prompts are included only if `with_prompts`. Returns the unique label of the manifest.
+/// creation in RFC 3339. The prompts are included only if `with_prompts`. An earlier manifest is kept, as the parent of the
+/// new one. Returns the unique label of the manifest.
 ///
 /// # Errors
 /// [`Error::NoOrigin`] if no model is known, [`Error::NotMp4`], [`Error::Signer`] and [`Error::Manifest`].
@@ -27,19 +28,29 @@ pub fn sign(
     if origin.models.is_empty() {
         return Err(Error::NoOrigin);
     }
-    if !with_prompts {
-        tags::remove_prompts(from, &origin.prompts)?;
-    }
-    xmp::embed(from, &xmp::packet(origin, time, with_prompts))?;
+    let read = |e: std::io::Error| Error::NotMp4(e.to_string());
+    boxes::top_level(from)?;
+    let has_parent = super::report::read_stream(MP4, &mut *from, None)?.is_some();
     let mut builder = Builder::from_context(super::context(None)?).with_definition(definition(
         origin,
         time,
         with_prompts,
+        has_parent,
     ))?;
+    if has_parent {
+        // Before any change of the file, which would make the earlier manifest invalid.
+        let parent = json!({ "title": "the video before", "relationship": "parentOf", "label": PARENT });
+        from.rewind().map_err(read)?;
+        builder.add_ingredient_from_stream(parent.to_string(), MP4, from)?;
+    }
     for (label, ingredient) in labels(origin).iter().zip(&origin.ingredients) {
         ingredient.add_to(&mut builder, label)?;
     }
-    let read = |e: std::io::Error| Error::NotMp4(e.to_string());
+    if !with_prompts {
+        tags::remove_prompts(from, &origin.prompts)?;
+    }
+    let earlier = xmp::take(from)?;
+    xmp::embed(from, &xmp::packet(origin, time, with_prompts, earlier.as_deref()))?;
     from.rewind().map_err(read)?;
     builder.sign(signer.as_c2pa(), MP4, from, to)?;
     to.seek(SeekFrom::Start(0)).map_err(read)?;
@@ -56,27 +67,35 @@ pub fn sign(
     }
 }
 
-/// Labels of the ingredients in the manifest.
+/// Label of the ingredient that is the file before it was signed again.
+const PARENT: &str = "parent";
+
+/// Labels of the pictures in the manifest.
 fn labels(origin: &Origin) -> Vec<String> {
     (1..=origin.ingredients.len()).map(|number| format!("picture-{number}")).collect()
 }
 
 /// The manifest definition. The library adds the hash of the file and the signature.
-fn definition(origin: &Origin, time: &str, with_prompts: bool) -> Value {
+fn definition(origin: &Origin, time: &str, with_prompts: bool, has_parent: bool) -> Value {
     let (software, version) = origin.software();
     let ids: Vec<String> = origin.generation_ids.iter().map(ToString::to_string).collect();
     let agent = json!({ "name": software, "version": version });
-    let mut created = json!({
-        "action": "c2pa.created",
+    let mut first = json!({
+        // A file with a parent was opened, not created.
+        "action": if has_parent { "c2pa.opened" } else { "c2pa.created" },
         "when": time,
         "digitalSourceType": TRAINED,
         "softwareAgent": agent,
         "description": format!("made by the model {}", origin.models.join(", ")),
     });
-    if !origin.ingredients.is_empty() {
-        created["parameters"] = json!({ "ingredientIds": labels(origin) });
+    let mut ingredients = labels(origin);
+    if has_parent {
+        ingredients.insert(0, PARENT.into());
     }
-    let mut actions = vec![created];
+    if !ingredients.is_empty() {
+        first["parameters"] = json!({ "ingredientIds": ingredients });
+    }
+    let mut actions = vec![first];
     let mut generation = json!({ "software": software, "version": version, "models": origin.models });
     if let Some(provider) = &origin.provider {
         generation["provider"] = json!(provider);

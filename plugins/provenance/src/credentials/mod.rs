@@ -6,6 +6,7 @@
 mod boxes;
 mod certificates;
 mod command;
+mod format;
 mod ingredient;
 mod manifest;
 mod origin;

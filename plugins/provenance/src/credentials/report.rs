@@ -52,18 +52,18 @@ pub struct ManifestReport {
     pub problems: Vec<String>,
 }
 
-/// Reads and verifies the active manifest of a file. Returns `None` if the file has none, or if the file type is not
-/// supported. `trust_anchors` are certificates in PEM.
+/// Reads and verifies the active manifest of a file, whatever its name is. Returns `None` if the file has none, or if the file
+/// type is not supported. `trust_anchors` are certificates in PEM.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be opened, [`Error::Manifest`] if the manifest cannot be parsed.
+/// [`Error::Io`] if the file cannot be read, [`Error::Manifest`] if the file or its manifest cannot be parsed: this does not
+/// say that the file was changed.
 pub fn read(path: &Path, trust_anchors: Option<&str>) -> Result<Option<ManifestReport>> {
-    let Some(format) = c2pa::format_from_path(path) else { return Ok(None) };
-    if !Reader::supported_mime_types().contains(&format) {
-        return Ok(None);
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    match super::format::of(&mut file, path).map_err(Error::io(path))? {
+        Some(format) => read_stream(&format, file, trust_anchors),
+        None => Ok(None),
     }
-    let file = File::open(path).map_err(Error::io(path))?;
-    read_stream(&format, file, trust_anchors)
 }
 
 /// [`read`] for an open stream of type `format`.
@@ -74,7 +74,7 @@ pub(super) fn read_stream(
 ) -> Result<Option<ManifestReport>> {
     match Reader::from_context(super::context(trust_anchors)?).with_stream(format, stream) {
         Ok(reader) => Ok(report(&reader)),
-        Err(c2pa::Error::JumbfNotFound) => Ok(None),
+        Err(c2pa::Error::JumbfNotFound | c2pa::Error::UnsupportedType) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -89,16 +89,17 @@ fn report(reader: &Reader) -> Option<ManifestReport> {
         value.as_array().into_iter().flatten().filter_map(|one| Some(one.as_str()?.into())).collect()
     };
     let actions = assertions().filter(|a| a.label().starts_with("c2pa.actions"));
-    let created = actions
+    // A file that was signed before is opened, another one is created.
+    let first = actions
         .filter_map(|a| a.value().ok()?["actions"].as_array())
         .flatten()
-        .find(|action| action["action"] == "c2pa.created");
+        .find(|action| action["action"] == "c2pa.created" || action["action"] == "c2pa.opened");
     let generation = named(GENERATION);
     let binding = named("c2pa.soft-binding");
     let blocks = binding["blocks"].as_array().filter(|_| binding["alg"] == WATERMARK);
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let software = created
-        .map(|created| &created["softwareAgent"])
+    let software = first
+        .map(|first| &first["softwareAgent"])
         .and_then(|agent| Some((text(&agent["name"])?, text(&agent["version"]).unwrap_or_default())));
     let problems = reader.validation_status().into_iter().flatten().map(|status| status.code().to_owned());
     Some(ManifestReport {
@@ -109,8 +110,8 @@ fn report(reader: &Reader) -> Option<ManifestReport> {
         },
         manifest: reader.active_label().unwrap_or_default().into(),
         signer: manifest.issuer().into_iter().chain(manifest.common_name()).collect(),
-        generated: created.is_some_and(|created| created["digitalSourceType"] == TRAINED),
-        time: created.and_then(|created| text(&created["when"])),
+        generated: first.is_some_and(|first| first["digitalSourceType"] == TRAINED),
+        time: first.and_then(|first| text(&first["when"])),
         software,
         models: texts(&generation["models"]),
         provider: text(&generation["provider"]),

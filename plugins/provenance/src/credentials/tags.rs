@@ -25,7 +25,7 @@ const REQUEST: &[u8] = b"\"negative_prompt\":";
 pub fn remove_prompts(file: &mut File, prompts: &[String]) -> Result<()> {
     let failed = |e: std::io::Error| Error::NotMp4(e.to_string());
     let mut parts = Vec::new();
-    for (kind, range) in boxes::top_level(file)? {
+    for boxes::FileBox { kind, content: range, .. } in boxes::top_level(file)? {
         if !matches!(&kind, b"moov" | b"uuid") {
             continue;
         }

@@ -13,7 +13,7 @@ use tempfile::NamedTempFile;
 
 use super::settings::{self, Settings};
 use crate::credentials::{self, Origin, Signer};
-use crate::{Error, Result};
+use crate::{Destination, Error, Result};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("c2pasink", gst::DebugColorFlags::empty(), Some("Signed provenance"))
@@ -21,8 +21,10 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// State from `start` to `stop`, or to the end of the stream.
 struct State {
-    /// The final name.
+    /// The path that the user set.
     location: PathBuf,
+    /// Where the signed file goes.
+    destination: Destination,
     /// The output of the muxer; removed on drop.
     file: NamedTempFile,
     /// Write position of the next buffer in bytes.
@@ -41,8 +43,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Creates a temporary file in the folder of `location`, with default permissions.
-fn temporary_file(location: &Path) -> Result<NamedTempFile> {
+/// Creates a temporary file: for a file in its folder, with default permissions; for a stream in the folder of temporary files.
+fn temporary_file(destination: &Destination) -> Result<NamedTempFile> {
+    let location = match destination {
+        Destination::File(location) => location,
+        Destination::Stream(_) => {
+            return NamedTempFile::new().map_err(Error::io(&std::env::temp_dir()));
+        }
+    };
     let mut name = location.file_name().unwrap_or_default().to_os_string();
     name.push(".");
     let mut builder = tempfile::Builder::new();
@@ -58,7 +66,7 @@ fn temporary_file(location: &Path) -> Result<NamedTempFile> {
 fn error_message(error: &Error) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
-        Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")),
+        Error::Io { .. } | Error::Output { .. } => gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")),
         Error::Signer(_) | Error::NoOrigin => gst::error_msg!(gst::ResourceError::Settings, ("{text}")),
         Error::NotMp4(_) => gst::error_msg!(gst::StreamError::Format, ("{text}")),
         _ => gst::error_msg!(gst::LibraryError::Encode, ("{text}")),
@@ -77,12 +85,13 @@ impl State {
             provider: settings.provider.clone(),
             ..Origin::default()
         };
-        let file = temporary_file(&location).map_err(|e| error_message(&e))?;
+        let destination = Destination::of(&location).map_err(|e| error_message(&e))?;
+        let file = temporary_file(&destination).map_err(|e| error_message(&e))?;
         let signer = settings.signer().map_err(|error| match error {
             Error::Io { .. } => gst::error_msg!(gst::ResourceError::OpenRead, ("{error}")),
             error => error_message(&error),
         })?;
-        Ok(Self { file, location, position: 0, origin, signer })
+        Ok(Self { file, location, destination, position: 0, origin, signer })
     }
 
     fn seek(&mut self, position: u64) -> std::io::Result<()> {
@@ -107,11 +116,11 @@ impl State {
         self.seek(0)
     }
 
-    /// Signs the file and renames it. Returns its path and the label of the manifest.
+    /// Signs the file, and renames or copies it. Returns its path and the label of the manifest.
     fn finish(mut self, settings: &Settings) -> Result<(PathBuf, String)> {
         let time = glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%dT%H:%M:%SZ"));
         let time = time.map_err(|e| Error::Signer(format!("cannot read the time: {e}")))?;
-        let mut signed = temporary_file(&self.location)?;
+        let mut signed = temporary_file(&self.destination)?;
         let manifest = credentials::sign(
             self.file.as_file_mut(),
             signed.as_file_mut(),
@@ -120,9 +129,17 @@ impl State {
             settings.embed_prompt,
             &self.signer,
         )?;
-        // Sync before the rename, so that a power cut does not leave an incomplete file under the final name.
-        signed.as_file().sync_all().map_err(Error::io(&self.location))?;
-        signed.persist(&self.location).map_err(|e| Error::io(&self.location)(e.error))?;
+        match &self.destination {
+            Destination::File(_) => {
+                // Sync before the rename, so that a power cut does not leave an incomplete file under the final name.
+                signed.as_file().sync_all().map_err(Error::io(&self.location))?;
+                let signed = signed.into_temp_path();
+                self.destination.replace(&signed)?;
+                // The name is free again, so nothing is removed.
+                let _ = signed.keep();
+            }
+            Destination::Stream(_) => self.destination.copy(signed.as_file_mut())?,
+        }
         Ok((self.location, manifest))
     }
 }

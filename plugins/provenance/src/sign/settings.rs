@@ -49,7 +49,12 @@ pub fn properties() -> &'static [glib::ParamSpec] {
             glib::ParamSpecString::builder(name).nick(nick).blurb(blurb).mutable_ready().build()
         };
         vec![
-            text("location", "File", "File to write; it has a temporary name until it is signed"),
+            text(
+                "location",
+                "File",
+                "File to write; it has a temporary name until it is signed. A FIFO, /dev/stdout and /dev/null get the \
+                 complete file at the end",
+            ),
             text(
                 "certificate",
                 "Certificate",

@@ -138,8 +138,8 @@ properties! {
     threads: u32 = value(
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads")
-            .blurb("Number of threads that compute; the output does not depend on it (0 = one per core, shared with other \
-                    elements)")
+            .blurb("Number of threads that compute, at most the number of CPUs; the output does not depend on it (0 = one per \
+                    core, shared with other elements)")
             .maximum(MAX_THREADS)
             .mutable_ready()
     );
@@ -231,7 +231,7 @@ properties! {
             "cache-dir",
             "Cache folder",
             "Folder of the cache of latents and text embeddings; a video in the cache is only decoded (unset = soragen in \
-             the user's cache folder, empty = no cache)",
+             the user's cache folder, none or empty = no cache)",
         )
         .mutable_ready()
     );
@@ -360,6 +360,12 @@ mod tests {
         assert_eq!(settings.storyboard, None);
         assert!(settings.set("cache-dir", &"".to_value()));
         assert_eq!(settings.cache_dir.as_deref(), Some(""), "an empty folder disables the cache");
+        assert!(settings.set("cache-dir", &"none".to_value()));
+        assert!(settings.cache().is_none());
+        for (list, count) in [("a;b:0.5;", 2), (" a ; ; ", 1), (";", 0)] {
+            assert!(settings.set("lora", &list.to_value()));
+            assert_eq!(settings.open_options().parts.loras.len(), count, "{list:?}");
+        }
         assert!(!settings.set("stats", &7u64.to_value()));
     }
 }

@@ -84,7 +84,7 @@ impl Settings {
             text_encoder: path(&self.text_encoder),
             autoencoder: path(&self.autoencoder),
             recipe: self.recipe.clone(),
-            loras: loras.map(|lora| Lora::parse(lora.trim())).collect(),
+            loras: loras.map(str::trim).filter(|lora| !lora.is_empty()).map(Lora::parse).collect(),
         }
     }
 

@@ -73,6 +73,10 @@ impl SoraGen {
         let storyboard = storyboard.as_ref();
         let streamed_shots = self.streamed_shots.load(Ordering::Relaxed);
         let length = if streamed_shots { None } else { settings.length(&info, storyboard) };
+        let threads = soragen::Threads::new(settings.threads as usize)?;
+        if let Some(warning) = threads.warning() {
+            gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
+        }
         let element = self.obj().downgrade();
         let prompt_check = Box::new(move |prompt: &str| {
             element.upgrade().is_some_and(|element| element.emit_by_name(super::PROMPT_CHECK, &[&prompt]))
@@ -83,7 +87,7 @@ impl SoraGen {
             request: settings.request(length.map(|length| length.frames), storyboard)?,
             prompt_check,
             cache: settings.cache(),
-            threads: soragen::Threads::new(settings.threads as usize)?,
+            threads,
             streamed_shots,
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));

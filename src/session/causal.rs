@@ -125,12 +125,6 @@ impl CausalSampler {
         self.store.geometry.frames_of(self.latent_frames, self.next_latents())
     }
 
-    /// Upper bound of the frames of a chunk, in any scene.
-    pub fn max_frames(&self) -> u64 {
-        let latents = self.config.chunk.max(self.config.first_chunk.unwrap_or(0));
-        self.store.geometry.frames_of(1, latents)
-    }
-
     /// Latent frames of the next chunk.
     fn next_latents(&self) -> usize {
         match self.latent_frames {

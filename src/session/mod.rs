@@ -190,12 +190,11 @@ impl Session {
     /// Upper bound of the frame where the next chunk ends. If all shots that start before that frame are added before the chunk
     /// is generated, the video equals that of a request that had them from the beginning.
     pub fn next_end(&self) -> u64 {
-        match (&self.sampler, &self.model.pacing) {
-            (Some(Sampler::Causal(sampler)), _) => self.frames_generated + sampler.max_frames(),
-            (None, Pacing::Causal { config, .. }) => {
+        match &self.model.pacing {
+            Pacing::Causal { config, .. } => {
                 self.frames_generated + self.store.geometry.frames_of(1, config.max_chunk())
             }
-            _ => self.timeline.total().unwrap_or(u64::MAX),
+            Pacing::Clip { .. } => self.timeline.total().unwrap_or(u64::MAX),
         }
     }
 

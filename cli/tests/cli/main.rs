@@ -58,3 +58,18 @@ fn files(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The encoded frames in `file`.
+fn samples(file: &Path, demuxer: &str) -> Vec<gst::Sample> {
+    use gst::prelude::*;
+
+    gst::init().unwrap();
+    let description =
+        format!("filesrc location={} ! {demuxer} ! appsink name=sink sync=false", file.display());
+    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let samples = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    samples
+}

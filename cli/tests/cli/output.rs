@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use soragen_tests::fixtures::{PIPELINES, assert_close, path, tensors, values};
 
-use super::{files, model, render, soragen, stderr};
+use super::{files, model, render, samples, soragen, stderr};
 
 /// The frames of diffusers for the request of `pipeline`, `[T, H, W, 3]`.
 fn expected(pipeline: &str) -> Tensor {
@@ -214,16 +214,7 @@ fn an_existing_file_is_only_replaced_by_a_complete_one() {
 
 /// The caps of the stream in `file`, and whether each frame is a delta frame.
 fn stream(file: &std::path::Path, demuxer: &str) -> (String, Vec<bool>) {
-    use gst::prelude::*;
-
-    gst::init().unwrap();
-    let description =
-        format!("filesrc location={} ! {demuxer} ! appsink name=sink sync=false", file.display());
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
-    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let samples: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
-    pipeline.set_state(gst::State::Null).unwrap();
+    let samples = samples(file, demuxer);
     let delta =
         |sample: &gst::Sample| sample.buffer().unwrap().flags().contains(gst::BufferFlags::DELTA_UNIT);
     (samples[0].caps().unwrap().to_string(), samples.iter().map(delta).collect())

@@ -7,7 +7,6 @@ mod files;
 mod gguf;
 mod layer;
 mod loader;
-#[allow(unsafe_code, reason = "weights are mapped into memory")]
 mod lora;
 mod mapped;
 mod names;

@@ -39,6 +39,9 @@ pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(Generat
             GeneratorEvent::Loaded => {
                 post(&element, load_progress(&element, gst::ProgressType::Complete, "The model is loaded"));
             }
+            GeneratorEvent::Note(note) => {
+                gst::element_warning!(element, gst::LibraryError::Settings, ("{note}"));
+            }
             GeneratorEvent::LoadFailed => {
                 post(&element, load_progress(&element, gst::ProgressType::Error, "Loading the model failed"));
             }

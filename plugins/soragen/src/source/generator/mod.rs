@@ -41,6 +41,8 @@ pub struct Job {
 pub enum GeneratorEvent<'a> {
     Loading,
     Loaded,
+    /// What the user should know about the model's files.
+    Note(&'a str),
     /// The error follows when a frame is read.
     LoadFailed,
     Progress(Progress),

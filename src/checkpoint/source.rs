@@ -365,7 +365,12 @@ impl Source {
         match error {
             Error::Compute(e) => {
                 let reason = plain(&e);
-                self.invalid(folder, format!("the weights do not match the configuration: {reason}"))
+                // A configuration in memory was derived from the weights.
+                let expected = match self.find(&format!("{folder}/config.json")) {
+                    Some(FileLocation::Memory(_)) => "each other",
+                    _ => "config.json",
+                };
+                self.invalid(folder, format!("the weights do not match {expected}: {reason}"))
             }
             other => other,
         }

@@ -10,6 +10,7 @@ mod experts;
 #[allow(unsafe_code, reason = "fills the memory of the GPU")]
 mod gpu;
 mod layouts;
+mod lora;
 mod offload;
 mod plain;
 mod scheduler;

@@ -84,7 +84,8 @@ fn a_lora_that_applies_in_part_posts_a_warning() {
     ));
     let bus = pipeline.bus().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    let message = bus.timed_pop_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error]).unwrap();
+    let message =
+        bus.timed_pop_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error]).unwrap();
     pipeline.set_state(gst::State::Null).unwrap();
     let gst::MessageView::Warning(warning) = message.view() else { panic!("{message:?}") };
     let text = warning.error().message().to_string();

@@ -35,7 +35,8 @@ impl Live {
     fn of(pipeline: gst::Pipeline) -> Self {
         let clock = gst_check::TestClock::new();
         pipeline.use_clock(Some(&clock));
-        let source = pipeline.by_name("source").unwrap();
+        // In `soraprompt` it has another name.
+        let source = pipeline.by_name("source").or_else(|| pipeline.by_name("soragen")).unwrap();
         let sink = pipeline.by_name("sink").unwrap().downcast().unwrap();
         Self { pipeline, clock, source, sink, pulled: 0 }
     }
@@ -396,7 +397,7 @@ fn cues_count_in_running_time() {
     let three = gst::ClockTime::from_seconds(3);
     let pipeline = parse(&format!(
         "appsrc name=text format=time caps=text/x-raw,format=utf8 ! \
-         soraprompt soragen::name=source soragen::is-live=true soragen::model=\"{}\" soragen::watermark=false ! \
+         soraprompt soragen::is-live=true soragen::model=\"{}\" soragen::watermark=false ! \
          appsink name=sink sync=false",
         path("miniature").display()
     ));

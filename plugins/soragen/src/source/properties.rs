@@ -214,7 +214,7 @@ properties! {
     is_live: bool = value(
         glib::ParamSpecBoolean::builder("is-live")
             .nick("Is live")
-            .blurb("Act as a live source: if the next frame is late, push the last one again instead of waiting")
+            .blurb("Act as a live source: push each frame at its time on the pipeline's clock; if the next one is late, push the last one again")
             .mutable_ready()
     );
     timecode: Option<String> = non_empty(

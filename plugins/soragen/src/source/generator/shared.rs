@@ -130,10 +130,6 @@ impl Shared {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wait_timeout<'a>(&self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
-    }
-
     /// Marks the calling thread as the worker. With threads of its own it is a thread of that pool.
     pub fn set_worker(&self) {
         self.lock().worker = Some(std::thread::current().id());

@@ -7,14 +7,14 @@ use std::time::Duration;
 use gst::prelude::*;
 use soragen_tests::fixtures::{copy, path};
 
-use crate::support::{init, parse, pixels, shots};
+use crate::support::{Pipeline, init, parse, pixels, shots};
 
 /// One frame of the miniature model.
 const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(62_500_000);
 
 /// A live source, and a test clock that the test advances.
 struct Live {
-    pipeline: gst::Pipeline,
+    pipeline: Pipeline,
     clock: gst_check::TestClock,
     source: gst::Element,
     sink: gst_app::AppSink,
@@ -32,7 +32,7 @@ impl Live {
         Self::of(pipeline)
     }
 
-    fn of(pipeline: gst::Pipeline) -> Self {
+    fn of(pipeline: Pipeline) -> Self {
         let clock = gst_check::TestClock::new();
         pipeline.use_clock(Some(&clock));
         // In `soraprompt` it has another name.
@@ -92,12 +92,6 @@ impl Live {
             done.store(true, Ordering::Relaxed);
             frames
         })
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
 
@@ -249,7 +243,7 @@ fn a_live_storyboard_cuts_at_the_exact_frame() {
 fn a_source_that_is_added_later_starts_at_the_running_time() {
     init();
     let three = gst::ClockTime::from_seconds(3);
-    let pipeline = gst::Pipeline::new();
+    let pipeline = Pipeline(gst::Pipeline::new());
     let clock = gst_check::TestClock::new();
     pipeline.use_clock(Some(&clock));
     pipeline.set_state(gst::State::Playing).unwrap();

@@ -2,7 +2,7 @@
 
 use gst::prelude::*;
 
-use crate::support::{error, init, tiny};
+use crate::support::{error, init, parse, tiny};
 
 /// A policy file that blocks quartz.
 fn policy(folder: &tempfile::TempDir) -> String {
@@ -34,7 +34,7 @@ fn a_blocked_prompt_change_keeps_the_current_prompt() {
         model.display(),
         policy(&folder)
     );
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&description);
     pipeline.set_state(gst::State::Playing).unwrap();
     pipeline.by_name("source").unwrap().set_property("prompt", "the quartz fox runs");
     let bus = pipeline.bus().unwrap();

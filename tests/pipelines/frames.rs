@@ -45,7 +45,7 @@ fn the_number_of_threads_does_not_change_frames() {
     let frames = |source: &str| samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect::<Vec<_>>();
     let cpus = std::thread::available_parallelism().unwrap().get();
     // More threads than CPUs are not used.
-    let pipeline = crate::support::parse(&format!("{source} threads={} ! {SIZE} ! fakesink", cpus + 1));
+    let pipeline = parse(&format!("{source} threads={} ! {SIZE} ! fakesink", cpus + 1));
     pipeline.set_state(gst::State::Paused).unwrap();
     pipeline.state(gst::ClockTime::from_seconds(30)).0.unwrap();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();

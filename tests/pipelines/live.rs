@@ -97,9 +97,7 @@ impl Live {
 
 /// Moves `clock` to the time that `id` waits for, and ends the wait.
 fn advance(clock: &gst_check::TestClock, id: &gst::ClockId) {
-    if let Some(time) = id.time().filter(|time| *time > clock.time()) {
-        clock.set_time(time);
-    }
+    clock.set_time(id.time().max(clock.time()));
     clock.process_id(id);
 }
 

@@ -143,8 +143,8 @@ impl ElementImpl for SoraGen {
             // Before the base class deactivates the pad.
             gst::StateChange::PausedToReady => self.cancel_download(),
             gst::StateChange::PausedToPlaying => {
-                if let Some(running) = lock(&self.state).running_mut() {
-                    running.resumed = true;
+                if let Some(running) = lock(&self.state).running() {
+                    running.generator.count_resume();
                 }
             }
             _ => {}
@@ -365,22 +365,21 @@ impl BaseSrcImpl for SoraGen {
         _length: u32,
         buffer: &mut gst::BufferRef,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (timing, video, reader, mut live, resumed, tags, timecode) = {
+        let (timing, video, reader, mut live, tags, timecode) = {
             let mut state = lock(&self.state);
             let running = state.running_mut().ok_or(gst::FlowError::Flushing)?;
             let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
             let timing = self.next_frame(running, caps::rate(&video)).ok_or(gst::FlowError::Eos)?;
             let timecode = running.timecode.as_ref().map(|first| timecode::at(first, timing.offset));
             let reader = running.generator.reader();
-            let resumed = std::mem::take(&mut running.resumed);
-            (timing, video, reader, running.live.clone(), resumed, running.tags.take(), timecode)
+            (timing, video, reader, running.live.clone(), running.tags.take(), timecode)
         };
         if let Some(tags) = tags {
             self.queue_event(gst::event::Tag::new(tags));
         }
 
         // Waits without a lock.
-        let shown = self.wait_frame(&timing, live.as_mut(), resumed, &reader);
+        let shown = self.wait_frame(&timing, live.as_mut(), &reader);
         let (announcement, cues) = match lock(&self.state).running_mut() {
             Some(running) => {
                 running.live = live;
@@ -396,7 +395,7 @@ impl BaseSrcImpl for SoraGen {
         }
         let shown = shown.map_err(|frame_error| match frame_error {
             FrameError::End => gst::FlowError::Eos,
-            FrameError::Flushing | FrameError::Late => gst::FlowError::Flushing,
+            FrameError::Flushing | FrameError::Late | FrameError::Resumed => gst::FlowError::Flushing,
             FrameError::Failed(failure) => {
                 self.post_error_message(error::message(&failure));
                 gst::FlowError::Error

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::deadline::RunningClock;
 use super::frame_time::{Rate, frame_start};
-use super::generator::{FrameError, FrameReader, RgbFrame};
+use super::generator::{Due, FrameError, FrameReader, RgbFrame};
 use super::position::FrameTiming;
 
 /// A frame and its number at the model's rate.
@@ -47,6 +47,8 @@ pub struct LivePlayback {
     lag: u64,
     /// `None` before the first frame.
     anchor: Option<Anchor>,
+    /// [`FrameReader::resumes`] at the last frame.
+    resumes: u64,
 }
 
 /// A frame that is pushed now.
@@ -82,15 +84,18 @@ impl LivePlayback {
     }
 
     /// Waits until the time of the frame of `timing`, and returns the frame, or the last one again if it is late. The first
-    /// frame is shown as soon as it exists; the time of the others counts from there. `resumed`: the element was paused
-    /// since the last frame.
+    /// frame is shown as soon as it exists; the time of the others counts from there.
+    ///
+    /// # Errors
+    /// [`FrameError::Resumed`] if the element was paused meanwhile: call it again.
     pub fn wait(
         &mut self,
         timing: &FrameTiming,
         reader: &FrameReader,
         clock: &RunningClock,
-        resumed: bool,
     ) -> Result<ShownFrame, FrameError> {
+        let resumes = reader.resumes();
+        let resumed = std::mem::replace(&mut self.resumes, resumes) != resumes;
         let discont = self.follow(timing, clock, resumed);
         let number = timing.model_frame.saturating_sub(self.lag);
         let (Some(last), Some(anchor)) = (self.last.clone(), self.anchor) else {
@@ -102,11 +107,12 @@ impl LivePlayback {
         };
         let start = anchor.running_time(timing.start);
         let deadline = clock.deadline(start, reader.waker());
+        let due = Due { deadline: &deadline, resumes };
         if last.number >= number {
-            reader.wait_until(&deadline)?;
+            reader.wait_until(due)?;
             return Ok(ShownFrame { frame: last, start, late: false, discont });
         }
-        match reader.read(number, Some(&deadline)) {
+        match reader.read(number, Some(due)) {
             Ok(pixels) => {
                 let frame = ModelFrame { number, pixels };
                 self.last = Some(frame.clone());

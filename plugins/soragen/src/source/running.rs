@@ -31,19 +31,23 @@ impl SoraGen {
         &self,
         timing: &FrameTiming,
         live: Option<&mut LivePlayback>,
-        resumed: bool,
         reader: &FrameReader,
     ) -> Result<ShownFrame, FrameError> {
         let element = self.obj();
-        let (Some(live), Some(clock)) = (live, RunningClock::of(&*element)) else {
-            return playback::wait(timing, reader);
+        let Some(live) = live else { return playback::wait(timing, reader) };
+        let (shown, now) = loop {
+            // After a pause the base time may be another.
+            let Some(clock) = RunningClock::of(&*element) else { return playback::wait(timing, reader) };
+            match live.wait(timing, reader, &clock) {
+                Err(FrameError::Resumed) => {}
+                waited => break (waited?, clock.now()),
+            }
         };
-        let shown = live.wait(timing, reader, &clock, resumed)?;
         if shown.late
             && let Ok(segment) = element.segment().downcast::<gst::ClockTime>()
         {
             let (timing, late) = (timing.starting_at(shown.start), reader.count_late());
-            messages::post(&element, messages::late_frame(&element, &segment, &timing, late, clock.now()));
+            messages::post(&element, messages::late_frame(&element, &segment, &timing, late, now));
         }
         Ok(shown)
     }

@@ -221,7 +221,6 @@ impl Prepared {
             video: None,
             position: Position::default(),
             live: is_live.then(LivePlayback::default),
-            resumed: false,
             early_cues: Vec::new(),
             timecode: None,
             new_seed: None,

@@ -69,8 +69,6 @@ pub struct Running {
     pub video: Option<VideoInfo>,
     pub position: Position,
     pub live: Option<LivePlayback>,
-    /// The element was paused since the last frame.
-    pub resumed: bool,
     /// Cues of a live source that arrived before its first frame.
     pub early_cues: Vec<PendingCue>,
     /// The time code of the first frame.

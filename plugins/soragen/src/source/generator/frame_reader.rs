@@ -19,16 +19,26 @@ pub enum FrameError {
     Flushing,
     /// The deadline passed.
     Late,
+    /// The element was paused and plays again, so that the deadline may have moved.
+    Resumed,
     /// The worker failed.
     Failed(Arc<Error>),
+}
+
+/// When a frame is due.
+#[derive(Clone, Copy)]
+pub struct Due<'a> {
+    pub deadline: &'a Deadline,
+    /// [`FrameReader::resumes`] when the deadline was set.
+    pub resumes: u64,
 }
 
 /// Reads the frames of a [`Generator`](super::Generator). It does not keep the worker running.
 pub struct FrameReader(pub(super) Arc<Shared>);
 
 impl FrameReader {
-    /// Waits for frame `n`, and until `deadline` if there is one. A frame that is no longer queued is generated again.
-    pub fn read(&self, n: u64, deadline: Option<&Deadline>) -> Result<RgbFrame, FrameError> {
+    /// Waits for frame `n`, and until it is `due`. A frame that is no longer queued is generated again.
+    pub fn read(&self, n: u64, due: Option<Due>) -> Result<RgbFrame, FrameError> {
         let shared = &self.0;
         let mut state = shared.lock();
         if !state.queue.seek(n) {
@@ -39,7 +49,10 @@ impl FrameReader {
             if state.flushing {
                 return Err(FrameError::Flushing);
             }
-            let due = deadline.is_none_or(Deadline::is_reached);
+            if due.is_some_and(|due| due.resumes != state.resumes) {
+                return Err(FrameError::Resumed);
+            }
+            let now = due.is_none_or(|due| due.deadline.is_reached());
             if !state.queue.contains(n) {
                 if let Some(failure) = &state.failure {
                     return Err(FrameError::Failed(failure.clone()));
@@ -47,10 +60,10 @@ impl FrameReader {
                 if state.queue.is_past_end(n) {
                     return Err(FrameError::End);
                 }
-                if due && deadline.is_some() {
+                if now && due.is_some() {
                     return Err(FrameError::Late);
                 }
-            } else if due && let Some(frame) = state.queue.read(n) {
+            } else if now && let Some(frame) = state.queue.read(n) {
                 shared.notify();
                 return Ok(frame);
             }
@@ -58,18 +71,26 @@ impl FrameReader {
         }
     }
 
-    /// Waits until `deadline`.
-    pub fn wait_until(&self, deadline: &Deadline) -> Result<(), FrameError> {
+    /// Waits for the time at which a frame is `due`.
+    pub fn wait_until(&self, due: Due) -> Result<(), FrameError> {
         let mut state = self.0.lock();
         loop {
             if state.flushing {
                 return Err(FrameError::Flushing);
             }
-            if deadline.is_reached() {
+            if due.resumes != state.resumes {
+                return Err(FrameError::Resumed);
+            }
+            if due.deadline.is_reached() {
                 return Ok(());
             }
             state = self.0.wait(state);
         }
+    }
+
+    /// How often the element went from PAUSED to PLAYING.
+    pub fn resumes(&self) -> u64 {
+        self.0.lock().resumes
     }
 
     /// Wakes the reader when a deadline is reached.

@@ -59,6 +59,8 @@ pub struct State {
     pub shot_stream: Option<ShotStream>,
     /// Readers return instead of waiting.
     pub flushing: bool,
+    /// How often the element went from PAUSED to PLAYING.
+    pub resumes: u64,
     /// The generator was dropped.
     pub quit: bool,
     /// The video ends with the frames generated so far.

@@ -1,5 +1,5 @@
 """Records latents of the original inference code of LongLive 1.0 and Causal-Forcing in
-tests/fixtures/miniature/original.safetensors and original.json: prompt switches, few-step schedules, an image.
+tests/fixtures/original.safetensors and original.json: prompt switches, few-step schedules, an image.
 
     python make_original.py LONGLIVE CAUSAL_FORCING TAEHV
 
@@ -226,8 +226,8 @@ def main(longlive_at, causal_forcing_at, taehv_at):
     made = framewise(causal_forcing_at, "causal_forcing_dmd_framewise_1step.yaml", 7, embed, denoising_step_list_first_chunk=None)
     record("causal-forcing-framewise-1-plain", "causal-forcing-framewise-1", made, prompts=[[0, PROMPT]], image=False)
 
-    save_file(latents, FIXTURE / "original.safetensors")
-    (FIXTURE / "original.json").write_text(json.dumps(cases, indent=1) + "\n")
+    save_file(latents, FIXTURE.parent / "original.safetensors")
+    (FIXTURE.parent / "original.json").write_text(json.dumps(cases, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ mod experts;
 mod gpu;
 mod layouts;
 mod offload;
+mod original;
 mod plain;
 mod scheduler;
 mod session;

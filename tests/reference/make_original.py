@@ -31,6 +31,8 @@ TRANSFORMER = json.loads((FIXTURE / "transformer" / "config.json").read_text())
 HEADS, HEAD_DIM = TRANSFORMER["num_attention_heads"], TRANSFORMER["attention_head_dim"]
 CHANNELS, TOKENS = TRANSFORMER["in_channels"], GRID[0] * GRID[1]
 
+# The timesteps of [1000, 750, 500, 250] with a shift of 5.
+FOUR_STEPS = [1000.0, 937.5, 2500 / 3, 625.0]
 # The latents at which the prompt changes, to the next of PROMPTS.
 SWITCHES = {"9": [9], "12": [12], "15": [15], "24": [24], "all": [9, 15, 24]}
 
@@ -175,7 +177,7 @@ def longlive(checkout, configuration, switches, count, embed):
             )[1]
 
 
-def framewise(checkout, configuration, count, embed, image=None, **change):
+def causal_forcing(checkout, configuration, count, embed, image=None, **change):
     with original(checkout) as load:
         args = Arguments(Path(checkout) / "configs" / configuration, **change)
         made = pipeline(load("pipeline.causal_inference").CausalInferencePipeline, load, args, embed)
@@ -216,15 +218,19 @@ def main(longlive_at, causal_forcing_at, taehv_at):
             shots = [[at, prompt] for at, prompt in zip([0, *switches], PROMPTS)]
             record(f"{recipe}-{name}", recipe, made, prompts=shots)
             print("    the prompt changes it by", differ(made[:, switches[0] : 27], plain[:, switches[0] : count]))
+    made = causal_forcing(causal_forcing_at, "causal_forcing_dmd_chunkwise.yaml", 9, embed)
+    record("causal-forcing", "causal-forcing", made, prompts=[[0, PROMPT]])
     for steps in (1, 2, 4):
         configuration = "causal_forcing_dmd_framewise" + {4: ""}.get(steps, f"_{steps}step") + ".yaml"
         recipe = f"causal-forcing-framewise-{steps}"
-        for name, first in ((recipe, None), (f"{recipe}-image", image)):
-            made = framewise(causal_forcing_at, configuration, 7, embed, first)
-            record(name, recipe, made, prompts=[[0, PROMPT]], image=first is not None)
-    # The 1-step weights without the original's four steps of the first frame.
-    made = framewise(causal_forcing_at, "causal_forcing_dmd_framewise_1step.yaml", 7, embed, denoising_step_list_first_chunk=None)
-    record("causal-forcing-framewise-1-plain", "causal-forcing-framewise-1", made, prompts=[[0, PROMPT]], image=False)
+        # The original's configuration of one step has four steps for the first frame; the recipe does not.
+        variants = {"": {"denoising_step_list_first_chunk": None}, "-first": {}} if steps == 1 else {"": {}}
+        for variant, change in variants.items():
+            causal = {"causal": {"first_timesteps": FOUR_STEPS}} if variant else {}
+            for name, first in (("", None), ("-image", image)):
+                made = causal_forcing(causal_forcing_at, configuration, 7, embed, first, **change)
+                image_case = {"image": True} if first is not None else {}
+                record(recipe + variant + name, recipe, made, prompts=[[0, PROMPT]], **causal, **image_case)
 
     save_file(latents, FIXTURE.parent / "original.safetensors")
     (FIXTURE.parent / "original.json").write_text(json.dumps(cases, indent=1) + "\n")

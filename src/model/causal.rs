@@ -80,7 +80,8 @@ pub struct ShotsConfig {
     pub prompt_prefix: String,
 }
 
-/// How the image that a scene starts from becomes its first latent frame.
+/// How the image that a scene starts from becomes its first latent frame. It is scaled to cover the frame, and cropped; the
+/// original code of Causal-Forcing stretches it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrame {

@@ -263,7 +263,7 @@ fn a_causal_student_replaces_the_transformer_of_its_base() {
     case.assert_same(&base, parts(None));
 
     for (recipe, first, next) in
-        [("self-forcing", 9, 12), ("causal-forcing-framewise", 1, 4), ("longlive", 9, 12)]
+        [("self-forcing", 9, 12), ("causal-forcing-framewise-2", 1, 4), ("longlive", 9, 12)]
     {
         case.assert_student(&student, recipe, [first, next]);
     }
@@ -274,6 +274,9 @@ fn a_causal_student_replaces_the_transformer_of_its_base() {
     std::fs::write(case.at("soragen.json"), own.to_string()).unwrap();
     let info = ModelInfo::read(&base.to_string_lossy(), &parts(None)).unwrap();
     assert!(info.causal && info.name == "miniature");
+    // The name that the 2-step recipe had first.
+    let info = ModelInfo::read(&base.to_string_lossy(), &parts(Some("causal-forcing-framewise"))).unwrap();
+    assert_eq!(info.name, "causal-forcing-framewise-2");
     let error = open_error(&base, parts(Some("no-such")));
     assert!(error.contains("self-forcing, causal-forcing"), "{error}");
 }

@@ -12,6 +12,7 @@ mod gpu;
 mod layouts;
 mod lora;
 mod offload;
+mod original;
 mod plain;
 mod scheduler;
 mod session;

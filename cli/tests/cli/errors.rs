@@ -260,6 +260,20 @@ fn models_info_describes_a_model() {
         assert!(text.contains(line), "{text}");
     }
 
+    // The original's `timestep_shift`, and its 1024 positions in chunks of 3.
+    for (recipe, streaming) in
+        [("longlive", "unlimited length"), ("longlive-absolute", "at most 4085 frames between two cuts")]
+    {
+        let output = soragen(["models", "info", "--recipe", recipe])
+            .arg(fixtures::path("layouts/wan-2.1"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        for line in ["shift        5", "steps        4", &format!("streaming    yes, {streaming}")] {
+            assert!(text.lines().any(|l| l == line), "{line:?} in {text}");
+        }
+    }
+
     let output = soragen(["models", "info", "missing"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
 }

@@ -32,7 +32,6 @@ HEADS, HEAD_DIM = TRANSFORMER["num_attention_heads"], TRANSFORMER["attention_hea
 CHANNELS, TOKENS = TRANSFORMER["in_channels"], GRID[0] * GRID[1]
 
 # The timesteps of [1000, 750, 500, 250] with a shift of 5.
-FOUR_STEPS = [1000.0, 937.5, 2500 / 3, 625.0]
 # The latents at which the prompt changes, to the next of PROMPTS.
 SWITCHES = {"9": [9], "12": [12], "15": [15], "24": [24], "all": [9, 15, 24]}
 
@@ -223,10 +222,10 @@ def main(longlive_at, causal_forcing_at, taehv_at):
     for steps in (1, 2, 4):
         configuration = "causal_forcing_dmd_framewise" + {4: ""}.get(steps, f"_{steps}step") + ".yaml"
         recipe = f"causal-forcing-framewise-{steps}"
-        # The original's configuration of one step has four steps for the first frame; the recipe does not.
-        variants = {"": {"denoising_step_list_first_chunk": None}, "-first": {}} if steps == 1 else {"": {}}
+        # One step for every frame too, which the original's configuration does not do.
+        variants = {"": {}, "-alone": {"denoising_step_list_first_chunk": None}} if steps == 1 else {"": {}}
         for variant, change in variants.items():
-            causal = {"causal": {"first_timesteps": FOUR_STEPS}} if variant else {}
+            causal = {"causal": {"first_timesteps": None}} if variant else {}
             for name, first in (("", None), ("-image", image)):
                 made = causal_forcing(causal_forcing_at, configuration, 7, embed, first, **change)
                 image_case = {"image": True} if first is not None else {}

@@ -31,7 +31,6 @@ TRANSFORMER = json.loads((FIXTURE / "transformer" / "config.json").read_text())
 HEADS, HEAD_DIM = TRANSFORMER["num_attention_heads"], TRANSFORMER["attention_head_dim"]
 CHANNELS, TOKENS = TRANSFORMER["in_channels"], GRID[0] * GRID[1]
 
-# The timesteps of [1000, 750, 500, 250] with a shift of 5.
 # The latents at which the prompt changes, to the next of PROMPTS.
 SWITCHES = {"9": [9], "12": [12], "15": [15], "24": [24], "all": [9, 15, 24]}
 

@@ -16,10 +16,12 @@ mod pattern;
 mod payload;
 mod residual;
 mod spectrum;
+mod template;
 
 pub use detect::{DETECTION_THRESHOLD, Detection, Detector, MAX_SCALE, MIN_SCALE};
-pub use embed::{Embedder, Plane};
+pub use embed::{Embedder, Plane, STRENGTHS};
 pub use key::WatermarkKey;
+pub use pattern::Scheme;
 pub use payload::GenerationId;
 
 #[cfg(test)]

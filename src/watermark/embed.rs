@@ -20,7 +20,7 @@ const SIDE: usize = Scheme::Rotating.side();
 pub const STRENGTHS: RangeInclusive<f64> = 0.5..=2.0;
 
 /// Deviation of the watermark in a flat area of a frame of [`REFERENCE`] pixels, in 8-bit steps.
-const FLAT: f32 = 0.36;
+const FLAT: f32 = 0.35;
 /// Pixels of the frame to which [`FLAT`] applies. A larger frame has more tiles and needs less strength.
 const REFERENCE: f32 = 640.0 * 480.0;
 /// Range of the factor for other sizes.

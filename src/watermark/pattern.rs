@@ -37,7 +37,7 @@ impl Scheme {
     }
 
     /// Side of a chip in pixels. Encoders remove smaller chips; larger ones compete with more picture content.
-    pub const fn cell(self) -> usize {
+    pub(super) const fn cell(self) -> usize {
         match self {
             Self::Static => 6,
             Self::Rotating => 8,
@@ -45,7 +45,7 @@ impl Scheme {
     }
 
     /// Side of the tile in chips.
-    pub const fn side(self) -> usize {
+    pub(super) const fn side(self) -> usize {
         EDGE / self.cell()
     }
 
@@ -58,7 +58,7 @@ impl Scheme {
     }
 
     /// Relative strength of a chip at a pixel of the tile.
-    pub fn weight(self, pixel: usize) -> f32 {
+    pub(super) fn weight(self, pixel: usize) -> f32 {
         let (cell, profile) = (self.cell(), self.profile());
         let along = |i: usize| profile[(i % cell).min(cell - 1 - i % cell)];
         along(pixel % EDGE) * along(pixel / EDGE)

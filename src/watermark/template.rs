@@ -11,7 +11,7 @@ use super::spectrum::Fourier;
 
 /// The tile of a key for detection.
 pub struct Template {
-    pub scheme: Scheme,
+    scheme: Scheme,
     tile: Tile,
     /// The transform of the synchronisation chips.
     sync: Vec<Complex32>,

@@ -102,6 +102,8 @@ pub enum Setting {
     Label,
     /// The key of the watermark.
     WatermarkKey,
+    /// The strength of the watermark.
+    WatermarkStrength,
     /// The time code of the first frame.
     Timecode,
     /// The shape of a tensor.
@@ -127,6 +129,7 @@ impl std::fmt::Display for Setting {
             Self::Decoder => "decoder",
             Self::Label => "label",
             Self::WatermarkKey => "watermark-key",
+            Self::WatermarkStrength => "watermark-strength",
             Self::Timecode => "timecode",
             Self::Shape => "shape",
         })

@@ -132,6 +132,9 @@ pub struct Request {
     pub label: Label,
     /// Key of the invisible watermark in the frames; `None` turns the watermark off. The public key by default.
     pub watermark: Option<WatermarkKey>,
+    /// Strength of the watermark relative to the default, from 0.5 to 2
+    /// ([`STRENGTHS`](crate::watermark::STRENGTHS)). At 1 it is invisible; at 2 it survives a lower bit rate.
+    pub watermark_strength: f64,
 }
 
 impl Request {
@@ -154,6 +157,7 @@ impl Request {
             policy: None,
             label: Label::default(),
             watermark: Some(WatermarkKey::public()),
+            watermark_strength: 1.0,
         }
     }
 }

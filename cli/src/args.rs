@@ -306,6 +306,10 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "no_watermark")]
     pub watermark_key: Option<PathBuf>,
 
+    /// Strength of the watermark, 0.5 to 2: at 1 it is invisible, at 2 it survives a lower bit rate
+    #[arg(long, value_name = "N", default_value_t = 1.0, conflicts_with = "no_watermark")]
+    pub watermark_strength: f64,
+
     #[command(flatten)]
     pub signing: SigningArgs,
 

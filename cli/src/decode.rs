@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
@@ -16,8 +17,8 @@ const NO_PICTURE: &str = "soragen-no-picture";
 
 /// Receives the frames of one stream.
 pub trait FrameReceiver: Send + 'static {
-    /// Receives the luma plane of the next frame, its stride, width and height.
-    fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize);
+    /// Receives the luma plane of the next frame, its stride, width, height and time.
+    fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize, time: Duration);
 }
 
 /// The receivers of all streams, in the order of the file.
@@ -224,10 +225,13 @@ fn add_stream<T: FrameReceiver>(
         let receiver = Arc::new(Mutex::new(Some(new())));
         lock(streams).push(receiver.clone());
         let progress = progress.clone();
+        let mut number = 0;
         let on_sample = move |sink: &gst_app::AppSink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             progress.busy.fetch_add(1, Ordering::Relaxed);
-            let pushed = lock(&receiver).as_mut().map_or(Some(()), |receiver| push(receiver, &sample));
+            let pushed =
+                lock(&receiver).as_mut().map_or(Some(()), |receiver| push(receiver, &sample, number));
+            number += 1;
             progress.step();
             progress.busy.fetch_sub(1, Ordering::Relaxed);
             pushed.map(|()| gst::FlowSuccess::Ok).ok_or(gst::FlowError::NotNegotiated)
@@ -251,11 +255,12 @@ fn add_stream<T: FrameReceiver>(
     Ok(())
 }
 
-/// Gives a frame to its receiver; `None` if it cannot be read.
-fn push(receiver: &mut impl FrameReceiver, sample: &gst::Sample) -> Option<()> {
+/// Gives frame `number` to its receiver; `None` if it cannot be read.
+fn push(receiver: &mut impl FrameReceiver, sample: &gst::Sample, number: u64) -> Option<()> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
     let stride = usize::try_from(frame.plane_stride()[0]).ok()?;
-    receiver.push(frame.plane_data(0).ok()?, stride, frame.width() as usize, frame.height() as usize);
+    let time = gstsoraprovenance::frame_time(frame.buffer(), number, &info);
+    receiver.push(frame.plane_data(0).ok()?, stride, frame.width() as usize, frame.height() as usize, time);
     Some(())
 }

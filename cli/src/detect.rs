@@ -1,6 +1,7 @@
 //! `soragen detect`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use gstsoraprovenance::credentials::{self, ManifestReport, State};
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::args::DetectArgs;
 use crate::decode::{Decoded, FrameReceiver, decode};
 use crate::error::{Error, Result};
 
-/// Frames per detection. The watermark is constant within a shot, and most shots are longer.
+/// Frames per detection. Most shots are longer, and the pattern moves to another place at the start of a shot.
 const WINDOW: u64 = 96;
 
 /// Prints the report as JSON.
@@ -92,12 +93,12 @@ impl Search {
 }
 
 impl FrameReceiver for Search {
-    fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
+    fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize, time: Duration) {
         if !self.all.fits(width, height) {
             self.flush();
         }
-        self.window.push(luma, stride, width, height);
-        self.all.push(luma, stride, width, height);
+        self.window.push(luma, stride, width, height, time);
+        self.all.push(luma, stride, width, height, time);
         self.frames += 1;
         if self.window.frames() == WINDOW {
             self.found.extend(marked(&self.window, self.frames));
@@ -147,6 +148,7 @@ fn describe((stream, first, detection): &(usize, u64, Detection)) -> Value {
         "stream": stream,
         "first-frame": first,
         "frames": detection.frames,
+        "scheme": detection.scheme.number(),
         "generation-id": detection.id.map(|id| id.to_string()),
         "strength": (detection.strength * 10.0).round() / 10.0,
         "scale": (detection.scale * 1000.0).round() / 1000.0,

@@ -74,6 +74,7 @@ fn render(args: &RenderArgs) -> Result<()> {
     request.policy = Some(Policy::open(args.policy.as_deref(), args.audit_log.as_deref())?);
     request.label = args.label;
     request.watermark = (!args.no_watermark).then_some(key);
+    request.watermark_strength = args.watermark_strength;
 
     let mut options = OpenOptions::default();
     options.device = args.device.clone();

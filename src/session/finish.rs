@@ -1,27 +1,25 @@
 //! Converts decoded frames to output frames: 8 bits, label, watermark.
 
+use std::time::Duration;
+
 use crate::frames::{RawFrames, to_u8};
 use crate::label::{Label, Labeller};
-use crate::watermark::{Embedder, GenerationId, Plane, WatermarkKey};
+use crate::watermark::{Embedder, GenerationId, Plane};
 use crate::{Frames, Size};
 
 /// Finishes the frames of one generation.
 pub struct Finisher {
     labeller: Option<Labeller>,
     embedder: Option<Embedder>,
+    frame_rate: (u32, u32),
 }
 
 impl Finisher {
-    pub fn new(
-        label: Label,
-        watermark: Option<&WatermarkKey>,
-        id: GenerationId,
-        size: Size,
-        frame_rate: (u32, u32),
-    ) -> Self {
+    pub fn new(label: Label, embedder: Option<Embedder>, size: Size, frame_rate: (u32, u32)) -> Self {
         Self {
             labeller: (label != Label::None).then(|| Labeller::new(label, size, frame_rate)),
-            embedder: watermark.map(|key| Embedder::new(key, id)),
+            embedder,
+            frame_rate,
         }
     }
 
@@ -39,9 +37,15 @@ impl Finisher {
                 labeller.draw(frame, number);
             }
             if let Some(embedder) = &self.embedder {
-                embedder.embed(&mut Plane::rgb(frame, raw.size), shot);
+                embedder.embed(&mut Plane::rgb(frame, raw.size), shot, self.time(number));
             }
         }
         Frames { first: raw.first, size: raw.size, data }
+    }
+
+    /// The time of a frame from the start of the video. It depends on the number only, so that a seek gives the same frames.
+    fn time(&self, number: u64) -> Duration {
+        let (numerator, denominator) = self.frame_rate;
+        Duration::from_secs_f64(number as f64 * f64::from(denominator) / f64::from(numerator.max(1)))
     }
 }

@@ -25,7 +25,7 @@ use crate::error::refuse;
 use crate::frames::RawFrames;
 use crate::model::Pacing;
 use crate::request::{Shot, Transition};
-use crate::watermark::GenerationId;
+use crate::watermark::{Embedder, GenerationId};
 use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Setting, Size};
 use causal::CausalSampler;
 use clip::ClipSampler;
@@ -120,9 +120,10 @@ impl Session {
         let initial_latents = initial_latents
             .map(|latents| InitialLatents::new(latents, scenes, &geometry, &model.device))
             .transpose()?;
-        let watermark = request.watermark.as_ref();
+        let embedder = |key| Embedder::new(key, generation_id, request.watermark_strength);
+        let embedder = request.watermark.as_ref().map(embedder);
         Ok(Self {
-            finisher: Finisher::new(request.label, watermark, generation_id, request.size, info.frame_rate),
+            finisher: Finisher::new(request.label, embedder, request.size, info.frame_rate),
             text: TextConditioner { model: model.clone(), cache: cache.clone(), guidance: request.guidance },
             store: LatentStore { cache, geometry, device: model.device.clone() },
             model,

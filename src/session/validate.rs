@@ -11,7 +11,7 @@ use crate::label::Label;
 use crate::policy::Policy;
 use crate::request::Shot;
 use crate::scheduler::MAX_STEPS;
-use crate::watermark::{GenerationId, WatermarkKey};
+use crate::watermark::{GenerationId, STRENGTHS, WatermarkKey};
 use crate::{Length, ModelInfo, Request, Result, Setting, Size, Transition};
 
 /// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
@@ -33,6 +33,7 @@ pub struct ValidatedRequest {
     pub initial_latents: Option<Tensor>,
     pub label: Label,
     pub watermark: Option<WatermarkKey>,
+    pub watermark_strength: f64,
     pub policy: Arc<Policy>,
 }
 
@@ -56,6 +57,14 @@ impl ValidatedRequest {
         {
             return refuse(Setting::Shift, format!("a shift of {shift} is not possible; use one above 0"));
         }
+        let strength = request.watermark_strength;
+        if !STRENGTHS.contains(&strength) {
+            let (least, most) = (*STRENGTHS.start(), *STRENGTHS.end());
+            return refuse(
+                Setting::WatermarkStrength,
+                format!("a watermark strength of {strength} is not possible; use {least} to {most}"),
+            );
+        }
         let negative_prompt = negative_prompt(request.negative_prompt.as_deref(), info, &policy)?;
         Ok(Self {
             size,
@@ -70,6 +79,7 @@ impl ValidatedRequest {
             initial_latents: request.initial_latents,
             label: request.label,
             watermark: request.watermark,
+            watermark_strength: request.watermark_strength,
             policy,
         })
     }

@@ -1,40 +1,76 @@
-//! Local activity of a frame: a busy area hides a stronger watermark.
+//! Detail of a frame: fine detail hides a stronger watermark.
 
-/// Mean and variance of luma over the 3×3 cells around each cell, in 8-bit steps, in row-major order.
+use super::embed::{CELL, Plane};
+
+/// Side of the blocks in which detail is measured, in pixels.
+const BLOCK: usize = CELL / 2;
+/// Added to the deviation of a block, in 8-bit steps.
+const FLOOR: f32 = 0.5;
+
+/// The detail around each whole cell of a frame, in row-major order: the standard deviation of luma in 8-bit steps.
 ///
-/// `sums` and `squares` are the sums of luma and its square over `pixels` pixels of each cell, with `across` cells per row.
-pub fn around_cells(sums: &[u32], squares: &[u32], pixels: usize, across: usize) -> Vec<(f32, f32)> {
-    let sums = around(sums, across);
-    let squares = around(squares, across);
-    sums.into_iter()
-        .zip(squares)
-        .map(|((sum, cells), (square, _))| {
-            let n = (cells as usize * pixels) as f32;
-            let mean = sum as f32 / n;
-            (mean, (square as f32 / n - mean * mean).max(0.0))
-        })
-        .collect()
-}
-
-/// The sum over the 3×3 cells around each cell, and their number.
-fn around(values: &[u32], across: usize) -> Vec<(u32, u32)> {
-    let rows = values.len() / across.max(1);
-    let mut horizontal = Vec::with_capacity(values.len());
-    for row in values.chunks_exact(across.max(1)) {
-        horizontal.extend((0..across).map(|x| {
-            let near = &row[x.saturating_sub(1)..(x + 2).min(across)];
-            (near.iter().sum::<u32>(), near.len() as u32)
+/// It is the harmonic mean over the 4×4 blocks in and around the cell. The flattest blocks dominate: the watermark would be
+/// seen in the flat part of a cell that an edge crosses.
+pub fn detail<const STEP: usize, const USED: usize>(plane: &Plane) -> Vec<f32> {
+    let (across, down) = (plane.width / CELL, plane.height / CELL);
+    let inverse = inverse_deviations::<STEP, USED>(plane, 2 * across, 2 * down);
+    // Sums of the four blocks around each cell, first within each row of blocks.
+    let blocks = 2 * across;
+    let mut rows = Vec::with_capacity(across * 2 * down);
+    for row in inverse.chunks_exact(blocks.max(1)) {
+        rows.extend((0..across).map(|cell| around(cell, blocks).map(|block| row[block]).sum::<f32>()));
+    }
+    let mut detail = Vec::with_capacity(across * down);
+    for cell_row in 0..down {
+        detail.extend((0..across).map(|cell| {
+            let sum: f32 = around(cell_row, 2 * down).map(|row| rows[row * across + cell]).sum();
+            (16.0 / sum - FLOOR).max(0.0)
         }));
     }
-    let mut out = Vec::with_capacity(values.len());
-    for y in 0..rows {
-        let near = y.saturating_sub(1)..(y + 2).min(rows);
-        for x in 0..across {
-            out.push(near.clone().fold((0, 0), |(sum, count), y| {
-                let (s, c) = horizontal[y * across + x];
-                (sum + s, count + c)
+    detail
+}
+
+/// The two blocks of a cell and their neighbours along one axis. The last block of a frame is its own neighbour.
+fn around(cell: usize, blocks: usize) -> impl Iterator<Item = usize> {
+    let first = 2 * cell;
+    [first.saturating_sub(1), first, first + 1, (first + 2).min(blocks - 1)].into_iter()
+}
+
+/// The inverse of each block's standard deviation.
+fn inverse_deviations<const STEP: usize, const USED: usize>(
+    plane: &Plane,
+    across: usize,
+    down: usize,
+) -> Vec<f32> {
+    const PIXELS: f32 = (BLOCK * BLOCK) as f32;
+    let mut inverse = Vec::with_capacity(across * down);
+    let mut sums = vec![(0u32, 0u32); across];
+    for (y, row) in plane.data.chunks(plane.stride).take(down * BLOCK).enumerate() {
+        let blocks = row[..across * BLOCK * STEP].chunks_exact(BLOCK * STEP);
+        for (block, (sum, square)) in blocks.zip(&mut sums) {
+            for pixel in block.chunks_exact(STEP) {
+                let luma = luma::<USED>(pixel);
+                *sum += luma;
+                *square += luma * luma;
+            }
+        }
+        if y % BLOCK == BLOCK - 1 {
+            inverse.extend(sums.iter_mut().map(|sums| {
+                let (sum, square) = std::mem::take(sums);
+                let mean = sum as f32 / PIXELS;
+                let variance = (square as f32 / PIXELS - mean * mean).max(0.0);
+                1.0 / (variance.sqrt() + FLOOR)
             }));
         }
     }
-    out
+    inverse
+}
+
+/// Approximate luma of a pixel, precise enough to measure detail.
+fn luma<const USED: usize>(pixel: &[u8]) -> u32 {
+    if USED == 1 {
+        u32::from(pixel[0])
+    } else {
+        (u32::from(pixel[0]) + 2 * u32::from(pixel[1]) + u32::from(pixel[2])) / 4
+    }
 }

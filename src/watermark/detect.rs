@@ -1,20 +1,21 @@
 //! Detection of the watermark without the original, at an unknown scale and crop.
 
+use std::time::Duration;
+
 use rayon::prelude::*;
 use rustfft::num_complex::Complex32;
 
-use super::pattern::{CELL, CHIPS, Role, SIDE, Tile};
-use super::payload::{CODE_BITS, FIT, decode};
+use super::pattern::{Scheme, turn};
+use super::payload::{FIT, decode};
 use super::residual::{Residual, SearchResidual};
-use super::spectrum::{AREA, EDGE, Fourier, whiten};
+use super::spectrum::{Fourier, whiten};
+use super::template::{Peak, Template};
 use super::{GenerationId, WatermarkKey};
 
 /// Minimum scale of the search, relative to the original size.
 pub const MIN_SCALE: f64 = 0.4;
 /// Maximum scale of the search. Large frames are also searched at a quarter of their size.
 pub const MAX_SCALE: f64 = 1.6;
-/// Relative strength of a chip along its side.
-const PROFILE: [f32; CELL] = [0.43, 0.78, 0.97, 0.97, 0.78, 0.43];
 /// Downscaling factor for large frames.
 const DOWNSCALE: usize = 4;
 /// Number of pixels from which a frame is large. A smaller frame, downscaled, would hardly contain a tile.
@@ -23,13 +24,14 @@ const LARGE: usize = 500_000;
 /// Strength from which a watermark counts as detected even if the payload cannot be read.
 ///
 /// At one shift, the correlation with a key that was not embedded is a sum of hundreds of chips and therefore Gaussian,
-/// whatever the frames show. The search covers at most `EDGE`² shifts at two thousand scales, and the neighbours of the
-/// `CANDIDATES` best, so that the maximum exceeds 8 less than once in ten million times. A test with 10,000 keys confirms the
+/// whatever the frames show. A Gaussian exceeds 8 with a probability of 6.2·10⁻¹⁶. The search covers at most 20736 shifts at two
+/// thousand scales for three pairs of residual and scheme, twice (all frames and the first), and the neighbours of the
+/// `CANDIDATES` best, so that the maximum exceeds 8 less than twice in ten million times. A test with 10,000 keys confirms the
 /// distribution (`wrong_keys_reach_the_derived_strengths`).
 pub const DETECTION_THRESHOLD: f64 = 8.0;
 
 /// First frames that are also searched alone. The first frame is intra-coded; in later frames, an encoder moves the watermark
-/// along with the picture content.
+/// along with the picture content or, at a low bit rate, does not encode how it changes.
 const FIRST_FRAMES: u64 = 4;
 /// Candidates whose payload is decoded, in all frames and again in the first frames. Noise passes once in 2²⁴ times for each, and
 /// once in 2²⁰ times for all together.
@@ -43,6 +45,8 @@ const NEIGHBOURS: usize = 7;
 pub struct Detection {
     /// Number of frames that were analysed.
     pub frames: u64,
+    /// The scheme of the pattern that fits best.
+    pub scheme: Scheme,
     /// The payload, if it can be read.
     pub id: Option<GenerationId>,
     /// The peak of the correlation, in standard deviations above its mean.
@@ -59,13 +63,9 @@ impl Detection {
     }
 }
 
-/// Detects the watermark of one key. It is constant over a shot, so that more frames make the detection more reliable.
+/// Detects the watermark of one key, of both schemes. More frames make the detection more reliable.
 pub struct Detector {
-    tile: Tile,
-    /// The transform of the synchronisation chips.
-    sync: Vec<Complex32>,
-    /// The transform of the shape of one chip.
-    shape: Vec<Complex32>,
+    templates: [Template; 2],
     fourier: Fourier,
     residual: Residual,
     /// The residual of large frames at a quarter of the size.
@@ -74,57 +74,73 @@ pub struct Detector {
     first_frames: Residual,
 }
 
+/// A residual to search.
+struct Source {
+    residual: SearchResidual,
+    /// Downscaling factor of the frames.
+    factor: usize,
+    /// Schemes whose pattern it may contain.
+    schemes: &'static [Scheme],
+}
+
+impl Source {
+    /// What all frames have in common.
+    fn constant(residual: &Residual, factor: usize) -> Self {
+        let schemes = &[Scheme::Static, Scheme::Rotating];
+        Self { residual: residual.constant(), factor, schemes }
+    }
+
+    /// What turns from frame to frame.
+    fn rotating(residual: &Residual, factor: usize) -> Self {
+        Self { residual: residual.rotating(), factor, schemes: &[Scheme::Rotating] }
+    }
+}
+
 /// A possible position of the tile.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
-    strength: f64,
+    scheme: Scheme,
     /// Horizontal and vertical scale.
     scale: (f64, f64),
-    /// Shift of the tile, as a pixel index.
-    shift: usize,
+    peak: Peak,
+}
+
+impl Candidate {
+    /// Compares so that the strongest comes first.
+    fn by_strength(a: &Self, b: &Self) -> std::cmp::Ordering {
+        b.peak.strength.total_cmp(&a.peak.strength)
+    }
 }
 
 impl Detector {
     /// A detector of the watermarks of `key`.
     pub fn new(key: &WatermarkKey) -> Self {
-        let tile = Tile::new(key);
         let fourier = Fourier::new();
-        let mut sync = vec![0.0; AREA];
-        for (i, pixel) in sync.iter_mut().enumerate() {
-            let chip = i / EDGE / CELL * SIDE + i % EDGE / CELL;
-            if tile.roles[chip] == Role::Sync {
-                *pixel = tile.signs[chip] * weight(i);
-            }
-        }
-        let mut shape = vec![0.0; AREA];
-        for y in 0..CELL {
-            for x in 0..CELL {
-                shape[y * EDGE + x] = weight(y * EDGE + x);
-            }
-        }
-        let (sync, shape) = (fourier.transform(&sync), fourier.transform(&shape));
+        let templates = [Scheme::Static, Scheme::Rotating].map(|scheme| Template::new(key, scheme, &fourier));
         let [residual, downscaled, first_frames] = Default::default();
-        Self { tile, sync, shape, fourier, residual, downscaled, first_frames }
+        Self { templates, fourier, residual, downscaled, first_frames }
     }
 
-    /// Adds the luma of a frame: `height` rows of `width` samples, `stride` bytes apart. A change of size discards the earlier
-    /// frames. A frame whose data is too short is ignored.
-    pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize) {
-        if !self.residual.push(luma, stride, width, height) {
+    /// Adds the luma of a frame: `height` rows of `width` samples, `stride` bytes apart. `time` is the time of the frame,
+    /// from any start that is the same for all frames. A change of size discards the earlier frames. A frame whose data is too
+    /// short is ignored.
+    pub fn push(&mut self, luma: &[u8], stride: usize, width: usize, height: usize, time: Duration) {
+        let turn = turn(time);
+        if !self.residual.push(luma, stride, (width, height), turn) {
             return;
         }
         if self.residual.frames == 1 {
             [self.downscaled, self.first_frames] = Default::default();
         }
         if self.residual.frames <= FIRST_FRAMES {
-            self.first_frames.push(luma, stride, width, height);
+            self.first_frames.push(luma, stride, (width, height), turn);
         }
         if width * height >= LARGE
             && stride >= width
             && let Some(luma) = luma.get(..stride * height)
         {
             let small = downscale(luma, stride, width);
-            self.downscaled.push(&small, width / DOWNSCALE, width / DOWNSCALE, height / DOWNSCALE);
+            self.downscaled.push(&small, width / DOWNSCALE, (width / DOWNSCALE, height / DOWNSCALE), turn);
         }
     }
 
@@ -148,30 +164,42 @@ impl Detector {
         if self.residual.frames == 0 {
             return None;
         }
-        // Each residual with its downscaling factor.
-        let all = self.search(&[(self.residual.equalise(), 1), (self.downscaled.equalise(), DOWNSCALE)])?;
+        let all = self.search(&[
+            Source::rotating(&self.residual, 1),
+            Source::constant(&self.residual, 1),
+            Source::rotating(&self.downscaled, DOWNSCALE),
+            Source::constant(&self.downscaled, DOWNSCALE),
+        ])?;
         if all.id.is_some() || self.residual.frames <= FIRST_FRAMES {
             return Some(all);
         }
-        let first = self.search(&[(self.first_frames.equalise(), 1)]);
+        let first = self.search(&[Source::constant(&self.first_frames, 1)]);
         first.filter(|first| first.id.is_some() || first.strength > all.strength).or(Some(all))
     }
 
-    /// The best detection in these residuals, each with its downscaling factor.
-    fn search(&self, residuals: &[(SearchResidual, usize)]) -> Option<Detection> {
-        let scales: Vec<_> =
-            residuals.iter().flat_map(|entry| entry.0.scales().map(move |scale| (entry, scale))).collect();
-        let candidates =
-            scales.into_par_iter().map(|(entry, scale)| (self.best(&entry.0, (scale, scale)), entry));
+    /// The best detection in these residuals.
+    fn search(&self, sources: &[Source]) -> Option<Detection> {
+        let scales: Vec<_> = sources
+            .iter()
+            .flat_map(|source| source.residual.scales().map(move |scale| (source, scale)))
+            .collect();
+        let candidates = scales.into_par_iter().flat_map_iter(|(source, scale)| {
+            let spectrum = self.spectrum(&source.residual, (scale, scale));
+            source.schemes.iter().map(move |scheme| {
+                let peak = self.template(*scheme).strongest(&self.fourier, &spectrum);
+                (Candidate { scheme: *scheme, scale: (scale, scale), peak }, source)
+            })
+        });
         let mut candidates: Vec<_> = candidates.collect();
-        candidates.sort_by(|(a, _), (b, _)| b.strength.total_cmp(&a.strength));
+        candidates.sort_by(|(a, _), (b, _)| Candidate::by_strength(a, b));
         candidates.truncate(CANDIDATES);
         let mut best: Option<Detection> = None;
-        for (coarse, (residual, factor)) in candidates {
-            let (candidate, id) = self.read(residual, coarse);
-            let scale = *factor as f64 * (candidate.scale.0 * candidate.scale.1).sqrt();
+        for (coarse, source) in candidates {
+            let (candidate, id) = self.read(&source.residual, coarse);
+            let Candidate { scheme, scale, peak } = candidate;
+            let scale = source.factor as f64 * (scale.0 * scale.1).sqrt();
             let detection =
-                Detection { frames: self.residual.frames, id, strength: candidate.strength, scale };
+                Detection { frames: self.residual.frames, scheme, id, strength: peak.strength, scale };
             if id.is_some() {
                 return Some(detection);
             }
@@ -182,39 +210,33 @@ impl Detector {
         best
     }
 
+    fn template(&self, scheme: Scheme) -> &Template {
+        let [constant, rotating] = &self.templates;
+        match scheme {
+            Scheme::Static => constant,
+            Scheme::Rotating => rotating,
+        }
+    }
+
     /// The whitened spectrum of the residual folded at a scale.
     fn spectrum(&self, residual: &SearchResidual, scale: (f64, f64)) -> Vec<Complex32> {
-        let mut spectrum = self.fourier.transform(&residual.fold(scale));
+        let mut spectrum = self.fourier.transform(residual.fold(scale));
         whiten(&mut spectrum);
         spectrum
     }
 
-    /// The shift of the tile with the greatest correlation, and its strength.
-    fn strongest(&self, spectrum: &[Complex32]) -> (usize, f64) {
-        let correlation = self.fourier.correlate(spectrum, &self.sync);
-        let n = AREA as f64;
-        let mean = correlation.iter().map(|c| f64::from(*c)).sum::<f64>() / n;
-        let variance = correlation.iter().map(|c| (f64::from(*c) - mean).powi(2)).sum::<f64>() / n;
-        let best = correlation.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-        let (shift, peak) = best.map_or((0, mean), |(shift, peak)| (shift, f64::from(*peak)));
-        (shift, (peak - mean) / variance.sqrt().max(f64::MIN_POSITIVE))
-    }
-
-    /// The best shift at a scale.
-    fn best(&self, residual: &SearchResidual, scale: (f64, f64)) -> Candidate {
-        let (shift, strength) = self.strongest(&self.spectrum(residual, scale));
-        Candidate { strength, scale, shift }
-    }
-
     /// The candidates up to two steps of scale away, the strongest first.
     fn nearby(&self, residual: &SearchResidual, candidate: Candidate, step: f64) -> Vec<Candidate> {
+        let template = self.template(candidate.scheme);
         let offsets: Vec<_> = (-2..=2).flat_map(|x| (-2..=2).map(move |y| (x, y))).collect();
         let near = offsets.par_iter().map(|(x, y)| {
             let moved = |scale: f64, n: i32| scale * (1.0 + f64::from(n) * step);
-            self.best(residual, (moved(candidate.scale.0, *x), moved(candidate.scale.1, *y)))
+            let scale = (moved(candidate.scale.0, *x), moved(candidate.scale.1, *y));
+            let peak = template.strongest(&self.fourier, &self.spectrum(residual, scale));
+            Candidate { scale, peak, ..candidate }
         });
         let mut near: Vec<_> = near.collect();
-        near.sort_by(|a, b| b.strength.total_cmp(&a.strength));
+        near.sort_by(Candidate::by_strength);
         near
     }
 
@@ -224,28 +246,16 @@ impl Detector {
         let step = coarse.scale.0 / residual.side() as f64;
         let refined = self.nearby(residual, coarse, step)[0];
         let near = self.nearby(residual, refined, step / 2.0);
+        let template = self.template(coarse.scheme);
         let read = |(i, candidate): (usize, &Candidate)| {
-            let bits = self.bits(&self.spectrum(residual, candidate.scale), candidate.shift);
+            let spectrum = self.spectrum(residual, candidate.scale);
+            let bits = template.bits(&self.fourier, &spectrum, candidate.peak);
             Some((candidate.scale, decode(&bits, if i == 0 { 0.0 } else { FIT })?))
         };
         match near[..=NEIGHBOURS].par_iter().enumerate().find_map_first(read) {
             Some((scale, id)) => (Candidate { scale, ..near[0] }, Some(id)),
             None => (near[0], None),
         }
-    }
-
-    /// The soft bits of the codeword with the tile at `shift`, positive for a probable 1.
-    fn bits(&self, spectrum: &[Complex32], shift: usize) -> [f32; CODE_BITS] {
-        let chips = self.fourier.correlate(spectrum, &self.shape);
-        let mut soft = [0.0; CODE_BITS];
-        for chip in 0..CHIPS {
-            if let Role::Bit(bit) = self.tile.roles[chip] {
-                let x = (chip % SIDE * CELL + shift % EDGE) % EDGE;
-                let y = (chip / SIDE * CELL + shift / EDGE) % EDGE;
-                soft[bit] += self.tile.signs[chip] * chips[y * EDGE + x];
-            }
-        }
-        soft
     }
 }
 
@@ -276,17 +286,13 @@ fn downscale(luma: &[u8], stride: usize, width: usize) -> Vec<u8> {
     small
 }
 
-/// The strength profile of a chip at a pixel of the tile.
-fn weight(pixel: usize) -> f32 {
-    PROFILE[pixel % EDGE % CELL] * PROFILE[pixel / EDGE % CELL]
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pattern::AREA;
     use super::*;
 
-    /// The residual of moving frames with coarse and fine detail, without a watermark.
-    fn unmarked() -> SearchResidual {
+    /// The residual of moving frames with coarse and fine detail, without a watermark, eight in one second.
+    fn unmarked() -> Residual {
         let mut residual = Residual::default();
         for time in 0..8 {
             let sample = |i: usize| {
@@ -296,37 +302,43 @@ mod tests {
                 (128.0 + hills + grain as f32 / 8.0) as u8
             };
             let picture: Vec<_> = (0..320 * 192).map(sample).collect();
-            residual.push(&picture, 320, 320, 192);
+            residual.push(&picture, 320, (320, 192), turn(Duration::from_millis(125 * time as u64)));
         }
-        residual.equalise()
+        residual
     }
 
     #[test]
     fn wrong_keys_reach_the_derived_strengths() {
         const KEYS: u32 = 10_000;
         let residual = unmarked();
-        let any = Detector::new(&WatermarkKey::public());
-        let spectra: Vec<_> = (0..40)
-            .map(|i| any.spectrum(&residual, [MIN_SCALE * (1.0 + 0.03 * f64::from(i)); 2].into()))
-            .collect();
-        let detections = (0..KEYS).into_par_iter().map(|i| {
-            let mut key = [0; 16];
-            key[..4].copy_from_slice(&i.to_le_bytes());
-            let detector = Detector::new(&WatermarkKey::from_bytes(&key).unwrap());
-            let spectrum = &spectra[i as usize % spectra.len()];
-            let (shift, strength) = detector.strongest(spectrum);
-            // Decoding is slower than correlating, so only strong correlations are decoded.
-            let id = (strength > 4.5).then(|| decode(&detector.bits(spectrum, shift), 0.0)).flatten();
-            (strength, id)
-        });
-        let detections: Vec<_> = detections.collect();
-        assert_eq!(detections.iter().filter(|(_, id)| id.is_some()).count(), 0);
-        // Tail probabilities of a Gaussian, at EDGE² shifts. Dependent shifts make large values rarer.
-        for (strength, tail) in [(4.5, 3.398e-6), (5.0, 2.867e-7), (5.5, 1.899e-8)] {
-            let expected = f64::from(KEYS) * AREA as f64 * tail;
-            let observed = detections.iter().filter(|(s, _)| *s > strength).count() as f64;
-            assert!(observed < expected + 4.0 * expected.sqrt(), "{strength}: {observed}, not {expected}");
-            assert!(observed > expected / 3.0 - 2.0, "{strength}: {observed}, not {expected}");
+        for source in [Source::constant(&residual, 1), Source::rotating(&residual, 1)] {
+            let any = Detector::new(&WatermarkKey::public());
+            let spectra: Vec<_> = (0..40)
+                .map(|i| any.spectrum(&source.residual, [MIN_SCALE * (1.0 + 0.03 * f64::from(i)); 2].into()))
+                .collect();
+            for scheme in source.schemes {
+                let peaks = (0..KEYS).into_par_iter().map(|i| {
+                    let mut key = [0; 16];
+                    key[..4].copy_from_slice(&i.to_le_bytes());
+                    let key = WatermarkKey::from_bytes(&key).unwrap();
+                    let template = Template::new(&key, *scheme, &any.fourier);
+                    let spectrum = &spectra[i as usize % spectra.len()];
+                    let peak = template.strongest(&any.fourier, spectrum);
+                    // Decoding is slower than correlating, so only strong correlations are decoded.
+                    let bits = (peak.strength > 4.5).then(|| template.bits(&any.fourier, spectrum, peak));
+                    (peak.strength, bits.and_then(|bits| decode(&bits, 0.0)))
+                });
+                let peaks: Vec<_> = peaks.collect();
+                assert_eq!(peaks.iter().filter(|(_, id)| id.is_some()).count(), 0);
+                // Tail probabilities of a Gaussian, at each shift. Dependent shifts make large values rarer.
+                for (strength, tail) in [(4.5, 3.398e-6), (5.0, 2.867e-7), (5.5, 1.899e-8)] {
+                    let expected = f64::from(KEYS) * AREA as f64 * tail;
+                    let observed = peaks.iter().filter(|(s, _)| *s > strength).count() as f64;
+                    let case = format!("{scheme:?} {strength}: {observed}, not {expected}");
+                    assert!(observed < expected + 4.0 * expected.sqrt(), "{case}");
+                    assert!(observed > expected / 3.0 - 2.0, "{case}");
+                }
+            }
         }
     }
 }

@@ -1,44 +1,45 @@
 //! Embedding the watermark.
 
-use super::activity;
-use super::pattern::{CELL, Role, SIDE, Tile, phase};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use rustfft::num_complex::Complex32;
+
+use super::activity::detail;
+use super::pattern::{EDGE, Role, Scheme, Tile, phase, turn};
 use super::payload::encode;
 use super::{GenerationId, WatermarkKey};
 use crate::Size;
 
-/// The shape of a cell at each strength, in 8-bit steps. Rounded, so that no blocks are visible.
-const SHAPES: [[i8; CELL * CELL]; 5] = [
-    mirrored([[0, 1, 1], [1, 1, 1], [1, 1, 1]]),
-    mirrored([[0, 1, 1], [1, 1, 2], [1, 2, 2]]),
-    mirrored([[1, 1, 1], [1, 2, 2], [1, 2, 3]]),
-    mirrored([[1, 1, 2], [1, 2, 3], [2, 3, 4]]),
-    mirrored([[1, 2, 2], [2, 3, 4], [2, 4, 5]]),
-];
-/// Variance levels, a quarter of an octave each, from one strength to the next. A busy area hides a stronger watermark, but
-/// also makes detection harder; the strength therefore grows much more slowly than the detail.
-const STEPS: usize = 12;
-/// Number of variance levels, enough for all variances of 8-bit samples.
-const LEVELS: usize = 64;
-/// The lowest level that is not flat.
-const FLAT: usize = 4;
-/// Mean luma below which a flat cell gets the weakest shape: grain is most visible there.
-const DARK: f32 = 48.0;
+/// Side of a chip in pixels.
+pub const CELL: usize = Scheme::Rotating.cell();
+/// Side of the tile in chips.
+const SIDE: usize = Scheme::Rotating.side();
 
-/// Limit on the mean squared change of a frame: a PSNR of 42.1 dB.
-const MAX_MSE: f32 = 4.0;
+/// Strengths that [`Embedder::new`] accepts; 1 is the default.
+pub const STRENGTHS: RangeInclusive<f64> = 0.5..=2.0;
 
-/// Mirrors the top left quarter of a shape.
-const fn mirrored(quarter: [[i8; CELL / 2]; CELL / 2]) -> [i8; CELL * CELL] {
-    let mut shape = [0; CELL * CELL];
-    let mut i = 0;
-    while i < CELL * CELL {
-        let (y, x) = (i / CELL, i % CELL);
-        let (down, right) = (CELL - 1 - y, CELL - 1 - x);
-        shape[i] = quarter[if y < down { y } else { down }][if x < right { x } else { right }];
-        i += 1;
-    }
-    shape
-}
+/// Deviation of the watermark in a flat area of a frame of [`REFERENCE`] pixels, in 8-bit steps.
+const FLAT: f32 = 0.35;
+/// Pixels of the frame to which [`FLAT`] applies. A larger frame has more tiles and needs less strength.
+const REFERENCE: f32 = 640.0 * 480.0;
+/// Range of the factor for other sizes.
+const SIZE_FACTORS: RangeInclusive<f32> = 0.85..=1.31;
+/// Detail, in 8-bit steps, from which it hides the watermark.
+const HIDING: f32 = 2.0;
+/// Limit on the deviation in the whole frame, relative to that in flat areas. Without it, the watermark would be seen in frames
+/// that are full of fine detail.
+const LIMIT: f32 = 1.35;
+
+/// Root mean square of the shape of a chip.
+const SHAPE_RMS: f32 = 0.5443;
+
+/// Steps of the dither per pixel, as fractions of 2³²: an additive recurrence of two dimensions based on the plastic number
+/// (Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences", 2018). Its errors are fine, so that they are less
+/// visible than those of random dither, and encoders drop them.
+const DITHER: (u32, u32) = (0xc13f_a9a9, 0x91e1_0da6);
+/// Step of the dither per millisecond, so that it differs between frames.
+const DITHER_TIME: u32 = 0x9e37_79b9;
 
 /// A frame or its luma plane, with 8-bit samples.
 pub struct Plane<'a> {
@@ -67,20 +68,30 @@ impl<'a> Plane<'a> {
 pub struct Embedder {
     key: WatermarkKey,
     id: GenerationId,
-    /// Whether each chip of the tile is added or subtracted.
-    chips: Vec<bool>,
+    strength: f32,
+    /// The value of each chip of the tile.
+    chips: Vec<Complex32>,
+    /// The shape of a chip in row-major order, as fractions of 2⁸.
+    shape: [i32; CELL * CELL],
 }
 
 impl Embedder {
-    /// An embedder that writes `id` with `key`.
-    pub fn new(key: &WatermarkKey, id: GenerationId) -> Self {
+    /// An embedder that writes `id` with `key`. `strength` multiplies the default strength and is limited to [`STRENGTHS`].
+    pub fn new(key: &WatermarkKey, id: GenerationId, strength: f64) -> Self {
         let bits = encode(id);
-        let Tile { roles, signs } = Tile::new(key);
-        let chips = roles.iter().zip(signs).map(|(role, sign)| match role {
-            Role::Sync => sign > 0.0,
-            Role::Bit(bit) => (sign > 0.0) == bits[*bit],
+        let Tile { roles, chips } = Tile::new(key, Scheme::Rotating);
+        let chips = roles.iter().zip(chips).map(|(role, chip)| match role {
+            Role::Bit(bit) if !bits[*bit] => -chip,
+            _ => chip,
         });
-        Self { key: key.clone(), id, chips: chips.collect() }
+        let weight = |i: usize| Scheme::Rotating.weight(i / CELL * EDGE + i % CELL);
+        Self {
+            key: key.clone(),
+            id,
+            strength: strength.clamp(*STRENGTHS.start(), *STRENGTHS.end()) as f32,
+            chips: chips.collect(),
+            shape: std::array::from_fn(|i| (weight(i) * 256.0).round() as i32),
+        }
     }
 
     /// The ID that it writes.
@@ -88,118 +99,93 @@ impl Embedder {
         self.id
     }
 
-    /// Embeds the watermark in a frame of shot `shot`. Pixels beyond the last whole cell are unchanged, and so is a plane
-    /// whose data is too short for its size.
-    pub fn embed(&self, plane: &mut Plane, shot: u64) {
+    /// Embeds the watermark in a frame of shot `shot` at `time` from the start of the video; another start is possible, but it
+    /// must be the same for all frames. Pixels beyond the last whole cell are unchanged, and so is a plane whose data is too
+    /// short for its size.
+    pub fn embed(&self, plane: &mut Plane, shot: u64, time: Duration) {
         match plane.step {
-            1 => self.embed_pixels::<1, 1>(plane, shot),
-            3 => self.embed_pixels::<3, 3>(plane, shot),
-            4 => self.embed_pixels::<4, 3>(plane, shot),
+            1 => self.embed_pixels::<1, 1>(plane, shot, time),
+            3 => self.embed_pixels::<3, 3>(plane, shot, time),
+            4 => self.embed_pixels::<4, 3>(plane, shot, time),
             _ => {}
         }
     }
 
     /// Embeds with `STEP` bytes per pixel, of which the first `USED` are changed.
-    fn embed_pixels<const STEP: usize, const USED: usize>(&self, plane: &mut Plane, shot: u64) {
+    fn embed_pixels<const STEP: usize, const USED: usize>(
+        &self,
+        plane: &mut Plane,
+        shot: u64,
+        time: Duration,
+    ) {
         let (across, down) = (plane.width / CELL, plane.height / CELL);
         let row_bytes = across * CELL * STEP;
         let needed = plane.stride * (down * CELL).saturating_sub(1) + row_bytes;
         if across == 0 || down == 0 || plane.stride < row_bytes || plane.data.len() < needed {
             return;
         }
-        let (sums, squares) = measure::<STEP, USED>(plane, across, down);
-        let strengths = strengths(&activity::around_cells(&sums, &squares, CELL * CELL / 2, across));
-        let changes = changes::<STEP, USED>();
+        let gains = self.gains(&detail::<STEP, USED>(plane), plane.width * plane.height);
         let (right, below) = phase(&self.key, self.id.get(), shot);
-        let mut added = vec![0; row_bytes];
+        let turn = turn(time);
+        // Truncation is intended: only the fraction matters.
+        let dither = (time.as_millis() as u32).wrapping_mul(DITHER_TIME);
+        let mut added = vec![0i8; across * CELL];
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
-            // The change of each cell in this row of cells.
-            let chosen = strengths[cy * across..][..across]
-                .iter()
-                .enumerate()
-                .map(|(cx, strength)| &changes[*strength][usize::from(chips[(cx + right) % SIDE])]);
-            let chosen: Vec<_> = chosen.collect();
+            // The strength of each cell in this row of cells, as fractions of 2⁸ of a step.
+            let strengths = gains[cy * across..][..across].iter().enumerate();
+            let strengths = strengths
+                .map(|(cx, gain)| (gain * (chips[(cx + right) % SIDE] * turn).re * 256.0).round() as i32);
+            let strengths: Vec<_> = strengths.collect();
             for (y, row) in line.chunks_mut(plane.stride).enumerate() {
-                // Assembled first, so that the addition is vectorised.
-                for (cell, change) in added.chunks_exact_mut(CELL * STEP).zip(&chosen) {
-                    cell.copy_from_slice(&change[y * CELL * STEP..][..CELL * STEP]);
-                }
-                for (sample, add) in row[..row_bytes].iter_mut().zip(&added) {
-                    *sample = sample.saturating_add_signed(*add);
+                let dither = dither.wrapping_add(DITHER.1.wrapping_mul((cy * CELL + y) as u32));
+                self.assemble(&mut added, &strengths, y, dither);
+                if STEP == 1 {
+                    for (sample, add) in row.iter_mut().zip(&added) {
+                        *sample = sample.saturating_add_signed(*add);
+                    }
+                } else {
+                    for (pixel, add) in row.chunks_exact_mut(STEP).zip(&added) {
+                        for sample in &mut pixel[..USED] {
+                            *sample = sample.saturating_add_signed(*add);
+                        }
+                    }
                 }
             }
         }
     }
-}
 
-/// The strength of each cell from its mean and variance: as strong as the limit for the whole frame allows.
-fn strengths(cells: &[(f32, f32)]) -> Vec<usize> {
-    let activity: Vec<_> = cells.iter().map(|(mean, variance)| (*mean < DARK, level(*variance))).collect();
-    let mut counts = [[0.0; LEVELS]; 2];
-    for (dark, level) in &activity {
-        counts[usize::from(*dark)][*level] += 1.0;
-    }
-    let energy = SHAPES.map(|shape| shape.iter().map(|s| f32::from(s * s)).sum::<f32>() / shape.len() as f32);
-    let change = |quiet| -> f32 {
-        let at = |dark| {
-            (0..LEVELS)
-                .map(move |level| counts[usize::from(dark)][level] * energy[strength(dark, level, quiet)])
-        };
-        at(false).chain(at(true)).sum()
-    };
-    let within = |quiet: &usize| change(*quiet) <= MAX_MSE * cells.len() as f32;
-    let quiet = (FLAT..LEVELS).find(within).unwrap_or(LEVELS);
-    activity.into_iter().map(|(dark, level)| strength(dark, level, quiet)).collect()
-}
-
-/// The strength of a cell. A level below `quiet` gets strength 1, or 0 if the cell is dark.
-fn strength(dark: bool, level: usize, quiet: usize) -> usize {
-    let busy = (level + STEPS).saturating_sub(quiet) / STEPS;
-    if busy == 0 && dark { 0 } else { (1 + busy).min(SHAPES.len() - 1) }
-}
-
-/// The variance level: the logarithm in quarter octaves, from the exponent and the first two bits of the mantissa.
-fn level(variance: f32) -> usize {
-    let quarters = |value: f32| (value.to_bits() >> (f32::MANTISSA_DIGITS - 3)) as usize;
-    (quarters(1.0 + variance) - quarters(1.0)).min(LEVELS - 1)
-}
-
-/// Approximate luma of a pixel, precise enough to measure activity.
-fn luma<const USED: usize>(pixel: &[u8]) -> u32 {
-    if USED == 1 {
-        u32::from(pixel[0])
-    } else {
-        (u32::from(pixel[0]) + 2 * u32::from(pixel[1]) + u32::from(pixel[2])) / 4
-    }
-}
-
-/// Sums of luma and its square over every second row of each cell, precise enough to measure activity.
-fn measure<const STEP: usize, const USED: usize>(
-    plane: &Plane,
-    across: usize,
-    down: usize,
-) -> (Vec<u32>, Vec<u32>) {
-    let (mut sums, mut squares) = (vec![0; across * down], vec![0; across * down]);
-    for (y, row) in plane.data.chunks(plane.stride).take(down * CELL).enumerate().step_by(2) {
-        let at = y / CELL * across;
-        let cells = row[..across * CELL * STEP].chunks_exact(CELL * STEP);
-        for ((cell, sum), square) in cells.zip(&mut sums[at..]).zip(&mut squares[at..]) {
-            for pixel in cell.chunks_exact(STEP) {
-                let luma = luma::<USED>(pixel);
-                *sum += luma;
-                *square += luma * luma;
+    /// The change of each pixel in row `y` of a row of cells, rounded to steps by the dither, whose value at the first pixel is
+    /// `dither`. The dither has half a step: more would add noise, less would lose the watermark in flat areas.
+    fn assemble(&self, added: &mut [i8], strengths: &[i32], y: usize, dither: u32) {
+        let shape = &self.shape[y * CELL..][..CELL];
+        for (cx, (cell, strength)) in added.chunks_exact_mut(CELL).zip(strengths).enumerate() {
+            let dither = dither.wrapping_add(DITHER.0.wrapping_mul((cx * CELL) as u32));
+            for (x, (pixel, shape)) in cell.iter_mut().zip(shape).enumerate() {
+                // From a quarter to three quarters of 2¹⁶.
+                let threshold =
+                    (1 << 14) + (dither.wrapping_add(DITHER.0.wrapping_mul(x as u32)) >> 17) as i32;
+                *pixel = ((strength * shape + threshold) >> 16) as i8;
             }
         }
     }
-    (sums, squares)
+
+    /// The strength of each cell in 8-bit steps, from the detail around it and the number of pixels of the frame.
+    fn gains(&self, detail: &[f32], pixels: usize) -> Vec<f32> {
+        let mut gains: Vec<_> = detail.iter().map(|detail| masking(*detail)).collect();
+        let power = gains.iter().map(|gain| gain * gain).sum::<f32>() / gains.len().max(1) as f32;
+        let limit = (LIMIT / power.sqrt()).min(1.0);
+        let size =
+            (REFERENCE / pixels as f32).cbrt().sqrt().clamp(*SIZE_FACTORS.start(), *SIZE_FACTORS.end());
+        let flat = self.strength * FLAT * size * limit / SHAPE_RMS;
+        gains.iter_mut().for_each(|gain| *gain *= flat);
+        gains
+    }
 }
 
-/// The change of the bytes of a cell, by strength and sign.
-fn changes<const STEP: usize, const USED: usize>() -> [[Vec<i8>; 2]; SHAPES.len()] {
-    SHAPES.map(|shape| {
-        [-1, 1].map(|sign| {
-            shape.iter().flat_map(|s| (0..STEP).map(move |i| if i < USED { sign * s } else { 0 })).collect()
-        })
-    })
+/// How much stronger the watermark may be than in a flat area: the power 3/8 of the detail, from square roots, which are
+/// the same on all machines.
+fn masking(detail: f32) -> f32 {
+    let quarter = (1.0 + detail / HIDING).sqrt().sqrt();
+    quarter * quarter.sqrt()
 }

@@ -5,12 +5,8 @@ use std::sync::Arc;
 use rustfft::num_complex::Complex32;
 use rustfft::{Fft, FftPlanner};
 
-use super::pattern::{CELL, SIDE};
+use super::pattern::{AREA, EDGE};
 
-/// Side of the tile in pixels.
-pub const EDGE: usize = SIDE * CELL;
-/// Number of pixels in the tile.
-pub const AREA: usize = EDGE * EDGE;
 /// Radius of the neighbourhood over which frequencies are equalised.
 const NEAR: usize = 2;
 
@@ -26,19 +22,18 @@ impl Fourier {
         Self { forward: planner.plan_fft_forward(EDGE), inverse: planner.plan_fft_inverse(EDGE) }
     }
 
-    /// The transform of a real image.
-    pub fn transform(&self, picture: &[f32]) -> Vec<Complex32> {
-        let mut spectrum: Vec<_> = picture.iter().map(|&re| Complex32 { re, im: 0.0 }).collect();
-        transform_2d(self.forward.as_ref(), &mut spectrum);
-        spectrum
+    /// The transform of an image.
+    pub fn transform(&self, mut picture: Vec<Complex32>) -> Vec<Complex32> {
+        transform_2d(self.forward.as_ref(), &mut picture);
+        picture
     }
 
     /// The cyclic cross-correlation of `picture` and `template`, both transformed, up to a constant factor.
-    pub fn correlate(&self, picture: &[Complex32], template: &[Complex32]) -> Vec<f32> {
+    pub fn correlate(&self, picture: &[Complex32], template: &[Complex32]) -> Vec<Complex32> {
         let mut product: Vec<_> = picture.iter().zip(template).map(|(p, t)| p * t.conj()).collect();
         transform_2d(self.inverse.as_ref(), &mut product);
         // Each transform transposes the axes: after two of them they are in the original order.
-        product.into_iter().map(|c| c.re).collect()
+        product
     }
 }
 

@@ -51,17 +51,17 @@ fn all_video_streams_are_searched() {
     let path = |name: &str| folder.path().join(name);
     gst::init().unwrap();
     gstsoraprovenance::plugin_register_static().unwrap();
-    let clip = "videotestsrc pattern=smpte num-buffers=12 ! video/x-raw,format=I420,width=480,height=270";
+    let clip = "videotestsrc pattern=smpte num-buffers=30 ! video/x-raw,format=I420,width=480,height=270";
+    let mark = "soramark generation-id=7 watermark-strength=2";
     let encoder = "x264enc pass=qual quantizer=20 ! mux.";
-    let (plain, marked) =
-        (format!("{clip} ! {encoder}"), format!("{clip} ! soramark generation-id=7 ! {encoder}"));
+    let (plain, marked) = (format!("{clip} ! {encoder}"), format!("{clip} ! {mark} ! {encoder}"));
     let sound = "audiotestsrc num-buffers=20 ! audio/x-raw,format=S16LE ! mux.";
     for (name, first, second) in [("first.mkv", &marked, &plain), ("second.mkv", &plain, &marked)] {
         let out = path(name);
         play(&format!("matroskamux name=mux ! filesink location={} {first} {second} {sound}", out.display()));
         let (status, report, errors) = detect(&out);
         assert_eq!(status, Some(0), "{name}: {report} {errors}");
-        assert_eq!((&report["video-streams"], &report["frames"]), (&2.into(), &24.into()), "{report}");
+        assert_eq!((&report["video-streams"], &report["frames"]), (&2.into(), &60.into()), "{report}");
         assert_eq!(report["marks"].as_array().unwrap().len(), 1, "{report}");
         assert_eq!(report["complete"], true, "{report}");
     }

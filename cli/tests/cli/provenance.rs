@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use soragen_tests::fixtures;
+
 use super::{soragen, stderr};
 
 fn render(path: &Path, arguments: &[&str]) {
-    let mut command = soragen(["render", "a fish swims under water", "--frames", "9", "--steps", "2"]);
+    let mut command = soragen(["render", "a fish swims under water", "--frames", "17", "--steps", "2"]);
     let output = command.args(arguments).arg("-o").arg(path).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
@@ -24,7 +26,7 @@ fn the_watermark_is_detected() {
     let (status, report) = detect(&path("marked.mkv"), &[]);
     assert_eq!(
         (status, &report["marked"], &report["frames"]),
-        (Some(0), &true.into(), &9.into()),
+        (Some(0), &true.into(), &17.into()),
         "{report}"
     );
     let id = report["marks"][0]["generation-id"].as_str().unwrap();
@@ -40,6 +42,24 @@ fn the_watermark_is_detected() {
     render(&path("plain.y4m"), &["--no-watermark"]);
     let (status, report) = detect(&path("plain.y4m"), &[]);
     assert_eq!((status, &report["marked"]), (Some(3), &false.into()), "{report}");
+}
+
+#[test]
+fn the_watermark_of_an_earlier_version_is_detected() {
+    // Nine frames of "a fish swims under water", rendered by a build before scheme 2 and encoded by x264 at crf 18.
+    let (status, report) = detect(&fixtures::path("static-watermark.mp4"), &[]);
+    let mark = &report["marks"][0];
+    assert_eq!((status, &mark["scheme"]), (Some(0), &1.into()), "{report}");
+    assert_eq!(mark["generation-id"], "80848a36b3", "{report}");
+}
+
+#[test]
+fn a_strength_that_would_be_seen_or_lost_is_an_error() {
+    let mut command =
+        soragen(["render", "snow", "--frames", "1", "--watermark-strength", "2.5", "-o", "/nowhere/x.y4m"]);
+    let output = command.output().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("watermark strength of 2.5"), "{}", stderr(&output));
 }
 
 #[test]
@@ -89,7 +109,7 @@ fn a_file_is_signed_and_verified() {
     assert_eq!(c2pa["provider"], "The House");
     assert_eq!(c2pa["prompts"], serde_json::json!([]), "embed-prompt is off");
     assert_eq!((&c2pa["matches-mark"], &report["marked"]), (&true.into(), &true.into()), "{report}");
-    assert_eq!(report["frames"], 9);
+    assert_eq!(report["frames"], 17);
 
     // The tags of the muxer do not have the prompt either.
     let has_prompt = |path: &str| {

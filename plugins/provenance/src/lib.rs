@@ -11,6 +11,8 @@
 // The items of `plugin_define` have no documentation.
 #![allow(missing_docs)]
 
+use std::time::Duration;
+
 use gst::glib;
 use gst::prelude::*;
 use gst_video::VideoFormat;
@@ -52,6 +54,18 @@ fn key_property() -> glib::ParamSpec {
 /// The path in the value of `watermark-key`; an empty path is unset.
 fn key_path(value: &glib::Value) -> Option<String> {
     value.get::<Option<String>>().ok().flatten().filter(|path| !path.is_empty())
+}
+
+/// The time of a frame for the watermark: its timestamp or, without one, the time of frame `number` at the frame rate.
+pub fn frame_time(buffer: &gst::BufferRef, number: u64, info: &gst_video::VideoInfo) -> Duration {
+    buffer.pts().map_or_else(
+        || {
+            let rate = f64::from(info.fps().numer()) / f64::from(info.fps().denom());
+            // Without a frame rate there is no time.
+            Duration::try_from_secs_f64(number as f64 / rate).unwrap_or_default()
+        },
+        Duration::from,
+    )
 }
 
 /// Formats with a luma plane.

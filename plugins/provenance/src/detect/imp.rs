@@ -146,6 +146,7 @@ fn join(thread: Option<JoinHandle<()>>) {
 fn describe(name: &str, detection: &Detection) -> gst::Structure {
     let mut structure = gst::Structure::builder(name)
         .field("marked", detection.is_marked())
+        .field("scheme", detection.scheme.number())
         .field("strength", detection.strength)
         .field("scale", detection.scale)
         .field("frames", detection.frames)
@@ -169,7 +170,7 @@ impl ObjectImpl for SoraDetect {
             vec![
                 glib::ParamSpecUInt::builder("window")
                     .nick("Window")
-                    .blurb("Number of frames per detection; the watermark is constant within a shot")
+                    .blurb("Number of frames per detection; a second or more is needed after encoding (default: 96)")
                     .minimum(1)
                     .default_value(DEFAULT_WINDOW)
                     .mutable_ready()
@@ -177,7 +178,7 @@ impl ObjectImpl for SoraDetect {
                 crate::key_property(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
-                    .blurb("frames, windows, marked-windows; for the last window also marked, strength, scale and, \
+                    .blurb("frames, windows, marked-windows; for the last window also marked, scheme, strength, scale and, \
                             if it was decoded, generation-id")
                     .read_only()
                     .build(),
@@ -271,6 +272,7 @@ impl VideoFilterImpl for SoraDetect {
         let (width, height) = (frame.width() as usize, frame.height() as usize);
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let luma = frame.plane_data(0).map_err(|_| gst::FlowError::Error)?;
+        let time = crate::frame_time(frame.buffer(), lock(&self.stats).frames, frame.info());
         // All frames of one detection have the same size.
         let of_other_size = {
             let mut state = lock(&self.state);
@@ -286,7 +288,7 @@ impl VideoFilterImpl for SoraDetect {
             if state.detector.frames() == 0 {
                 state.since = frame.buffer().pts();
             }
-            state.detector.push(luma, stride, width, height);
+            state.detector.push(luma, stride, width, height, time);
             (state.detector.frames() >= length).then(|| state.take_window())
         };
         lock(&self.stats).frames += 1;

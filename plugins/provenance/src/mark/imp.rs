@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
@@ -10,7 +11,7 @@ use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 use gst_video::{VideoFormat, VideoFrameRef};
-use soragen::watermark::{Embedder, GenerationId, Plane};
+use soragen::watermark::{Embedder, GenerationId, Plane, STRENGTHS};
 
 /// Packed RGB formats, which the watermark can be embedded in directly.
 const RGB_FORMATS: [VideoFormat; 6] = [
@@ -22,16 +23,25 @@ const RGB_FORMATS: [VideoFormat; 6] = [
     VideoFormat::Bgra,
 ];
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Settings {
     id: u64,
     key: Option<String>,
+    strength: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { id: 0, key: None, strength: 1.0 }
+    }
 }
 
 #[derive(Default)]
 pub struct SoraMark {
     settings: Mutex<Settings>,
     embedder: Mutex<Option<Embedder>>,
+    /// Number of frames since the start, for frames without a timestamp.
+    frames: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,6 +66,14 @@ impl ObjectImpl for SoraMark {
                     .mutable_ready()
                     .build(),
                 crate::key_property(),
+                glib::ParamSpecDouble::builder("watermark-strength")
+                    .nick("Watermark strength")
+                    .blurb("Strength of the watermark relative to the default, at which it is invisible (default: 1)")
+                    .minimum(*STRENGTHS.start())
+                    .maximum(*STRENGTHS.end())
+                    .default_value(Settings::default().strength)
+                    .mutable_ready()
+                    .build(),
             ]
         });
         &PROPERTIES
@@ -66,6 +84,7 @@ impl ObjectImpl for SoraMark {
         match pspec.name() {
             "generation-id" => settings.id = value.get().unwrap_or_default(),
             "watermark-key" => settings.key = crate::key_path(value),
+            "watermark-strength" => settings.strength = value.get().unwrap_or(1.0),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -77,6 +96,7 @@ impl ObjectImpl for SoraMark {
                 lock(&self.embedder).as_ref().map_or(settings.id, |embedder| embedder.id().get()).to_value()
             }
             "watermark-key" => settings.key.to_value(),
+            "watermark-strength" => settings.strength.to_value(),
             _ => unreachable!("GObject knows the properties"),
         }
     }
@@ -110,13 +130,15 @@ impl BaseTransformImpl for SoraMark {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let Settings { id, key } = lock(&self.settings).clone();
+        let Settings { id, key, strength } = lock(&self.settings).clone();
         let id = match id {
             // `RandomState` is seeded by the operating system.
             0 => std::hash::RandomState::new().build_hasher().finish(),
             id => id,
         };
-        *lock(&self.embedder) = Some(Embedder::new(&crate::load_key(key.as_deref())?, GenerationId::new(id)));
+        let key = crate::load_key(key.as_deref())?;
+        *lock(&self.embedder) = Some(Embedder::new(&key, GenerationId::new(id), strength));
+        self.frames.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -133,11 +155,13 @@ impl VideoFilterImpl for SoraMark {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let embedder = lock(&self.embedder).clone().ok_or(gst::FlowError::Flushing)?;
         let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let number = self.frames.fetch_add(1, Ordering::Relaxed);
+        let time = crate::frame_time(frame.buffer(), number, frame.info());
         let stride = usize::try_from(frame.plane_stride()[0]).map_err(|_| gst::FlowError::NotNegotiated)?;
         let step = usize::try_from(frame.format_info().pixel_stride()[0])
             .map_err(|_| gst::FlowError::NotNegotiated)?;
         let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
-        embedder.embed(&mut Plane { data, stride, step, width, height }, 0);
+        embedder.embed(&mut Plane { data, stride, step, width, height }, 0, time);
         Ok(gst::FlowSuccess::Ok)
     }
 }

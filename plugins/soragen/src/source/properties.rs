@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use gst::glib;
 use gst::prelude::*;
 use soragen::Cache;
+use soragen::watermark::STRENGTHS;
 
 use super::enums::{Decoder, Label, Precision};
 
@@ -265,6 +266,15 @@ properties! {
     );
     watermark_key: Option<String> = non_empty(
         string("watermark-key", "Watermark key", "File with the key of the watermark (unset = the public key)")
+            .mutable_ready()
+    );
+    watermark_strength: f64 = value(
+        scale("watermark-strength")
+            .nick("Watermark strength")
+            .blurb("Strength of the watermark relative to the default, at which it is invisible (default: 1)")
+            .minimum(*STRENGTHS.start())
+            .maximum(*STRENGTHS.end())
+            .default_value(1.0)
             .mutable_ready()
     );
 }

@@ -159,6 +159,7 @@ impl Settings {
         request.policy = Some(Policy::open(path(&self.policy), path(&self.audit_log))?);
         request.label = self.label.into();
         request.watermark = self.watermark_key()?;
+        request.watermark_strength = self.watermark_strength;
         Ok(request)
     }
 }

@@ -610,7 +610,15 @@ fn a_git_lfs_pointer_is_named_as_such() {
         let case = Case::new("wan-2.1");
         copy(&case.original(), case.folder.path());
         std::fs::write(case.at(file), pointer).unwrap();
-        let error = open_error(case.folder.path(), Parts::default());
+        // The text encoder is loaded for the first prompt.
+        let model =
+            Model::open(&case.folder.path().to_string_lossy(), &OpenOptions::default(), &Cancel::new());
+        let request =
+            with!(Request::default(); prompt: "a cat".into(), steps: Some(1), length: Length::Frames(1));
+        let made = model.and_then(|model| {
+            Session::new(model, request)?.next_raw_chunk(&Cancel::new(), &mut |_| {}).map(drop)
+        });
+        let error = made.unwrap_err().to_string();
         assert!(
             error.contains("Git LFS pointer") && error.contains(file.split('/').next().unwrap()),
             "{file}: {error}"

@@ -55,7 +55,15 @@ impl Live {
     fn next(&mut self) -> Option<gst::Sample> {
         while self.pulled > 0 && !self.sink.is_eos() {
             let made = self.stat("frames") > self.pulled;
-            if made && let Some(id) = self.clock.peek_next_pending_id() {
+            // A wait from before a pause is not the next one; the source is about to end it.
+            let id = self.clock.peek_next_pending_id().filter(|id| id.time() > self.clock.time());
+            // The source waits for a frame after it has pushed the one before it. After a jump of the running time it does not
+            // wait.
+            if let Some(sample) = self.sink.try_pull_sample(gst::ClockTime::ZERO) {
+                self.pulled += 1;
+                return Some(sample);
+            }
+            if made && let Some(id) = id {
                 advance(&self.clock, &id);
                 break;
             }
@@ -264,23 +272,21 @@ fn a_source_that_is_added_later_starts_at_the_running_time() {
 #[test]
 fn a_source_follows_the_running_time_after_a_pause() {
     let mut live = Live::playing("");
-    let stop = |live: &Live| {
-        live.pipeline.set_state(gst::State::Paused).unwrap();
-        // The source has noticed it, and waits no more.
-        while live.clock.peek_id_count() > 0 {
+    let pause = |live: &Live| {
+        // While the source waits for the time of a frame.
+        while live.clock.peek_id_count() == 0 {
             std::thread::yield_now();
         }
-    };
-    let pause = |live: &Live| {
-        stop(live);
+        live.pipeline.set_state(gst::State::Paused).unwrap();
         live.clock.advance_time(10_000_000_000);
-        live.pipeline.set_state(gst::State::Playing).unwrap();
     };
+    let play = |live: &Live| live.pipeline.set_state(gst::State::Playing).unwrap();
     for n in 0..3 {
         assert_eq!(pts(&live.next().unwrap()), n * FRAME);
     }
     // The pipeline keeps its running time: timestamps go on.
     pause(&live);
+    play(&live);
     for n in 3..6 {
         assert_eq!(pts(&live.next().unwrap()), n * FRAME);
     }
@@ -288,6 +294,7 @@ fn a_source_follows_the_running_time_after_a_pause() {
     let before = live.pipeline.current_running_time().unwrap();
     live.pipeline.set_start_time(gst::ClockTime::NONE);
     pause(&live);
+    play(&live);
     let sample = live.next().unwrap();
     assert_eq!(pts(&sample), before + gst::ClockTime::from_seconds(10));
     assert!(sample.buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT));
@@ -295,9 +302,9 @@ fn a_source_follows_the_running_time_after_a_pause() {
     assert_eq!(pts(&next), pts(&sample) + FRAME);
     assert!(!next.buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT));
     // A base time that makes the running time start again.
-    stop(&live);
+    pause(&live);
     live.pipeline.set_base_time(live.clock.time());
-    live.pipeline.set_state(gst::State::Playing).unwrap();
+    play(&live);
     assert_eq!(pts(&live.next().unwrap()), gst::ClockTime::ZERO);
     assert_eq!(pts(&live.next().unwrap()), FRAME);
 }
@@ -344,7 +351,8 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
                 // The clock goes on when both threads wait for it, or one while the other has nothing to do: the source before
                 // the first frame, the model while it is a chunk ahead.
                 let source_waits = first.is_some_and(|first| id.time() == first + pushed * FRAME);
-                let model_idles = source_waits && live.stat("frames") >= pushed + CHUNK;
+                // The source has shown all frames but those that it repeated.
+                let model_idles = source_waits && live.stat("frames") + live.stat("late") >= pushed + CHUNK;
                 if waiting >= 2 || pushed == 0 || model_idles || stopping.load(Ordering::Relaxed) {
                     advance(&live.clock, &id);
                 } else {
@@ -384,8 +392,9 @@ fn frames_leave_at_their_time_whether_the_model_is_fast_or_slow() {
             assert_eq!(*pts, delay + n * FRAME);
             assert!(left >= pts && *left - *pts <= FRAME, "frame {n} of {pts} left at {left}");
         }
-        let half = left.len() as u64 / 2;
-        assert!(if fast { late == 0 } else { late.abs_diff(half) < 16 }, "{late} late of {}", left.len());
+        // The slow one is a chunk ahead now and then, and does nothing for the time of one frame.
+        let part = late as f64 / left.len() as f64;
+        assert!(if fast { late == 0 } else { (0.49..0.54).contains(&part) }, "{late} late of {}", left.len());
     }
 }
 

@@ -14,7 +14,7 @@ help:
 	@echo "make test-all    make test, and the slow checks: robustness, endurance, audit, check-cuda"
 	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
 	@echo "make bench-peers parts of Wan 1.3B compared with torch; PYTHON needs torch, diffusers and taehv.py"
-	@echo "make endurance   memory after every minute of a video of MINUTES=$(MINUTES)"
+	@echo "make endurance   memory after every minute of a video of MINUTES=$(MINUTES); an hour of live frames on a test clock"
 	@echo "make build       release build of the plugins and the command, in target/release"
 	@echo "make robustness  robustness of the watermark, for eleven clips or the files CLIPS"
 	@echo "make fuzz        run each target in fuzz/ for FUZZ_SECONDS=$(FUZZ_SECONDS)"
@@ -45,6 +45,7 @@ bench-peers: setup
 	done
 
 endurance: setup
+	SORAGEN_LIVE_SECONDS=3600 cargo test --workspace --test pipelines live::frames_leave
 	cargo bench --workspace --bench element -- $(MINUTES)
 
 build: setup

@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 use peak::peak;
 use processor::processor_seconds;
 use soragen::autoencoder::{Taehv, TaehvConfig};
-use soragen::transformer::{Config, KvCache, KvCacheConfig, WanTransformer};
+use soragen::transformer::{Config, KvCache, KvCacheConfig, Positions, WanTransformer};
 use soragen::{Cancel, Length, Model, OpenOptions, Precision, Request, Session};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -95,7 +95,13 @@ fn transformer() -> Result<f64> {
     let cancel = Cancel::new();
     let context = transformer.context(&Tensor::zeros((1, 64, 384), DType::F32, &Device::Cpu)?, &cancel)?;
     let latents = Tensor::zeros((1, 16, 1, 24, 40), DType::F32, &Device::Cpu)?;
-    let mut cache = KvCache::new(KvCacheConfig { chunk: 1, window: 5, sink: 1, shots: None });
+    let mut cache = KvCache::new(KvCacheConfig {
+        chunk: 1,
+        window: 5,
+        sink: 1,
+        shots: None,
+        positions: Positions::Relative,
+    });
     for _ in 0..7 {
         transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;
     }

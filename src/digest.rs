@@ -2,7 +2,7 @@
 
 /// Goes up when the engine computes other values than before, or describes them in another way: entries of older caches are
 /// then not found.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// A BLAKE3 digest (<https://github.com/BLAKE3-team/BLAKE3>) of named values.
 ///

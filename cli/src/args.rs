@@ -98,8 +98,8 @@ pub struct PartsArgs {
     #[arg(long, value_name = "PATH")]
     pub autoencoder: Option<PathBuf>,
 
-    /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise, longlive,
-    /// longlive-2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
+    /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, longlive,
+    /// longlive-absolute, longlive-2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,
 
@@ -130,9 +130,14 @@ pub struct ConvertArgs {
     /// Output file, .safetensors
     pub to: PathBuf,
 
-    /// Key of the object that holds the weights [default: the first of generator_ema, generator and other common keys]
-    #[arg(long, value_name = "NAME")]
+    /// Key of the object that holds the weights [default: the common key that the file has]
+    #[arg(long, value_name = "NAME", conflicts_with = "recipe")]
     pub key: Option<String>,
+
+    /// Recipe of a causal transformer: of the keys generator and generator_ema it selects the one that the original code uses.
+    /// A file with both needs --recipe or --key
+    #[arg(long, value_name = "NAME")]
+    pub recipe: Option<String>,
 
     /// Naming scheme of the output tensors
     #[arg(long, value_enum, default_value_t)]

@@ -19,9 +19,11 @@ pub fn list() -> Result<()> {
 
 pub fn convert(args: &ConvertArgs) -> Result<()> {
     let file = PartialFile::new(&args.to)?;
-    let count = checkpoint::convert(&args.from, file.partial(), args.key.as_deref(), args.names.into())?;
+    let (key, recipe) = (args.key.as_deref(), args.recipe.as_deref());
+    let made = checkpoint::convert(&args.from, file.partial(), key, recipe, args.names.into())?;
     file.keep()?;
-    eprintln!("{count} tensors in {}", args.to.display());
+    let of = made.key.map(|key| format!(" of {key}")).unwrap_or_default();
+    eprintln!("{} tensors{of} in {}", made.tensors, args.to.display());
     Ok(())
 }
 
@@ -41,7 +43,12 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     }
     print_line!("frame rate   {rate} fps")?;
     print_line!("length       {} frames ({:.2} s)", info.natural_frames, info.natural_frames as f64 / rate)?;
-    print_line!("streaming    {}", if info.causal { "yes, unlimited length" } else { "no, whole clips" })?;
+    let streaming = match (info.causal, info.max_frames) {
+        (true, None) => "yes, unlimited length".into(),
+        (true, Some(frames)) => format!("yes, at most {frames} frames between two cuts"),
+        (false, _) => "no, whole clips".into(),
+    };
+    print_line!("streaming    {streaming}")?;
     let from_image = match (info.image_to_video, info.needs_image) {
         (_, true) => "always",
         (true, false) => "yes",

@@ -45,6 +45,9 @@ fn render(args: &RenderArgs) -> Result<()> {
         }
         Destination::of(timeline)?;
     }
+    if args.storyboard.is_none() && args.prompt.as_ref().is_none_or(|prompt| prompt.trim().is_empty()) {
+        return Err(Error::Usage("the prompt is empty; say what to show, or use --storyboard".into()));
+    }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;
     hub::pull_if_missing(&args.model, &cancel)?;
@@ -80,6 +83,7 @@ fn render(args: &RenderArgs) -> Result<()> {
     options.offload = args.offload;
     options.parts = parts;
     let model = Model::open(&args.model, &options, &cancel)?;
+    model.notes().iter().for_each(|note| eprintln!("soragen: {note}"));
     let cache = Cache::open(args.cache.cache_dir.as_deref(), Cache::DEFAULT_SIZE);
     let mut session = match &cache {
         Some(cache) => Session::with_cache(model, request, cache.clone())?,

@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let bytes = if data.starts_with(b"PK") { data.to_vec() } else { archive(data) };
     std::fs::write(&from, bytes).expect("a file");
     for names in [Names::InFile, Names::Diffusers, Names::Original] {
-        soragen_fuzz::value_or_message(convert(&from, &to, None, names));
+        soragen_fuzz::value_or_message(convert(&from, &to, None, None, names));
     }
 });
 

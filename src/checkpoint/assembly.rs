@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::lora::Lora;
 use super::names::Part;
+use super::recipe::{RECIPE, Recipe};
 use super::weights::Weights;
 use super::{files, shapes};
 use crate::error::plain;
@@ -48,19 +49,6 @@ pub struct Assembly {
     /// LoRAs of the transformer.
     pub(super) loras: Vec<Lora>,
 }
-
-/// The known causal students of Wan: <https://github.com/guandeh17/Self-Forcing>,
-/// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>.
-const RECIPES: [(&str, &str); 5] = [
-    ("self-forcing", include_str!("recipes/self-forcing.json")),
-    ("causal-forcing", include_str!("recipes/causal-forcing.json")),
-    ("causal-forcing-framewise", include_str!("recipes/causal-forcing-framewise.json")),
-    ("longlive", include_str!("recipes/longlive.json")),
-    ("longlive-2", include_str!("recipes/longlive-2.json")),
-];
-
-/// The file with the recipe of a causal model.
-const RECIPE: &str = "soragen.json";
 
 impl Assembly {
     /// The location of `path` in diffusers' layout; for a missing file, where it should be.
@@ -147,7 +135,11 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
             assembly.texts.insert(name.into(), text.to_string().into_bytes());
         }
     }
-    match recipe(parts.recipe.as_deref(), selected.transformer.as_deref())? {
+    let recipe = match &parts.recipe {
+        Some(name) => Some(Recipe::named(name)?),
+        None => selected.transformer.as_deref().and_then(Recipe::beside),
+    };
+    match recipe {
         Some(Recipe::Known(text)) => drop(assembly.texts.insert(RECIPE.into(), text.into())),
         Some(Recipe::File(file)) => drop(assembly.files.insert(RECIPE.into(), file)),
         None => {}
@@ -262,27 +254,4 @@ fn default_configs(channels: u64) -> [(&'static str, Value); 2] {
             }),
         ),
     ]
-}
-
-enum Recipe {
-    Known(&'static str),
-    File(PathBuf),
-}
-
-/// The recipe `name`, or the one beside the transformer.
-fn recipe(name: Option<&str>, transformer: Option<&Path>) -> Result<Option<Recipe>> {
-    let Some(name) = name else {
-        let beside = transformer.map(|path| if path.is_dir() { path } else { path.parent().unwrap_or(path) });
-        return Ok(beside.map(|folder| folder.join(RECIPE)).filter(|file| file.is_file()).map(Recipe::File));
-    };
-    if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
-        return Ok(Some(Recipe::Known(text)));
-    }
-    let path = PathBuf::from(name);
-    if path.is_file() {
-        return Ok(Some(Recipe::File(path)));
-    }
-    let known: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
-    let hint = format!("a recipe is one of {}, or the path of a soragen.json", known.join(", "));
-    Err(Error::NotFound { path, hint })
 }

@@ -12,6 +12,7 @@ use safetensors::tensor::TensorView;
 use super::gguf::Gguf;
 use super::stored::{StoredFormat, StoredTensor};
 use crate::Cancel;
+use crate::hub::pointer;
 
 const GGUF: &[u8] = b"GGUF";
 /// Values that are converted between two checks for a cancel: 8 MiB of f32.
@@ -26,7 +27,11 @@ pub enum WeightFiles {
 
 impl WeightFiles {
     /// Opens `paths`: safetensors files with different tensors, or one GGUF file. The first bytes decide which.
+    ///
+    /// # Errors
+    /// Also for a Git LFS pointer in place of a file.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        paths.iter().try_for_each(|path| pointer::refuse(path))?;
         Ok(match paths {
             [path] if is_gguf(path)? => Self::Gguf(Gguf::open(BufReader::new(File::open(path)?))?),
             // SAFETY: the files are only read. If another program changes a mapped file meanwhile, the values change; if it
@@ -70,8 +75,8 @@ impl WeightFiles {
     /// Loads a tensor in the data type of the file; f32 from GGUF.
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
         match self {
-            Self::Mapped(files) => files.get(name)?.load(device),
-            Self::Compiled(file) => file.get(name)?.load(device),
+            Self::Mapped(files) => load_view(&files.get(name)?, device),
+            Self::Compiled(file) => load_view(&file.get(name)?, device),
             Self::Gguf(file) => file.load(name, device),
         }
     }
@@ -97,6 +102,16 @@ impl WeightFiles {
         }
         Tensor::from_vec(values, view.shape(), &Device::Cpu).map(Some)
     }
+}
+
+/// Loads a tensor in the data type of the file; f32 if candle does not have that type.
+pub fn load_view(view: &TensorView, device: &Device) -> Result<Tensor> {
+    if view.dtype() != Dtype::F8_E5M2 {
+        return view.load(device);
+    }
+    let mut values = vec![0.0; view.data().len()];
+    StoredFormat::F8E5M2.expand(&StoredFormat::F8E5M2.table()?, view.data(), &mut values);
+    Tensor::from_vec(values, view.shape(), device)
 }
 
 /// [`Cancel::check`] with candle's error.

@@ -58,6 +58,21 @@ const PREFIXES: [&str; 10] = [
     "vae.",
 ];
 
+/// Parts of names that only Wan's own names have. A LoRA may change any of the layers. The affine norm of a block is `norm3`
+/// there, and `norm2` in diffusers.
+const WAN: [&str; 10] = [
+    ".self_attn.",
+    ".cross_attn.",
+    ".ffn.0",
+    ".ffn.2",
+    ".norm3",
+    ".modulation",
+    "head.",
+    "time_embedding.",
+    "text_embedding.",
+    "time_projection.",
+];
+
 /// `wan/modules/model.py`: Wan's own checkpoints, ComfyUI's, city96's GGUF. norm2 and norm3 are swapped.
 static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
     let mut table = vec![
@@ -261,7 +276,7 @@ pub fn part_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<Part> {
 fn table<'a>(part: Part, mut names: impl Iterator<Item = &'a str>) -> Option<&'static Table> {
     names.find_map(|name| -> Option<&'static Table> {
         match part {
-            Part::Transformer if name.contains(".self_attn.") => Some(&TRANSFORMER),
+            Part::Transformer if WAN.iter().any(|part| name.contains(part)) => Some(&TRANSFORMER),
             Part::TextEncoder if name.starts_with("enc.blk.") => Some(&UMT5_GGUF),
             Part::TextEncoder if name.starts_with("blocks.") && name.contains(".attn.") => Some(&UMT5),
             Part::Autoencoder if name.contains(".downsamples.0.downsamples.") => Some(&AUTOENCODER_22),
@@ -272,7 +287,8 @@ fn table<'a>(part: Part, mut names: impl Iterator<Item = &'a str>) -> Option<&'s
     })
 }
 
-fn unwrapped(name: &str) -> String {
+/// `name` without what training and packaging tools add.
+pub fn unwrapped(name: &str) -> String {
     let mut name = WRAPPERS.iter().fold(name.to_string(), |name, wrapper| name.replace(wrapper, ""));
     while let Some(rest) = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
         name = rest.to_string();

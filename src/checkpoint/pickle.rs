@@ -12,6 +12,7 @@ use candle_core::pickle::{TensorInfo, read_pth_tensor_info};
 use serde_json::{Map, json};
 
 use super::names::{self, Part};
+use super::recipe::{self, Recipe};
 use crate::error::plain;
 use crate::{Error, Result};
 
@@ -27,27 +28,48 @@ pub enum Names {
     Original,
 }
 
-/// Keys of the weights in training checkpoints. The first that exists is used.
-const KEYS: [&str; 6] = ["generator_ema", "generator", "generator_lora", "state_dict", "model", "module"];
+/// What [`convert`] wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conversion {
+    /// Number of tensors.
+    pub tensors: usize,
+    /// The key of the object that contained them; `None` for the whole file.
+    pub key: Option<String>,
+}
+
+/// Averaged weights of a training (EMA), and the weights themselves. Which are better depends on the model.
+const EMA: &str = "generator_ema";
+const GENERATOR: &str = "generator";
+
+/// Keys of the weights in training checkpoints. The first that exists is used, except that [`EMA`] and [`GENERATOR`] together
+/// need a choice.
+const KEYS: [&str; 6] = [EMA, GENERATOR, "generator_lora", "state_dict", "model", "module"];
 
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
 
 /// Writes the tensors of `from`, a `.pt` or `.pth` file, to the safetensors file `to`. `key` is the object with the
-/// tensors in it; by default the usual keys are tried. No tensor is held in memory.
-///
-/// Returns the number of tensors.
+/// tensors in it; by default the usual keys are tried. A file with both `generator` and `generator_ema` needs a `key`, or the
+/// `recipe` of the model: a known name, or the path of a `soragen.json` with a `checkpoint_key`. No tensor is held in memory.
 ///
 /// # Errors
-/// [`Error::Invalid`] for another kind of file, or incomplete tensors; [`Error::Io`]. After an error `to` is unchanged.
-pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Result<usize> {
+/// [`Error::Invalid`] for another kind of file, incomplete tensors, or a missing choice; [`Error::NotFound`] for an unknown
+/// recipe; [`Error::Io`]. After an error `to` is unchanged.
+pub fn convert(
+    from: &Path,
+    to: &Path,
+    key: Option<&str>,
+    recipe: Option<&str>,
+    names: Names,
+) -> Result<Conversion> {
     let invalid = |reason: String| Error::Invalid { path: from.into(), reason };
     let mut archive =
         File::open(from).map_err(|source| Error::Io { path: from.into(), source }).and_then(|file| {
             zip::ZipArchive::new(BufReader::new(file))
                 .map_err(|e| invalid(format!("not a PyTorch file: {e}")))
         })?;
-    let infos = tensors(from, key)?;
+    let (key, infos) = tensors(from, key, recipe)?;
     if infos.is_empty() {
         let hint = "the file has no tensors; set --key to the object that contains them";
         return Err(invalid(hint.into()));
@@ -107,25 +129,59 @@ pub fn convert(from: &Path, to: &Path, key: Option<&str>, names: Names) -> Resul
     }
     out.into_inner().map_err(|e| io(e.into_error()))?.sync_all().map_err(io)?;
     partial.persist(to).map_err(|e| io(e.error))?;
-    Ok(named.len())
+    Ok(Conversion { tensors: named.len(), key })
 }
 
-/// The tensors of the object `key`, or of the first usual key with tensors.
-fn tensors(from: &Path, key: Option<&str>) -> Result<Vec<TensorInfo>> {
+/// The tensors of the object `key`, or of the usual one, with its key; no key for tensors that are in no object.
+fn tensors(
+    from: &Path,
+    key: Option<&str>,
+    recipe: Option<&str>,
+) -> Result<(Option<String>, Vec<TensorInfo>)> {
     let read = |key: Option<&str>| {
         // candle's reader panics if an instruction has no operands.
         let read = catch_unwind(|| read_pth_tensor_info(from, false, key));
         read.map_err(|_| "the file is damaged".to_string()).and_then(|read| read.map_err(|e| plain(&e)))
     };
     let invalid = |reason| Error::Invalid { path: from.into(), reason };
-    if key.is_some() {
-        return read(key).map_err(invalid);
+    let preferred = recipe.map(|name| Recipe::named(name)?.checkpoint_key()).transpose()?.flatten();
+    if let Some(key) = key {
+        return Ok((Some(key.into()), read(Some(key)).map_err(invalid)?));
     }
     let top_level = read(None).map_err(invalid)?;
     if !top_level.is_empty() {
-        return Ok(top_level);
+        return Ok((None, top_level));
     }
-    Ok(KEYS.iter().filter_map(|key| read(Some(key)).ok()).find(|found| !found.is_empty()).unwrap_or_default())
+    let mut found: Vec<_> = KEYS
+        .iter()
+        .filter_map(|&key| Some((key, read(Some(key)).ok()?)))
+        .filter(|(_, tensors)| !tensors.is_empty())
+        .collect();
+    let has = |key: &str| found.iter().position(|(found, _)| *found == key);
+    let chosen = match (has(EMA), has(GENERATOR), preferred) {
+        (Some(_), Some(_), Some(key)) => has(&key).ok_or_else(|| {
+            invalid(format!("the recipe needs `{key}`, which the file does not have; set --key"))
+        })?,
+        (Some(_), Some(_), None) => return Err(invalid(choice(recipe))),
+        _ => 0,
+    };
+    if found.is_empty() {
+        return Ok((None, Vec::new()));
+    }
+    let (key, tensors) = found.swap_remove(chosen);
+    Ok((Some(key.into()), tensors))
+}
+
+/// Why a checkpoint with both kinds of weights is refused.
+fn choice(recipe: Option<&str>) -> String {
+    let why = match recipe {
+        Some(name) => format!("the recipe {name} has no `checkpoint_key`; set --key"),
+        None => format!("set --recipe ({}), or --key", recipe::names().join(", ")),
+    };
+    format!(
+        "the file has two sets of weights, `{GENERATOR}` and `{EMA}` (averaged), and which of them a model needs \
+         depends on the model: {why}"
+    )
 }
 
 fn renamed(infos: &[TensorInfo], names: Names) -> std::result::Result<BTreeMap<String, &TensorInfo>, String> {

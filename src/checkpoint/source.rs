@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::assembly::{self, Assembly, Parts};
 use super::builtin;
 use super::loader::Loader;
-use super::lora::{Expert, Lora};
+use super::lora::{Expert, Lora, PEFT_CONFIG};
 use super::names::Part;
 use super::stored::StoredTensor;
 use super::tensors::Tensors;
@@ -21,7 +21,7 @@ use super::weights::Weights;
 use crate::digest::Digest;
 use crate::error::plain;
 use crate::hub::layout::{MODEL_INDEX, SECOND_TRANSFORMER, ShardIndex};
-use crate::hub::{self, Hub, HubName};
+use crate::hub::{self, Hub, HubName, pointer};
 use crate::testing::{self, Event};
 use crate::{Cancel, Error, Result};
 
@@ -142,7 +142,7 @@ impl Source {
     /// Reads a whole text file.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Io`]; [`Error::Invalid`] for more than 64 MiB.
+    /// [`Error::NotFound`], [`Error::Io`]; [`Error::Invalid`] for more than 64 MiB, and for a Git LFS pointer.
     pub fn read(&self, path: &str) -> Result<Cow<'_, [u8]>> {
         match self.find(path).ok_or_else(|| self.missing(path))? {
             FileLocation::Memory(bytes) | FileLocation::Compiled(bytes) => Ok(Cow::Borrowed(bytes)),
@@ -153,7 +153,12 @@ impl Source {
                         self.invalid(path, format!("{size} bytes; at most {MAX_TEXT_BYTES} are read"))
                     );
                 }
-                std::fs::read(&full).map(Cow::Owned).map_err(|source| Error::Io { path: full, source })
+                let bytes =
+                    std::fs::read(&full).map_err(|source| Error::Io { path: full.clone(), source })?;
+                match pointer::is_pointer(&bytes) {
+                    true => Err(Error::Invalid { path: full, reason: pointer::REASON.into() }),
+                    false => Ok(Cow::Owned(bytes)),
+                }
             }
         }
     }
@@ -266,6 +271,14 @@ impl Source {
         Ok(VarBuilder::from_backend(Box::new(self.loader(weights, cancel)), dtype, device.clone()))
     }
 
+    /// What is not applied of the LoRAs of the transformer in `folder`, one text per LoRA.
+    pub(crate) fn lora_notes(&self, folder: &str, stem: &str) -> Result<Vec<String>> {
+        if self.loras().is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.part_weights(folder, stem)?.lora_notes())
+    }
+
     /// The LoRAs of the transformer.
     pub(crate) fn loras(&self) -> &[Lora] {
         match self {
@@ -323,6 +336,10 @@ impl Source {
                 for lora in assembly.loras.iter().filter(|_| counts("transformer")) {
                     let expert = format!("{:?}", lora.expert);
                     key = of_file(key, "lora", &lora.path)?.with("scale", &lora.scale.to_le_bytes());
+                    let config = lora.path.with_file_name(PEFT_CONFIG);
+                    if config.is_file() {
+                        key = of_file(key, PEFT_CONFIG, &config)?;
+                    }
                     key = key.with("noise", expert.as_bytes());
                 }
                 for (name, file) in assembly.files.iter().filter(|(name, _)| counts(name)) {
@@ -348,7 +365,12 @@ impl Source {
         match error {
             Error::Compute(e) => {
                 let reason = plain(&e);
-                self.invalid(folder, format!("the weights do not match config.json: {reason}"))
+                // A configuration in memory was derived from the weights.
+                let expected = match self.find(&format!("{folder}/config.json")) {
+                    Some(FileLocation::Memory(_)) => "each other",
+                    _ => "config.json",
+                };
+                self.invalid(folder, format!("the weights do not match {expected}: {reason}"))
             }
             other => other,
         }

@@ -21,7 +21,8 @@ pub struct StoredTensor {
 pub enum StoredFormat {
     BF16,
     F16,
-    F8,
+    F8E4M3,
+    F8E5M2,
 }
 
 impl StoredFormat {
@@ -29,24 +30,35 @@ impl StoredFormat {
         match dtype {
             Dtype::BF16 => Some(Self::BF16),
             Dtype::F16 => Some(Self::F16),
-            Dtype::F8_E4M3 => Some(Self::F8),
+            Dtype::F8_E4M3 => Some(Self::F8E4M3),
+            Dtype::F8_E5M2 => Some(Self::F8E5M2),
             _ => None,
         }
     }
 
     /// Bytes of one value.
     pub fn bytes(self) -> usize {
-        if self == Self::F8 { 1 } else { 2 }
+        if self.is_fp8() { 1 } else { 2 }
+    }
+
+    /// Whether it has 8 bits. Such a weight may have a scale.
+    pub fn is_fp8(self) -> bool {
+        matches!(self, Self::F8E4M3 | Self::F8E5M2)
     }
 
     /// The value of each byte for a format of one byte; empty for the others.
     pub fn table(self) -> Result<Vec<f32>> {
-        if self != Self::F8 {
-            return Ok(Vec::new());
+        let bytes = 0..=u8::MAX;
+        match self {
+            Self::BF16 | Self::F16 => Ok(Vec::new()),
+            Self::F8E4M3 => {
+                let bytes: Vec<u8> = bytes.collect();
+                let values = Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &[bytes.len()], &Device::Cpu)?;
+                values.to_dtype(DType::F32)?.to_vec1()
+            }
+            // The upper half of an f16.
+            Self::F8E5M2 => Ok(bytes.map(|byte| f16::from_bits(u16::from(byte) << 8).to_f32()).collect()),
         }
-        let bytes: Vec<u8> = (0..=u8::MAX).collect();
-        let values = Tensor::from_raw_buffer(&bytes, DType::F8E4M3, &[bytes.len()], &Device::Cpu)?;
-        values.to_dtype(DType::F32)?.to_vec1()
     }
 
     /// Converts `bytes` of the file to f32.
@@ -69,7 +81,7 @@ impl StoredFormat {
                     aligned.convert_to_f32_slice(out);
                 }
             }
-            Self::F8 => {
+            Self::F8E4M3 | Self::F8E5M2 => {
                 out.iter_mut().zip(bytes).for_each(|(out, &byte)| *out = table[usize::from(byte)]);
             }
         }

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::quantized::QTensor;
-use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Error, Result, Tensor, bail};
-use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::files::WeightFiles;
+use super::files::{self, WeightFiles};
 use super::lora::{self, Changes, Lora};
 use super::mapped::MappedMatrix;
 use super::names::{self, Part};
@@ -66,6 +64,11 @@ impl Weights {
         Ok(())
     }
 
+    /// What is not applied of the LoRAs, one text per LoRA.
+    pub fn lora_notes(&self) -> Vec<String> {
+        self.loras.iter().filter_map(Changes::note).collect()
+    }
+
     /// Whether the files are GGUF, which stores tensors with at most four dimensions.
     pub fn is_gguf(&self) -> bool {
         matches!(*self.files, WeightFiles::Gguf(_))
@@ -118,7 +121,7 @@ impl Weights {
         if view.shape() != shape || shape.contains(&0) {
             bail!("{in_file} has the shape {:?}, not {shape:?}", view.shape());
         }
-        let scale = if format == StoredFormat::F8 { self.scale(name, &Device::Cpu)? } else { None };
+        let scale = if format.is_fp8() { self.scale(name, &Device::Cpu)? } else { None };
         let scale = scale.map(|scale| scale.flatten_all()?.to_vec1()).transpose()?;
         if scale.as_ref().is_some_and(|scale| ![1, shape[0]].contains(&scale.len())) {
             bail!("{in_file} has neither one scale nor one per row");
@@ -146,7 +149,7 @@ impl Weights {
             indices.iter().flat_map(|&index| &view.data()[index as usize * row..][..row]).copied().collect();
         let chosen =
             TensorView::new(view.dtype(), vec![indices.len(), width], &bytes).map_err(Error::wrap)?;
-        let chosen = chosen.load(&Device::Cpu)?.to_dtype(DType::F32)?;
+        let chosen = files::load_view(&chosen, &Device::Cpu)?.to_dtype(DType::F32)?;
         match self.scale(name, &Device::Cpu)? {
             None => Ok(chosen),
             Some(scale) if scale.rank() == 0 => chosen.broadcast_mul(&scale),
@@ -171,7 +174,12 @@ impl Weights {
         if !tensor.dtype().is_float() {
             bail!("{in_file} has the data type {}; weights are floating-point", tensor.dtype().as_str());
         }
-        if self.files.view(in_file)?.is_some_and(|view| view.dtype() == Dtype::F8_E4M3) {
+        if self
+            .files
+            .view(in_file)?
+            .and_then(|view| StoredFormat::of(view.dtype()))
+            .is_some_and(StoredFormat::is_fp8)
+        {
             tensor = tensor.to_dtype(DType::F32)?;
             if let Some(scale) = self.scale(name, device)? {
                 tensor = tensor.broadcast_mul(&scale)?;

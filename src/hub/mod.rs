@@ -3,10 +3,12 @@
 //! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
 
 mod checksum;
+mod env;
 mod files;
 mod http;
 pub(crate) mod layout;
 mod name;
+pub(crate) mod pointer;
 mod pull;
 
 use std::path::{Path, PathBuf};
@@ -47,25 +49,11 @@ pub struct Download {
 }
 
 impl Hub {
-    /// The hub in the environment variables of `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HF_HOME` or
-    /// `XDG_CACHE_HOME`; `HF_TOKEN` or the file at `HF_TOKEN_PATH`, which `hf auth login` writes; `HF_HUB_OFFLINE`.
+    /// The hub in the environment variables of `huggingface_hub`: `HF_ENDPOINT`; `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`,
+    /// `HF_HOME` or `XDG_CACHE_HOME`, with `~` and `$NAME`; `HF_TOKEN` or the file at `HF_TOKEN_PATH`, which `hf auth login`
+    /// writes; `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`.
     pub fn from_env() -> Self {
-        let text = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
-        let path = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let caches = || path("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
-        let home = path("HF_HOME")
-            .unwrap_or_else(|| caches().unwrap_or_else(std::env::temp_dir).join("huggingface"));
-        let cache = path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub"));
-        let token_path = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
-        let token = text("HF_TOKEN").or_else(|| std::fs::read_to_string(token_path).ok());
-        let offline = text("HF_HUB_OFFLINE")
-            .is_some_and(|text| matches!(text.to_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
-        Self {
-            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
-            cache,
-            token: token.map(|token| token.trim().to_string()).filter(|token| !token.is_empty()),
-            offline,
-        }
+        env::hub(|name| std::env::var(name).ok())
     }
 
     /// The folder of the last downloaded version of the model. No request is sent.
@@ -76,7 +64,7 @@ impl Hub {
         let snapshot = self.snapshot(name).filter(|folder| files::list(&mut Snapshot(folder)).is_ok());
         snapshot.ok_or_else(|| {
             let hint = match self.offline {
-                true => "HF_HUB_OFFLINE prevents the download; unset it".to_string(),
+                true => "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE prevents the download; unset it".to_string(),
                 false => format!("download it with `soragen models pull {name}`"),
             };
             failure(name, format!("the model is not on this machine, or not all of it; {hint}"))

@@ -9,7 +9,7 @@ use super::info::ModelInfo;
 use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::ChunkScheduleConfig;
-use crate::transformer::ShotMemory;
+use crate::transformer::{Positions, ShotMemory};
 use crate::{Result, Size, autoencoder};
 
 pub(super) const SORAGEN: &str = "soragen.json";
@@ -53,10 +53,12 @@ pub struct CausalConfig {
     /// After a prompt change, rebuild the attention sink from the window after this many frames: the old sink would keep the
     /// video close to its first frames. `None` keeps the sink.
     pub renew_sink: Option<usize>,
+    /// Where temporal positions are counted from.
+    #[serde(default)]
+    pub positions: Positions,
     /// Timestep at which finished latents are written to the KV cache.
     pub context_noise: f64,
-    /// Whether a new prompt within a scene recomputes the KV cache of the window, not of the sink, as in LongLive 1
-    /// (`pipeline/interactive_causal_inference.py` with `global_sink`).
+    /// Whether a new prompt within a scene recomputes the KV cache, as in LongLive 1.
     #[serde(default)]
     pub recache: bool,
     /// Timesteps, solver and prediction.
@@ -78,7 +80,8 @@ pub struct ShotsConfig {
     pub prompt_prefix: String,
 }
 
-/// How the image that a scene starts from becomes its first latent frame.
+/// How the image that a scene starts from becomes its first latent frame. It is scaled to cover the frame, and cropped; the
+/// original code of Causal-Forcing stretches it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrame {
@@ -93,6 +96,11 @@ impl CausalConfig {
     /// Latent frames of the largest chunk.
     pub fn max_chunk(&self) -> usize {
         self.chunk.max(self.first_chunk.unwrap_or(0))
+    }
+
+    /// Latent frames that a chunk attends to, with itself: `local_attn_size` in LongLive.
+    pub fn attended_frames(&self) -> usize {
+        self.sink + self.window + self.chunk
     }
 }
 
@@ -110,7 +118,7 @@ impl CausalModel {
             sizes: Sizes::Exact(sizes),
             frame_rate: self.frame_rate,
             natural_frames: autoencoder.frames_of(self.natural_latents),
-            max_frames: None,
+            max_frames: self.max_latents(source)?.map(|latents| autoencoder.frames_of(latents)),
             causal: true,
             remembers_shots: self.causal.shots.is_some(),
             image_to_video: true,
@@ -118,10 +126,22 @@ impl CausalModel {
             steps: self.causal.schedule.timesteps.len() as u32,
             guidance_scale: self.guidance_scale,
             guidance_scale_2: None,
-            shift: 1.0,
+            shift: self.causal.schedule.shift.unwrap_or(1.0),
             negative_prompt: String::new(),
             knows: self.knows.clone(),
         })
+    }
+
+    /// Latent frames that a scene has at most. The last chunk may reach beyond the end of the scene.
+    fn max_latents(&self, source: &Source) -> Result<Option<u64>> {
+        match self.causal.positions {
+            Positions::Relative => Ok(None),
+            Positions::Absolute => {
+                let positions = self.family.max_positions(source)?;
+                let latents = positions.saturating_sub(self.causal.max_chunk() - 1).max(1);
+                Ok(Some(latents as u64))
+            }
+        }
     }
 
     fn sizes(&self) -> impl Iterator<Item = Size> {
@@ -129,8 +149,17 @@ impl CausalModel {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        let CausalConfig { chunk, window, sink, context_noise, first_chunk, shots, renew_sink, .. } =
-            &self.causal;
+        let CausalConfig {
+            chunk,
+            window,
+            sink,
+            context_noise,
+            first_chunk,
+            shots,
+            renew_sink,
+            positions,
+            ..
+        } = &self.causal;
         let timesteps = &self.causal.schedule.timesteps;
         let first_timesteps = self.causal.schedule.first_timesteps.as_deref().unwrap_or(timesteps);
         let is_timestep = |t: &f64| (0.0..=1000.0).contains(t);
@@ -161,12 +190,20 @@ impl CausalModel {
                 decreases(timesteps) && decreases(first_timesteps),
                 "`timesteps` or `first_timesteps` are not strictly decreasing, from at most 1000 to above 0",
             ),
+            (
+                self.causal.schedule.shift.is_none_or(|shift| shift.is_finite() && shift > 0.0),
+                "`shift` is not above 0",
+            ),
             (is_timestep(context_noise), "`context_noise` is not a timestep"),
             (
                 shots.as_ref().is_none_or(|shots| shots.memory.sink.saturating_add(*chunk) <= *window),
                 "`sink` of `shots` leaves no room for a chunk in the window",
             ),
             (shots.is_none() || !self.causal.recache, "`shots` and `recache` exclude each other"),
+            (
+                shots.is_none() || *positions == Positions::Relative,
+                "`shots` and absolute `positions` exclude each other",
+            ),
             (
                 renew_sink.is_none() || shots.is_none() && !self.causal.recache,
                 "`renew_sink` excludes `shots` and `recache`",

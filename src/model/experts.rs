@@ -15,6 +15,9 @@ use crate::{Cancel, Precision, Result};
 /// The folder of the transformer, or of the one for high-noise steps.
 pub(super) const FIRST: &str = "transformer";
 
+/// The stem of the weight files.
+const WEIGHTS: &str = "diffusion_pytorch_model";
+
 /// One or two transformers, one of them in memory.
 pub(crate) struct Experts {
     source: Source,
@@ -43,7 +46,7 @@ impl Experts {
             if WanTransformer::config_of(source, SECOND)? != first {
                 return Err(source.invalid(SECOND, "its config.json differs from that of `transformer`"));
             }
-            source.shapes(SECOND, "diffusion_pytorch_model")?;
+            source.shapes(SECOND, WEIGHTS)?;
         }
         let first = WanTransformer::open(source, FIRST, precision, offload, device, cancel)?;
         Ok(Self {
@@ -85,6 +88,17 @@ impl Experts {
         *slot = Some((expert, transformer.clone()));
         Ok(transformer)
     }
+}
+
+/// What is not applied of the LoRAs of the transformer, or of both transformers.
+pub(super) fn lora_notes(source: &Source, two: bool) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    for folder in [FIRST, SECOND].into_iter().take(if two { 2 } else { 1 }) {
+        notes.extend(source.lora_notes(folder, WEIGHTS)?);
+    }
+    notes.sort();
+    notes.dedup();
+    Ok(notes)
 }
 
 #[cfg(test)]

@@ -40,6 +40,13 @@ impl Family {
         }
     }
 
+    /// Temporal positions that the transformer has.
+    pub fn max_positions(self, source: &Source) -> Result<usize> {
+        match self {
+            Self::Wan => wan::max_positions(source),
+        }
+    }
+
     /// Width and height must be multiples of this.
     pub fn size_step(self, source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
         match self {

@@ -74,6 +74,7 @@ pub struct Model {
     /// must not depend on what other programs use.
     pub(crate) memory_headroom: Option<u64>,
     source: Source,
+    notes: Vec<String>,
     digest: OnceCell<Option<Digest>>,
 }
 
@@ -141,6 +142,7 @@ impl Model {
         }
         // Refuse weights that do not fit before any is loaded.
         let memory_headroom = memory::headroom(source, precision, offload, &device)?;
+        let notes = experts::lora_notes(source, config.has_two_transformers())?;
         let max_tokens = match &config {
             PacingConfig::Clip(_) => text::MAX_TOKENS,
             PacingConfig::Causal(model) => model.max_text_tokens,
@@ -166,6 +168,7 @@ impl Model {
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, cancel)?,
             memory_headroom,
             source: source.clone(),
+            notes,
             digest: OnceCell::new(),
             device,
             precision,
@@ -194,6 +197,11 @@ impl Model {
     /// Calls the hook of a test at `event`.
     pub(crate) fn test_event(&self, event: Event, cancel: &Cancel) -> Result<()> {
         testing::call(&self.source, event, cancel)
+    }
+
+    /// What a user should know about the files of the model, for example that a part of a LoRA is not applied.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Its abilities and default values.

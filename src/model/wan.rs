@@ -64,6 +64,11 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
     })
 }
 
+/// Temporal positions that the transformer has.
+pub fn max_positions(source: &Source) -> Result<usize> {
+    Ok(transformer_config(source)?.rope_max_seq_len)
+}
+
 /// Width and height must be multiples of this.
 pub fn size_step(source: &Source, autoencoder: &autoencoder::Config) -> Result<u32> {
     token_side(source, &transformer_config(source)?, autoencoder)

@@ -22,8 +22,10 @@ pub enum Solver {
 pub struct ChunkScheduleConfig {
     /// Denoising timesteps from noise to video, in thousandths of sigma.
     pub timesteps: Vec<f64>,
-    /// Timesteps of the first chunk of a scene, if they differ: it has no past to attend to.
+    /// Timesteps of the first chunk of a scene that is denoised, if they differ. An image may be the chunk before it.
     pub first_timesteps: Option<Vec<f64>>,
+    /// The shift of the schedule that `timesteps` are from. Nothing is computed from it: it is the model's default value.
+    pub shift: Option<f64>,
     /// The solver; its key in `soragen.json` is `sampler`.
     #[serde(rename = "sampler")]
     pub solver: Solver,
@@ -57,7 +59,7 @@ impl ChunkScheduleConfig {
 }
 
 impl ChunkSchedule {
-    /// A scheduler for a chunk; `first` is whether it is the first of its scene.
+    /// A scheduler for a chunk; `first` is whether it is the first of its scene that is denoised.
     pub fn start(&self, first: bool) -> Scheduler {
         let timesteps = if first { &self.first_timesteps } else { &self.timesteps }.clone();
         let kind = match self.solver {

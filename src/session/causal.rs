@@ -13,6 +13,7 @@ use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, image_latents};
 use super::latents::{LatentStore, SceneNoise, check_finite, replace_first_frame};
+use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
 use super::prompt::{ChunkInput, PromptState};
 use super::scene::Scene;
@@ -48,8 +49,8 @@ pub struct CausalSampler {
     pending: VecDeque<ChunkInput>,
     prompt: PromptState,
     caches: KvCaches,
-    /// The latents in the window, chunk by chunk, with `recache`. A new prompt recomputes the KV cache from these latents.
-    past: VecDeque<Tensor>,
+    /// The latents that a new prompt recomputes the KV cache from, with `recache`.
+    past: PastLatents,
     decoder: DecoderState,
     /// Latent frames generated.
     latent_frames: usize,
@@ -73,9 +74,9 @@ impl CausalSampler {
         blend_chunks: u32,
         scene: Scene,
     ) -> Self {
-        let CausalConfig { chunk, window, sink, ref shots, .. } = *config;
+        let CausalConfig { chunk, window, sink, positions, ref shots, .. } = *config;
         let shots = shots.as_ref().map(|shots| shots.memory);
-        let cache = || KvCache::new(KvCacheConfig { chunk, window, sink, shots });
+        let cache = || KvCache::new(KvCacheConfig { chunk, window, sink, shots, positions });
         let next_input = ChunkInput {
             prompt: Some((scene.prompt, 0)),
             negative: Some(scene.negative_prompt),
@@ -99,7 +100,7 @@ impl CausalSampler {
             pending: VecDeque::new(),
             prompt: PromptState::default(),
             caches: KvCaches { prompt: cache(), negative: cache() },
-            past: VecDeque::new(),
+            past: PastLatents::new(config.attended_frames()),
             latent_frames: 0,
             config,
         }
@@ -128,10 +129,15 @@ impl CausalSampler {
     /// Latent frames of the next chunk.
     fn next_latents(&self) -> usize {
         match self.latent_frames {
-            0 if self.image.is_some() && self.config.image == FirstFrame::Apart => 1,
+            0 if self.image_chunk() > 0 => 1,
             0 => self.config.first_chunk.unwrap_or(self.config.chunk),
             _ => self.config.chunk,
         }
+    }
+
+    /// Latent frames of the image, if it is a separate chunk.
+    fn image_chunk(&self) -> usize {
+        usize::from(self.image.is_some() && self.config.image == FirstFrame::Apart)
     }
 
     /// The frames of the next chunk, `[T, 3, H, W]` in \[0, 1\].
@@ -208,7 +214,7 @@ impl CausalSampler {
         }
         reporter.forwards += contexts.forwards();
         if self.config.recache {
-            self.keep_past(chunk, first + count)?;
+            self.past.push(&chunk)?;
         }
         Ok(latents)
     }
@@ -221,12 +227,7 @@ impl CausalSampler {
         let contexts = self.text.contexts(Expert::High, &self.transformer, &embeds, negative, cancel)?;
         let changed = self.prompt.prompt_changed && first > 0;
         if self.config.recache && changed {
-            let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
-            cache.keep_sink()?;
-            for latents in &self.past {
-                self.transformer.cache_chunk(latents, &t, &contexts.prompt, cache, cancel)?;
-                reporter.forwards += 1;
-            }
+            self.recache(first, &contexts, cancel, reporter)?;
         }
         if let Some(after) = self.config.renew_sink
             && changed
@@ -238,21 +239,23 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// Keeps `latents`, which end before latent frame `end`, and drops those outside the window.
-    fn keep_past(&mut self, latents: Tensor, end: usize) -> Result<()> {
-        let (window, sink) = (self.config.window, self.config.sink);
-        self.past.push_back(latents);
-        let mut excess = self.past.iter().map(|chunk| chunk.dim(2)).sum::<candle_core::Result<usize>>()?;
-        excess -= window.min(end.saturating_sub(sink)).min(excess);
-        while excess > 0
-            && let Some(first) = self.past.pop_front()
-        {
-            let frames = first.dim(2)?;
-            if frames > excess {
-                self.past.push_front(first.narrow(2, excess, frames - excess)?.contiguous()?);
-            }
-            excess -= excess.min(frames);
-        }
+    /// Recomputes the KV cache with another prompt, as LongLive 1 (`_recache_after_switch` in
+    /// `pipeline/interactive_causal_inference.py` with `global_sink`): in one pass the last latents attend to each other in both
+    /// directions. If all `made` latent frames are among them, the sink is recomputed too; otherwise it stays.
+    fn recache(
+        &mut self,
+        made: usize,
+        contexts: &TextContexts,
+        cancel: &Cancel,
+        reporter: &mut Reporter,
+    ) -> Result<()> {
+        let attended = self.config.attended_frames();
+        let count = if made <= attended { made } else { attended - self.config.sink };
+        let Some(latents) = self.past.last(count)? else { return Ok(()) };
+        let (cache, t) = (&mut self.caches.prompt, [self.config.context_noise]);
+        cache.rewind(count)?;
+        self.transformer.cache_chunk(&latents, &t, &contexts.prompt, cache, cancel)?;
+        reporter.forwards += 1;
         Ok(())
     }
 
@@ -288,7 +291,7 @@ impl CausalSampler {
     ) -> Result<Tensor> {
         let transformer = &self.transformer;
         let (first, count) = (frames.start, frames.len());
-        let mut scheduler = self.schedule.start(first == 0);
+        let mut scheduler = self.schedule.start(first == self.image_chunk());
         let timesteps = scheduler.timesteps().to_vec();
         reporter.steps = timesteps.len() as u32;
         let mut latents = replace_first_frame(image, self.noise.initial(first, count)?)?;

@@ -10,6 +10,7 @@ mod conditioning;
 mod finish;
 mod guidance;
 mod latents;
+mod past;
 mod progress;
 mod prompt;
 mod scene;

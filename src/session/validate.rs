@@ -123,6 +123,10 @@ fn total_frames(length: Length, info: &ModelInfo) -> Result<Option<u64>> {
         Length::Frames(0) => refuse(Setting::Length, "a video needs at least one frame".into()),
         Length::Frames(frames) => Ok(Some(frames)),
         Length::Endless if info.max_frames.is_none() => Ok(None),
+        Length::Endless if info.causal => refuse(
+            Setting::Length,
+            format!("the scenes of {} have a maximum length; set a duration", info.name),
+        ),
         Length::Endless => refuse(
             Setting::Length,
             format!("{} makes its video in one piece, which needs an end; set a duration", info.name),

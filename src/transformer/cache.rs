@@ -21,6 +21,22 @@ pub struct KvCacheConfig {
     /// What the cache keeps across a cut; `None` clears it.
     #[serde(default)]
     pub shots: Option<ShotMemory>,
+    /// Temporal positions of the frames.
+    #[serde(default)]
+    pub positions: Positions,
+}
+
+/// Where the temporal positions of frames are counted from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// From the first cached frame, so that positions stay within the trained range for a video of any length
+    /// (Infinity-RoPE, <https://arxiv.org/abs/2511.20649>).
+    #[default]
+    Relative,
+    /// From the first frame of the scene, as in Self-Forcing. A scene has at most as many latent frames as the model has
+    /// positions.
+    Absolute,
 }
 
 /// What the cache keeps across a cut, following LongLive 2 (`multi_shot_sink` and `multi_shot_rope_offset` in
@@ -36,8 +52,8 @@ pub struct ShotMemory {
 /// Keys and values of finished latent frames in every block: the first `sink` frames, unless the sink is being rebuilt, and
 /// the last `window` frames.
 ///
-/// Keys are stored before rotation. Cached frames get consecutive positions from 0, and the next chunk follows them, so that
-/// positions stay within the trained range for a video of any length.
+/// Keys are stored before rotation. With relative [`Positions`] cached frames have consecutive positions from 0, and the next
+/// chunk follows them.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     window: usize,
@@ -45,13 +61,24 @@ pub struct KvCache {
     /// Frames to append until the sink is rebuilt; 0 if it is in place.
     until_sink: usize,
     shots: ShotMemory,
-    /// The shot of each cached frame.
-    frames: Vec<u64>,
+    positions: Positions,
+    /// The cached frames, in order.
+    frames: Vec<CachedFrame>,
+    /// Number of the next frame.
+    next: usize,
     /// The shot of the next frames.
     shot: u64,
     pub(super) blocks: Vec<KeyValue>,
     /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
+}
+
+/// A latent frame in the cache.
+#[derive(Clone, Copy, Debug)]
+struct CachedFrame {
+    /// Its number in the scene, from 0.
+    number: usize,
+    shot: u64,
 }
 
 impl KvCache {
@@ -62,7 +89,9 @@ impl KvCache {
             sink: config.sink,
             until_sink: 0,
             shots: config.shots.unwrap_or(ShotMemory { sink: 0, offset: 0 }),
+            positions: config.positions,
             frames: Vec::new(),
+            next: 0,
             shot: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
@@ -81,9 +110,12 @@ impl KvCache {
 
     /// Temporal positions of the cached frames, followed by those of `more` new frames.
     pub(super) fn positions(&self, more: usize) -> Vec<usize> {
+        if self.positions == Positions::Absolute {
+            return self.frames_with(more).map(|frame| frame.number).collect();
+        }
         let (mut before, mut next) = (None, 0usize);
-        self.shots_with(more)
-            .map(|shot| {
+        self.frames_with(more)
+            .map(|CachedFrame { shot, .. }| {
                 // Only cuts between cached frames count: otherwise positions would grow without bound.
                 let cut = before.replace(shot).is_some_and(|before| before != shot);
                 let position = next.saturating_add(if cut { self.shots.offset } else { 0 });
@@ -93,30 +125,34 @@ impl KvCache {
             .collect()
     }
 
-    /// The shots of the cached frames, followed by that of `more` new frames.
-    fn shots_with(&self, more: usize) -> impl Iterator<Item = u64> {
-        self.frames.iter().copied().chain(std::iter::repeat_n(self.shot, more))
+    /// The cached frames, followed by `more` new frames.
+    fn frames_with(&self, more: usize) -> impl Iterator<Item = CachedFrame> {
+        let new = (self.next..self.next + more).map(move |number| CachedFrame { number, shot: self.shot });
+        self.frames.iter().copied().chain(new)
     }
 
     /// Removes all frames.
     pub fn clear(&mut self) {
         self.until_sink = 0;
+        self.next = 0;
         self.frames.clear();
         self.blocks.clear();
         self.packed = OnceLock::new();
     }
 
-    /// Removes all frames but the sink.
-    pub fn keep_sink(&mut self) -> Result<()> {
-        let kept = self.frames().min(self.sink());
+    /// Prepares to append the last `frames` frames again: of the frames before them only the sink stays.
+    pub fn rewind(&mut self, frames: usize) -> Result<()> {
+        let next = self.next.saturating_sub(frames);
+        let kept = self.frames.iter().take(self.sink()).filter(|frame| frame.number < next).count();
         if kept == 0 {
             self.clear();
-            return Ok(());
+        } else {
+            let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
+            self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
+            self.frames.truncate(kept);
+            self.packed = OnceLock::new();
         }
-        let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
-        self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
-        self.frames.truncate(kept);
-        self.packed = OnceLock::new();
+        self.next = next;
         Ok(())
     }
 
@@ -149,9 +185,10 @@ impl KvCache {
     /// Appends `frames` frames, given by the keys and values of every block, and removes the oldest frames that exceed the
     /// window and are in no sink.
     pub(super) fn append(&mut self, frames: usize, blocks: Vec<KeyValue>) -> Result<()> {
-        let all: Vec<_> = self.shots_with(frames).collect();
+        let all: Vec<_> = self.frames_with(frames).collect();
         // The first shot has no shot sink: the permanent sink holds its first frames.
-        let first = all.iter().position(|&shot| shot == self.shot && shot > 0).unwrap_or(all.len());
+        let in_shot = |frame: &CachedFrame| frame.shot == self.shot && frame.shot > 0;
+        let first = all.iter().position(in_shot).unwrap_or(all.len());
         let shot_sink = first..first.saturating_add(self.shots.sink);
         let sink = self.sink();
         let mut excess = all.len().saturating_sub(sink + self.window);
@@ -180,6 +217,7 @@ impl KvCache {
         // Assign last, so that an error leaves the cache unchanged.
         self.frames = kept.into_iter().map(|i| all[i]).collect();
         self.blocks = blocks.unwrap_or_default();
+        self.next += frames;
         self.until_sink = self.until_sink.saturating_sub(frames);
         self.packed = OnceLock::new();
         Ok(())
@@ -191,6 +229,10 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
+
+    fn config(chunk: usize, window: usize, sink: usize, shots: Option<ShotMemory>) -> KvCacheConfig {
+        KvCacheConfig { chunk, window, sink, shots, positions: Positions::Relative }
+    }
 
     /// The cached frames, identified by their keys.
     fn cached(cache: &KvCache) -> Vec<f32> {
@@ -208,7 +250,7 @@ mod tests {
     #[test]
     fn a_shot_sink_stays_until_the_next_cut() {
         let shots = Some(ShotMemory { sink: 2, offset: 8 });
-        let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 2, shots });
+        let mut cache = KvCache::new(config(2, 4, 2, shots));
         append(&mut cache, 0..2);
         append(&mut cache, 2..4);
         cache.begin_shot();
@@ -227,7 +269,7 @@ mod tests {
 
     #[test]
     fn renew_sink_rebuilds_the_sink() {
-        let mut cache = KvCache::new(KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None });
+        let mut cache = KvCache::new(config(1, 2, 1, None));
         append(&mut cache, 0..2);
         append(&mut cache, 2..5);
         assert_eq!(cached(&cache), [0., 3., 4.]);
@@ -243,10 +285,36 @@ mod tests {
         assert_eq!(history[5], [6., 9., 10.]);
     }
 
+    /// LongLive 1: chunks of 3 attend to 12 frames.
+    #[test]
+    fn rewind_keeps_the_sink_unless_it_is_appended_again() {
+        let made = |positions| {
+            let mut cache = KvCache::new(KvCacheConfig { positions, ..config(3, 6, 3, None) });
+            (0..15).step_by(3).for_each(|first| append(&mut cache, first..first + 3));
+            assert_eq!(cached(&cache), [0., 1., 2., 9., 10., 11., 12., 13., 14.]);
+            cache
+        };
+        let mut cache = made(Positions::Absolute);
+        assert_eq!(cache.positions(3), [0, 1, 2, 9, 10, 11, 12, 13, 14, 15, 16, 17]);
+        cache.rewind(9).unwrap();
+        assert_eq!(cached(&cache), [0., 1., 2.]);
+        assert_eq!(cache.positions(9), [0, 1, 2, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        append(&mut cache, 6..15);
+        assert_eq!(cached(&cache), [0., 1., 2., 9., 10., 11., 12., 13., 14.]);
+        assert_eq!(cache.positions(1), [0, 1, 2, 9, 10, 11, 12, 13, 14, 15]);
+        cache.rewind(15).unwrap();
+        assert_eq!(cache.positions(2), [0, 1]);
+
+        let mut cache = made(Positions::Relative);
+        assert_eq!(cache.positions(3), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        cache.rewind(9).unwrap();
+        assert_eq!(cache.positions(9), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    }
+
     #[test]
     fn a_large_cut_offset_does_not_overflow() {
         let shots = Some(ShotMemory { sink: 0, offset: usize::MAX });
-        let mut cache = KvCache::new(KvCacheConfig { chunk: 1, window: 4, sink: 0, shots });
+        let mut cache = KvCache::new(config(1, 4, 0, shots));
         append(&mut cache, 0..1);
         cache.begin_shot();
         assert_eq!(cache.positions(2), [0, usize::MAX, usize::MAX]);

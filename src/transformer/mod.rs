@@ -25,7 +25,7 @@ use crate::{Cancel, Error, Precision, Result};
 use attention::KeyValue;
 use block::{Block, BlockInputs, Norm};
 use block_store::BlockStore;
-pub use cache::{KvCache, KvCacheConfig, ShotMemory};
+pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};

@@ -39,7 +39,9 @@ fn server() -> &'static Server {
         unsafe {
             std::env::set_var("HF_HOME", home);
             std::env::set_var("HF_ENDPOINT", &server.endpoint);
-            for name in ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH"] {
+            for name in
+                ["HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HF_TOKEN_PATH", "TRANSFORMERS_OFFLINE"]
+            {
                 std::env::remove_var(name);
             }
         }

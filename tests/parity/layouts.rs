@@ -18,7 +18,7 @@ use soragen::{
 use soragen_tests::fixtures::{assert_close, copy, json, path, values};
 use soragen_tests::with;
 
-type Tensors = HashMap<String, Tensor>;
+pub type Tensors = HashMap<String, Tensor>;
 
 const PARTS: [(&str, &str); 3] = [
     ("transformer", "diffusion_pytorch_model"),
@@ -27,7 +27,7 @@ const PARTS: [(&str, &str); 3] = [
 ];
 
 /// A model of `make_layouts.py`, and a folder for it in another layout.
-struct Case {
+pub struct Case {
     name: &'static str,
     folder: tempfile::TempDir,
 }
@@ -60,23 +60,23 @@ impl Case {
         }
     }
 
-    fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         Self { name, folder: tempfile::tempdir().unwrap() }
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub fn at(&self, name: &str) -> PathBuf {
         let file = self.folder.path().join(name);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         file
     }
 
     /// The model in diffusers' layout.
-    fn original(&self) -> PathBuf {
+    pub fn original(&self) -> PathBuf {
         path(&format!("layouts/{}", self.name))
     }
 
     /// The tensors of a part, with their names in the layout `kind`.
-    fn tensors(&self, part: &str, kind: Option<&str>) -> Tensors {
+    pub fn tensors(&self, part: &str, kind: Option<&str>) -> Tensors {
         let (_, stem) = PARTS.iter().find(|(folder, _)| *folder == part).unwrap();
         let file = self.original().join(part).join(format!("{stem}.safetensors"));
         let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
@@ -117,7 +117,7 @@ fn psnr(frames: &Tensor, expected: &Tensor) -> f64 {
     -10.0 * (square / frames.len() as f64).log10()
 }
 
-fn frames(model: &Path, parts: Parts) -> Tensor {
+pub fn frames(model: &Path, parts: Parts) -> Tensor {
     frames_with(model, &with!(OpenOptions::default(); parts))
 }
 
@@ -142,7 +142,7 @@ fn frames_with(model: &Path, options: &OpenOptions) -> Tensor {
     Tensor::from_vec(data, (count, 64, 64, 3), &Device::Cpu).unwrap()
 }
 
-fn save(tensors: &Tensors, file: &Path) {
+pub fn save(tensors: &Tensors, file: &Path) {
     candle_core::safetensors::save(tensors, file).unwrap();
 }
 
@@ -150,7 +150,7 @@ fn prefixed(tensors: Tensors, prefix: &str) -> Tensors {
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
-fn open_error(model: &Path, parts: Parts) -> String {
+pub fn open_error(model: &Path, parts: Parts) -> String {
     let options = with!(OpenOptions::default(); parts);
     Model::open(&model.to_string_lossy(), &options, &Cancel::new()).unwrap_err().to_string()
 }
@@ -263,7 +263,7 @@ fn a_causal_student_replaces_the_transformer_of_its_base() {
     case.assert_same(&base, parts(None));
 
     for (recipe, first, next) in
-        [("self-forcing", 9, 12), ("causal-forcing-framewise", 1, 4), ("longlive", 9, 12)]
+        [("self-forcing", 9, 12), ("causal-forcing-framewise-2", 1, 4), ("longlive", 9, 12)]
     {
         case.assert_student(&student, recipe, [first, next]);
     }
@@ -274,6 +274,9 @@ fn a_causal_student_replaces_the_transformer_of_its_base() {
     std::fs::write(case.at("soragen.json"), own.to_string()).unwrap();
     let info = ModelInfo::read(&base.to_string_lossy(), &parts(None)).unwrap();
     assert!(info.causal && info.name == "miniature");
+    // The name that the 2-step recipe had first.
+    let info = ModelInfo::read(&base.to_string_lossy(), &parts(Some("causal-forcing-framewise"))).unwrap();
+    assert_eq!(info.name, "causal-forcing-framewise-2");
     let error = open_error(&base, parts(Some("no-such")));
     assert!(error.contains("self-forcing, causal-forcing"), "{error}");
 }
@@ -450,7 +453,7 @@ fn frames_of_fp8_files_are_close_with_and_without_scales() {
 }
 
 /// Pseudo-random weights.
-fn random(shape: &[usize], seed: f32) -> Tensor {
+pub fn random(shape: &[usize], seed: f32) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i| ((i as f32 + seed) * 12.9898).sin() * 0.3).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
@@ -542,7 +545,8 @@ fn loras_with_all_names_are_added_to_the_weights() {
     let loras = |path: &Path| vec![Lora { path: path.into(), scale: 1.0, expert: None }];
     for (name, reason) in [
         ("diffusion_model.blocks.7.self_attn.q.lora_down.weight", "blocks.7.self_attn.q.lora_down.weight"),
-        ("text_encoder.layer.lora_A.weight", "belong to no layer"),
+        ("text_encoder.layer.lora_A.weight", "change a text encoder"),
+        ("blocks.0.attn3.to_q.lora_A.weight", "belong to no layer"),
         ("diffusion_model.blocks.0.self_attn.q.lora_down.weight", "is missing"),
     ] {
         save(&Tensors::from([(name.to_string(), a.clone())]), &file);
@@ -559,4 +563,63 @@ fn loras_with_all_names_are_added_to_the_weights() {
     }
     let error = open_error(&base, Parts { loras: loras(&case.at("none.safetensors")), ..Default::default() });
     assert!(error.contains("PATH:SCALE"), "{error}");
+}
+
+/// fp8 `e5m2` is the upper half of an f16, so its values are known exactly.
+#[test]
+fn fp8_e5m2_has_the_values_of_its_bits() {
+    let case = Case::new("wan-2.1");
+    let (narrow, wide) = (case.at("e5m2.safetensors"), case.at("f32.safetensors"));
+    let (mut bytes, mut expanded) = (HashMap::new(), Tensors::new());
+    for (name, tensor) in case.tensors("transformer", Some("transformer")) {
+        let tensor = tensor.to_dtype(DType::F32).unwrap();
+        if tensor.rank() != 2 || !name.starts_with("blocks.") {
+            let stored: Vec<u8> = values(&tensor).iter().flat_map(|x| x.to_le_bytes()).collect();
+            bytes.insert(name.clone(), (safetensors::Dtype::F32, tensor.dims().to_vec(), stored));
+            expanded.insert(name, tensor);
+            continue;
+        }
+        // Cut off, not rounded.
+        let half = tensor.to_dtype(DType::F16).unwrap().flatten_all().unwrap();
+        let stored: Vec<u8> =
+            half.to_vec1::<half::f16>().unwrap().iter().map(|x| (x.to_bits() >> 8) as u8).collect();
+        let exact: Vec<f32> =
+            stored.iter().map(|byte| half::f16::from_bits(u16::from(*byte) << 8).to_f32()).collect();
+        expanded.insert(name.clone(), Tensor::from_vec(exact, tensor.shape(), &Device::Cpu).unwrap());
+        bytes.insert(name, (safetensors::Dtype::F8_E5M2, tensor.dims().to_vec(), stored));
+    }
+    let views = bytes.iter().map(|(name, (dtype, shape, stored))| {
+        (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), stored).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &narrow).unwrap();
+    save(&expanded, &wide);
+    let with =
+        |file: PathBuf| frames(&case.original(), Parts { transformer: Some(file), ..Default::default() });
+    assert_close("e5m2", &with(narrow), &with(wide), 0.0);
+}
+
+#[test]
+fn a_git_lfs_pointer_is_named_as_such() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 5676070424\n";
+    for file in [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "transformer/config.json",
+    ] {
+        let case = Case::new("wan-2.1");
+        copy(&case.original(), case.folder.path());
+        std::fs::write(case.at(file), pointer).unwrap();
+        let error = open_error(case.folder.path(), Parts::default());
+        assert!(
+            error.contains("Git LFS pointer") && error.contains(file.split('/').next().unwrap()),
+            "{file}: {error}"
+        );
+    }
+    let case = Case::new("wan-2.1");
+    let lora = case.at("lora.safetensors");
+    std::fs::write(&lora, pointer).unwrap();
+    let loras = vec![Lora { path: lora, scale: 1.0, expert: None }];
+    let error = open_error(&case.original(), Parts { loras, ..Default::default() });
+    assert!(error.contains("Git LFS pointer") && error.contains("lora.safetensors"), "{error}");
 }

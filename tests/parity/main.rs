@@ -10,7 +10,9 @@ mod experts;
 #[allow(unsafe_code, reason = "fills the memory of the GPU")]
 mod gpu;
 mod layouts;
+mod lora;
 mod offload;
+mod original;
 mod plain;
 mod scheduler;
 mod session;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use soragen::checkpoint::Source;
-use soragen::transformer::{Config, Context, KvCache, KvCacheConfig, WanTransformer};
+use soragen::transformer::{Config, Context, KvCache, KvCacheConfig, Positions, WanTransformer};
 use soragen::{Cancel, Error, Precision};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, tensors, values};
 
@@ -33,6 +33,10 @@ fn a_step_equals_diffusers() {
         let velocity = transformer.forward(input, &timesteps, &context, &Cancel::new()).unwrap();
         assert_close(name, &velocity, &expected["step_output"], TOLERANCE);
     }
+}
+
+fn config(chunk: usize, window: usize, sink: usize) -> KvCacheConfig {
+    KvCacheConfig { chunk, window, sink, shots: None, positions: Positions::Relative }
 }
 
 struct Causal {
@@ -80,7 +84,7 @@ impl Causal {
 fn chunk_by_chunk_equals_one_masked_pass() {
     let causal = Causal::open();
     for (case, window, sink) in [("all", 8, 0), ("rolling", 3, 0), ("sink", 3, 1)] {
-        let velocity = causal.run(KvCacheConfig { chunk: 2, window, sink, shots: None });
+        let velocity = causal.run(config(2, window, sink));
         assert_close(case, &velocity, &causal.expected[case], TOLERANCE);
     }
 }
@@ -91,7 +95,7 @@ fn a_chunk_of_all_frames_equals_the_whole_clip() {
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
     let whole = causal.transformer.forward(latents, &causal.timesteps, &causal.context, &cancel).unwrap();
     assert_close("whole", &whole, &causal.expected["bidirectional"], TOLERANCE);
-    let chunk = causal.run(KvCacheConfig { chunk: 8, window: 8, sink: 0, shots: None });
+    let chunk = causal.run(config(8, 8, 0));
     assert_close("chunk", &chunk, &whole, 0.0);
 }
 
@@ -99,7 +103,7 @@ fn a_chunk_of_all_frames_equals_the_whole_clip() {
 fn a_cleared_cache_accepts_frames_of_another_size() {
     let causal = Causal::open();
     let (latents, cancel) = (&causal.expected["latents"], Cancel::new());
-    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(config(2, 4, 0));
     let chunk = latents.narrow(2, 0, 2).unwrap();
     let step = |chunk: &Tensor, cache: &KvCache| {
         causal.transformer.forward_chunk(chunk, &[500.0], &causal.context, cache, &cancel)
@@ -119,7 +123,7 @@ fn a_cancel_leaves_the_cache_unchanged() {
     let causal = Causal::open();
     let cancel = Cancel::new();
     cancel.cancel();
-    let mut cache = KvCache::new(KvCacheConfig { chunk: 2, window: 4, sink: 0, shots: None });
+    let mut cache = KvCache::new(config(2, 4, 0));
     let chunk = causal.expected["latents"].narrow(2, 0, 2).unwrap();
     let velocity = causal.transformer.forward(&chunk, &[0.0], &causal.context, &cancel);
     assert!(matches!(velocity, Err(Error::Cancelled)));

@@ -2,17 +2,14 @@
 
 use gst::prelude::*;
 
-use crate::support::{init, samples, tiny};
+use crate::support::{Pipeline, parse, samples, tiny};
 
 /// Starts a very slow video and waits until the worker is in `phase`.
-fn start_and_wait_for(phase: &str) -> gst::Pipeline {
-    init();
+fn start_and_wait_for(phase: &str) -> Pipeline {
     // The decode phase must be reached quickly.
     let steps = if phase == "decode" { "steps=1" } else { "steps=1000" };
     let source = tiny("t2v-unipc").replace("steps=2", steps);
-    let pipeline =
-        gst::parse::launch(&format!("{source} ! video/x-raw,width=256,height=256 ! fakesink")).unwrap();
-    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&format!("{source} ! video/x-raw,width=256,height=256 ! fakesink"));
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     loop {

@@ -63,3 +63,31 @@ fn a_model_that_cannot_be_loaded_ends_its_progress_with_an_error() {
     pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(progress, [gst::ProgressType::Start, gst::ProgressType::Error]);
 }
+
+#[test]
+fn a_lora_that_applies_in_part_posts_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lora.safetensors");
+    let tensor = |shape: (usize, usize)| {
+        candle_core::Tensor::ones(shape, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap()
+    };
+    let tensors = std::collections::HashMap::from([
+        ("blocks.0.attn1.to_q.lora_A.weight", tensor((4, 128))),
+        ("blocks.0.attn1.to_q.lora_B.weight", tensor((128, 4))),
+        ("text_encoder.layer.lora_A.weight", tensor((4, 4))),
+    ]);
+    candle_core::safetensors::save(&tensors, &file).unwrap();
+    let pipeline = parse(&format!(
+        "soragen prompt=x model=\"{}\" lora=\"{}\" steps=1 watermark=false ! video/x-raw,width=64,height=64 ! fakesink",
+        path("layouts/wan-2.1").display(),
+        file.display()
+    ));
+    let bus = pipeline.bus().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let message =
+        bus.timed_pop_filtered(None, &[gst::MessageType::Warning, gst::MessageType::Error]).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let gst::MessageView::Warning(warning) = message.view() else { panic!("{message:?}") };
+    let text = warning.error().message().to_string();
+    assert!(text.contains("1 of its 3 tensors are not applied"), "{text}");
+}

@@ -4,7 +4,7 @@ use gst::prelude::*;
 use soragen_tests::fixtures::json;
 use soragen_tests::with;
 
-use crate::support::{init, pixels, samples, tiny};
+use crate::support::{init, parse, pixels, samples, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
 
@@ -45,7 +45,7 @@ fn the_number_of_threads_does_not_change_frames() {
     let frames = |source: &str| samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect::<Vec<_>>();
     let cpus = std::thread::available_parallelism().unwrap().get();
     // More threads than CPUs are not used.
-    let pipeline = crate::support::parse(&format!("{source} threads={} ! {SIZE} ! fakesink", cpus + 1));
+    let pipeline = parse(&format!("{source} threads={} ! {SIZE} ! fakesink", cpus + 1));
     pipeline.set_state(gst::State::Paused).unwrap();
     pipeline.state(gst::ClockTime::from_seconds(30)).0.unwrap();
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
@@ -117,8 +117,7 @@ fn a_seek_gives_the_same_frames() {
     let source = format!("{} duration=1000000000", tiny("t2v-unipc"));
     let all: Vec<_> = samples(&format!("{source} ! {SIZE}")).iter().map(pixels).collect();
 
-    let pipeline = gst::parse::launch(&format!("{source} ! {SIZE} ! appsink name=sink sync=false")).unwrap();
-    let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&format!("{source} ! {SIZE} ! appsink name=sink sync=false"));
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Paused).unwrap();
     sink.pull_preroll().unwrap();
@@ -142,8 +141,7 @@ fn a_seek_gives_the_same_frames() {
 
 #[test]
 fn tags_describe_the_request() {
-    init();
-    let pipeline = gst::parse::launch(&format!("{} seed=7 ! fakesink", tiny("t2v-unipc"))).unwrap();
+    let pipeline = parse(&format!("{} seed=7 ! fakesink", tiny("t2v-unipc")));
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     let tags = bus.timed_pop_filtered(None, &[gst::MessageType::Tag, gst::MessageType::Error]).unwrap();
@@ -166,8 +164,7 @@ fn a_cached_video_is_only_decoded() {
     let source =
         format!("{} cache-dir=\"{}\" name=source ! {SIZE}", tiny("t2v-unipc"), folder.path().display());
     let play = |source: &str| {
-        let pipeline = gst::parse::launch(&format!("{source} ! appsink name=sink sync=false")).unwrap();
-        let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+        let pipeline = parse(&format!("{source} ! appsink name=sink sync=false"));
         let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
         let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).map(|s| pixels(&s)).collect();

@@ -2,7 +2,7 @@
 
 use gst::prelude::*;
 
-use crate::support::{error, init, tiny};
+use crate::support::{error, init, parse, tiny};
 
 /// A policy file that blocks quartz.
 fn policy(folder: &tempfile::TempDir) -> String {
@@ -34,7 +34,7 @@ fn a_blocked_prompt_change_keeps_the_current_prompt() {
         model.display(),
         policy(&folder)
     );
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&description);
     pipeline.set_state(gst::State::Playing).unwrap();
     pipeline.by_name("source").unwrap().set_property("prompt", "the quartz fox runs");
     let bus = pipeline.bus().unwrap();
@@ -95,7 +95,7 @@ fn the_prompt_in_a_uri_is_checked() {
         "soragen:///fox;storyboard=0:00%20snow%20%7C%200:01%20quartz%20%7C%200:02",
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let pipeline = crate::support::parse(&format!("{} {} ! fakesink", miniature(), policy(&folder)));
+        let pipeline = parse(&format!("{} {} ! fakesink", miniature(), policy(&folder)));
         let source = pipeline.by_name("source").unwrap().dynamic_cast::<gst::URIHandler>().unwrap();
         source.set_uri(uri).unwrap();
         let _ = pipeline.set_state(gst::State::Playing);
@@ -179,7 +179,7 @@ fn the_negative_prompt_is_logged_but_not_blocked() {
     // Also while playing.
     let folder = tempfile::tempdir().unwrap();
     let description = format!("{} prompt=snow duration=-1 {} ! fakesink", miniature(), policy(&folder));
-    let pipeline = crate::support::parse(&description);
+    let pipeline = parse(&description);
     let source = pipeline.by_name("source").unwrap();
     source.connect("prompt-check", false, |args| {
         Some((!args[1].get::<String>().unwrap().contains("quartz")).to_value())
@@ -202,7 +202,7 @@ fn the_negative_prompt_is_logged_but_not_blocked() {
 /// Plays `source` with a `prompt-check` handler that blocks prompts containing `part`. Returns the prompts that it received,
 /// and the error, if any.
 fn play_with_prompt_check(source: &str, part: &'static str) -> (Vec<String>, Option<gst::glib::Error>) {
-    let pipeline = crate::support::parse(&format!("{source} ! fakesink"));
+    let pipeline = parse(&format!("{source} ! fakesink"));
     let (asked, questions) = std::sync::mpsc::channel();
     pipeline.by_name("source").unwrap().connect("prompt-check", false, move |args| {
         let prompt = args[1].get::<String>().unwrap();

@@ -3,7 +3,7 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
-use crate::support::{parse, pictures, samples};
+use crate::support::{Pipeline, parse, pictures, samples};
 
 const FILM: &str = "1\n00:00:00,100 --> 00:00:00,400\nthe <i>red</i> fox\n\n2\n00:00:00,500 --> 00:00:01,000\na blue\nbird\n\n\
                     3\n00:00:01,000 --> 00:00:02,000\n(cut) the green cat &amp; snow\n";
@@ -264,7 +264,7 @@ fn a_text_without_length_is_dropped_with_a_warning() {
 }
 
 /// `soraprompt` with text and video from the test.
-fn with_video() -> (gst::Pipeline, gst_app::AppSrc, gst_app::AppSrc, gst_app::AppSink) {
+fn with_video() -> (Pipeline, gst_app::AppSrc, gst_app::AppSrc, gst_app::AppSink) {
     let pipeline = parse(&format!(
         "soraprompt name=prompt soragen::model=\"{}\" soragen::seed=3 soragen::watermark=false ! appsink name=sink sync=false \
          appsrc name=text format=time caps=text/x-raw,format=utf8 ! prompt.text \

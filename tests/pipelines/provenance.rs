@@ -2,12 +2,11 @@
 
 use gst::prelude::*;
 
-use crate::support::init;
+use crate::support::parse;
 
 /// Statistics of the element `soradetect name=detect` at the end of the pipeline.
 pub fn detection_stats(description: &str) -> gst::Structure {
-    init();
-    let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(description);
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     let end = bus.timed_pop_filtered(None, &[gst::MessageType::Eos, gst::MessageType::Error]).unwrap();
@@ -75,9 +74,8 @@ fn nothing_is_detected_without_a_watermark_or_with_another_key() {
 
 #[test]
 fn every_window_posts_a_message() {
-    init();
     let description = format!("{CLIP} ! soramark generation-id=9 ! soradetect window=5 ! fakesink");
-    let pipeline = gst::parse::launch(&description).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let pipeline = parse(&description);
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     let mut windows = Vec::new();

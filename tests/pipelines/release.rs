@@ -11,11 +11,11 @@ use soragen::{Model, OpenOptions};
 use soragen_tests::fixtures::{copy, path};
 use tempfile::TempDir;
 
-use crate::support::{parse, tiny};
+use crate::support::{Pipeline, parse, tiny};
 
 /// A video that takes very long, from a copy of the tiny model. Other tests in this process share a model of the same
 /// path, so only a copy has no other users.
-fn pipeline(name: &str) -> (TempDir, gst::Pipeline) {
+fn pipeline(name: &str) -> (TempDir, Pipeline) {
     let (folder, model) = (tempfile::tempdir().unwrap(), path(&format!("pipelines/{name}")));
     copy(&model, folder.path());
     let source = tiny(name)

@@ -2,12 +2,12 @@
 
 use gst::prelude::*;
 
-use crate::support::{init, parse, pictures, tiny};
+use crate::support::{Pipeline, init, parse, pictures, tiny};
 
 const SIZE: &str = "video/x-raw,width=48,height=32";
 
 /// One second of video at `rate`, pulled by the test.
-fn one_second(rate: &str) -> (gst::Pipeline, gst_app::AppSink) {
+fn one_second(rate: &str) -> (Pipeline, gst_app::AppSink) {
     let source = format!("{} duration=1000000000", tiny("t2v-unipc"));
     let pipeline = parse(&format!(
         "{source} ! capsfilter name=filter caps={SIZE},framerate={rate} ! appsink name=sink sync=false max-buffers=1"

@@ -24,10 +24,27 @@ pub fn tiny(name: &str) -> String {
     format!("soragen model=\"{}\" prompt=\"a red fox\" steps=2 watermark=false", folder.display())
 }
 
+/// A pipeline that stops when the test ends, also by a panic: a running one would end the process, and no test would report.
+pub struct Pipeline(pub gst::Pipeline);
+
+impl std::ops::Deref for Pipeline {
+    type Target = gst::Pipeline;
+
+    fn deref(&self) -> &gst::Pipeline {
+        &self.0
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
 /// Parses `description` after [`init`].
-pub fn parse(description: &str) -> gst::Pipeline {
+pub fn parse(description: &str) -> Pipeline {
     init();
-    gst::parse::launch(description).unwrap().downcast().unwrap()
+    Pipeline(gst::parse::launch(description).unwrap().downcast().unwrap())
 }
 
 /// The bytes of a frame.
@@ -58,8 +75,7 @@ pub fn samples(description: &str) -> Vec<gst::Sample> {
 
 /// The error of the pipeline `description`.
 pub fn error(description: &str) -> gst::glib::Error {
-    init();
-    let pipeline = gst::parse::launch(&format!("{description} ! fakesink")).unwrap();
+    let pipeline = parse(&format!("{description} ! fakesink"));
     // The error can occur here or later.
     let _ = pipeline.set_state(gst::State::Playing);
     let bus = pipeline.bus().unwrap();

@@ -39,6 +39,7 @@ if __name__ == "__main__":
     wrapped = {f"model._fsdp_wrapped_module.{name}": tensor for name, tensor in tensors.items()}
     other = {name: tensor + 1 for name, tensor in wrapped.items()}
     torch.save({"step": 7, "generator": other, "generator_ema": wrapped}, FOLDER / "student.pt")
+    torch.save({"generator": wrapped}, FOLDER / "generator.pt")
     torch.save({"a.self_attn.weight": torch.randn(4, 4).t()[1:3]}, FOLDER / "view.pt")
     torch.save({"weight": torch.randn(2), "evil": Evil()}, FOLDER / "evil.pt")
     torch.save(tensors, FOLDER / "old.pt", _use_new_zipfile_serialization=False)

@@ -226,17 +226,10 @@ def take(model, embed, case, config, number, shots, count, image):
         fresh = target if shown is None else shown * (1 - weight) + target * weight
         left = max(left - 1, 0)
         if causal.get("recache") and shown is not None and not torch.equal(fresh, shown):
-            history = histories[0]
-            kept = min(causal["window"], done - causal["sink"])
-            history.remembered = history.remembered[: causal["sink"]]
-            again = []
-            for piece in reversed(latents):
-                if kept > 0:
-                    part = piece[:, :, max(0, piece.shape[2] - kept) :]
-                    again.insert(0, part)
-                    kept -= part.shape[2]
-            for part in again:
-                history.read(part, fresh)
+            history, limit = histories[0], causal["sink"] + causal["window"] + causal["chunk"]
+            last = done if done <= limit else limit - causal["sink"]
+            history.remembered = history.remembered[: causal["sink"]] if last < done else []
+            history.read(torch.cat(latents, 2)[:, :, done - last :], fresh)
         if "renew_sink" in causal and shown is not None and not torch.equal(fresh, shown):
             for history in histories:
                 history.renewing = causal["renew_sink"]
@@ -249,7 +242,7 @@ def take(model, embed, case, config, number, shots, count, image):
             pinned = image if done == 0 and image is not None else None
             x = noise(seed, number, done, 0, size)
             own = causal["timesteps"]
-            times = [*(causal.get("first_timesteps", own) if done == 0 else own), 0.0]
+            times = [*(causal.get("first_timesteps", own) if done == (1 if apart else 0) else own), 0.0]
             unipc = UniPCMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction")
             unipc.set_timesteps(len(times) - 1, sigmas=np.array(times[:-1]) / 1000)
             for step, (t, after) in enumerate(zip(times, times[1:])):

@@ -142,6 +142,9 @@ fn an_invalid_setting_is_an_error() {
         command.arg(model("t2v-unipc"));
         assert_fails(word, command, "out.mp4", word);
     }
+    // Before the model is looked for.
+    let missing = soragen(["render", "", "--model", "/no/such/model"]);
+    assert_fails("no prompt", missing, "out.mp4", "prompt is empty");
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("missing/out.mp4");
     let output = render("t2v-unipc", &model("t2v-unipc")).arg("-o").arg(nowhere).output().unwrap();
@@ -157,9 +160,13 @@ fn an_unreadable_image_is_an_error() {
     std::fs::write(path("text.png"), "not a picture").unwrap();
     std::fs::copy(&picture, path("half.png")).unwrap();
     truncate(&path("half.png"));
-    for (name, word) in
-        [("missing.png", "missing.png"), ("text.png", "not a picture"), ("half.png", "not a picture")]
-    {
+    std::fs::copy(fixtures::path("cases/images/trunc.jpg"), path("half.jpg")).unwrap();
+    for (name, word) in [
+        ("missing.png", "missing.png"),
+        ("text.png", "not a picture"),
+        ("half.png", "truncated"),
+        ("half.jpg", "truncated"),
+    ] {
         let mut command = soragen(["render", "a fox", "--size", "96x64", "--frames", "5", "--model"]);
         command.arg(model("i2v-22")).arg("--image").arg(path(name));
         assert_fails(name, command, "out.mp4", word);
@@ -251,6 +258,20 @@ fn models_info_describes_a_model() {
     let text = String::from_utf8(output.stdout).unwrap();
     for line in ["subjects     fox, cat, dog", "places       in a green meadow", "transformer  9.2"] {
         assert!(text.contains(line), "{text}");
+    }
+
+    // The original's `timestep_shift`, and its 1024 positions in chunks of 3.
+    for (recipe, streaming) in
+        [("longlive", "unlimited length"), ("longlive-absolute", "at most 4085 frames between two cuts")]
+    {
+        let output = soragen(["models", "info", "--recipe", recipe])
+            .arg(fixtures::path("layouts/wan-2.1"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        for line in ["shift        5", "steps        4", &format!("streaming    yes, {streaming}")] {
+            assert!(text.lines().any(|l| l == line), "{line:?} in {text}");
+        }
     }
 
     let output = soragen(["models", "info", "missing"]).output().unwrap();

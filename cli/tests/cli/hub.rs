@@ -9,7 +9,7 @@ use super::{model, render, soragen, stderr};
 
 /// Runs `command` with its own cache and the test server.
 fn run_with(command: &mut Command, server: &Server, home: &std::path::Path) -> std::process::Output {
-    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"] {
+    for name in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
         command.env_remove(name);
     }
     command.env("HF_HOME", home).env("HF_ENDPOINT", &server.endpoint).output().unwrap()

@@ -11,7 +11,6 @@ use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
 
 use super::generator::FrameError;
-use super::playback::LivePlayback;
 use super::position::Position;
 use super::settings::Settings;
 use super::state::State;
@@ -140,9 +139,15 @@ impl ElementImpl for SoraGen {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::PausedToReady {
+        match transition {
             // Before the base class deactivates the pad.
-            self.cancel_download();
+            gst::StateChange::PausedToReady => self.cancel_download(),
+            gst::StateChange::PausedToPlaying => {
+                if let Some(running) = lock(&self.state).running() {
+                    running.generator.count_resume();
+                }
+            }
+            _ => {}
         }
         self.parent_change_state(transition)
     }
@@ -259,16 +264,23 @@ impl BaseSrcImpl for SoraGen {
         };
         running.generator.set_size(size);
         running.timecode = timecode;
-        if let Some(before) = running.video.replace(video) {
+        let before = running.video.replace(video);
+        let new_latency = running.live.is_some() && before.as_ref().map(caps::rate) != Some(rate);
+        if let Some(before) = before {
             // A frame of another size cannot be repeated.
             if caps::size(&before) != size
                 && let Some(live) = &mut running.live
             {
-                *live = LivePlayback::default();
+                live.forget_frame();
             }
             running.position = running.position.with_rate(caps::rate(&before), rate, backwards);
         }
+        drop(state);
         gst::debug!(CAT, imp = self, "negotiated {caps}");
+        if new_latency {
+            let message = gst::message::Latency::builder().src(&*self.obj()).build();
+            messages::post(&self.obj(), message);
+        }
         Ok(())
     }
 
@@ -318,9 +330,7 @@ impl BaseSrcImpl for SoraGen {
                 true
             }
             gst::QueryViewMut::Latency(q) if self.obj().is_live() => {
-                let Some(rate) = self.frame_rate() else { return false };
-                let frame = gst::ClockTime::from_nseconds(frame_time::frame_start(1, rate));
-                q.set(true, frame, gst::ClockTime::NONE);
+                q.set(true, self.latency(), gst::ClockTime::NONE);
                 true
             }
             gst::QueryViewMut::Convert(q) => {
@@ -362,43 +372,49 @@ impl BaseSrcImpl for SoraGen {
             let timing = self.next_frame(running, caps::rate(&video)).ok_or(gst::FlowError::Eos)?;
             let timecode = running.timecode.as_ref().map(|first| timecode::at(first, timing.offset));
             let reader = running.generator.reader();
-            (timing, video, reader, running.live.take(), running.tags.take(), timecode)
+            (timing, video, reader, running.live.clone(), running.tags.take(), timecode)
         };
         if let Some(tags) = tags {
             self.queue_event(gst::event::Tag::new(tags));
         }
 
         // Waits without a lock.
-        let frame = self.wait_frame(&timing, live.as_mut(), &reader);
-        let announcement = match lock(&self.state).running_mut() {
+        let shown = self.wait_frame(&timing, live.as_mut(), &reader);
+        let (announcement, cues) = match lock(&self.state).running_mut() {
             Some(running) => {
                 running.live = live;
-                frame.as_ref().ok().and_then(|frame| running.advance(&timing, frame.number, &reader))
+                let announcement =
+                    shown.as_ref().ok().and_then(|shown| running.advance(&timing, shown, &reader));
+                (announcement, running.apply_early_cues())
             }
-            None => None,
+            None => (None, Vec::new()),
         };
-        if let Some(announcement) = announcement {
-            self.announce_shot(&announcement, &timing);
+        cues.into_iter().for_each(|outcome| self.report_cue(outcome));
+        if let (Some(announcement), Ok(shown)) = (announcement, &shown) {
+            self.announce_shot(&announcement, &timing.starting_at(shown.start));
         }
-        let frame = frame.map_err(|frame_error| match frame_error {
+        let shown = shown.map_err(|frame_error| match frame_error {
             FrameError::End => gst::FlowError::Eos,
-            FrameError::Flushing | FrameError::Late => gst::FlowError::Flushing,
+            FrameError::Flushing | FrameError::Late | FrameError::Resumed => gst::FlowError::Flushing,
             FrameError::Failed(failure) => {
                 self.post_error_message(error::message(&failure));
                 gst::FlowError::Error
             }
         })?;
 
-        buffer.set_pts(gst::ClockTime::from_nseconds(timing.start));
+        buffer.set_pts(gst::ClockTime::from_nseconds(shown.start));
         buffer.set_duration(gst::ClockTime::from_nseconds(timing.end - timing.start));
         buffer.set_offset(timing.offset);
         buffer.set_offset_end(timing.offset + 1);
+        if shown.discont {
+            buffer.set_flags(gst::BufferFlags::DISCONT | gst::BufferFlags::RESYNC);
+        }
         if let Some(timecode) = timecode {
             gst_video::VideoTimeCodeMeta::add(buffer, &timecode);
         }
         let mut output =
             VideoFrameRef::from_buffer_ref_writable(buffer, &video).map_err(|e| self.write_failed(&e))?;
-        convert(&frame.pixels, &mut output).map_err(|e| self.write_failed(&e))?;
+        convert(&shown.frame.pixels, &mut output).map_err(|e| self.write_failed(&e))?;
         Ok(gst::FlowSuccess::Ok)
     }
 }

@@ -29,7 +29,8 @@ pub fn duration_changed(element: &SoraGen) -> gst::Message {
 /// Posts the events of a generator, whose video has `total` frames if it is not endless.
 pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(GeneratorEvent) + Send + use<> {
     let element = element.downgrade();
-    let began = Instant::now();
+    // Since when the video is generated, and how far it is.
+    let (mut began, mut frame) = (Instant::now(), 0);
     move |event| {
         let Some(element) = element.upgrade() else { return };
         match event {
@@ -37,12 +38,19 @@ pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(Generat
                 post(&element, load_progress(&element, gst::ProgressType::Start, "Loading the model"));
             }
             GeneratorEvent::Loaded => {
+                began = Instant::now();
                 post(&element, load_progress(&element, gst::ProgressType::Complete, "The model is loaded"));
+            }
+            GeneratorEvent::Note(note) => {
+                gst::element_warning!(element, gst::LibraryError::Settings, ("{note}"));
             }
             GeneratorEvent::LoadFailed => {
                 post(&element, load_progress(&element, gst::ProgressType::Error, "Loading the model failed"));
             }
             GeneratorEvent::Progress(progress) => {
+                if std::mem::replace(&mut frame, progress.frame) > progress.frame {
+                    began = Instant::now();
+                }
                 let structure = progress_structure(&progress, total, began.elapsed());
                 post(&element, gst::message::Element::builder(structure).src(&element).build());
             }

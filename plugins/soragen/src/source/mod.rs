@@ -9,6 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 mod caps;
+mod deadline;
 mod download;
 mod enums;
 mod error;

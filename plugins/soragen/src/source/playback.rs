@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Waiting for frames, in a live source no longer than until their time.
+//! Waiting for frames: in a live source until their time on the pipeline's clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::generator::{FrameError, FrameReader, RgbFrame};
+use super::deadline::RunningClock;
+use super::frame_time::{Rate, frame_start};
+use super::generator::{Due, FrameError, FrameReader, RgbFrame};
 use super::position::FrameTiming;
 
 /// A frame and its number at the model's rate.
@@ -14,54 +16,128 @@ pub struct ModelFrame {
     pub pixels: RgbFrame,
 }
 
+/// Where the video is in running time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Anchor {
+    /// A time of the video, and the running time at which it is shown, in nanoseconds.
+    video: u64,
+    running: u64,
+    /// The base time of the element when they were set.
+    base_time: gst::ClockTime,
+}
+
+impl Anchor {
+    /// The frame of `timing` is shown now.
+    fn now(timing: &FrameTiming, clock: &RunningClock) -> Self {
+        Self { video: timing.start, running: clock.now(), base_time: clock.base_time() }
+    }
+
+    /// The running time of `video` time, in nanoseconds. No frame is before the anchor.
+    fn running_time(&self, video: u64) -> u64 {
+        self.running + video.saturating_sub(self.video)
+    }
+}
+
 /// State of a live source.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct LivePlayback {
     /// The last frame that was pushed.
     last: Option<ModelFrame>,
     /// Delay of the video in frames of the model, which grows with every late frame.
     lag: u64,
+    /// `None` before the first frame.
+    anchor: Option<Anchor>,
+    /// [`FrameReader::resumes`] at the last frame.
+    resumes: u64,
 }
 
-/// What a live source pushes next.
-pub enum LiveFrame {
-    OnTime(ModelFrame),
-    /// The last frame again, in place of a late one.
-    Repeated(ModelFrame),
+/// A frame that is pushed now.
+pub struct ShownFrame {
+    pub frame: ModelFrame,
+    /// Its timestamp in nanoseconds.
+    pub start: u64,
+    /// It is the last frame again, in place of one that is late.
+    pub late: bool,
+    /// Its timestamp does not follow that of the frame before it.
+    pub discont: bool,
 }
 
 /// Waits for the frame of `timing`.
-pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<ModelFrame, FrameError> {
+pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<ShownFrame, FrameError> {
     let number = timing.model_frame;
-    Ok(ModelFrame { number, pixels: reader.read(number, None)? })
+    let frame = ModelFrame { number, pixels: reader.read(number, None)? };
+    Ok(ShownFrame { frame, start: timing.start, late: false, discont: false })
 }
 
 impl LivePlayback {
-    /// Waits for the frame of `timing` until its start; `now` is the running time in nanoseconds.
+    /// The time of the video that is shown at running time `running`, with a model of `rate`; `None` before the first frame.
+    pub fn video_time(&self, running: Duration, rate: Rate) -> Option<Duration> {
+        let anchor = self.anchor?;
+        let running = u64::try_from(running.as_nanos()).unwrap_or(u64::MAX);
+        let time = anchor.video.saturating_add(running).saturating_sub(anchor.running);
+        Some(Duration::from_nanos(time.saturating_sub(frame_start(self.lag, rate))))
+    }
+
+    /// Forgets the last frame: one of another size cannot be repeated.
+    pub fn forget_frame(&mut self) {
+        self.last = None;
+    }
+
+    /// Waits until the time of the frame of `timing`, and returns the frame, or the last one again if it is late. The first
+    /// frame is shown as soon as it exists; the time of the others counts from there.
+    ///
+    /// # Errors
+    /// [`FrameError::Resumed`] if the element was paused meanwhile: call it again.
     pub fn wait(
         &mut self,
         timing: &FrameTiming,
         reader: &FrameReader,
-        now: u64,
-    ) -> Result<LiveFrame, FrameError> {
+        clock: &RunningClock,
+    ) -> Result<ShownFrame, FrameError> {
+        let resumes = reader.resumes();
+        let resumed = std::mem::replace(&mut self.resumes, resumes) != resumes;
+        let discont = self.follow(timing, clock, resumed);
         let number = timing.model_frame.saturating_sub(self.lag);
-        // There is nothing to repeat before the first frame, so it has no deadline.
-        let deadline = match &self.last {
-            None => None,
-            Some(last) if last.number >= number => return Ok(LiveFrame::OnTime(last.clone())),
-            Some(_) => Some(Instant::now() + Duration::from_nanos(timing.start.saturating_sub(now))),
+        let (Some(last), Some(anchor)) = (self.last.clone(), self.anchor) else {
+            // Nothing to repeat, so this frame has no deadline.
+            let frame = ModelFrame { number, pixels: reader.read(number, None)? };
+            self.last = Some(frame.clone());
+            let anchor = *self.anchor.get_or_insert_with(|| Anchor::now(timing, clock));
+            return Ok(ShownFrame { frame, start: anchor.running_time(timing.start), late: false, discont });
         };
-        match (reader.read(number, deadline), &self.last) {
-            (Ok(pixels), _) => {
+        let start = anchor.running_time(timing.start);
+        let deadline = clock.deadline(start, reader.waker());
+        let due = Due { deadline: &deadline, resumes };
+        if last.number >= number {
+            reader.wait_until(due)?;
+            return Ok(ShownFrame { frame: last, start, late: false, discont });
+        }
+        match reader.read(number, Some(due)) {
+            Ok(pixels) => {
                 let frame = ModelFrame { number, pixels };
                 self.last = Some(frame.clone());
-                Ok(LiveFrame::OnTime(frame))
+                Ok(ShownFrame { frame, start, late: false, discont })
             }
-            (Err(FrameError::Late), Some(last)) => {
+            Err(FrameError::Late) => {
                 self.lag += number - last.number;
-                Ok(LiveFrame::Repeated(last.clone()))
+                Ok(ShownFrame { frame: last, start, late: true, discont })
             }
-            (Err(error), _) => Err(error),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Moves the anchor to the running time if that has jumped: a new base time, or a pause in which the clock of the pipeline
+    /// went on. Returns whether it did. Without a jump, timestamps stay on their grid.
+    fn follow(&mut self, timing: &FrameTiming, clock: &RunningClock, resumed: bool) -> bool {
+        let Some(anchor) = &mut self.anchor else { return false };
+        if !resumed && anchor.base_time == clock.base_time() {
+            return false;
+        }
+        anchor.base_time = clock.base_time();
+        let jumped = anchor.running_time(timing.start).abs_diff(clock.now()) > timing.end - timing.start;
+        if jumped {
+            *anchor = Anchor::now(timing, clock);
+        }
+        jumped
     }
 }

@@ -29,6 +29,13 @@ pub struct FrameTiming {
     pub after: Position,
 }
 
+impl FrameTiming {
+    /// The same frame with a timestamp of `start` nanoseconds.
+    pub fn starting_at(self, start: u64) -> Self {
+        Self { start, end: start + (self.end - self.start), ..self }
+    }
+}
+
 impl Position {
     /// The start of `segment` at `rate`, or its end if it is played backwards; `None` if the end is unknown.
     pub fn of_segment(segment: &Segment, rate: Rate, total: Option<gst::ClockTime>) -> Option<Self> {

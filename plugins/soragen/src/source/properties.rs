@@ -104,8 +104,9 @@ properties! {
         string(
             "recipe",
             "Recipe",
-            "Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise, longlive, \
-             longlive-2, or a soragen.json file (unset = the soragen.json next to the transformer, if there is one)",
+            "Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, \
+             longlive, longlive-absolute, longlive-2, or a soragen.json file (unset = the soragen.json next to the \
+             transformer, if there is one)",
         )
         .mutable_ready()
     );
@@ -215,7 +216,7 @@ properties! {
     is_live: bool = value(
         glib::ParamSpecBoolean::builder("is-live")
             .nick("Is live")
-            .blurb("Act as a live source: if the next frame is late, push the last one again instead of waiting")
+            .blurb("Act as a live source: push each frame at its time on the pipeline's clock; if the next one is late, push the last one again")
             .mutable_ready()
     );
     timecode: Option<String> = non_empty(

@@ -9,10 +9,11 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
+use super::deadline::RunningClock;
 use super::generator::{FrameError, FrameReader};
 use super::imp::{SoraGen, lock};
 use super::messages::ShotAnnouncement;
-use super::playback::{self, LiveFrame, LivePlayback, ModelFrame};
+use super::playback::{self, LivePlayback, ShownFrame};
 use super::position::FrameTiming;
 use super::settings::VideoLength;
 use super::state::Running;
@@ -25,30 +26,30 @@ impl SoraGen {
         running.position.next_frame(&segment, rate, running.info.frame_rate, running.length)
     }
 
-    /// Waits for the frame of `timing`. A live source repeats the last frame if this one is late.
+    /// Waits for the frame of `timing`. A live source waits until its time, and repeats the last frame if this one is late.
     pub(super) fn wait_frame(
         &self,
         timing: &FrameTiming,
         live: Option<&mut LivePlayback>,
         reader: &FrameReader,
-    ) -> Result<ModelFrame, FrameError> {
+    ) -> Result<ShownFrame, FrameError> {
+        let element = self.obj();
         let Some(live) = live else { return playback::wait(timing, reader) };
-        match live.wait(timing, reader, self.running_time(timing))? {
-            LiveFrame::OnTime(frame) => Ok(frame),
-            LiveFrame::Repeated(frame) => {
-                let (element, late) = (self.obj(), reader.count_late());
-                if let Ok(segment) = element.segment().downcast::<gst::ClockTime>() {
-                    let now = self.running_time(timing);
-                    messages::post(&element, messages::late_frame(&element, &segment, timing, late, now));
-                }
-                Ok(frame)
+        let (shown, now) = loop {
+            // After a pause the base time may be another.
+            let Some(clock) = RunningClock::of(&*element) else { return playback::wait(timing, reader) };
+            match live.wait(timing, reader, &clock) {
+                Err(FrameError::Resumed) => {}
+                waited => break (waited?, clock.now()),
             }
+        };
+        if shown.late
+            && let Ok(segment) = element.segment().downcast::<gst::ClockTime>()
+        {
+            let (timing, late) = (timing.starting_at(shown.start), reader.count_late());
+            messages::post(&element, messages::late_frame(&element, &segment, &timing, late, now));
         }
-    }
-
-    /// The running time in nanoseconds; without a clock, the start of the frame.
-    fn running_time(&self, timing: &FrameTiming) -> u64 {
-        self.obj().current_running_time().map_or(timing.start, gst::ClockTime::nseconds)
+        Ok(shown)
     }
 
     /// Announces a shot on the bus and downstream before its first frame, and requests a key frame at a cut.
@@ -126,6 +127,13 @@ impl SoraGen {
         settings.uri_caps.framerate.or(of_model).or_else(|| settings.info().ok().map(|info| info.frame_rate))
     }
 
+    /// The latency of a live source: a frame leaves before its duration is over. Zero if the frame rate is not known yet, because
+    /// the model is not downloaded; a message announces the change.
+    pub(super) fn latency(&self) -> gst::ClockTime {
+        let frame = self.frame_rate().map(|rate| frame_time::frame_start(1, rate));
+        frame.map_or(gst::ClockTime::ZERO, gst::ClockTime::from_nseconds)
+    }
+
     /// Converts `value` to another format: between time and frames always, to and from bytes after negotiation.
     pub(super) fn convert_value(
         &self,
@@ -167,15 +175,15 @@ impl SoraGen {
 }
 
 impl Running {
-    /// Moves the position behind the frame of `timing`, which shows frame `number` of the model. Returns the shot that
-    /// starts with it.
+    /// Moves the position behind the frame of `timing`, which is shown as `shown`. Returns the shot that starts with it.
     pub(super) fn advance(
         &mut self,
         timing: &FrameTiming,
-        number: u64,
+        shown: &ShownFrame,
         reader: &FrameReader,
     ) -> Option<ShotAnnouncement> {
         self.position = timing.after;
+        let number = shown.frame.number;
         let shot = reader.shot(number);
         if shot == self.shot {
             return None;
@@ -184,9 +192,10 @@ impl Running {
         let before = self.shot.replace(shot.clone());
         // A live source that is late shows the shot later than planned.
         let first = shot.frame + (timing.model_frame - number);
+        let start = frame_time::frame_start(first, self.info.frame_rate);
         Some(ShotAnnouncement {
             shot,
-            start: frame_time::frame_start(first, self.info.frame_rate),
+            start: (start + shown.start).saturating_sub(timing.start),
             model: self.info.name.clone(),
             images: self.images.clone(),
             generation_id: reader.generation_id(),

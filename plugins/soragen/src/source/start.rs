@@ -193,7 +193,7 @@ impl SoraGen {
         self.report_cue(outcome);
     }
 
-    fn report_cue(&self, outcome: CueOutcome) {
+    pub(super) fn report_cue(&self, outcome: CueOutcome) {
         match outcome {
             CueOutcome::Accepted => {}
             CueOutcome::Dropped => gst::element_imp_warning!(
@@ -221,6 +221,7 @@ impl Prepared {
             video: None,
             position: Position::default(),
             live: is_live.then(LivePlayback::default),
+            early_cues: Vec::new(),
             timecode: None,
             new_seed: None,
             shot: None,

@@ -69,6 +69,8 @@ pub struct Running {
     pub video: Option<VideoInfo>,
     pub position: Position,
     pub live: Option<LivePlayback>,
+    /// Cues of a live source that arrived before its first frame.
+    pub early_cues: Vec<PendingCue>,
     /// The time code of the first frame.
     pub timecode: Option<ValidVideoTimeCode>,
     /// The seed to start over with at the next seek.
@@ -112,8 +114,47 @@ impl State {
 }
 
 impl Running {
-    /// Passes `cue` to the generator.
+    /// Passes `cue` to the generator. The times of cues are running times; those of a live source count from its first frame.
     pub fn apply(&mut self, cue: PendingCue, is_live: bool) -> CueOutcome {
+        match self.in_video_time(cue) {
+            Ok(cue) => self.apply_in_video_time(cue, is_live),
+            Err(early) => {
+                self.early_cues.push(early);
+                CueOutcome::Accepted
+            }
+        }
+    }
+
+    /// Passes the cues to the generator that have waited for the first frame of a live source.
+    pub fn apply_early_cues(&mut self) -> Vec<CueOutcome> {
+        std::mem::take(&mut self.early_cues).into_iter().map(|cue| self.apply(cue, true)).collect()
+    }
+
+    /// `cue` with times of the video; the unchanged cue if they are not known yet.
+    fn in_video_time(&self, cue: PendingCue) -> Result<PendingCue, PendingCue> {
+        let Some(live) = &self.live else { return Ok(cue) };
+        let time = |running| live.video_time(running, self.info.frame_rate);
+        match cue {
+            // The first shot starts with the video.
+            PendingCue::Shot(shot) if shot.start.is_zero() => Ok(PendingCue::Shot(shot)),
+            PendingCue::Shot(mut shot) => match time(shot.start) {
+                Some(start) => {
+                    shot.start = start;
+                    Ok(PendingCue::Shot(shot))
+                }
+                None => Err(PendingCue::Shot(shot)),
+            },
+            PendingCue::End(CueEnd::At(end)) => {
+                time(end).map(|end| PendingCue::End(CueEnd::At(end))).ok_or(cue)
+            }
+            PendingCue::End(CueEnd::NaturalAfter(start)) => {
+                time(start).map(|start| PendingCue::End(CueEnd::NaturalAfter(start))).ok_or(cue)
+            }
+            cue => Ok(cue),
+        }
+    }
+
+    fn apply_in_video_time(&mut self, cue: PendingCue, is_live: bool) -> CueOutcome {
         match cue {
             PendingCue::Shot(shot) => {
                 let start = shot.start;

@@ -3,11 +3,11 @@
 //! The consumer's side of the frame queue.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use soragen::watermark::GenerationId;
 use soragen::{Error, ShotInfo};
 
+use super::super::deadline::Deadline;
 use super::queue::RgbFrame;
 use super::shared::Shared;
 
@@ -19,16 +19,26 @@ pub enum FrameError {
     Flushing,
     /// The deadline passed.
     Late,
+    /// The element was paused and plays again, so that the deadline may have moved.
+    Resumed,
     /// The worker failed.
     Failed(Arc<Error>),
+}
+
+/// When a frame is due.
+#[derive(Clone, Copy)]
+pub struct Due<'a> {
+    pub deadline: &'a Deadline,
+    /// [`FrameReader::resumes`] when the deadline was set.
+    pub resumes: u64,
 }
 
 /// Reads the frames of a [`Generator`](super::Generator). It does not keep the worker running.
 pub struct FrameReader(pub(super) Arc<Shared>);
 
 impl FrameReader {
-    /// Waits for frame `n` until `deadline`, if there is one. A frame that is no longer queued is generated again.
-    pub fn read(&self, n: u64, deadline: Option<Instant>) -> Result<RgbFrame, FrameError> {
+    /// Waits for frame `n`, and until it is `due`. A frame that is no longer queued is generated again.
+    pub fn read(&self, n: u64, due: Option<Due>) -> Result<RgbFrame, FrameError> {
         let shared = &self.0;
         let mut state = shared.lock();
         if !state.queue.seek(n) {
@@ -39,22 +49,55 @@ impl FrameReader {
             if state.flushing {
                 return Err(FrameError::Flushing);
             }
-            if let Some(frame) = state.queue.read(n) {
+            if due.is_some_and(|due| due.resumes != state.resumes) {
+                return Err(FrameError::Resumed);
+            }
+            let now = due.is_none_or(|due| due.deadline.is_reached());
+            if !state.queue.contains(n) {
+                if let Some(failure) = &state.failure {
+                    return Err(FrameError::Failed(failure.clone()));
+                }
+                if state.queue.is_past_end(n) {
+                    return Err(FrameError::End);
+                }
+                if now && due.is_some() {
+                    return Err(FrameError::Late);
+                }
+            } else if now && let Some(frame) = state.queue.read(n) {
                 shared.notify();
                 return Ok(frame);
             }
-            if let Some(failure) = &state.failure {
-                return Err(FrameError::Failed(failure.clone()));
-            }
-            if state.queue.is_past_end(n) {
-                return Err(FrameError::End);
-            }
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => shared.wait(state),
-                Some(left) if left.is_zero() => return Err(FrameError::Late),
-                Some(left) => shared.wait_timeout(state, left),
-            };
+            state = shared.wait(state);
         }
+    }
+
+    /// Waits for the time at which a frame is `due`.
+    pub fn wait_until(&self, due: Due) -> Result<(), FrameError> {
+        let mut state = self.0.lock();
+        loop {
+            if state.flushing {
+                return Err(FrameError::Flushing);
+            }
+            if due.resumes != state.resumes {
+                return Err(FrameError::Resumed);
+            }
+            if due.deadline.is_reached() {
+                return Ok(());
+            }
+            state = self.0.wait(state);
+        }
+    }
+
+    /// How often the element went from PAUSED to PLAYING.
+    pub fn resumes(&self) -> u64 {
+        self.0.lock().resumes
+    }
+
+    /// Wakes the reader when a deadline is reached.
+    pub fn waker(&self) -> impl FnOnce() + Send + 'static {
+        let shared = self.0.clone();
+        // Under the lock: the reader has either not checked its deadline yet, or waits.
+        move || shared.update(|_| ())
     }
 
     /// The shot that frame `n` belongs to. The frame must have been read.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads};
 
 pub use changes::Change;
-pub use frame_reader::{FrameError, FrameReader};
+pub use frame_reader::{Due, FrameError, FrameReader};
 pub use queue::RgbFrame;
 use shared::{PanicGuard, Shared, ShotStream};
 use worker::Worker;
@@ -41,6 +41,8 @@ pub struct Job {
 pub enum GeneratorEvent<'a> {
     Loading,
     Loaded,
+    /// What the user should know about the model's files.
+    Note(&'a str),
     /// The error follows when a frame is read.
     LoadFailed,
     Progress(Progress),
@@ -178,6 +180,11 @@ impl Generator {
     /// While `flushing`, [`FrameReader::read`] returns instead of waiting.
     pub fn set_flushing(&self, flushing: bool) {
         self.shared.update(|state| state.flushing = flushing);
+    }
+
+    /// Declares that the element plays again, so that deadlines may have moved.
+    pub fn count_resume(&self) {
+        self.shared.update(|state| state.resumes += 1);
     }
 
     pub fn stats(&self) -> Stats {

@@ -41,6 +41,11 @@ impl FrameQueue {
         frame >= self.first
     }
 
+    /// Whether frame `n` is in the queue.
+    pub fn contains(&self, n: u64) -> bool {
+        (self.first..self.generated()).contains(&n)
+    }
+
     /// Frame `n`, if it is in the queue; the reader then needs the next one.
     pub fn read(&mut self, n: u64) -> Option<RgbFrame> {
         let index = usize::try_from(n.checked_sub(self.first)?).ok()?;

@@ -59,6 +59,8 @@ pub struct State {
     pub shot_stream: Option<ShotStream>,
     /// Readers return instead of waiting.
     pub flushing: bool,
+    /// How often the element went from PAUSED to PLAYING.
+    pub resumes: u64,
     /// The generator was dropped.
     pub quit: bool,
     /// The video ends with the frames generated so far.
@@ -128,10 +130,6 @@ impl Shared {
 
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn wait_timeout<'a>(&self, state: MutexGuard<'a, State>, timeout: Duration) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// Marks the calling thread as the worker. With threads of its own it is a thread of that pool.

@@ -67,6 +67,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             }
         };
         self.send(GeneratorEvent::Loaded);
+        model.notes().iter().for_each(|note| self.send(GeneratorEvent::Note(note)));
         while let Some((size, cancel)) = self.next_session() {
             match self.start_session(job, &model, size, cancel).and_then(|running| self.generate(running)) {
                 Ok(()) | Err(Error::Cancelled) => {}

@@ -1,6 +1,9 @@
 //! The input image of a video: reading, scaling and conversion.
 
-use std::io::ErrorKind;
+mod complete;
+
+use std::fs::File;
+use std::io::{Cursor, ErrorKind, Read};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -9,21 +12,28 @@ use rayon::prelude::*;
 
 use crate::{Error, Result, Size};
 
+/// The largest picture file that is read.
+const MAX_BYTES: u64 = 512 << 20;
+
 /// Reads the image file `path` and applies its EXIF orientation.
 ///
 /// # Errors
-/// [`Error::NotFound`] for a missing file, [`Error::Invalid`] for a damaged or unsupported one, and [`Error::Io`] if reading
-/// fails.
+/// [`Error::NotFound`] for a missing file, [`Error::Invalid`] for a damaged, truncated or unsupported one, and [`Error::Io`] if
+/// reading fails.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format);
-    let reader = reader.map_err(|source| match source.kind() {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    read.map_err(|source| match source.kind() {
         ErrorKind::NotFound => {
             Error::NotFound { path: path.into(), hint: "use the path of an image file".into() }
         }
         _ => Error::Io { path: path.into(), source },
     })?;
+    let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
+    let unsupported = |e: image::ImageError| invalid(format!("not a picture in a supported format: {e}"));
+    let format = image::guess_format(&bytes).map_err(unsupported)?;
     let decoded = || {
-        let mut decoder = reader.into_decoder()?;
+        let mut decoder = ImageReader::with_format(Cursor::new(&bytes), format).into_decoder()?;
         // The header of a small file can claim an image of terabytes.
         image::Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
@@ -31,10 +41,10 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
         image.apply_orientation(orientation);
         Ok(image.into_rgb8())
     };
-    decoded().map_err(|e: image::ImageError| Error::Invalid {
-        path: path.into(),
-        reason: format!("not a picture in a supported format: {e}"),
-    })
+    if !complete::is_complete(format, &bytes) {
+        return Err(invalid("the picture is truncated; copy or download it again".into()));
+    }
+    decoded().map_err(unsupported)
 }
 
 /// How to fit an image whose aspect ratio differs from the video's.
@@ -200,6 +210,26 @@ mod tests {
     fn an_empty_image_is_an_error() {
         let empty = to_video(&RgbImage::default(), SQUARE, Fit::Cover, &Device::Cpu);
         assert!(matches!(empty, Err(Error::Request(..))));
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.jpg", "a.png", "a.webp", "a.bmp"] {
+            let file = folder.path().join(name);
+            let noise = RgbImage::from_fn(64, 48, |x, y| {
+                image::Rgb([0, 1, 2].map(|c| (x * y * (c + 7) % 251) as u8))
+            });
+            noise.save(&file).unwrap();
+            assert_eq!(read_image(&file).unwrap().dimensions(), (64, 48));
+            let bytes = std::fs::read(&file).unwrap();
+            for part in [0.3, 0.6, 0.9, 0.995] {
+                let end = (bytes.len() as f64 * part) as usize;
+                std::fs::write(&file, &bytes[..end]).unwrap();
+                let error = read_image(&file).expect_err(&format!("{name}: {end} of {}", bytes.len()));
+                assert!(matches!(error, Error::Invalid { .. }), "{error}");
+            }
+        }
     }
 
     #[test]

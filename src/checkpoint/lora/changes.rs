@@ -1,102 +1,87 @@
-//! LoRA files (<https://arxiv.org/abs/2106.09685>): products of two low-rank matrices, or whole differences, that are
-//! added to the weights of a transformer. They are added when a tensor is loaded. For a layer that stays quantized,
-//! they are separate layers.
-//!
-//! Tools write different names: PEFT and diffusers `lora_A` and `lora_B`; ComfyUI and lightx2v `lora_down`, `lora_up`,
-//! `alpha`, `diff` and `diff_b`; kohya names with underscores. The layers have diffusers' or Wan's names.
+//! The changes in an opened LoRA file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use candle_core::safetensors::{Load, MmapedSafetensors};
+use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use safetensors::tensor::TensorView;
 
-use super::names::{self, Part};
-
-/// One of the two transformers of a model such as Wan 2.2 A14B.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Expert {
-    /// For high-noise steps. A model with one transformer has only this.
-    High,
-    /// For low-noise steps.
-    Low,
-}
-
-/// A LoRA file and its scale.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lora {
-    /// A safetensors file.
-    pub path: PathBuf,
-    /// Factor of the change; 1 is the strength that it was trained with.
-    pub scale: f32,
-    /// The transformer that it changes; `None` for all.
-    pub expert: Option<Expert>,
-}
-
-impl Lora {
-    /// Parses `PATH` or `PATH:SCALE`, with the prefix `high:` or `low:` for one of two transformers.
-    pub fn parse(text: &str) -> Self {
-        let (expert, text) = match text.split_once(':') {
-            Some(("high", rest)) => (Some(Expert::High), rest),
-            Some(("low", rest)) => (Some(Expert::Low), rest),
-            _ => (None, text),
-        };
-        let scaled = text.rsplit_once(':').and_then(|(path, scale)| Some((path, scale.trim().parse().ok()?)));
-        let (path, scale) = scaled.unwrap_or((text, 1.0));
-        Self { path: path.into(), scale, expert }
-    }
-}
-
-// NaN is an error when the file is opened.
-impl Eq for Lora {}
-
-impl Hash for Lora {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.path.hash(state);
-        self.scale.to_bits().hash(state);
-        self.expert.hash(state);
-    }
-}
+use super::Lora;
+use super::key::{Key, Role, is_image};
+use super::peft::LoraConfig;
+use crate::checkpoint::files;
+use crate::checkpoint::names::{self, Part};
+use crate::hub::pointer;
 
 /// The changes in an opened LoRA file.
 pub struct Changes {
+    path: PathBuf,
     file: MmapedSafetensors,
     scale: f64,
     /// By the engine's name of the changed tensor.
     changes: HashMap<String, Change>,
+    note: Option<String>,
 }
 
 /// The tensors in the file that change one tensor, by name.
 #[derive(Default)]
 struct Change {
+    /// The name of the layer in the file.
+    layer: String,
     down: Option<String>,
     up: Option<String>,
     alpha: Option<String>,
     difference: Option<String>,
+    /// The factor of the low-rank product that PEFT stores apart from it.
+    peft_scale: Option<f64>,
 }
 
-/// Endings of names and their roles. `diff_b` changes the bias of the layer, the others its weight.
-const ENDINGS: [(&str, Role); 9] = [
-    (".lora_A.weight", Role::Down),
-    (".lora_B.weight", Role::Up),
-    (".lora_A.default.weight", Role::Down),
-    (".lora_B.default.weight", Role::Up),
-    (".lora_down.weight", Role::Down),
-    (".lora_up.weight", Role::Up),
-    (".alpha", Role::Alpha),
-    (".diff", Role::Weight),
-    (".diff_b", Role::Bias),
-];
+impl Change {
+    fn set(&mut self, role: Role, name: String) {
+        let part = match role {
+            Role::Down => &mut self.down,
+            Role::Up => &mut self.up,
+            Role::Alpha => &mut self.alpha,
+            Role::Difference | Role::BiasDifference => &mut self.difference,
+        };
+        *part = Some(name);
+    }
+}
 
-#[derive(Clone, Copy)]
-enum Role {
-    Down,
-    Up,
-    Alpha,
-    Weight,
-    Bias,
+/// The tensors of a file that are not applied.
+#[derive(Default)]
+struct Skipped {
+    text_encoder: usize,
+    image: usize,
+    unknown: Vec<String>,
+}
+
+impl Skipped {
+    /// How many of `total` tensors are not applied, and why. `nothing`: no tensor is applied.
+    fn note(mut self, total: usize, nothing: bool) -> Result<Option<String>> {
+        self.unknown.sort();
+        if let [first, ..] = self.unknown.as_slice() {
+            bail!(
+                "{} of its {total} tensors belong to no layer of this transformer, for example {first}: the LoRA is for another model",
+                self.unknown.len(),
+            );
+        }
+        let count = self.text_encoder + self.image;
+        let reasons = [
+            (self.text_encoder, "change a text encoder, which stays as it is"),
+            (self.image, "are for an image encoder, which this model does not have"),
+        ];
+        let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
+        let reasons =
+            reasons.map(|(count, reason)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ");
+        match (nothing, count) {
+            (true, 0) => bail!("the file has no tensors"),
+            (true, _) => bail!("none of its {total} tensors can be applied: {reasons}"),
+            (false, 0) => Ok(None),
+            (false, _) => Ok(Some(format!("{count} of its {total} tensors are not applied: {reasons}"))),
+        }
+    }
 }
 
 impl Changes {
@@ -105,38 +90,35 @@ impl Changes {
         if !lora.scale.is_finite() {
             bail!("the scale is {}", lora.scale);
         }
+        pointer::refuse(&lora.path)?;
         // SAFETY: the file is only read, as in `WeightFiles::open`.
         let file = unsafe { MmapedSafetensors::multi(&[&lora.path])? };
         let stored = file.tensors();
         let mut layers: BTreeMap<String, Vec<(Role, String)>> = BTreeMap::new();
-        let mut unknown = Vec::new();
+        let mut skipped = Skipped::default();
         for (name, _) in &stored {
-            match ENDINGS.iter().find_map(|(ending, role)| Some((name.strip_suffix(ending)?, *role))) {
-                Some((layer, role)) => layers.entry(layer.into()).or_default().push((role, name.clone())),
-                None => unknown.push(name.clone()),
+            match Key::parse(name) {
+                Key::Change(layer, role) => layers.entry(layer).or_default().push((role, name.clone())),
+                Key::TextEncoder => skipped.text_encoder += 1,
+                Key::Method(method) => {
+                    bail!("it uses {method} ({name}), which is not supported; use a plain LoRA")
+                }
+                Key::Unknown => skipped.unknown.push(name.clone()),
             }
         }
         let engine = engine_names(part, layers.keys(), tensors);
         let mut changes: HashMap<String, Change> = HashMap::new();
         for (layer, parts) in layers {
-            // Another name of the same layer replaced this one.
-            let Some(engine_name) = engine.get(&layer) else {
-                unknown.extend(parts.into_iter().map(|(_, name)| name));
-                continue;
-            };
             for (role, name) in parts {
-                let kind = if matches!(role, Role::Bias) { "bias" } else { "weight" };
-                let tensor = format!("{engine_name}.{kind}");
-                if !tensors.contains_key(&tensor) {
-                    unknown.push(name);
-                    continue;
-                }
-                let change = changes.entry(tensor).or_default();
-                match role {
-                    Role::Down => change.down = Some(name),
-                    Role::Up => change.up = Some(name),
-                    Role::Alpha => change.alpha = Some(name),
-                    Role::Weight | Role::Bias => change.difference = Some(name),
+                // Another name of the same layer may have replaced this one.
+                match engine.get(&layer).and_then(|engine_name| changed_tensor(engine_name, role, tensors)) {
+                    Some(tensor) => {
+                        let change = changes.entry(tensor).or_default();
+                        change.layer.clone_from(&layer);
+                        change.set(role, name);
+                    }
+                    None if is_image(&layer) => skipped.image += 1,
+                    None => skipped.unknown.push(name),
                 }
             }
         }
@@ -145,16 +127,28 @@ impl Changes {
         {
             bail!("one of the two matrices for {tensor} is missing");
         }
-        unknown.sort();
-        match unknown.as_slice() {
-            [] if changes.is_empty() => bail!("the file has no tensors"),
-            [] => Ok(Self { file, scale: f64::from(lora.scale), changes }),
-            [first, ..] => bail!(
-                "{} of its {} tensors belong to no layer of this transformer, for example {first}: the LoRA is for another model",
-                unknown.len(),
-                stored.len()
-            ),
+        let note = skipped.note(stored.len(), changes.is_empty())?;
+        let (path, scale) = (lora.path.clone(), f64::from(lora.scale));
+        let mut opened = Self { path, file, scale, changes, note };
+        if let Some(config) = LoraConfig::read(&lora.path)? {
+            opened.set_scales(&config)?;
         }
+        Ok(opened)
+    }
+
+    /// How much of the file is not applied, and why; `None` if all is applied.
+    pub fn note(&self) -> Option<String> {
+        self.note.as_ref().map(|note| format!("the LoRA {}: {note}", self.path.display()))
+    }
+
+    /// Sets the scales of the low-rank changes without a tensor `alpha`.
+    fn set_scales(&mut self, config: &LoraConfig) -> Result<()> {
+        for change in self.changes.values_mut().filter(|change| change.alpha.is_none()) {
+            let Some(down) = &change.down else { continue };
+            let rank = self.file.get(down)?.shape().first().copied().unwrap_or(0);
+            change.peft_scale = Some(config.scale(&names::unwrapped(&change.layer), rank)?);
+        }
+        Ok(())
     }
 
     /// `tensor`, f32, with the change for it added.
@@ -205,18 +199,18 @@ impl Changes {
         if rank == 0 || up.dim(1)? != rank {
             bail!("its two matrices of {:?} and {:?} do not fit together", down.shape(), up.shape());
         }
-        let alpha = match &change.alpha {
+        let scale = match &change.alpha {
             Some(alpha) => {
                 let alpha = self.load(alpha, device)?.flatten_all()?.to_vec1::<f32>()?;
-                f64::from(alpha.first().copied().unwrap_or(1.0))
+                f64::from(alpha.first().copied().unwrap_or(1.0)) / rank as f64
             }
-            None => rank as f64,
+            None => change.peft_scale.unwrap_or(1.0),
         };
-        Ok(Some((down, (up * (alpha / rank as f64))?)))
+        Ok(Some((down, (up * scale)?)))
     }
 
     fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
-        self.file.get(name)?.load(device)?.to_dtype(DType::F32)
+        files::load_view(&self.file.get(name)?, device)?.to_dtype(DType::F32)
     }
 
     fn add(&self, name: &str, tensor: Tensor, change: &Tensor) -> Result<Tensor> {
@@ -225,6 +219,17 @@ impl Changes {
         }
         &tensor + (change.reshape(tensor.shape())? * self.scale)?
     }
+}
+
+/// The engine's name of the tensor that a tensor with `role` changes: the weight or bias of a layer, or the tensor itself.
+fn changed_tensor(engine_name: &str, role: Role, tensors: &HashMap<String, String>) -> Option<String> {
+    let of_layer = match role {
+        Role::BiasDifference => format!("{engine_name}.bias"),
+        _ => format!("{engine_name}.weight"),
+    };
+    let itself = || (role == Role::Difference).then(|| engine_name.to_string());
+    let exists = |name: &String| tensors.contains_key(name);
+    Some(of_layer).filter(exists).or_else(|| itself().filter(exists))
 }
 
 /// The engine's names of the layers, by the names in the LoRA file.
@@ -252,29 +257,4 @@ fn engine_names<'a>(
         }
     }
     found
-}
-
-/// The error for the LoRA file at `path`.
-pub fn invalid(path: &Path, error: &candle_core::Error) -> crate::Error {
-    crate::Error::Invalid { path: path.into(), reason: crate::error::plain(error) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lora_is_parsed_from_path_scale_and_transformer() {
-        for (text, path, scale, expert) in [
-            ("a.safetensors", "a.safetensors", 1.0, None),
-            ("a.safetensors:0.5", "a.safetensors", 0.5, None),
-            ("c:/x.safetensors", "c:/x.safetensors", 1.0, None),
-            ("a:b: -2", "a:b", -2.0, None),
-            ("high:a.safetensors:0.5", "a.safetensors", 0.5, Some(Expert::High)),
-            ("low:c:/x.safetensors", "c:/x.safetensors", 1.0, Some(Expert::Low)),
-            ("highest:1", "highest", 1.0, None),
-        ] {
-            assert_eq!(Lora::parse(text), Lora { path: path.into(), scale, expert }, "{text}");
-        }
-    }
 }

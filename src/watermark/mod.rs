@@ -16,7 +16,7 @@
 //! detected: 0.35 steps of 255 in flat areas of a frame of 640×480 (earlier 1.4), more where fine detail hides it, less per pixel
 //! in larger frames. Whole steps come from dither. Measured in the clips of `make robustness` and eight more of the built-in
 //! model, medians of the frames of a clip: SSIMULACRA2 is at least 90 (earlier 53 to 89), the butteraugli 3-norm at most 0.8 (earlier
-//! 1.3 to 2.3), and the mean of 16 frames changes flat areas by at most 0.3 steps. x264 files at crf 23 are 2.2 % larger in
+//! 1.3 to 2.3), and the mean of 16 frames changes flat areas by at most 0.3 steps. x264 files at crf 23 are 2 % larger in
 //! the median, 7 % at most; with some noisy clips they are smaller, because dither is noise that the encoder drops.
 //!
 //! What was tried, at the same SSIMULACRA2 and butteraugli norm: a constant pattern has a strength at crf 23 of 8 to 13 instead of

@@ -78,15 +78,15 @@ print(*("%.1f" % (10 * math.log10(255 ** 2 * len(c) / sum(x * x for x in c))) fo
         "$work/clip.raw" "$work/marked.raw" $((width * height))
 }
 
-# The median of the butteraugli 3-norm, one frame per second; 1 is the threshold of visibility.
+# The median of the butteraugli 3-norm, a frame every 0.9 s at other angles of the pattern; 1 is the threshold of visibility.
 visibility() {
     command -v butteraugli_main >/dev/null || { echo "?"; return; }
     for file in clip marked; do
-        launch "$(open "$work/$file")" ! videorate ! video/x-raw,framerate=1/1 ! videoconvert ! pngenc ! \
+        launch "$(open "$work/$file")" ! videorate ! video/x-raw,framerate=10/9 ! videoconvert ! pngenc ! \
             multifilesink "location=$work/$file-%d.png"
     done
     for still in "$work"/clip-*.png; do
-        butteraugli_main "$still" "$work/marked-${still##*-}" | sed -n 's/^3-norm: //p'
+        butteraugli_main "$still" "$work/marked-${still##*-}" 2>"$work/log" | sed -n 's/^3-norm: //p'
     done | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
     rm "$work"/clip-*.png "$work"/marked-*.png
 }

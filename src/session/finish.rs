@@ -46,6 +46,7 @@ impl Finisher {
     /// The time of a frame from the start of the video. It depends on the number only, so that a seek gives the same frames.
     fn time(&self, number: u64) -> Duration {
         let (numerator, denominator) = self.frame_rate;
-        Duration::from_secs_f64(number as f64 * f64::from(denominator) / f64::from(numerator.max(1)))
+        let seconds = number as f64 * f64::from(denominator) / f64::from(numerator);
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 }

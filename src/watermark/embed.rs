@@ -24,7 +24,7 @@ const FLAT: f32 = 0.35;
 /// Pixels of the frame to which [`FLAT`] applies. A larger frame has more tiles and needs less strength.
 const REFERENCE: f32 = 640.0 * 480.0;
 /// Range of the factor for other sizes.
-const SIZE_FACTORS: RangeInclusive<f32> = 0.85..=1.31;
+const SIZE_FACTORS: RangeInclusive<f32> = 0.85..=1.2;
 /// Detail, in 8-bit steps, from which it hides the watermark.
 const HIDING: f32 = 2.0;
 /// Limit on the deviation in the whole frame, relative to that in flat areas. Without it, the watermark would be seen in frames

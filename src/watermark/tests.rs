@@ -222,7 +222,7 @@ fn the_watermark_has_a_psnr_above_50_db() {
 fn flat_areas_change_by_one_step_at_most_and_by_nothing_on_average_over_a_second() {
     let frames: Vec<_> = (0..16).map(|t| changes(128, 1.0, 0, at(t))).collect();
     assert!(frames.iter().flatten().all(|change| change.abs() <= 1.0));
-    // 0.46 steps, and the error of rounding to whole steps.
+    // 0.42 steps, and the error of rounding to whole steps.
     assert!((0.5..0.8).contains(&rms(&frames[0])), "{}", rms(&frames[0]));
     // Both halves of a period have the watermark, with opposite signs.
     assert!(rms(&mean(&frames[..8])) > 0.2, "{}", rms(&mean(&frames[..8])));

@@ -175,7 +175,11 @@ fn said(texts: &[(u64, &'static str)], end: impl FnOnce(&gst::Pad), live: bool) 
     }
     end(&text.static_pad("src").unwrap());
     text.end_of_stream().unwrap();
-    while sink.pull_sample().is_ok() {}
+    // All frames of a live source are due.
+    while !sink.is_eos() {
+        clock.process_next_clock_id();
+        sink.try_pull_sample(gst::ClockTime::MSECOND);
+    }
     let duration = pipeline.query_duration::<gst::ClockTime>();
     pipeline.set_state(gst::State::Null).unwrap();
     usize::try_from(duration.unwrap().mseconds()).unwrap()

@@ -135,6 +135,9 @@ pub struct Request {
     /// Strength of the watermark relative to the default, from 0.5 to 2
     /// ([`STRENGTHS`](crate::watermark::STRENGTHS)). At 1 it is invisible; at 2 it survives a lower bit rate.
     pub watermark_strength: f64,
+    /// Whether the frames of [`Session::next_chunk`](crate::Session::next_chunk) have the watermark, as by default. A program that
+    /// shows frames at other times than their own embeds it itself, with [`Session::embedder`](crate::Session::embedder).
+    pub embed_watermark: bool,
 }
 
 impl Request {
@@ -158,6 +161,7 @@ impl Request {
             label: Label::default(),
             watermark: Some(WatermarkKey::public()),
             watermark_strength: 1.0,
+            embed_watermark: true,
         }
     }
 }

@@ -46,7 +46,8 @@ fn render(args: &RenderArgs) -> Result<()> {
         Destination::of(timeline)?;
     }
     if args.storyboard.is_none() && args.prompt.as_ref().is_none_or(|prompt| prompt.trim().is_empty()) {
-        return Err(Error::Usage("the prompt is empty; say what to show, or use --storyboard".into()));
+        let reason = "the prompt is empty; say what to show, or use --storyboard";
+        return Err(soragen::Error::Request(soragen::Setting::Prompt, reason.into()).into());
     }
     let parts = Parts::from(&args.parts);
     let cancel = crate::interrupt::cancel()?;

@@ -4,28 +4,37 @@ use std::time::Duration;
 
 use crate::frames::{RawFrames, to_u8};
 use crate::label::{Label, Labeller};
-use crate::watermark::{Embedder, GenerationId, Plane};
+use crate::watermark::{Embedder, Plane};
 use crate::{Frames, Size};
 
 /// Finishes the frames of one generation.
 pub struct Finisher {
     labeller: Option<Labeller>,
     embedder: Option<Embedder>,
+    /// Whether the frames get the watermark here.
+    embeds: bool,
     frame_rate: (u32, u32),
 }
 
 impl Finisher {
-    pub fn new(label: Label, embedder: Option<Embedder>, size: Size, frame_rate: (u32, u32)) -> Self {
+    pub fn new(
+        label: Label,
+        embedder: Option<Embedder>,
+        embeds: bool,
+        size: Size,
+        frame_rate: (u32, u32),
+    ) -> Self {
         Self {
             labeller: (label != Label::None).then(|| Labeller::new(label, size, frame_rate)),
             embedder,
+            embeds,
             frame_rate,
         }
     }
 
-    /// The id in the watermark, if there is one.
-    pub fn watermark_id(&self) -> Option<GenerationId> {
-        self.embedder.as_ref().map(Embedder::id)
+    /// What embeds the watermark, if there is one.
+    pub fn embedder(&self) -> Option<&Embedder> {
+        self.embedder.as_ref()
     }
 
     /// Converts `raw`, frames of the shot with index `shot`, to 8 bits, and adds label and watermark.
@@ -36,7 +45,7 @@ impl Finisher {
             if let Some(labeller) = &self.labeller {
                 labeller.draw(frame, number);
             }
-            if let Some(embedder) = &self.embedder {
+            if let Some(embedder) = self.embedder.as_ref().filter(|_| self.embeds) {
                 embedder.embed(&mut Plane::rgb(frame, raw.size), shot, self.time(number));
             }
         }

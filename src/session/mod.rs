@@ -123,7 +123,13 @@ impl Session {
         let embedder = |key| Embedder::new(key, generation_id, request.watermark_strength);
         let embedder = request.watermark.as_ref().map(embedder);
         Ok(Self {
-            finisher: Finisher::new(request.label, embedder, request.size, info.frame_rate),
+            finisher: Finisher::new(
+                request.label,
+                embedder,
+                request.embed_watermark,
+                request.size,
+                info.frame_rate,
+            ),
             text: TextConditioner { model: model.clone(), cache: cache.clone(), guidance: request.guidance },
             store: LatentStore { cache, geometry, device: model.device.clone() },
             model,
@@ -156,7 +162,12 @@ impl Session {
 
     /// The id in the watermark of the frames; `None` if they have no watermark.
     pub fn watermark_id(&self) -> Option<GenerationId> {
-        self.finisher.watermark_id()
+        self.embedder().map(Embedder::id)
+    }
+
+    /// What embeds the watermark in the frames; `None` if they have no watermark. The `shot` is [`ShotInfo::index`].
+    pub fn embedder(&self) -> Option<&Embedder> {
+        self.finisher.embedder()
     }
 
     /// Frames of the whole video; `None` without an end.

@@ -34,6 +34,7 @@ pub struct ValidatedRequest {
     pub label: Label,
     pub watermark: Option<WatermarkKey>,
     pub watermark_strength: f64,
+    pub embed_watermark: bool,
     pub policy: Arc<Policy>,
 }
 
@@ -80,6 +81,7 @@ impl ValidatedRequest {
             label: request.label,
             watermark: request.watermark,
             watermark_strength: request.watermark_strength,
+            embed_watermark: request.embed_watermark,
             policy,
         })
     }

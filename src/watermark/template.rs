@@ -55,7 +55,7 @@ impl Template {
         let correlation = fourier.correlate(spectrum, &self.sync);
         match self.scheme {
             Scheme::Static => strongest_real(&correlation),
-            Scheme::Rotating => strongest_complex(&correlation),
+            Scheme::Rotating => strongest_complex(&correlation, self.scheme.cell()),
         }
     }
 
@@ -90,12 +90,25 @@ fn strongest_real(correlation: &[Complex32]) -> Peak {
 /// The greatest modulus. Without a watermark, real and imaginary parts are Gaussian, so that the modulus exceeds `s` of their
 /// standard deviations with the probability `exp(−s²/2)`. A Gaussian exceeds `x` with a probability of almost
 /// `exp(−x²/2) / √(2πx²)`. The result is the `x` of the same probability, with `s` for `x` below the root.
-fn strongest_complex(correlation: &[Complex32]) -> Peak {
-    let squares = || correlation.iter().map(|c| f64::from(c.norm_sqr()));
-    let variance = squares().sum::<f64>() / (2.0 * correlation.len() as f64);
-    let best = squares().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+///
+/// The watermark of another key has the same grid of cells, so that shifts by whole cells correlate more than others. A value
+/// is therefore compared with the other shifts that differ from its own by whole cells.
+fn strongest_complex(correlation: &[Complex32], cell: usize) -> Peak {
+    let phase_of = |i: usize| i / EDGE % cell * cell + i % EDGE % cell;
+    let squares: Vec<_> = correlation.iter().map(|c| f64::from(c.norm_sqr())).collect();
+    let mut sums = vec![0.0; cell * cell];
+    for (i, square) in squares.iter().enumerate() {
+        sums[phase_of(i)] += square;
+    }
+    let variance = sums.iter().sum::<f64>() / (2.0 * squares.len() as f64);
+    let others = 2.0 * (squares.len() / sums.len()).saturating_sub(1).max(1) as f64;
+    let relative = |(i, square): (usize, &f64)| {
+        let of_others = (sums[phase_of(i)] - square) / others;
+        (i, square / of_others.max(variance).max(f64::MIN_POSITIVE))
+    };
+    let best = squares.iter().enumerate().map(relative).max_by(|a, b| a.1.total_cmp(&b.1));
     let (shift, square) = best.unwrap_or((0, 0.0));
-    let square = (square / variance.max(f64::MIN_POSITIVE)).max(1.0);
+    let square = square.max(1.0);
     let strength = (square - (TAU * square).ln()).max(0.0).sqrt();
     let value = correlation.get(shift).copied().unwrap_or_default();
     Peak { strength, shift, phase: value / value.norm().max(f32::MIN_POSITIVE) }

@@ -117,7 +117,7 @@ fn pts(sample: &gst::Sample) -> gst::ClockTime {
 #[test]
 fn a_late_model_repeats_the_last_frame() {
     // The second chunk takes a thousand steps, so it is always late.
-    let mut live = Live::playing("steps=1000 guidance-scale=1 num-buffers=12");
+    let mut live = Live::playing("steps=1000 guidance-scale=1 watermark=false num-buffers=12");
     let first = live.first_in_time();
     let made: Vec<_> = std::iter::once(first).chain(live.due_frames()).collect();
     let bus = live.pipeline.bus().unwrap();
@@ -140,6 +140,19 @@ fn a_late_model_repeats_the_last_frame() {
         assert_eq!(pixels(sample) == pixels(&made[4]), n >= 4, "frame {n}");
     }
     assert_eq!((live.stat("late"), live.stat("frames")), (7, 5));
+}
+
+#[test]
+fn a_repeated_frame_has_the_watermark_of_its_own_time() {
+    let marked = |arguments: &str| {
+        let mut live = Live::playing(&format!("steps=1000 guidance-scale=1 num-buffers=12 {arguments}"));
+        let first = live.first_in_time();
+        std::iter::once(first).chain(live.due_frames()).map(|sample| pixels(&sample)).collect::<Vec<_>>()
+    };
+    let (with, without) = (marked(""), marked("watermark=false"));
+    for n in 5..12 {
+        assert!(without[n] == without[4] && with[n] != with[4], "frame {n}");
+    }
 }
 
 #[test]

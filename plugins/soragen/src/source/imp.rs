@@ -378,6 +378,7 @@ impl BaseSrcImpl for SoraGen {
             self.queue_event(gst::event::Tag::new(tags));
         }
 
+        let is_live = live.is_some();
         // Waits without a lock.
         let shown = self.wait_frame(&timing, live.as_mut(), &reader);
         let (announcement, cues) = match lock(&self.state).running_mut() {
@@ -393,7 +394,7 @@ impl BaseSrcImpl for SoraGen {
         if let (Some(announcement), Ok(shown)) = (announcement, &shown) {
             self.announce_shot(&announcement, &timing.starting_at(shown.start));
         }
-        let shown = shown.map_err(|frame_error| match frame_error {
+        let mut shown = shown.map_err(|frame_error| match frame_error {
             FrameError::End => gst::FlowError::Eos,
             FrameError::Flushing | FrameError::Late | FrameError::Resumed => gst::FlowError::Flushing,
             FrameError::Failed(failure) => {
@@ -402,6 +403,9 @@ impl BaseSrcImpl for SoraGen {
             }
         })?;
 
+        if is_live {
+            self.embed_watermark(&mut shown, &timing, &reader, caps::size(&video));
+        }
         buffer.set_pts(gst::ClockTime::from_nseconds(shown.start));
         buffer.set_duration(gst::ClockTime::from_nseconds(timing.end - timing.start));
         buffer.set_offset(timing.offset);

@@ -3,11 +3,14 @@
 //! The element while it runs: the next frame, shots, seeks with another seed, length and statistics.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
+use soragen::Size;
+use soragen::watermark::Plane;
 
 use super::deadline::RunningClock;
 use super::generator::{FrameError, FrameReader};
@@ -50,6 +53,26 @@ impl SoraGen {
             messages::post(&element, messages::late_frame(&element, &segment, &timing, late, now));
         }
         Ok(shown)
+    }
+
+    /// Embeds the watermark in a frame of a live source. It follows the time at which frames are shown: the pattern of a frame
+    /// that is repeated, or shown late, would be that of another time, and could not be detected.
+    pub(super) fn embed_watermark(
+        &self,
+        shown: &mut ShownFrame,
+        timing: &FrameTiming,
+        reader: &FrameReader,
+        size: Size,
+    ) {
+        if let (Some(embedder), Some(shot)) = (reader.embedder(), reader.shot(shown.frame.number)) {
+            let mut pixels = shown.frame.pixels.to_vec();
+            embedder.embed(
+                &mut Plane::rgb(&mut pixels, size),
+                shot.index,
+                Duration::from_nanos(timing.start),
+            );
+            shown.frame.pixels = pixels.into();
+        }
     }
 
     /// Announces a shot on the bus and downstream before its first frame, and requests a key frame at a cut.

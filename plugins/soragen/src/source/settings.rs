@@ -160,6 +160,8 @@ impl Settings {
         request.label = self.label.into();
         request.watermark = self.watermark_key()?;
         request.watermark_strength = self.watermark_strength;
+        // A live source repeats frames, and marks them when it shows them.
+        request.embed_watermark = !self.is_live;
         Ok(request)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use soragen::watermark::GenerationId;
+use soragen::watermark::{Embedder, GenerationId};
 use soragen::{Error, ShotInfo};
 
 use super::super::deadline::Deadline;
@@ -107,7 +107,12 @@ impl FrameReader {
 
     /// The watermark's payload, if the frames are watermarked.
     pub fn generation_id(&self) -> Option<GenerationId> {
-        self.0.lock().generation_id
+        self.0.lock().embedder.as_ref().map(Embedder::id)
+    }
+
+    /// Embeds the watermark, if the frames are watermarked.
+    pub fn embedder(&self) -> Option<Embedder> {
+        self.0.lock().embedder.clone()
     }
 
     /// Counts a frame that was late, and returns their number.

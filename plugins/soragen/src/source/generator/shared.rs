@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use soragen::watermark::GenerationId;
+use soragen::watermark::Embedder;
 use soragen::{Cancel, Error, Shot, ShotInfo, Size};
 
 use super::Stats;
@@ -77,8 +77,8 @@ pub struct State {
     pub changes: Changes,
     /// Shots by their first frame.
     pub shots: BTreeMap<u64, Arc<ShotInfo>>,
-    /// Payload of the current session's watermark.
-    pub generation_id: Option<GenerationId>,
+    /// Embeds the watermark of the current session.
+    pub embedder: Option<Embedder>,
     pub stats: Stats,
     /// The worker's thread, once it runs.
     worker: Option<ThreadId>,

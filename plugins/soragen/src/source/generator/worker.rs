@@ -131,7 +131,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
             None => Session::new(model.clone(), request),
         })?;
-        self.shared.lock().generation_id = session.watermark_id();
+        self.shared.lock().embedder = session.embedder().cloned();
         Ok(RunningSession { session, cancel, cache, shots, counted: SessionStats::default() })
     }
 

@@ -229,7 +229,7 @@ def flakes(rng: Rng) -> Layer:
 def mist(rng: Rng) -> Layer:
     canvas = Canvas()
     for x in spread(rng, 6):
-        canvas.ellipse(x, rng.uniform(100, 150), rng.uniform(80, 140), rng.uniform(10, 22), (0.93, 0.95, 0.97), 0.45)
+        canvas.ellipse(x, rng.uniform(100, 150), rng.uniform(80, 140), rng.uniform(10, 22), (0.93, 0.95, 0.97), 0.3)
     return strip(canvas, 0.5)
 
 

@@ -14,6 +14,8 @@ PATCH = 2
 LATENT_CHANNELS = 24
 ENCODER_WIDTH = 64
 DECODER_WIDTHS = (128, 96, 48, 32)
+# Residual blocks of each stage of the decoder; TAEHV has three.
+DECODER_BLOCKS = (3, 3, 3)
 DOWNSCALE_TIME = (True, True, False)
 UPSCALE_TIME = (False, True, True)
 DOWNSCALE_SPACE = (True, True, False)
@@ -70,7 +72,7 @@ class TGrow(nn.Module):
 class Autoencoder(nn.Module):
     """Module order and names match TAEHV, so that checkpoints are interchangeable."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: tuple[int, ...] = DECODER_BLOCKS) -> None:
         super().__init__()
         n = ENCODER_WIDTH
         encoder: list[nn.Module] = [conv(3 * PATCH**2, n), nn.ReLU()]
@@ -81,8 +83,9 @@ class Autoencoder(nn.Module):
 
         widths = DECODER_WIDTHS
         decoder: list[nn.Module] = [Clamp(), conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
-        for n, after, grow, enlarge in zip(widths, widths[1:], UPSCALE_TIME, UPSCALE_SPACE):
-            decoder += [MemBlock(n), MemBlock(n), MemBlock(n), nn.Upsample(scale_factor=2 if enlarge else 1)]
+        stages = zip(blocks, widths, widths[1:], UPSCALE_TIME, UPSCALE_SPACE)
+        for count, n, after, grow, enlarge in stages:
+            decoder += [*(MemBlock(n) for _ in range(count)), nn.Upsample(scale_factor=2 if enlarge else 1)]
             decoder += [TGrow(n, 2 if grow else 1), conv(n, after, bias=False)]
         self.decoder = nn.Sequential(*decoder, nn.ReLU(), conv(widths[-1], 3 * PATCH**2))
         self.initialise()
@@ -131,6 +134,7 @@ CONFIG = {
     "latent_channels": LATENT_CHANNELS,
     "encoder_width": ENCODER_WIDTH,
     "decoder_widths": list(DECODER_WIDTHS),
+    "decoder_blocks": list(DECODER_BLOCKS),
     "temporal_downscale": list(DOWNSCALE_TIME),
     "temporal_upscale": list(UPSCALE_TIME),
     "spatial_downscale": list(DOWNSCALE_SPACE),

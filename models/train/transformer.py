@@ -27,6 +27,8 @@ CHANNELS, PATCH = 24, (2, 4)  # rows and columns of latents
 ALPHA = (2, 2)  # rows and columns of alpha values per latent, so 4 pixels each
 WINDOW = 5  # past latent frames in the attention window
 SINK = 1  # the first latent frame, always in the attention window
+# Time of a reference before the frame, with and without a place, and the place in tokens that stands for none.
+TIMES_BEFORE, NOWHERE = (1.0, 2.0), (2.5, 3.0)
 MAX_TOKENS = 64  # of a prompt; padding tokens are zero, but attended to
 
 CONFIG = {
@@ -54,15 +56,16 @@ KeysValues = tuple[Tensor, Tensor]
 class References:
     """Pictures of `N` subjects: latents of the picture on grey `[B, N, C, h, w]`, its alpha `[B, N, 4, h, w]` (`ALPHA` values
     per latent, row by row), and for each of `F` latent frames the place of its upper left corner in tokens `[B, F, N, 2]` (row,
-    column) and whether it is shown, bool `[B, F, N]`."""
+    column) and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places."""
 
     latents: Tensor
     alpha: Tensor
     places: Tensor
     shown: Tensor
+    placed: Tensor
 
     def at(self, frames: list[int] | slice) -> References:
-        return References(self.latents, self.alpha, self.places[:, frames], self.shown[:, frames])
+        return References(self.latents, self.alpha, self.places[:, frames], self.shown[:, frames], self.placed)
 
 
 def turns(time: Tensor, top: Tensor, left: Tensor, rows: int, columns: int) -> Tensor:
@@ -306,8 +309,10 @@ class Transformer(nn.Module):
     def place(references: References, times: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rotations `[B, F, 1, N * tokens, HEAD_DIM / 2]` of the references for latent frames at these times `[F]`, and their bias."""
         rows, columns = references.latents.shape[3] // PATCH[0], references.latents.shape[4] // PATCH[1]
-        top, left = references.places.unbind(-1)
-        turn = turns((times - 1.0)[None, :, None].expand(top.shape), top, left, rows, columns)
+        placed = references.placed[:, None, None]
+        top, left = torch.where(placed[..., None], references.places, torch.tensor(NOWHERE)).unbind(-1)
+        time = times[None, :, None] - torch.where(placed, *TIMES_BEFORE)
+        turn = turns(time.expand(top.shape), top, left, rows, columns)
         bias = None
         if not references.shown.all():
             bias = torch.zeros(references.shown.shape).masked_fill(~references.shown, -1e4)

@@ -128,6 +128,27 @@ class Autoencoder(nn.Module):
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
 
 
+def with_fewer_blocks(weights: dict[str, Tensor], before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, Tensor]:
+    """Weights of a decoder with the first residual blocks of each stage; the encoder, and so all latents, stay the same."""
+    number, kept = 3, {0: 0, 1: 1, 2: 2}  # layer before to layer after
+    for many, few in zip(before, after):
+        start = len(kept)
+        for i in range(many + 3):  # blocks, Upsample, TGrow, convolution
+            if i < few or i >= many:
+                kept[number + i] = start + (i if i < few else i - many + few)
+        number += many + 3
+    kept |= {number: len(kept), number + 1: len(kept) + 1}
+    found = {}
+    for name, weight in weights.items():
+        part, layer, *rest = name.split(".")
+        if part == "decoder":
+            if int(layer) not in kept:
+                continue
+            layer = str(kept[int(layer)])
+        found[".".join((part, layer, *rest))] = weight
+    return found
+
+
 CONFIG = {
     "_class_name": "AutoencoderTAEHV",
     "patch_size": PATCH,

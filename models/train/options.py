@@ -27,10 +27,6 @@ def fastest(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def mixed(device: torch.device, wanted: bool = True) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fastest(device) == torch.bfloat16)
-
-
 def threads(args: argparse.Namespace) -> None:
     """Limits OpenCV to one thread, since drawing is not the bottleneck."""
     cv2.setNumThreads(1)

@@ -89,8 +89,7 @@ class Training:
         self.text, self.vae = TextEncoder(), Autoencoder().eval()
         load(self.vae, args.state, "autoencoder")
         self.nothing = self.text([""], TOKENS)
-        some = next(iter(self.sources.values()))
-        self.worth = worth(self.vae, some.video[:8, :3].float())
+        self.worth = self.visibility(next(iter(self.sources.values())).video[:2, :1].float())
         self.model, self.average = Transformer(), Transformer().eval()
         start = starting_weights(self.state, self.stage, args.start)
         for model in (self.model, self.average):
@@ -105,6 +104,13 @@ class Training:
         self.optimizers = [Muon(hidden, self.rate, 0.95), torch.optim.AdamW(others, self.rate, betas=(0.9, 0.98), weight_decay=0.0)]
         self.step, self.elapsed = 0, 0.0
         self.resume()
+
+    def visibility(self, latents: Tensor) -> Tensor:
+        """`losses.worth`, which is kept, since it takes a minute."""
+        file = self.state / "worth.pt"
+        if not file.exists():
+            save(worth(self.vae, latents), self.state, "worth")
+        return torch.load(file)
 
     @property
     def file(self) -> Path:

@@ -14,8 +14,8 @@ PATCH = 2
 LATENT_CHANNELS = 24
 ENCODER_WIDTH = 64
 DECODER_WIDTHS = (128, 96, 48, 32)
-# Residual blocks of each stage of the decoder; TAEHV has three.
-DECODER_BLOCKS = (3, 3, 3)
+# Residual blocks of each stage of the decoder: those of TAEHV, and as many as are trained now.
+TAEHV_BLOCKS, DECODER_BLOCKS = (3, 3, 3), (1, 2, 1)
 DOWNSCALE_TIME = (True, True, False)
 UPSCALE_TIME = (False, True, True)
 DOWNSCALE_SPACE = (True, True, False)
@@ -128,10 +128,23 @@ class Autoencoder(nn.Module):
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
 
 
-def with_fewer_blocks(weights: dict[str, Tensor], before: tuple[int, ...], after: tuple[int, ...]) -> dict[str, Tensor]:
+def blocks_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """Residual blocks of each stage of a decoder with these weights: those before each `TGrow`."""
+    kinds = {int(name.split(".")[1]): name.split(".", 2)[2] for name in weights if name.startswith("decoder.") and ".conv." in name}
+    found, count = [], 0
+    for _, kind in sorted(kinds.items()):
+        if kind == "conv.weight":  # of TGrow
+            found.append(count)
+            count = 0
+        else:
+            count += 1
+    return tuple(found)
+
+
+def with_fewer_blocks(weights: dict[str, Tensor], after: tuple[int, ...]) -> dict[str, Tensor]:
     """Weights of a decoder with the first residual blocks of each stage; the encoder, and so all latents, stay the same."""
     number, kept = 3, {0: 0, 1: 1, 2: 2}  # layer before to layer after
-    for many, few in zip(before, after):
+    for many, few in zip(blocks_of(weights), after):
         start = len(kept)
         for i in range(many + 3):  # blocks, Upsample, TGrow, convolution
             if i < few or i >= many:
@@ -149,13 +162,16 @@ def with_fewer_blocks(weights: dict[str, Tensor], before: tuple[int, ...], after
     return found
 
 
+def config(blocks: tuple[int, ...]) -> dict:
+    return CONFIG | {"decoder_blocks": list(blocks)}
+
+
 CONFIG = {
     "_class_name": "AutoencoderTAEHV",
     "patch_size": PATCH,
     "latent_channels": LATENT_CHANNELS,
     "encoder_width": ENCODER_WIDTH,
     "decoder_widths": list(DECODER_WIDTHS),
-    "decoder_blocks": list(DECODER_BLOCKS),
     "temporal_downscale": list(DOWNSCALE_TIME),
     "temporal_upscale": list(UPSCALE_TIME),
     "spatial_downscale": list(DOWNSCALE_SPACE),

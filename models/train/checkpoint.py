@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from autoencoder import Autoencoder, blocks_of
+
 SHIPPED = Path(__file__).parent.parent / "builtin"
 # An empty state: use the shipped weights.
 NOWHERE = Path("nowhere")
@@ -33,6 +35,14 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
     if found is not None:
         model.load_state_dict(found)
     return found is not None
+
+
+def autoencoder(state: Path) -> Autoencoder:
+    """The last decoder of `train_autoencoder.py`, or the shipped autoencoder."""
+    found = weights(state, "decoder") or weights(state, "autoencoder")
+    model = Autoencoder(blocks_of(found)).eval()
+    model.load_state_dict(found)
+    return model.to(memory_format=torch.channels_last)
 
 
 def save(weights: dict[str, Tensor], state: Path, name: str) -> None:

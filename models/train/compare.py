@@ -13,10 +13,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-import autoencoder
 import sample
 import transformer
-from checkpoint import NOWHERE, load
+from checkpoint import NOWHERE, autoencoder, load
 from look import PROMPTS
 from text import TextEncoder
 
@@ -28,9 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--soragen", type=Path, required=True)
     args = parser.parse_args()
-    model, vae = transformer.Transformer().eval(), autoencoder.Autoencoder().eval()
+    model, vae = transformer.Transformer().eval(), autoencoder(NOWHERE)
     load(model, NOWHERE, "transformer")
-    load(vae, NOWHERE, "autoencoder")
     text = TextEncoder()
 
     with tempfile.TemporaryDirectory() as folder:

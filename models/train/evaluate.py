@@ -27,7 +27,7 @@ import ruler
 import sample
 from autoencoder import Autoencoder
 from bank import SIDE
-from checkpoint import load
+from checkpoint import autoencoder
 from clips import Clip, action, choose
 from latents import TOKENS, encode, length_in_frames, references
 from options import parser, threads
@@ -67,8 +67,7 @@ def median(values: list[float]) -> float:
 
 
 def sampled(args: argparse.Namespace, latents: int) -> None:
-    vae, model, text = Autoencoder().eval(), Transformer().eval(), TextEncoder()
-    load(vae, args.state, "autoencoder")
+    vae, model, text = autoencoder(args.state), Transformer().eval(), TextEncoder()
     weights = load_file(args.weights) if args.weights.suffix == ".safetensors" else torch.load(args.weights)
     weights = {name: weight.float() for name, weight in weights.items()}
     if "reference" in weights:

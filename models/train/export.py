@@ -31,15 +31,13 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
 
 def parts(state: Path, out: Path) -> None:
     """The trained parts."""
-    for name, stages, config in (
-        ("autoencoder", ("decoder",), autoencoder.CONFIG),
-        ("transformer", STAGES, transformer.CONFIG),
-    ):
+    for name, stages in (("autoencoder", ("decoder",)), ("transformer", STAGES)):
         files = [file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()]
         if files:
             # Results of earlier stages are outdated.
-            last = files[-1]
-            write(out / FOLDERS[name], config, torch.load(last, map_location="cpu"))
+            found = torch.load(files[-1], map_location="cpu")
+            config = transformer.CONFIG if name == "transformer" else autoencoder.config(autoencoder.blocks_of(found))
+            write(out / FOLDERS[name], config, found)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 import pictures
 from autoencoder import TIME_FACTOR, Autoencoder
 from bank import SIDE
-from checkpoint import load
+from checkpoint import autoencoder
 from clips import SUBJECTS, Clip, turned
 from options import parser, threads
 from pictures import Picture
@@ -115,9 +115,7 @@ def main() -> None:
     threads(args)
     folder = args.state / "data" / args.kind
     folder.mkdir(parents=True, exist_ok=True)
-    vae = Autoencoder()
-    load(vae, args.state, "autoencoder")
-    vae = vae.eval().to(memory_format=torch.channels_last)
+    vae = autoencoder(args.state)
     pool = pictures.trained()
     known = list({picture.key: picture for group in pool for picture in group}.values())
     text = None if args.kind == "references" else TextEncoder()

@@ -1,6 +1,6 @@
 """Trains the decoder of the autoencoder on crops of drawn clips and on textures. Latents stay the same.
 
-    python train_autoencoder.py --seconds 7200 --blocks 2 2 1
+    python train_autoencoder.py --seconds 7200
 
 Starts from the shipped weights without the residual blocks that are not wanted, and continues from
 `STATE/decoder.training.pt` with the same command; `--seconds` are those of all runs. The learning rate decays to zero at the
@@ -36,8 +36,6 @@ SCENES = 40
 CROPS = 4  # of a drawn clip
 # Noise that is added to latents before decoding, since latents of the transformer are not exact.
 ROUGH = 0.04
-# Layers of a stage besides its residual blocks do not change with these, so the shipped decoder tells what it has.
-SHIPPED_BLOCKS = (3, 3, 3)
 
 
 class Footage:
@@ -100,7 +98,7 @@ def show(model: Autoencoder, state: Path) -> str:
 
 def train(state: Path, seconds: float, batch: int, rate: float, blocks: tuple[int, ...], seed: int) -> None:
     model, average = Autoencoder(blocks), Autoencoder(blocks)
-    start = with_fewer_blocks(weights(NOWHERE, "autoencoder"), SHIPPED_BLOCKS, blocks)
+    start = with_fewer_blocks(weights(NOWHERE, "autoencoder"), blocks)
     for one in (model, average):
         one.load_state_dict(start)
         one.to(memory_format=torch.channels_last)

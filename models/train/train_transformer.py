@@ -26,8 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sample
-from autoencoder import Autoencoder
-from checkpoint import load, save
+from checkpoint import autoencoder, load, save
 from data import Batch, Source, pictures_of
 from few_steps import landings
 from latents import TOKENS
@@ -86,8 +85,7 @@ class Training:
         wanted = {name for turn in TURNS[self.stage] for name, _ in turn}
         folders = {"stills": args.stills, "first": args.stills}
         self.sources = {name: Source(folder / folders.get(name, name), pictures) for name in wanted}
-        self.text, self.vae = TextEncoder(), Autoencoder().eval()
-        load(self.vae, args.state, "autoencoder")
+        self.text, self.vae = TextEncoder(), autoencoder(args.state)
         self.nothing = self.text([""], TOKENS)
         self.worth = self.visibility(next(iter(self.sources.values())).video[:2, :1].float())
         self.model, self.average = Transformer(), Transformer().eval()

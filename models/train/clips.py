@@ -58,9 +58,11 @@ class Actor:
 
 
 class Clip:
-    """Content and caption of a clip."""
+    """Content and caption of a clip. `plain` means one subject and a still camera; places are whole latents if `aligned`."""
 
-    def __init__(self, rng: Rng, scene: Scene, pool: list[list[Picture]], weights: tuple[float, ...], plain: bool = False) -> None:
+    def __init__(
+        self, rng: Rng, scene: Scene, pool: list[list[Picture]], weights: tuple[float, ...], plain: bool = False, aligned: bool = True,
+    ) -> None:
         self.scene = scene
         self.offset = LATENT * int(rng.integers(0, 80))
         pair = not plain and rng.random() < PAIR
@@ -74,6 +76,10 @@ class Clip:
         if not plain and first.motion == "stand" and rng.random() < PAN * len(OFTEN):
             self.pan = int(rng.choice((-WALK, WALK)))
         self.speed = self.pan or first.facing * first.path.camera
+        if not aligned:
+            self.offset += int(rng.integers(LATENT))
+            for actor in self.actors:
+                actor.x, actor.y = actor.x + int(rng.integers(LATENT)), actor.y + int(rng.integers(LATENT))
 
     def actor(self, rng: Rng, pool: list[list[Picture]], weights: tuple[float, ...], slot: int | None) -> Actor:
         place = self.scene.place

@@ -6,7 +6,8 @@
     python latents.py starts --count 1200
 
 Existing pieces are kept, so a larger `--count` adds to them. Several processes may share the work: `--part 0 --parts 2` and
-`--part 1 --parts 2`. `references` are the latents of all pictures of subjects, to the left and to the right.
+`--part 1 --parts 2`. `references` are the latents of all pictures of subjects, to the left and to the right. `unaligned` are
+stills with subjects at any pixel, for comparison.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SHARES = (0.25, 0.4, 0.2, 0.15)
 # Latent frames: as many as the attention window, or more for later windows.
 START, LENGTH = SINK + WINDOW + 1, SINK + WINDOW + 5
 # Latent frames, samples in a piece, scenes in a piece, number of the seed.
-KINDS = {"stills": (1, 64, 16, 1), "starts": (START, 8, 4, 2), "clips": (LENGTH, 8, 4, 3)}
+KINDS = {"stills": (1, 64, 16, 1), "starts": (START, 8, 4, 2), "clips": (LENGTH, 8, 4, 3), "unaligned": (1, 64, 16, 4)}
 REFERENCES_IN_PIECE = 64
 
 
@@ -79,7 +80,7 @@ def draw(kind: str, index: int, pool: list[list[Picture]], shares: tuple[float, 
     _, count, scenes, number = KINDS[kind]
     rng = np.random.default_rng([31, number, index])
     drawn = [Scene.draw(rng) for _ in range(scenes)]
-    return [Clip(rng, drawn[i % scenes], pool, shares) for i in range(count)], rng
+    return [Clip(rng, drawn[i % scenes], pool, shares, aligned=kind != "unaligned") for i in range(count)], rng
 
 
 def piece(kind: str, index: int, vae: Autoencoder, text: TextEncoder, pool: list[list[Picture]], numbers: dict[str, int]) -> dict[str, Tensor]:

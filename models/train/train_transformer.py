@@ -37,7 +37,7 @@ from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
 
-DROP_TEXT, NO_PLACE = 0.1, 0.15
+DROP_TEXT = 0.1
 GUIDANCE = 2.0
 # Probability that the past is predicted by the model from a noisy clip, but treated as clean, as in sampling; it rises over the first
 # half of `clips`. And probability that its own past was an earlier prediction, and so on: uncorrected errors accumulate
@@ -78,7 +78,7 @@ def starting_weights(state: Path, stage: str, file: Path | None) -> dict[str, Te
 class Training:
     def __init__(self, args) -> None:
         self.stage, self.state, self.seconds, self.rate = args.stage, args.state, args.seconds, args.rate or RATES[args.stage]
-        self.no_reference = args.no_reference
+        self.no_reference, self.no_place = args.no_reference, args.no_place
         torch.manual_seed(args.seed)
         folder = args.data or args.state / "data"
         pictures = pictures_of(folder / "references")
@@ -182,7 +182,7 @@ class Training:
 
     def batch(self, name: str, size: int) -> Batch:
         drop = DROP_TEXT if self.teacher is None else 0.0
-        batch = self.sources[name].batch(size, self.no_reference, NO_PLACE)
+        batch = self.sources[name].batch(size, self.no_reference, self.no_place)
         batch.features = torch.where(torch.rand(size, 1, 1) < drop, self.nothing, batch.features)
         return batch
 
@@ -263,6 +263,7 @@ def main() -> None:
     args.add_argument("--data", type=Path, help="folder of the pieces, else STATE/data")
     args.add_argument("--stills", default="stills", help="folder of the stills in it")
     args.add_argument("--no-reference", type=float, default=0.1, help="share of the samples without a reference")
+    args.add_argument("--no-place", type=float, default=0.15, help="share of the samples whose references have no place")
     args = args.parse_args()
     threads(args)
     Training(args).run()

@@ -8,7 +8,7 @@ import numpy as np
 
 from bank import SIDE
 from canvas import HEIGHT, WIDTH, Rng
-from motions import BESIDE, MOTIONS, OFTEN, RUN, WALK, Motion
+from motions import BESIDE, MOTIONS, OFTEN, WALK, Motion
 from pictures import Picture
 from scenes import LATENT, PER_LATENT, Scene
 

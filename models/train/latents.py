@@ -20,7 +20,6 @@ from torch import Tensor
 
 import pictures
 from autoencoder import TIME_FACTOR, Autoencoder
-from bank import SIDE
 from checkpoint import autoencoder
 from clips import SUBJECTS, Clip, turned
 from options import parser, threads

@@ -14,6 +14,8 @@ PATCH = 2
 LATENT_CHANNELS = 24
 ENCODER_WIDTH = 64
 DECODER_WIDTHS = (128, 96, 48, 32)
+# Residual blocks of each stage of the decoder: those of TAEHV, and as many as are trained now.
+TAEHV_BLOCKS, DECODER_BLOCKS = (3, 3, 3), (1, 2, 1)
 DOWNSCALE_TIME = (True, True, False)
 UPSCALE_TIME = (False, True, True)
 DOWNSCALE_SPACE = (True, True, False)
@@ -70,7 +72,7 @@ class TGrow(nn.Module):
 class Autoencoder(nn.Module):
     """Module order and names match TAEHV, so that checkpoints are interchangeable."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: tuple[int, ...] = DECODER_BLOCKS) -> None:
         super().__init__()
         n = ENCODER_WIDTH
         encoder: list[nn.Module] = [conv(3 * PATCH**2, n), nn.ReLU()]
@@ -81,8 +83,9 @@ class Autoencoder(nn.Module):
 
         widths = DECODER_WIDTHS
         decoder: list[nn.Module] = [Clamp(), conv(LATENT_CHANNELS, widths[0]), nn.ReLU()]
-        for n, after, grow, enlarge in zip(widths, widths[1:], UPSCALE_TIME, UPSCALE_SPACE):
-            decoder += [MemBlock(n), MemBlock(n), MemBlock(n), nn.Upsample(scale_factor=2 if enlarge else 1)]
+        stages = zip(blocks, widths, widths[1:], UPSCALE_TIME, UPSCALE_SPACE)
+        for count, n, after, grow, enlarge in stages:
+            decoder += [*(MemBlock(n) for _ in range(count)), nn.Upsample(scale_factor=2 if enlarge else 1)]
             decoder += [TGrow(n, 2 if grow else 1), conv(n, after, bias=False)]
         self.decoder = nn.Sequential(*decoder, nn.ReLU(), conv(widths[-1], 3 * PATCH**2))
         self.initialise()
@@ -123,6 +126,44 @@ class Autoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Decodes `[N, 1 + n, C, h, w]` to `[N, 1 + 4n, 3, 8h, 8w]`, not clamped."""
         return F.pixel_shuffle(self.run(self.decoder, latents), PATCH)[:, TIME_FACTOR - 1 :]
+
+
+def blocks_of(weights: dict[str, Tensor]) -> tuple[int, ...]:
+    """Residual blocks of each stage of a decoder with these weights: those before each `TGrow`."""
+    kinds = {int(name.split(".")[1]): name.split(".", 2)[2] for name in weights if name.startswith("decoder.") and ".conv." in name}
+    found, count = [], 0
+    for _, kind in sorted(kinds.items()):
+        if kind == "conv.weight":  # of TGrow
+            found.append(count)
+            count = 0
+        else:
+            count += 1
+    return tuple(found)
+
+
+def with_fewer_blocks(weights: dict[str, Tensor], after: tuple[int, ...]) -> dict[str, Tensor]:
+    """Weights of a decoder with the first residual blocks of each stage; the encoder, and so all latents, stay the same."""
+    number, kept = 3, {0: 0, 1: 1, 2: 2}  # layer before to layer after
+    for many, few in zip(blocks_of(weights), after):
+        start = len(kept)
+        for i in range(many + 3):  # blocks, Upsample, TGrow, convolution
+            if i < few or i >= many:
+                kept[number + i] = start + (i if i < few else i - many + few)
+        number += many + 3
+    kept |= {number: len(kept), number + 1: len(kept) + 1}
+    found = {}
+    for name, weight in weights.items():
+        part, layer, *rest = name.split(".")
+        if part == "decoder":
+            if int(layer) not in kept:
+                continue
+            layer = str(kept[int(layer)])
+        found[".".join((part, layer, *rest))] = weight
+    return found
+
+
+def config(blocks: tuple[int, ...]) -> dict:
+    return CONFIG | {"decoder_blocks": list(blocks)}
 
 
 CONFIG = {

@@ -1,4 +1,4 @@
-"""Starting points of training: its last state, else a milestone, else the shipped weights."""
+"""Starting points of training: its last state, else the shipped weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-# Weights that are trained further than the shipped ones, but not ready to ship.
-MILESTONES = Path(__file__).parent / "milestone"
+from autoencoder import Autoencoder, blocks_of
+
 SHIPPED = Path(__file__).parent.parent / "builtin"
 # An empty state: use the shipped weights.
 NOWHERE = Path("nowhere")
@@ -20,8 +20,6 @@ FILE = "diffusion_pytorch_model.safetensors"
 def weights(state: Path, name: str) -> dict[str, Tensor] | None:
     """The weights in f32, if they exist."""
     files = [state / f"{name}.pt"]
-    if state != NOWHERE:
-        files.append(MILESTONES / f"{name}.safetensors")
     if name in FOLDERS:
         files.append(SHIPPED / FOLDERS[name] / FILE)
     file = next((file for file in files if file.exists()), None)
@@ -39,12 +37,12 @@ def load(model: nn.Module, state: Path, name: str) -> bool:
     return found is not None
 
 
-@torch.no_grad()
-def guide(transformer: nn.Module, state: Path) -> None:
-    """Adds the weight change of the last guidance training."""
-    for name, change in (weights(state, "guidance") or {}).items():
-        parameter = transformer.get_parameter(name)
-        parameter += change.to(parameter.device)
+def autoencoder(state: Path) -> Autoencoder:
+    """The last decoder of `train_autoencoder.py`, or the shipped autoencoder."""
+    found = weights(state, "decoder") or weights(state, "autoencoder")
+    model = Autoencoder(blocks_of(found)).eval()
+    model.load_state_dict(found)
+    return model.to(memory_format=torch.channels_last)
 
 
 def save(weights: dict[str, Tensor], state: Path, name: str) -> None:

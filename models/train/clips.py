@@ -1,241 +1,203 @@
-"""Random clips: one or two subjects that move through a scene, with captions."""
+"""Random clips: one or two subjects that move through a scene, with captions, references, and places of the subjects."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from scenes import HEIGHT, PERIOD, WIDTH, Rng, Scene
-from sprites import SUBJECTS, Subject
+from bank import SIDE
+from canvas import HEIGHT, WIDTH, Rng
+from motions import BESIDE, MOTIONS, OFTEN, WALK, Motion
+from pictures import Picture
+from scenes import LATENT, PER_LATENT, Scene
 
 FRAME_RATE = 16
-
-# Motion → verbs; {dir} becomes the direction or is removed.
-MOTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "travel": {
-        "land": ("runs{dir}", "is running{dir}", "walks{dir}", "races{dir}", "wanders{dir}"),
-        "road": ("drives{dir}", "is driving{dir}", "races{dir}", "rolls{dir}", "goes{dir}"),
-        "air": ("flies{dir}", "is flying{dir}", "glides{dir}", "soars{dir}"),
-        "water": ("swims{dir}", "is swimming{dir}", "glides{dir}", "travels{dir}"),
-        "space": ("flies{dir}", "is flying{dir}", "travels{dir}", "drifts{dir}"),
-    },
-    "jump": {"*": ("jumps", "jumps up and down", "hops", "is jumping", "bounces")},
-    "stand": {"*": ("stands still", "rests", "waits", "is waiting", "stays in one place")},
-    "spin": {"*": ("spins around", "turns round and round", "is spinning", "rolls over and over")},
-    "dance": {"*": ("dances", "sways from side to side", "is dancing", "wobbles", "rocks to and fro")},
-    "pace": {"*": ("goes back and forth", "paces to and fro", "moves from side to side", "goes left and right")},
-    "approach": {"*": ("comes closer and goes away", "grows and shrinks", "comes near", "gets bigger and smaller")},
-    "float": {"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")},
-}
-# Sampling weights in training: difficult motions and common prompts are drawn more often.
-OFTEN = (*4 * ("approach", "dance", "travel"), *3 * ("spin",), "jump", "float")
-# Beats per second of all motions, and pixels per second of the camera. They are fixed, so that the first frame and the text
-# determine every later position; this is learned in far fewer steps.
-RATE, SPEED = 0.82, 80
-# Motions that fit two subjects side by side.
-BESIDE = ("jump", "stand", "spin", "dance", "float")
-# Size as a fraction of the frame height, and its word in captions.
-SIZES = {
-    "huge": ((0.86, 1.02), ("huge", "giant", "enormous", "very big")),
-    "tiny": ((0.26, 0.34), ("tiny", "very small", "little", "mini")),
-}
-CAMERA = {
-    "zoom": (", the camera zooms in and out", "; zooming in and out", ", seen from near and far"),
-    "pan": (", the camera pans from side to side", "; panning left and right", ", the camera looks around"),
-}
-# Held-out pairs of subject and scene, to test generalization.
-HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "night"),
-            ("whale", "sea"), ("duck", "meadow"), ("balloon", "sunset"), ("elephant", "forest"), ("cat", "mountains")}
-
-# Values of a subject in one frame: its index (-1: none), position of the centre, rotation in degrees, side in pixels,
-# 1 if it looks to the right and -1 to the left, and half width and y position (from the top) of its shadow.
-ACTOR = ("kind", "x", "y", "angle", "size", "facing", "shadow", "ground")
-
-
-@dataclass
-class Actor:
-    """A subject and its motion."""
-
-    subject: Subject
-    motion: str
-    direction: int  # -1 is left, 1 is right
-    measure: str | None  # a key of SIZES
-    size: float
-    x: float
-    y: float
-    floats: bool  # does not stand on the ground
-
-    def numbers(self, t: np.ndarray, shadows: bool) -> tuple[np.ndarray, np.ndarray]:
-        """`[T, len(ACTOR)]` at `t` `[T]` seconds, and the movement of the camera.
-
-        The subject starts upright and in place, and looks in the direction of its motion, so that the first frame determines
-        the motion.
-        """
-        beat = 2 * np.pi * RATE * t
-        still = np.zeros_like(t)
-        x, y, angle, scale, facing, camera = self.x + still, self.y + still, still, 1 + still, self.direction + still, still
-        match self.motion:
-            case "travel":
-                camera = self.direction * SPEED * t
-                y = y - (3.0 if self.floats else 5.0) * np.abs(np.sin(1.6 * beat))
-                x = x + 8 * np.sin(0.5 * beat)
-                angle = 4 * np.sin(1.6 * beat)
-            case "jump":
-                y = y - 44 * np.abs(np.sin(0.8 * beat))
-            case "stand":
-                scale = 1 + 0.015 * np.sin(beat)
-            case "spin":
-                angle = -self.direction * 360 * 0.33 * RATE * t
-            case "dance":
-                angle = 22 * self.direction * np.sin(0.6 * beat)
-                x = x + 14 * self.direction * np.sin(0.6 * beat)
-            case "pace":
-                swing = 0.22 * beat
-                x = x + 82 * self.direction * np.sin(swing)
-                facing = self.direction * np.where(np.cos(swing) > 0, 1, -1)
-                y = y - 3 * np.abs(np.sin(1.6 * beat))
-            case "approach":
-                scale = 0.85 + 0.45 * np.sin(0.6 * beat)
-            case "float":
-                y = y - 26 * np.sin(0.6 * beat) - 8
-        size = self.size * scale
-        # On the ground, fainter the higher the subject is, so that jumping differs from standing.
-        ground = self.y + self.size * 0.46
-        height = np.maximum(ground - (y + size * 0.46), 0)
-        shadow = size * 0.34 * np.maximum(1 - height / 120, 0.4) if shadows and not self.floats else still
-        kind = SUBJECTS.index(self.subject) + still
-        return np.stack([kind, x, y, angle, size, facing, shadow, ground + still], 1), camera
-
-
-@dataclass
-class Numbers:
-    """The geometry of a clip: position and zoom of the camera `[T, 2]`, and its subjects `[1 or 2, T, len(ACTOR)]`."""
-
-    view: np.ndarray
-    actors: np.ndarray
+SUBJECTS = 2  # most references of a clip
+TOKEN = (16, 32)  # rows and columns of pixels
+PAIR, PAN = 0.08, 0.06  # probabilities
+CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
+# Held-out pairs of subject and place, to test generalization.
+HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "meadow"),
+            ("whale", "sea"), ("swan", "forest"), ("balloon", "beach"), ("elephant", "forest"), ("cat", "mountains")}
 
 
 def choose(rng: Rng, options: tuple[str, ...]) -> str:
     return str(options[rng.integers(len(options))])
 
 
-class Clip:
-    """Content and caption of a clip. `plain` means one subject of medium size and a still camera."""
+def way(facing: int) -> str:
+    return " to the right" if facing > 0 else " to the left"
 
-    def __init__(self, rng: Rng, scene: Scene, index: int, allow=None, plain: bool = False) -> None:
-        allow = allow or (lambda subject, place: (subject, place) not in HELD_OUT)
-        self.scene, self.index = scene, index
-        self.offset = rng.uniform(0, PERIOD)
-        fitting = [s for s in SUBJECTS if allow(s.icon, scene.name)]
-        pair = not plain and rng.random() < 0.12
-        self.camera = choose(rng, tuple(CAMERA)) if not plain and not pair and rng.random() < 0.08 else None
-        self.rate = rng.uniform(0.1, 0.16)
-        self.actors = [self.actor(rng, fitting, place, plain) for place in (("left", "right") if pair else ("middle",))]
-        # Both travel or neither does, since there is one camera.
-        if pair and self.actors[0].motion == "travel":
-            for name in ("motion", "direction"):
-                setattr(self.actors[1], name, getattr(self.actors[0], name))
 
-    def actor(self, rng: Rng, fitting: list[Subject], place: str, plain: bool) -> Actor:
-        # Mostly in a matching place, sometimes in another.
-        at_home = [s for s in fitting if s.element in self.scene.elements]
-        pool = at_home if at_home and rng.random() < 0.75 else fitting
-        subject = pool[rng.integers(len(pool))]
-        if place == "middle":
-            travels = plain and rng.random() < 0.4
-            motion = "travel" if travels else choose(rng, tuple(MOTIONS) + (() if plain else OFTEN))
-        else:
-            motion = "travel" if place == "left" and rng.random() < 0.4 else choose(rng, BESIDE)
-        if self.camera == "pan" and motion == "travel":
-            motion = "stand"
-        measure = choose(rng, tuple(SIZES)) if not plain and place == "middle" and rng.random() < 0.15 else None
-        least, most = SIZES[measure][0] if measure else (0.5, 0.7) if place == "middle" else (0.38, 0.5)
-        size = HEIGHT * rng.uniform(least, most)
-        middle = {"middle": 0.5, "left": 0.26, "right": 0.74}[place]
-        floats = (
-            subject.element in ("air", "space", "water") and self.scene.name != "sea" or self.scene.name in ("space", "underwater")
-        )
-        high = HEIGHT * rng.uniform(0.42, 0.56)
-        low = self.scene.ground + rng.uniform(4, 18) - size / 2
-        return Actor(
-            subject, motion, int(rng.choice((-1, 1))), measure, size,
-            x=WIDTH * (middle + rng.uniform(-0.12, 0.12) * (1 if place == "middle" else 0.3)), y=high if floats else low,
-            floats=floats,
-        )
+@dataclass
+class Actor:
+    """A subject and its motion. Places are the upper left corner of its picture in pixels."""
+
+    picture: Picture
+    motion: str
+    facing: int  # first; -1 is left, 1 is right
+    x: int
+    y: int
+    floats: bool  # does not stand on the ground
 
     @property
-    def scrolls(self) -> bool:
-        """Whether new content scrolls into view."""
-        return self.camera == "pan" or self.actors[0].motion == "travel"
+    def path(self) -> Motion:
+        return MOTIONS[self.motion]
 
-    def numbers(self, t: np.ndarray) -> Numbers:
-        """The geometry at `t` `[T]` seconds."""
-        made = [actor.numbers(t, self.scene.name != "sea") for actor in self.actors]
-        swing = 2 * np.pi * self.rate * t
-        pan, zoom = 0.0, np.ones_like(t)
-        if self.camera == "pan":
-            pan = 84 * np.sin(swing)
-        elif self.camera == "zoom":
-            zoom = 1.35 - 0.35 * np.cos(swing)
-        for numbers, _ in made:
-            numbers[:, 1] -= pan
-        actors = np.stack([numbers for numbers, _ in made])
-        nobody = np.full((2 - len(actors), *actors.shape[1:]), -1.0)
-        return Numbers(np.stack([self.offset + made[0][1] + pan, zoom], 1), np.concatenate([actors, nobody]))
+    def at(self, latent: int) -> tuple[int, int, int]:
+        """x, y, and facing at a latent frame."""
+        dx, dy, facing = self.path.place(latent, self.facing)
+        return self.x + dx, self.y + dy, facing
+
+    def between(self, frame: int) -> tuple[int, int, int]:
+        """x, y and facing at a video frame. Latent frame n ends with frame 4 n, so the way from n to n + 1 is drawn before n + 1."""
+        before, part = divmod(frame, PER_LATENT)
+        (x, y, facing), (x1, y1, facing1) = self.at(before), self.at(before + 1)
+        return x + (x1 - x) * part // PER_LATENT, y + (y1 - y) * part // PER_LATENT, facing1 if part else facing
+
+
+class Clip:
+    """Content and caption of a clip. `plain` means one subject and a still camera; places are whole latents if `aligned`."""
+
+    def __init__(
+        self, rng: Rng, scene: Scene, pool: list[list[Picture]], weights: tuple[float, ...], plain: bool = False, aligned: bool = True,
+    ) -> None:
+        self.scene = scene
+        self.offset = LATENT * int(rng.integers(0, 80))
+        pair = not plain and rng.random() < PAIR
+        self.actors = [self.actor(rng, pool, weights, slot) for slot in ((0, 1) if pair else (None,))]
+        if pair and self.actors[0].motion in ("run", "walk"):  # there is one camera
+            self.actors[1].motion, self.actors[1].facing = self.actors[0].motion, self.actors[0].facing
+        elif pair and self.actors[1].motion in ("run", "walk"):
+            self.actors[1].motion = "stand"
+        first = self.actors[0]
+        self.pan = 0
+        if not plain and first.motion == "stand" and rng.random() < PAN * len(OFTEN):
+            self.pan = int(rng.choice((-WALK, WALK)))
+        self.speed = self.pan or first.facing * first.path.camera
+        if not aligned:
+            self.offset += int(rng.integers(LATENT))
+            for actor in self.actors:
+                actor.x, actor.y = actor.x + int(rng.integers(LATENT)), actor.y + int(rng.integers(LATENT))
+
+    def actor(self, rng: Rng, pool: list[list[Picture]], weights: tuple[float, ...], slot: int | None) -> Actor:
+        place = self.scene.place
+        while True:
+            group = pool[int(rng.choice(len(pool), p=weights))]
+            picture = group[int(rng.integers(len(group)))]
+            # Mostly in a matching place, sometimes in another.
+            at_home = picture.element in place.elements or rng.random() < 0.4
+            if at_home and (picture.key, place.name) not in HELD_OUT:
+                break
+        motion = choose(rng, OFTEN if slot is None else BESIDE)
+        facing = 1 if rng.random() < 0.5 else -1
+        floats = place.name in ("space", "underwater") or picture.element in ("air", "space", "water") and place.name != "sea"
+        ground = LATENT * int((place.ground - SIDE + 12) // LATENT + rng.integers(0, 2))
+        y = LATENT * int(rng.integers(2, 6)) if floats else ground
+        least, most = {None: (48, 144), 0: (0, 32), 1: (160, 192)}[slot]
+        if motion == "cross":
+            least, most = (-32, 48) if facing > 0 else (144, 224)
+        elif motion == "pace":
+            least, most = (8, 104) if facing > 0 else (88, 184)
+        x = LATENT * int(rng.integers(least // LATENT, most // LATENT + 1))
+        return Actor(picture, motion, facing, x, y, floats)
+
+    @property
+    def references(self) -> list[tuple[Picture, int]]:
+        """At most `SUBJECTS` pictures with the side that they face."""
+        made = [(actor.picture, actor.facing) for actor in self.actors]
+        return made + [(a.picture, -a.facing) for a in self.actors if a.path.turn][: SUBJECTS - len(made)]
+
+    def where(self, frame: int, between: bool) -> list[tuple[int, int, int]]:
+        """x, y and facing of all subjects in a video frame, or in a latent frame."""
+        shift = self.pan * frame // (PER_LATENT if between else 1)
+        found = (actor.between(frame) if between else actor.at(frame) for actor in self.actors)
+        return [(x - shift, y, facing) for x, y, facing in found]
+
+    def places(self, latents: int) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the references in latent frames, f32 `[latents, SUBJECTS, 2]` (row, column) in tokens, and which are to be
+        seen, bool `[latents, SUBJECTS]`."""
+        places, seen = np.zeros((latents, SUBJECTS, 2), np.float32), np.zeros((latents, SUBJECTS), bool)
+        for i in range(latents):
+            for (x, y, facing), actor in zip(self.where(i, False), self.actors):
+                slot = self.references.index((actor.picture, facing))
+                places[i, slot], seen[i, slot] = (y / TOKEN[0], x / TOKEN[1]), -SIDE < x < WIDTH
+        return places, seen
+
+    def frames(self, count: int) -> np.ndarray:
+        """u8 `[count, HEIGHT, WIDTH, 3]`."""
+        made = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
+        for i in range(count):
+            picture = self.scene.background(self.offset, self.speed, i)
+            for actor, (x, y, facing) in zip(self.actors, self.where(i, True)):
+                if not actor.floats and self.scene.place.name != "sea":
+                    shade(picture, x + SIDE / 2, actor.y + 0.96 * SIDE, actor.y - y)
+                put(picture, actor.picture.rgba, x, y, facing)
+            made[i] = picture.round()
+        return made
 
     def caption(self, rng: Rng) -> str:
-        """A caption in varied words; sometimes without motion, colour or place."""
-        pick = partial(choose, rng)
-        a = self.actors[0]
-        name, verb, place = named(rng, a), action(rng, a), pick(self.scene.phrases)
-        form = rng.random()
+        """A caption in varied words; sometimes without motion or place."""
+        a, place, form = self.actors[0], self.scene.phrase(rng), rng.random()
+        name, verb = named(rng, a), action(rng, a)
         if len(self.actors) == 2:
             other, its_verb = named(rng, self.actors[1]), action(rng, self.actors[1])
-            if form < 0.4:
-                text = f"{name} and {other} {place}"
-            elif form < 0.55:
-                text = f"{place}, {name} and {other}"
-            elif form < 0.75:
-                text = f"{name} {verb} and {other} {its_verb} {place}"
-            elif form < 0.87:
+            text = f"{name} {verb} and {other} {its_verb} {place}" if form < 0.4 else f"{name} and {other} {place}"
+            if form > 0.85:
                 text = f"{name} {verb} next to {other} {place}"
-            else:
-                text = f"{name} with {other}"
-        elif form < 0.55:
+        elif form < 0.6:
             text = f"{name} {verb} {place}"
-        elif form < 0.65:
+        elif form < 0.7:
             text = f"{place}, {name} {verb}"
-        elif form < 0.75:
-            text = f"{pick(('a video of', 'a cartoon of', 'an animation of', 'a picture of'))} {name} that {verb} {place}"
-        elif form < 0.87:
+        elif form < 0.8:
+            text = f"{choose(rng, ('a video of', 'a cartoon of', 'an animation of', 'a picture of'))} {name} that {verb} {place}"
+        elif form < 0.9:
             text = f"{name} {place}"
-        elif form < 0.93:
-            text = f"{name.split(' ', 1)[1]}, {self.scene.name}, {verb}"
+        elif form < 0.95:
+            text = f"{name.split(' ', 1)[1]}, {place}, {verb}"
         else:
             text = f"{name} {verb}"
-        if self.camera:
-            text += pick(CAMERA[self.camera])
+        if self.pan:
+            text += choose(rng, CAMERA).format(dir=way(self.pan))
         return text.capitalize() if rng.random() < 0.3 else text
 
 
 def named(rng: Rng, actor: Actor) -> str:
-    """The noun with an article, an unusual size, and sometimes the colour."""
-    name = choose(rng, actor.subject.names)
-    if actor.subject.colour not in name and rng.random() < 0.4:
-        name = f"{actor.subject.colour} {name}"
-    if actor.measure:
-        name = f"{choose(rng, SIZES[actor.measure][1])} {name}"
-    elif rng.random() < 0.08:
-        name = f"{choose(rng, ('cute', 'funny', 'nice'))} {name}"
-    article = choose(rng, ("an", "an", "the", "one") if name[0] in "aeiou" else ("a", "a", "the", "one"))
-    return f"{article} {name}"
+    """The noun with an article."""
+    name = choose(rng, actor.picture.names)
+    if rng.random() < 0.08:
+        name = f"{choose(rng, ('cute', 'funny', 'nice', 'big', 'little'))} {name}"
+    return f"{choose(rng, ('an', 'an', 'the', 'one') if name[0] in 'aeiou' else ('a', 'a', 'the', 'one'))} {name}"
 
 
 def action(rng: Rng, actor: Actor) -> str:
     """A verb for the motion, sometimes with the direction."""
-    way = ""
-    if rng.random() < 0.5:
-        way = " to the left" if actor.direction < 0 else " to the right"
-    return choose(rng, MOTIONS[actor.motion].get(actor.subject.element) or MOTIONS[actor.motion]["*"]).format(dir=way)
+    verbs = actor.path.verbs
+    words = verbs[actor.picture.element] if actor.picture.element in verbs else verbs.get("*") or verbs["land"]
+    return choose(rng, words).format(dir=way(actor.facing) if rng.random() < 0.6 else "")
+
+
+def turned(rgba: np.ndarray, facing: int) -> np.ndarray:
+    """Pictures face to the left."""
+    return rgba if facing < 0 else rgba[:, ::-1]
+
+
+def put(picture: np.ndarray, rgba: np.ndarray, x: int, y: int, facing: int) -> None:
+    """Draws a subject over `picture`, f32 `[HEIGHT, WIDTH, 3]` in [0, 255]."""
+    top, bottom, left, right = max(y, 0), min(y + SIDE, HEIGHT), max(x, 0), min(x + SIDE, WIDTH)
+    if top >= bottom or left >= right:
+        return
+    part = turned(rgba, facing)[top - y : bottom - y, left - x : right - x]
+    under = picture[top:bottom, left:right]
+    under *= 1 - part[..., 3:]
+    under += 255 * part[..., :3]
+
+
+def shade(picture: np.ndarray, middle: float, ground: float, height: float) -> None:
+    """Draws a shadow, fainter the higher the subject is, so that jumping differs from standing."""
+    width = SIDE * 0.34 * max(1 - height / 120, 0.4)
+    top = max(int(ground - 12), 0)
+    y, x = np.mgrid[top:HEIGHT, :WIDTH].astype(np.float32)
+    far = np.sqrt(((x + 0.5 - middle) / width) ** 2 + ((y + 0.5 - ground) / (width * 0.175)) ** 2)
+    picture[top:] *= 1 - 0.25 * np.clip((1 - far) * width * 0.175 + 0.5, 0, 1)[..., None]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,8 @@ import autoencoder
 import text
 import transformer
 from checkpoint import FILE, FOLDERS
+from motions import MOTIONS
+from train_transformer import STAGES
 
 
 def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
@@ -28,15 +31,13 @@ def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
 
 def parts(state: Path, out: Path) -> None:
     """The trained parts."""
-    for name, stages, config in (
-        ("autoencoder", ("autoencoder",), autoencoder.CONFIG),
-        ("transformer", ("guided", "transformer"), transformer.CONFIG),
-    ):
+    for name, stages in (("autoencoder", ("decoder",)), ("transformer", STAGES)):
         files = [file for file in (state / f"{stage}.pt" for stage in stages) if file.exists()]
         if files:
-            # The guided weights are outdated if there is a later transformer.
-            last = max(files, key=lambda file: file.stat().st_mtime)
-            write(out / FOLDERS[name], config, torch.load(last, map_location="cpu"))
+            # Results of earlier stages are outdated.
+            found = torch.load(files[-1], map_location="cpu")
+            config = transformer.CONFIG if name == "transformer" else autoencoder.config(autoencoder.blocks_of(found))
+            write(out / FOLDERS[name], config, found)
 
 
 def main() -> None:
@@ -45,6 +46,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "builtin")
     args = parser.parse_args()
     parts(args.state, args.out)
+    motions = {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()}
+    (args.out / "motions.json").write_text(json.dumps(motions, indent=1) + "\n")
     encoder = args.out / "text_encoder"
     if not (encoder / "model.gguf").exists():
         encoder.mkdir(parents=True, exist_ok=True)

@@ -15,13 +15,14 @@ from PIL import Image
 
 from clips import FRAME_RATE
 from sheet import sheet
-from train_transformer import LOOK_AT
 
 SECONDS = 6
-# Prompts from the training data, and held-out ones.
+# Subjects that were trained, and never trained ones.
 PROMPTS = (
-    *LOOK_AT, "a hot air balloon over the mountains", "a robot dances in the rain", "a fish swims under water",
-    "a red car drives at sunset",
+    "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
+    "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
+    "a green dragon floats up and down at night", "a cat nods on the beach", "an owl rises and sinks in the forest",
+    "a robot paces to and fro in the rain", "a unicorn walks to the right at sunset", "a dinosaur jumps in the mountains",
 )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from options import fastest
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, steps: int = 4) -> Tensor:
     """Sets all singular values of `[N, out, in]` near 1, by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.to(fastest(matrices.device))

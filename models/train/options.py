@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,7 @@ def parser(description: str, **defaults: float) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state", help="folder of the training state")
     made.add_argument("--device", type=torch.device, default=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    made.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="number of processes that draw scenes")
+    made.add_argument("--threads", type=int, default=1, help="threads of torch")
     made.add_argument("--seed", type=int, default=int(time.time()))
     for name, value in defaults.items():
         made.add_argument(f"--{name}", type=type(value), default=value)
@@ -29,18 +27,8 @@ def fastest(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else torch.float32
 
 
-def mixed(device: torch.device, wanted: bool = True) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fastest(device) == torch.bfloat16)
-
-
-def leave() -> None:
-    """Exits at once, because processes of the compiler can block a normal exit for ever."""
-    sys.stdout.flush()
-    os._exit(0)
-
-
-def threads() -> None:
+def threads(args: argparse.Namespace) -> None:
     """Limits OpenCV to one thread, since drawing is not the bottleneck."""
     cv2.setNumThreads(1)
+    torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True

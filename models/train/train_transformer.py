@@ -1,323 +1,272 @@
-"""Trains the transformer on drawn clips and stills, then distills guidance into its weights, then distills the number of steps.
+"""Trains the transformer on the pieces of `latents.py`, then distills guidance into its weights, then distills the number of steps.
 
-    python train_transformer.py clips --state DIR --seconds 3600
-    python train_transformer.py guided --state DIR --seconds 1200
-    python train_transformer.py few --state DIR --seconds 800
+    python train_transformer.py stills --seconds 14400 --start joint.safetensors
+    python train_transformer.py clips --seconds 20000
+    python train_transformer.py guided --seconds 3600
+    python train_transformer.py few --seconds 3600
+
+Each stage starts from the result of the one before and may be ended at any minute: every five minutes, and at SIGINT or SIGTERM, it writes
+`STATE/STAGE.training.pt` with all that it needs to continue with the same command. `--seconds` are all seconds of the stage, of all
+its runs. The learning rate decays at the end. The result, `STATE/STAGE.pt`, is an average over the last steps.
 
 `guided` (https://arxiv.org/abs/2210.03142): the model learns to predict without guidance what it predicted with guidance at
-the start of the stage. `few`: four steps give a blurred first frame, so the model learns to reach the result of sixteen steps
+the start of the stage. `few`: few steps give a blurred first frame, so the model learns to reach the result of sixteen steps
 in four; later frames are trained as in `guided`.
-
-All stages resume from `DIR/transformer.pt`, else from the milestone, else from the shipped weights. `guided` and `few` add the
-weight change of guidance and write `DIR/guided.pt`, which is shipped. The learning rate decays at the end; the result is an average over
-the last steps.
 """
 
 from __future__ import annotations
 
-import copy
+import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 import sample
-from autoencoder import Autoencoder
-from checkpoint import guide, load, save
+from checkpoint import autoencoder, load, save
+from data import Batch, Source, pictures_of
 from few_steps import landings
-from footage import Footage
-from latents import TOKENS, Batch, Latents, length_in_frames
+from latents import TOKENS
+from losses import emphasis, error_of, movement, noise_levels, noised, steps_taken, worth
 from muon import Muon
-from options import leave, mixed, parser, threads
+from options import parser, threads
 from sheet import sheet
 from text import TextEncoder
-from transformer import SINK, WINDOW, Transformer
-from world import World
+from transformer import References, Transformer
 
 DROP_TEXT = 0.1
-GUIDANCE = 3.0
-# Probability that the past is predicted by the model from a noisy clip, but treated as clean, as in sampling.
-# And probability that its own past was an earlier prediction, and so on: uncorrected errors accumulate
+GUIDANCE = 2.0
+# Probability that the past is predicted by the model from a noisy clip, but treated as clean, as in sampling; it rises over the first
+# half of `clips`. And probability that its own past was an earlier prediction, and so on: uncorrected errors accumulate
 # (https://arxiv.org/abs/2510.09212).
-OWN_PAST, OWN_PAST_OF_OWN = 0.8, 0.8
-# Probability in the last stages that the past of a start is predicted from noise alone. A noisy clip still shows its motion, so
-# that its prediction moves even if the model would start no motion itself. Later than a start the position in the clip is
-# unpredictable, which trains a blur; in scrolling clips already after KNOWN latent frames.
-FROM_NOISE = 0.8
-KNOWN = 4
-# Latent frames of a clip (its first, and later a window with the frames after it) and of its start.
-LENGTH, START = WINDOW + 6, SINK + WINDOW + 1
-# Order of the data sources.
-TURNS = ("clips", "starts", "stills", "starts")
-FEW_TURNS = ("starts", "stills", "starts", "clips", "starts")
-# Noise levels of sampling.
-STEPS, SHIFT = 4, 5.0
-SAVE_EVERY = 600  # seconds
-LOOK_AT = (
-    "a red fox runs over the snow", "a whale swims to the left under water", "a yellow taxi drives through the city",
-    "a rocket flies among the stars", "a penguin jumps on the grass", "a sailing boat on the sea",
-    "a green dragon floats up and down at night", "a cat spins around in the desert",
-)
+OWN_PAST, OWN_PAST_OF_OWN = 0.8, 0.7
+# Probability in the last stages that the past of a start is predicted from noise alone, as in Self Forcing
+# (https://arxiv.org/abs/2506.08009). With references and places the clip shows what should have come.
+FROM_NOISE = 0.5
+# Sources of a step and samples of each, in turn. Stills in every step keep the appearance while motion is learned.
+TURNS = {
+    "stills": ((("stills", 8),) * 4,),
+    "clips": ((("starts", 3), ("stills", 8)), (("clips", 3), ("stills", 8))),
+    "guided": ((("starts", 3), ("stills", 8)), (("clips", 3), ("stills", 8))),
+    "few": ((("starts", 3), ("first", 8)), (("clips", 3), ("first", 8))),
+}
+STAGES = tuple(TURNS)
+# A model that is its own teacher soon diverges.
+RATES = {"stills": 1e-3, "clips": 1e-3, "guided": 3e-4, "few": 2e-4}
+DECAY = 0.6  # part of the stage after which the rate decays
+SAVE_EVERY = 300  # seconds
 
 
-@dataclass
-class Data:
-    """Stills teach appearance, clips teach how motions continue, and starts teach how they begin. Later frames can be predicted
-    from earlier ones; only starts need the motion in the text."""
+def starting_weights(state: Path, stage: str, file: Path | None) -> dict[str, Tensor]:
+    """Of a file, else of the stages before, else the shipped ones."""
+    before = [state / f"{name}.pt" for name in STAGES[: STAGES.index(stage)]]
+    found = next((path for path in [file, *reversed(before)] if path and path.exists()), None)
+    if found is None:
+        model = Transformer()
+        load(model, state, "transformer")
+        return model.state_dict()
+    weights = load_file(found) if found.suffix == ".safetensors" else torch.load(found)
+    weights = {name: weight.float() for name, weight in weights.items()}
+    if "reference" in weights:  # the experiment had no alpha
+        weights["reference_embedding.bias"] = weights.pop("reference")
+    return weights
 
-    clips: Latents
-    starts: Latents
-    stills: Latents
-    text: TextEncoder
-    vae: Autoencoder
-    clips_batch: int
-    stills_batch: int
 
-    def __post_init__(self) -> None:
+class Training:
+    def __init__(self, args) -> None:
+        self.stage, self.state, self.seconds, self.rate = args.stage, args.state, args.seconds, args.rate or RATES[args.stage]
+        self.no_reference, self.no_place = args.no_reference, args.no_place
+        torch.manual_seed(args.seed)
+        folder = args.data or args.state / "data"
+        pictures = pictures_of(folder / "references")
+        wanted = {name for turn in TURNS[self.stage] for name, _ in turn}
+        folders = {"stills": args.stills, "first": args.stills}
+        self.sources = {name: Source(folder / folders.get(name, name), pictures) for name in wanted}
+        self.text, self.vae = TextEncoder(), autoencoder(args.state)
         self.nothing = self.text([""], TOKENS)
-        self.worth = worth(self.vae, self.clips.video[:16, :3].float())
-        # Starts have about as many frames in total as clips.
-        self.sources = {
-            "clips": (self.clips, self.clips_batch), "starts": (self.starts, 3 * self.clips_batch // 2),
-            "stills": (self.stills, self.stills_batch),
+        self.worth = self.visibility(next(iter(self.sources.values())).video[:2, :1].float())
+        self.model, self.average = Transformer(), Transformer().eval()
+        start = starting_weights(self.state, self.stage, args.start)
+        for model in (self.model, self.average):
+            missing = model.load_state_dict(start, strict=False)
+            assert not missing.unexpected_keys and all(name.startswith("reference_embedding") for name in missing.missing_keys), missing
+        self.teacher = None
+        if self.stage in ("guided", "few"):
+            self.teacher = Transformer().eval()
+            self.teacher.load_state_dict(self.model.state_dict())
+        hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
+        others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
+        self.optimizers = [Muon(hidden, self.rate, 0.95), torch.optim.AdamW(others, self.rate, betas=(0.9, 0.98), weight_decay=0.0)]
+        self.step, self.elapsed = 0, 0.0
+        self.resume()
+
+    def visibility(self, latents: Tensor) -> Tensor:
+        """`losses.worth`, which is kept, since it takes a minute."""
+        file = self.state / "worth.pt"
+        if not file.exists():
+            save(worth(self.vae, latents), self.state, "worth")
+        return torch.load(file)
+
+    @property
+    def file(self) -> Path:
+        return self.state / f"{self.stage}.training.pt"
+
+    def resume(self) -> None:
+        if not self.file.exists():
+            return
+        kept = torch.load(self.file)
+        self.model.load_state_dict(kept["model"])
+        self.average.load_state_dict(kept["average"])
+        if self.teacher:
+            self.teacher.load_state_dict(kept["teacher"])
+        for optimizer, state in zip(self.optimizers, kept["optimizers"]):
+            optimizer.load_state_dict(state)
+        self.step, self.elapsed = kept["step"], kept["elapsed"]
+        print(f"continues at step {self.step}, {self.elapsed:.0f} s", flush=True)
+
+    def keep(self) -> None:
+        kept = {
+            "model": self.model.state_dict(), "average": self.average.state_dict(), "step": self.step, "elapsed": self.elapsed,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "teacher": self.teacher.state_dict() if self.teacher else None,
         }
+        save(kept, self.state, f"{self.stage}.training")
+        save(self.average.state_dict(), self.state, self.stage)
 
-    @classmethod
-    def of(cls, footage: list[Footage], state: Path, **sizes: int) -> Data:
-        """Clips, starts and stills as the autoencoder in `state` has them."""
-        device = footage[0].frames.device
-        vae, text = Autoencoder(), TextEncoder(device)
-        load(vae, state, "autoencoder")
-        vae = vae.eval().to(device, memory_format=torch.channels_last)
-        return cls(*(Latents.of(some, vae, text) for some in footage), text, vae, **sizes)
+    @property
+    def part(self) -> float:
+        """Of the stage that is done."""
+        return self.elapsed / self.seconds
 
-    def batch(self, name: str, drop: float) -> Batch:
-        source, size = self.sources[name]
-        batch = source.batch(size)
-        dropped = torch.rand(len(batch.features), 1, 1, device=batch.features.device) < drop
-        batch.features = torch.where(dropped, self.nothing, batch.features)
+    def run(self) -> None:
+        stopped, before, saved = [], time.time(), time.time()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.append(True))
+        losses: dict[str, list[float]] = {}
+        while self.part < 1 and not stopped:
+            for name, loss in self.one_step():
+                losses.setdefault(name, []).append(loss)
+            self.elapsed += time.time() - before
+            before = time.time()
+            if self.step % 20 == 0:
+                told = ", ".join(f"{name} {sum(some) / len(some):.4f}" for name, some in losses.items())
+                print(f"{self.elapsed:.0f} s, step {self.step}, loss of {told}", flush=True)
+                losses = {}
+            if time.time() - saved > SAVE_EVERY:
+                saved = time.time()
+                self.keep()
+        self.keep()
+        self.look()
+
+    def one_step(self) -> Iterator[tuple[str, float]]:
+        rate = self.rate * min(1, (self.step + 1) / 30) * (1 if self.part < DECAY else 0.02 + 0.98 * (1 - self.part) / (1 - DECAY))
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = rate
+        turns = TURNS[self.stage]
+        turn = turns[self.step % len(turns)]
+        self.model.zero_grad()
+        for name, size in turn:
+            loss = self.loss_of_few(size) if name == "first" else self.loss_of(name, size)
+            (loss / len(turn)).backward()
+            yield name, loss.item()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.step += 1
+        with torch.no_grad():
+            keep = min(0.998, 1 - 4 / (self.step + 4))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - keep)
+
+    def batch(self, name: str, size: int) -> Batch:
+        drop = DROP_TEXT if self.teacher is None else 0.0
+        batch = self.sources[name].batch(size, self.no_reference, self.no_place)
+        batch.features = torch.where(torch.rand(size, 1, 1) < drop, self.nothing, batch.features)
         return batch
 
-
-def draw(world: World, clips: int, starts: int, stills: int, seed: int) -> list[Footage]:
-    """Draws clips of the training length, starts of other clips, and first frames of further clips as stills."""
-    long, short = length_in_frames(LENGTH), length_in_frames(START)
-    wanted = ((clips, long, (clips + 1) // 2), (starts, short, starts), (stills, 1, stills))
-    return [Footage.draw(world, count, length, seed + i, begins) for i, (count, length, begins) in enumerate(wanted)]
-
-
-@torch.no_grad()
-def worth(vae: Autoencoder, latents: Tensor) -> Tensor:
-    """Visibility of errors per channel, `[C, 1, 1]` with mean 1: the root of the change of the image."""
-    seen, picture = [], vae.decode(latents)
-    for channel in range(latents.shape[2]):
-        other = latents.clone()
-        other[:, :, channel] += 0.3 * torch.randn_like(other[:, :, channel])
-        seen.append((vae.decode(other) - picture).square().mean().sqrt())
-    each = torch.stack(seen)
-    return (each / each.mean())[:, None, None]
-
-
-def importance(height: int, width: int, device: torch.device) -> Tensor:
-    """Error weights that are higher in the centre, where subjects are. Mean 1, the same for every sample."""
-    y, x = torch.linspace(0, 1, height, device=device)[:, None], torch.linspace(0, 1, width, device=device)
-    weight = 0.35 + torch.exp(-(((x - 0.5) / 0.3) ** 2) - ((y - 0.6) / 0.35) ** 2)
-    return weight / weight.mean()
-
-
-def movement(latents: Tensor, start: int) -> Tensor:
-    """Error weights that are higher where something moves, or details would be learned before motion: `[B, F, 1, H, W]`, with
-    mean 1 over the frames from `start` on of each clip."""
-    change = latents.diff(dim=1).square().mean(2).sqrt()
-    change = F.avg_pool2d(torch.cat([change[:, :1], change], 1), 3, 1, 1, count_include_pad=False)
-    mean = change[:, start:].mean((1, 2, 3), keepdim=True).clamp_min(1e-6)
-    return 0.4 + 0.6 * (change / mean)[:, :, None]
-
-
-def noise_levels(shape: tuple[int, ...], shift: float, device: torch.device) -> Tensor:
-    """Random noise levels, mostly medium, shifted towards noise."""
-    sigma = torch.sigmoid(1.2 * torch.randn(shape, device=device))
-    return shift * sigma / (1 + (shift - 1) * sigma)
-
-
-def steps_taken(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """The noise levels of the few steps, and sometimes any other."""
-    levels = torch.tensor(sample.schedule(STEPS, SHIFT), device=device) / 1000
-    few = levels[torch.randint(STEPS, shape, device=device)]
-    return torch.where(torch.rand(shape, device=device) < 0.7, few, noise_levels(shape, 1.5, device))
-
-
-def made_before(batch: Batch, clean: Tensor) -> tuple[Tensor, Tensor]:
-    """The model's last predictions or the given clips as the past, and which `[B, 1]` are predictions."""
-    again = torch.rand(len(clean), 1, device=clean.device) < OWN_PAST_OF_OWN
-    return torch.where(again[..., None, None, None], batch.own, clean), again
-
-
-def noised(video: Tensor, t: Tensor) -> Tensor:
-    """Adds noise to `[B, F, C, H, W]` at the levels `t` `[B, F]` or `[B, 1]`."""
-    sigma = t[..., None, None, None]
-    return (1 - sigma) * video + sigma * torch.randn_like(video)
-
-
-def error_of(video: Tensor, target: Tensor, t: Tensor, data: Data) -> Tensor:
-    """Perceptually weighted error `[B, F, 1, H, W]` of predictions at the noise levels `t` `[B, F]`.
-
-    An error of the clean prediction is σ times the error of the velocity. The clamp limits the weight of low noise levels.
-    """
-    square = (video - target).square() * importance(*target.shape[-2:], target.device) * data.worth
-    return square.mean(2, keepdim=True) / t.clamp_min(0.2).square()[..., None, None, None]
-
-
-@torch.no_grad()
-def own_past(model: Transformer, batch: Batch, clean: Tensor, context_t: Tensor) -> Tensor:
-    """Predicts clips from noisy ones, with earlier predictions as the past."""
-    size, frames, device = *clean.shape[:2], clean.device
-    past, again = made_before(batch, clean)
-    t = noise_levels((size, 1), 3.0, device).expand(size, frames)
-    own = model(past, noised(batch.video, t), context_t * ~again, 1000 * t, batch.features).float()
-    own[:, : batch.start] = past[:, : batch.start]
-    if batch.begins:
-        # Except the image that the clip may start with.
-        image = torch.rand(size, 1, 1, 1, device=device) < 0.5
-        own[:, 0] = torch.where(image, clean[:, 0], own[:, 0])
-    return own
-
-
-def past_from_noise(model: Transformer, batch: Batch, clean: Tensor) -> Tensor:
-    """Samples continuations of the first frames of clips (https://arxiv.org/abs/2506.08009)."""
-    first, seed = made_before(batch, clean)[0][:, :1], int(torch.randint(2**31, ()))
-    steps = sample.schedule(STEPS, SHIFT)
-    return sample.latents(model, batch.features, batch.features, clean.shape[1], steps, 1.0, seed=seed, first=first)
-
-
-def loss_of(model: Transformer, data: Data, source: str, teacher: Transformer | None = None, after: int = 0) -> Tensor:
-    """The loss of a batch, over the frames from `after` on."""
-    batch = data.batch(source, 0.0 if teacher else DROP_TEXT)
-    latents, features, start = batch.video, batch.features, max(after, batch.start)
-    size, frames, device = *latents.shape[:2], latents.device
-    t = steps_taken((size, frames), device) if teacher else noise_levels((size, frames), 1.5, device)
-    noisy = noised(latents, t)
-    if frames == 1:
-        clean, context_t, moves = None, t, 1.0
-    else:
-        moves = movement(latents, start)
-        # In sampling, the past is predicted by the model and has errors.
-        level = torch.rand(size, 1, device=device) * 0.3 * (torch.rand(size, 1, device=device) < 0.6)
-        clean = noised(latents, level)
-        context_t = 1000 * level.expand(size, frames)
-    inputs, known = (clean, noisy, context_t, 1000 * t), torch.ones_like(t)
-    with mixed(device):
-        own = clean is not None and bool(torch.rand(()) < OWN_PAST)
-        if own:
-            alone = teacher is not None and source == "starts" and bool(torch.rand(()) < FROM_NOISE)
-            past = past_from_noise(model, batch, clean) if alone else own_past(model, batch, clean, context_t)
-            batch.remember(past)
-            if alone:
-                known[:, KNOWN:] *= ~batch.scrolls[:, None]
-            inputs = (past, noisy, torch.zeros_like(context_t), 1000 * t)
-        video = model(*inputs, features)
-        if teacher is not None:
+    def loss_of(self, name: str, size: int) -> Tensor:
+        batch = self.batch(name, size)
+        latents = batch.frames_of(batch.of.video)
+        frames = latents.shape[1]
+        weight = self.worth * emphasis(batch, *latents.shape[-2:])
+        t = steps_taken((size, frames))
+        noisy, clean, context_t, corrected = noised(latents, t), None, None, False
+        if frames > 1:
+            weight = weight * movement(latents, batch.start)
+            # In sampling, the past is predicted by the model and has errors.
+            level = torch.rand(size, 1) * 0.3 * (torch.rand(size, 1) < 0.6)
+            clean, context_t = noised(latents, level), 1000 * level.expand(size, frames - 1)
+            corrected = bool(torch.rand(()) < OWN_PAST * (min(1, 2 * self.part) if self.teacher is None else 1))
+            if corrected:
+                alone = self.teacher is not None and name == "starts" and bool(torch.rand(()) < FROM_NOISE)
+                clean = self.past_from_noise(batch, clean) if alone else self.own_past(batch, latents, clean)
+                batch.remember(clean)
+                context_t = torch.zeros_like(context_t)
+            clean = clean[:, :-1]
+        inputs = (clean, noisy, context_t, 1000 * t)
+        made, target = self.model(*inputs, batch.features, batch.references), latents
+        if self.teacher is not None:
             with torch.no_grad():
-                said = teacher(*inputs, features)
-                guidance = (GUIDANCE - 1) * (said - teacher(*inputs, data.nothing.repeat(size, 1, 1)))
-                # After errors in the past the teacher continues them; the clip shows the correction.
-                latents = (latents if own else said) + guidance
-    error = error_of(video, latents, t, data) * moves
-    return (error.mean((2, 3, 4)) * known)[:, start:].mean()
+                said = self.teacher(*inputs, batch.features, batch.references)
+                guidance = (GUIDANCE - 1) * (said - self.teacher(*inputs, self.nothing.repeat(size, 1, 1), batch.references))
+            # After errors in the past the teacher continues them; the clip shows the correction.
+            target = (latents if corrected else said) + guidance
+        return error_of(made, target, t, weight)[:, batch.start :].mean()
 
+    @torch.no_grad()
+    def own_past(self, batch: Batch, latents: Tensor, clean: Tensor) -> Tensor:
+        """Predicts clips `[B, F, C, H, W]` from noisy ones, with earlier predictions as the past."""
+        size, frames = latents.shape[:2]
+        again = torch.rand(size, 1, 1, 1, 1) < OWN_PAST_OF_OWN
+        past = torch.where(again, batch.frames_of(batch.of.own), clean)
+        t = noise_levels((size, 1), 3.0).expand(size, frames)
+        context_t = torch.zeros(size, frames - 1)
+        own = self.model(past[:, :-1], noised(latents, t), context_t, 1000 * t, batch.features, batch.references)
+        own[:, : batch.start] = past[:, : batch.start]
+        if batch.begins:
+            # Except the image that the clip may start with.
+            own[:, 0] = torch.where(torch.rand(size, 1, 1, 1) < 0.5, latents[:, 0], own[:, 0])
+        return own
 
-def loss_of_few(model: Transformer, data: Data, teacher: Transformer) -> Tensor:
-    """The loss of `few` on first frames; as many frames as in the other stages."""
-    features = data.batch("stills", 0.0).features[::STEPS]
-    with mixed(features.device):
-        noisy, t, target = landings(teacher, features, STEPS, SHIFT)
-        video = model(None, noisy, 1000 * t, 1000 * t, features.repeat(STEPS, 1, 1))
-    return error_of(video, target, t, data).mean()
+    def past_from_noise(self, batch: Batch, clean: Tensor) -> Tensor:
+        """Samples continuations of the first frames of clips."""
+        seed = int(torch.randint(2**31, ()))
+        return sample.latents(self.model, batch.features, clean.shape[1], batch.references, seed, first=clean[:, :1])
 
+    def loss_of_few(self, size: int) -> Tensor:
+        """The loss of `few` on first frames."""
+        batch = self.batch("first", size)
+        noisy, t, target = landings(self.teacher, batch.features, batch.references)
+        made = self.model(None, noisy, None, 1000 * t, batch.features, batch.references)
+        return error_of(made, target, t, self.worth * emphasis(batch, *target.shape[-2:])).mean()
 
-def look(model: Transformer, data: Data, file: Path, guided: bool) -> None:
-    timesteps = sample.schedule(STEPS if guided else 10, SHIFT)
-    made = sample.latents(model, data.text(list(LOOK_AT)), data.text([""]), 13, timesteps, 1.0 if guided else GUIDANCE)
-    videos = sample.decode(data.vae, made).cpu().numpy()
-    sheet(file, [v[::8] for v in videos], list(LOOK_AT))
-
-
-def train(kind: str, data: Data, state: Path, seconds: float, rate: float) -> Transformer:
-    device = data.clips.video.device
-    model = Transformer()
-    load(model, state, "transformer")
-    model = model.to(device)
-    # The next clips stage must not start from guided weights, and guidance must not be added twice.
-    name = "transformer" if kind == "clips" else "guided"
-    teacher = None
-    if kind != "clips":
-        teacher = copy.deepcopy(model).eval()
-        guide(model, state)
-    # The teacher, with sixteen steps instead of four.
-    slow = copy.deepcopy(model).eval() if kind == "few" else None
-    turns = FEW_TURNS if slow else TURNS
-    average = copy.deepcopy(model)
-    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
-    optimizers = [Muon(hidden, rate, 0.95), torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0)]
-    began = saved = time.time()
-    step, recent = 0, {name: [] for name in data.sources}
-    while (part := (time.time() - began) / seconds) < 1:
-        now = rate * min(1, (step + 1) / 50) * (1 if part < 0.5 else 0.02 + 0.98 * (1 - part) / 0.5)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = now
-        source = turns[step % len(turns)]
-        if slow and source == "stills":
-            loss = loss_of_few(model, data, slow)
-        else:
-            loss = loss_of(model, data, source, teacher, after=1 if slow else 0)
-        recent[source].append(loss.detach())
-        model.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-        step += 1
-        keep = min(0.998, 1 - 4 / (step + 4))
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
-        if step % 25 == 0:
-            losses = ", ".join(f"of {name} {torch.stack(some).mean():.4f}" for name, some in recent.items() if some)
-            recent = {name: [] for name in recent}
-            print(f"{time.time() - began:.0f}s step {step} loss {losses}, rate {now:.1e}", flush=True)
-        if time.time() - saved > SAVE_EVERY:
-            saved = time.time()
-            save(average.state_dict(), state, name)
-            look(average, data, state / f"{kind}.png", kind != "clips")
-    save(average.state_dict(), state, name)
-    if teacher is not None:
-        unguided = teacher.state_dict()
-        save({key: weight - unguided[key] for key, weight in average.state_dict().items()}, state, "guidance")
-    look(average, data, state / f"{kind}.png", kind != "clips")
-    return average
-
-
-# A model that is its own teacher soon diverges.
-RATES = {"clips": 1.5e-3, "guided": 4e-4, "few": 2e-4}
+    def look(self) -> None:
+        """Draws a contact sheet of samples of the training data, with their references."""
+        name = "starts" if "starts" in self.sources else "stills"
+        torch.manual_seed(0)
+        batch = self.batch(name, 8)
+        batch.references = References(*(x[:8] for x in vars(batch.references).values()))
+        frames = len(batch.frames)
+        made = sample.latents(self.average, batch.features, frames, batch.references, steps=(8, 8) if self.teacher is None else (3, 4))
+        videos = sample.decode(self.vae, torch.cat([made, batch.frames_of(batch.of.video)], 0)).numpy()
+        rows = [videos[i][::8] for pair in zip(range(8), range(8, 16)) for i in pair]
+        sheet(self.state / f"{self.stage}.png", rows, ["sampled", "drawn"] * 8)
 
 
 def main() -> None:
-    args = parser(__doc__, seconds=1800, scenes=240, clips=240, starts=640, stills=3000, batch=8)
-    args.add_argument("kind", choices=RATES)
+    args = parser(__doc__, seconds=3600)
+    args.add_argument("stage", choices=STAGES)
     args.add_argument("--rate", type=float, help="learning rate before the decay")
+    args.add_argument("--start", type=Path, help="weights to start from, instead of the stage before")
+    args.add_argument("--data", type=Path, help="folder of the pieces, else STATE/data")
+    args.add_argument("--stills", default="stills", help="folder of the stills in it")
+    args.add_argument("--no-reference", type=float, default=0.1, help="share of the samples without a reference")
+    args.add_argument("--no-place", type=float, default=0.15, help="share of the samples whose references have no place")
     args = args.parse_args()
-    threads()
-    torch.manual_seed(args.seed)
-    world = World.draw(args.scenes, args.seed, args.device, args.processes)
-    sizes = {"clips_batch": args.batch, "stills_batch": 6 * args.batch}
-    footage = draw(world, args.clips, args.starts, args.stills, args.seed)
-    data = Data.of(footage, args.state, **sizes)
-    del world, footage
-    train(args.kind, data, args.state, args.seconds, args.rate or RATES[args.kind])
-    leave()
+    threads(args)
+    Training(args).run()
 
 
 if __name__ == "__main__":

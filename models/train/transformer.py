@@ -1,11 +1,14 @@
-"""The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, and causal over time.
+"""The transformer: the blocks and names of diffusers' `WanTransformer3DModel`, small, causal over time, with references.
 
 It predicts clean latents, not the velocity: a token has 192 values, nearly the width of the transformer, which is too
 many to carry noise through the network (https://arxiv.org/abs/2511.13720).
 
-A latent frame attends to itself, to the `WINDOW` clean frames before it and to the first frame. In training the clean
-and the noisy frames are in one sequence. In sampling the clean frames are in a cache with unrotated keys, so that
+A latent frame attends to itself, to the `WINDOW` clean frames before it, to the first frame, and to the references. In training the
+clean and the noisy frames are in one sequence. In sampling the clean frames are in a cache with unrotated keys, so that
 positions count from the start of the window.
+
+A reference is a picture of a subject as one latent frame. Its tokens attend only to themselves, so their keys and values are
+computed once. Each latent frame rotates these keys anew: to the time before it, and to the place where it is to show the subject.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fused import fused
-
 HEADS, HEAD_DIM, LAYERS = 4, 64, 8
 DIM, FFN_DIM, FREQ_DIM, TEXT_DIM = HEADS * HEAD_DIM, 1024, 256, 384
 CHANNELS, PATCH = 24, (2, 4)  # rows and columns of latents
+ALPHA = (2, 2)  # rows and columns of alpha values per latent, so 4 pixels each
 WINDOW = 5  # past latent frames in the attention window
 SINK = 1  # the first latent frame, always in the attention window
+# Time of a reference before the frame, with and without a place, and the place in tokens that stands for none.
+TIMES_BEFORE, NOWHERE = (1.0, 2.0), (2.5, 3.0)
 MAX_TOKENS = 64  # of a prompt; padding tokens are zero, but attended to
 
 CONFIG = {
@@ -40,32 +44,58 @@ CONFIG = {
     "out_channels": CHANNELS,
     "patch_size": [1, *PATCH],
     "qk_norm": "rms_norm_across_heads",
+    "reference_alpha": list(ALPHA),
     "rope_max_seq_len": 1024,
     "text_dim": TEXT_DIM,
 }
 
+KeysValues = tuple[Tensor, Tensor]
 
-@lru_cache(maxsize=None)
-def rotary(frames: tuple[int, ...], height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin `[len(frames) * height * width, HEAD_DIM / 2]` for latent frames at these times."""
+
+@dataclass
+class References:
+    """Pictures of `N` subjects: latents of the picture on grey `[B, N, C, h, w]`, its alpha `[B, N, 4, h, w]` (`ALPHA` values
+    per latent, row by row), and for each of `F` latent frames the place of its upper left corner in tokens `[B, F, N, 2]` (row,
+    column) and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places."""
+
+    latents: Tensor
+    alpha: Tensor
+    places: Tensor
+    shown: Tensor
+    placed: Tensor
+
+    def at(self, frames: list[int] | slice) -> References:
+        return References(self.latents, self.alpha, self.places[:, frames], self.shown[:, frames], self.placed)
+
+
+def turns(time: Tensor, top: Tensor, left: Tensor, rows: int, columns: int) -> Tensor:
+    """Rotations `[..., rows * columns, HEAD_DIM / 2]`, complex, of tokens from these times and places `[...]` on."""
     side = 2 * (HEAD_DIM // 6)
     dims = (HEAD_DIM - 2 * side, side, side)
 
     def angles(positions: Tensor, dim: int) -> Tensor:
-        frequencies = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-        return positions.double()[:, None] * frequencies
+        each = torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device)
+        return positions.double()[..., None] * 10000.0 ** (-each / dim)
 
-    t, y, x = (angles(p, d) for p, d in zip((torch.tensor(frames), torch.arange(height), torch.arange(width)), dims))
-    shape = (len(frames), height, width, -1)
-    grid = torch.cat([t[:, None, None].expand(shape), y[None, :, None].expand(shape), x[None, None].expand(shape)], -1)
-    grid = grid.flatten(0, 2)
-    return grid.cos().float().to(device), grid.sin().float().to(device)
+    y = top[..., None].double() + torch.arange(rows, device=top.device)
+    x = left[..., None].double() + torch.arange(columns, device=top.device)
+    shape = (*time.shape, rows, columns, -1)
+    t = angles(time, dims[0])[..., None, None, :].expand(shape)
+    y, x = angles(y, dims[1])[..., :, None, :].expand(shape), angles(x, dims[2])[..., None, :, :].expand(shape)
+    grid = torch.cat([t, y, x], -1).flatten(-3, -2)
+    return torch.polar(torch.ones_like(grid), grid).to(torch.complex64)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates `[B, heads, L, HEAD_DIM]` in adjacent pairs."""
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).type_as(x)
+@lru_cache(maxsize=None)
+def turns_of_frames(first: int, count: int, rows: int, columns: int) -> Tensor:
+    """`[count * rows * columns, HEAD_DIM / 2]` for latent frames from this time on."""
+    time = torch.arange(first, first + count)
+    return turns(time, torch.zeros(count), torch.zeros(count), rows, columns).flatten(0, 1)
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotates `[..., HEAD_DIM]` in adjacent pairs."""
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2)
 
 
 class Attention(nn.Module):
@@ -79,7 +109,7 @@ class Attention(nn.Module):
     def split(x: Tensor) -> Tensor:
         return x.unflatten(-1, (HEADS, HEAD_DIM)).transpose(1, 2)
 
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def keys_values(self, x: Tensor) -> KeysValues:
         return self.split(self.norm_k(self.to_k(x))), self.split(self.to_v(x))
 
     def queries(self, x: Tensor) -> Tensor:
@@ -90,29 +120,9 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    if q.is_cuda and bias is None:
-        return F.scaled_dot_product_attention(q, k, v)
     # Not torch's own attention, which takes four times as long in training on a CPU with so few keys.
-    scores = q @ k.transpose(-1, -2) * HEAD_DIM**-0.5
+    scores = (q * HEAD_DIM**-0.5) @ k.transpose(-1, -2)
     return torch.softmax(scores if bias is None else scores + bias, -1) @ v
-
-
-def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
-    """Attention mask over `frames` clean and as many noisy frames, at most one window: no frame attends to later ones, and
-    noisy frames attend to the clean past."""
-    assert frames <= SINK + WINDOW + 1
-    each = q.shape[2] // (2 * frames)
-    seen = []
-    for i in range(2 * frames):
-        at = i % frames
-        own, past = slice(i * each, (i + 1) * each), slice(max(0, at - WINDOW - SINK) * each, at * each)
-        if i < frames:
-            near = slice(past.start, own.stop)
-            keys, values = k[:, :, near], v[:, :, near]
-        else:
-            keys, values = (torch.cat([x[:, :, past], x[:, :, own]], 2) for x in (k, v))
-        seen.append(attend(q[:, :, own], keys, values))
-    return torch.cat(seen, 2)
 
 
 def padding(features: Tensor) -> Tensor:
@@ -134,7 +144,35 @@ class FeedForward(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """`x` `[B, F, tokens, DIM]`, the others `[B, F, 1, DIM]`."""
-    return F.layer_norm(x.float(), (DIM,), eps=1e-6) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, (DIM,), eps=1e-6), 1 + scale)
+
+
+@dataclass
+class Shown:
+    """Keys and values of references in one block, rotated for each latent frame: `[B, F, heads, L, HEAD_DIM]`, values
+    `[B, heads, L, HEAD_DIM]`, and a bias `[B, F, 1, 1, L]` that hides what a frame does not show."""
+
+    keys: Tensor
+    values: Tensor
+    bias: Tensor | None
+
+    def frame(self, i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of the queries of frame `i` to the references and to `k` and `v`."""
+        bias = None if self.bias is None else F.pad(self.bias[:, i], (0, k.shape[2]))
+        return attend(q, torch.cat([self.keys[:, i], k], 2), torch.cat([self.values, v], 2), bias)
+
+
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int, shown: Shown | None) -> Tensor:
+    """Attention of `frames - 1` clean and then `frames` noisy frames, at most one window: no frame attends to later ones, and
+    noisy frames attend to the clean past."""
+    assert frames <= SINK + WINDOW + 1
+    each, seen = q.shape[2] // (2 * frames - 1), []
+    for i in range(2 * frames - 1):
+        at = i if i < frames - 1 else i - frames + 1
+        own, past = slice(i * each, (i + 1) * each), slice(0, at * each)
+        keys, values = (x[:, :, : own.stop] if i == at else torch.cat([x[:, :, past], x[:, :, own]], 2) for x in (k, v))
+        seen.append(shown.frame(at, q[:, :, own], keys, values) if shown else attend(q[:, :, own], keys, values))
+    return torch.cat(seen, 2)
 
 
 @dataclass
@@ -156,36 +194,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(DIM, eps=1e-6)
         self.scale_shift_table = nn.Parameter(torch.randn(1, 6, DIM) / DIM**0.5)
 
-    def forward(
-        self, x: Tensor, time: Tensor, text: Tensor, turn: tuple[Tensor, Tensor],
-        cache: Cache | None = None, past_turn: tuple[Tensor, Tensor] | None = None, write: bool = False,
-    ) -> Tensor:
-        """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` `[B, S, DIM]`; without a cache, half of the frames
-        are clean, or there is only one."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table[:, None] + time.float()).split(1, 2)
+    def forward(self, x: Tensor, time: Tensor, text: KeysValues, hide: Tensor, look) -> Tensor:
+        """`x` `[B, F, tokens, DIM]`, `time` `[B, F, 6, DIM]`, `text` the keys and values of the prompt. `look` attends from
+        queries to keys and values, all `[B, heads, F * tokens, HEAD_DIM]` and unrotated."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.scale_shift_table[:, None] + time).split(1, 2)
         h = modulate(x, shift1, scale1).flatten(1, 2)
-        q, (k, v) = self.attn1.queries(h), self.attn1.keys_values(h)
-        frames = x.shape[1] // 2
-        if cache is None and frames == 0:
-            y = attend(rotate(q, *turn), rotate(k, *turn), v)
-        elif cache is None:
-            y = attend_causally(rotate(q, *turn), rotate(k, *turn), v, frames)
-        else:
-            keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)
-            y = attend(rotate(q, *turn), rotate(keys, *past_turn), values)
-            if write:
-                cache.keys, cache.values = remembered([*cache.keys, k]), remembered([*cache.values, v])
-        y = self.attn1.out(y)
-        x = x + y.unflatten(1, x.shape[1:3]).float() * gate1
-        h = self.norm2(x.float()).flatten(1, 2)
-        y = self.attn2.out(attend(self.attn2.queries(h), *self.attn2.keys_values(text), padding(text)))
-        x = x + y.unflatten(1, x.shape[1:3]).float()
-        y = self.ffn(modulate(x, shift2, scale2))
-        return x + y.float() * gate2
-
-
-# Shared by all blocks in training.
-block_without_cache = fused(Block.forward)
+        y = self.attn1.out(look(self.attn1.queries(h), *self.attn1.keys_values(h)))
+        x = torch.addcmul(x, y.view_as(x), gate1)
+        y = self.attn2.out(attend(self.attn2.queries(self.norm2(x).flatten(1, 2)), *text, hide))
+        x = x + y.view_as(x)
+        return torch.addcmul(x, self.ffn(modulate(x, shift2, scale2)), gate2)
 
 
 class TwoLayers(nn.Module):
@@ -205,10 +223,23 @@ class Conditions(nn.Module):
         self.text_embedder = TwoLayers(TEXT_DIM, nn.GELU(approximate="tanh"))
 
 
+@dataclass
+class Text:
+    """Keys and values of a prompt in each block."""
+
+    blocks: list[KeysValues]
+    hide: Tensor
+
+    def repeat(self, times: int) -> Text:
+        return Text([tuple(x.repeat_interleave(times, 0) for x in pair) for pair in self.blocks], self.hide)
+
+
 class Transformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patch_embedding = nn.Conv3d(CHANNELS, DIM, (1, *PATCH), (1, *PATCH))
+        # Of references: a token's alpha, row by row, and what marks it as a reference.
+        self.reference_embedding = nn.Linear(math.prod(PATCH) * math.prod(ALPHA), DIM)
         self.condition_embedder = Conditions()
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.proj_out = nn.Linear(DIM, CHANNELS * PATCH[0] * PATCH[1])
@@ -224,25 +255,30 @@ class Transformer(nn.Module):
         for block in self.blocks:
             nn.init.zeros_(block.attn2.to_out[0].weight)
         nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.reference_embedding.weight)
+
+    @staticmethod
+    def tokens(x: Tensor) -> Tensor:
+        """`[B, F, C, H, W]` to `[B, F, tokens, values]`: channel, then row, then column, as in the convolution."""
+        x = x.unflatten(4, (-1, PATCH[1])).unflatten(3, (-1, PATCH[0]))
+        return x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
 
     def embed(self, latents: Tensor) -> Tensor:
         """`[B, F, C, H, W]` to `[B, F, tokens, DIM]`."""
-        x = latents.unflatten(4, (-1, PATCH[1])).unflatten(3, (-1, PATCH[0]))
-        # Channel, then row, then column, as in the convolution.
-        x = x.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3)
-        return F.linear(x, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
+        return F.linear(self.tokens(latents), self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)
 
     def time(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """`[B, F]` to `[B, F, DIM]` and `[B, F, 6, DIM]`."""
         frequencies = torch.exp(-math.log(10000) * torch.arange(FREQ_DIM // 2, device=timesteps.device) / (FREQ_DIM // 2))
         angles = timesteps.float()[..., None] * frequencies
-        with torch.autocast(timesteps.device.type, enabled=False):
-            c = self.condition_embedder
-            time = c.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
-            return time, c.time_proj(F.silu(time)).unflatten(-1, (6, DIM))
+        c = self.condition_embedder
+        time = c.time_embedder(torch.cat([angles.cos(), angles.sin()], -1))
+        return time, c.time_proj(F.silu(time)).unflatten(-1, (6, DIM))
 
-    def text(self, features: Tensor) -> Tensor:
-        return self.condition_embedder.text_embedder(features)
+    def text(self, features: Tensor) -> Text:
+        """Of features `[B, S, TEXT_DIM]`."""
+        text = self.condition_embedder.text_embedder(features)
+        return Text([block.attn2.keys_values(text) for block in self.blocks], padding(features))
 
     def head(self, x: Tensor, time: Tensor, height: int, width: int) -> Tensor:
         shift, scale = (self.scale_shift_table[:, None] + time[:, :, None]).split(1, 2)
@@ -251,32 +287,85 @@ class Transformer(nn.Module):
         x = x.unflatten(2, (height, width)).unflatten(-1, (*PATCH, CHANNELS))
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def forward(self, clean: Tensor | None, noisy: Tensor, context_t: Tensor, t: Tensor, features: Tensor) -> Tensor:
-        """Predicts every noisy frame without noise, given the clean frames before it, all `[B, F, C, H, W]`.
+    def remember(self, references: References, text: Text) -> list[KeysValues]:
+        """Unrotated keys and values of the references in each block, `[B, N, heads, tokens, HEAD_DIM]`."""
+        size, count = references.latents.shape[:2]
+        rows, columns = references.latents.shape[3] // PATCH[0], references.latents.shape[4] // PATCH[1]
+        # Pictures do not attend to each other: each is a sample of its own.
+        x = self.embed(references.latents) + self.reference_embedding(self.tokens(references.alpha))
+        x = x.flatten(0, 1)[:, None]
+        _, time = self.time(torch.zeros(len(x), 1, device=x.device))
+        text, turn, made = text.repeat(count), turns_of_frames(0, 1, rows, columns).to(x.device), []
 
-        Without `clean` there is only the first frame.
-        """
+        def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            made.append(tuple(y.unflatten(0, (size, count)) for y in (k, v)))
+            return attend(rotate(q, turn), rotate(k, turn), v)
+
+        for i, block in enumerate(self.blocks):
+            x = block(x, time, text.blocks[i], text.hide, look)
+        return made
+
+    @staticmethod
+    def place(references: References, times: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rotations `[B, F, 1, N * tokens, HEAD_DIM / 2]` of the references for latent frames at these times `[F]`, and their bias."""
+        rows, columns = references.latents.shape[3] // PATCH[0], references.latents.shape[4] // PATCH[1]
+        placed = references.placed[:, None, None]
+        top, left = torch.where(placed[..., None], references.places, torch.tensor(NOWHERE)).unbind(-1)
+        time = times[None, :, None] - torch.where(placed, *TIMES_BEFORE)
+        turn = turns(time.expand(top.shape), top, left, rows, columns)
+        bias = None
+        if not references.shown.all():
+            bias = torch.zeros(references.shown.shape).masked_fill(~references.shown, -1e4)
+            bias = bias.repeat_interleave(rows * columns, 2)[:, :, None, None].to(turn.device)
+        return turn.flatten(2, 3)[:, :, None], bias
+
+    @staticmethod
+    def show(known: KeysValues, turn: Tensor, bias: Tensor | None) -> Shown:
+        keys, values = (x.transpose(1, 2).flatten(2, 3) for x in known)  # [B, heads, N * tokens, HEAD_DIM]
+        return Shown(rotate(keys[:, None], turn), values, bias)
+
+    def forward(
+        self, clean: Tensor | None, noisy: Tensor, context_t: Tensor | None, t: Tensor, features: Tensor,
+        references: References | None = None,
+    ) -> Tensor:
+        """Predicts every noisy frame without noise, given the clean frames before it, all `[B, F, C, H, W]` (`clean` has one
+        frame less). Without `clean` there is only the first frame."""
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH[0], noisy.shape[4] // PATCH[1]
-        if clean is None:
-            assert frames == 1, "of several frames the finished ones are wanted"
-            latents, times, turn = noisy, t, rotary((0,), height, width, noisy.device)
-        else:
-            latents, times = torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1)
-            turn = rotary((*range(frames),) * 2, height, width, noisy.device)
-        x = self.embed(latents).float()
-        time, time6 = self.time(times)
-        text = self.text(features)
-        for block in self.blocks:
-            x = block_without_cache(block, x, time6, text, turn)
-        return self.head(x[:, -frames:], time[:, -frames:], height, width).float()
+        assert (clean is None) == (frames == 1), "of several frames the finished ones are wanted"
+        latents, times = (noisy, t) if clean is None else (torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1))
+        turn = turns_of_frames(0, frames, height, width).to(noisy.device)
+        turn = torch.cat([turn[: (frames - 1) * height * width], turn])
+        x, (time, time6), text = self.embed(latents), self.time(times), self.text(features)
+        known = self.remember(references, text) if references else None
+        placed = self.place(references, torch.arange(frames)) if references else None
 
-    def chunk(self, latents: Tensor, timestep: float, text: Tensor, caches: list[Cache], write: bool) -> Tensor:
-        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches."""
+        for i, block in enumerate(self.blocks):
+            shown = self.show(known[i], *placed) if known else None
+            x = block(
+                x, time6, text.blocks[i], text.hide,
+                lambda q, k, v: attend_causally(rotate(q, turn), rotate(k, turn), v, frames, shown),  # noqa: B023
+            )
+        return self.head(x[:, -frames:], time[:, -frames:], height, width)
+
+    def chunk(
+        self, latents: Tensor, timestep: float, text: Text, caches: list[Cache], write: bool,
+        references: References | None = None, known: list[KeysValues] | None = None,
+    ) -> Tensor:
+        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches; `references` have the place in this frame only."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH[0], latents.shape[4] // PATCH[1]
-        x = self.embed(latents).float()
-        time, time6 = self.time(torch.full((len(latents), 1), float(timestep), device=latents.device))
-        turn = rotary((past,), height, width, latents.device)
-        past_turn = rotary((*range(past + 1),), height, width, latents.device)
-        for block, cache in zip(self.blocks, caches):
-            x = block(x, time6, text, turn, cache, past_turn, write)
-        return self.head(x, time, height, width).float()
+        x = self.embed(latents)
+        time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
+        turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_frames(0, past + 1, height, width)
+        placed = self.place(references, torch.tensor([past])) if references else None
+        for i, (block, cache) in enumerate(zip(self.blocks, caches)):
+            shown = self.show(known[i], *placed) if references else None
+
+            def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+                keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)  # noqa: B023
+                if write:
+                    cache.keys, cache.values = remembered([*cache.keys, k]), remembered([*cache.values, v])  # noqa: B023
+                q, keys = rotate(q, turn), rotate(keys, all_turns)
+                return shown.frame(0, q, keys, values) if shown else attend(q, keys, values)  # noqa: B023
+
+            x = block(x, time6, text.blocks[i], text.hide, look)
+        return self.head(x, time, height, width)

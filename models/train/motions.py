@@ -1,0 +1,60 @@
+"""Motions: verbs, and the paths of subject and camera that they stand for.
+
+A path is a place per latent frame in steps of 8 pixels. `builtin/soragen.json` gets this table (`export.py`), and the engine
+follows it, so a change here is a change of the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WALK, RUN = 16, 32  # camera speeds in pixels per latent frame
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Movements per latent frame in pixels; `dx` is in the direction that the subject faces, `dy` downwards. The lists repeat."""
+
+    verbs: dict[str, tuple[str, ...]]  # by element, "*" for all others; {dir} becomes the direction or is removed
+    dx: tuple[int, ...] = (0,)
+    dy: tuple[int, ...] = (0,)
+    camera: int = 0  # pixels per latent frame, in the direction that the subject faces
+    turn: int = 0  # latent frames after which the subject turns round; 0: never
+
+    def place(self, frame: int, facing: int) -> tuple[int, int, int]:
+        """x, y in pixels relative to the first place, and the facing at a latent frame."""
+        x, now = 0, facing
+        for i in range(frame):
+            if self.turn and i and i % self.turn == 0:
+                now = -now
+            x += now * self.dx[i % len(self.dx)]
+        if self.turn and frame and frame % self.turn == 0:
+            now = -now
+        return x, sum(self.dy[i % len(self.dy)] for i in range(frame)), now
+
+
+MOTIONS = {
+    "run": Motion({
+        "land": ("runs{dir}", "is running{dir}", "races{dir}", "hurries{dir}"),
+        "road": ("drives{dir}", "is driving{dir}", "races{dir}", "speeds{dir}"),
+        "air": ("flies{dir}", "is flying{dir}", "soars{dir}"),
+        "water": ("swims fast{dir}", "races{dir}", "speeds{dir}"),
+        "space": ("flies{dir}", "is flying{dir}", "races{dir}"),
+    }, camera=RUN),
+    "walk": Motion({
+        "land": ("walks{dir}", "is walking{dir}", "wanders{dir}", "goes{dir}"),
+        "road": ("rolls{dir}", "drives slowly{dir}", "goes{dir}"),
+        "air": ("glides{dir}", "drifts{dir}", "flies slowly{dir}"),
+        "water": ("swims{dir}", "is swimming{dir}", "glides{dir}", "travels{dir}"),
+        "space": ("drifts{dir}", "travels{dir}", "flies slowly{dir}"),
+    }, camera=WALK),
+    "cross": Motion({"*": ("crosses the picture{dir}", "passes by{dir}", "moves across{dir}", "comes past{dir}")}, dx=(WALK,)),
+    "jump": Motion({"*": ("jumps", "jumps up and down", "hops", "is jumping", "bounces")}, dy=(-16, -16, 16, 16)),
+    "stand": Motion({"*": ("stands still", "rests", "waits", "is waiting", "stays in one place")}),
+    "float": Motion({"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")}, dy=(-8, -8, 0, 8, 8, 0)),
+    "nod": Motion({"*": ("nods", "bobs up and down", "is nodding", "bows")}, dy=(8, -8)),
+    "pace": Motion({"*": ("goes back and forth", "paces to and fro", "moves from side to side", "turns and comes back")}, dx=(WALK,), turn=5),
+}
+# Motions that fit two subjects side by side.
+BESIDE = ("run", "walk", "jump", "stand", "float", "nod")
+OFTEN = ("run", "walk", "cross", "pace", "jump", "stand", "jump", "pace", "run", "float", "nod")

@@ -198,8 +198,8 @@ impl Detector {
             let (candidate, id) = self.read(&source.residual, coarse);
             let Candidate { scheme, scale, peak } = candidate;
             let scale = source.factor as f64 * (scale.0 * scale.1).sqrt();
-            let detection =
-                Detection { frames: self.residual.frames, scheme, id, strength: peak.strength, scale };
+            let strength = if id.is_some() { peak.strength } else { peak.strength.min(peak.limit) };
+            let detection = Detection { frames: self.residual.frames, scheme, id, strength, scale };
             if id.is_some() {
                 return Some(detection);
             }

@@ -5,9 +5,14 @@ use std::f64::consts::TAU;
 use rustfft::num_complex::Complex32;
 
 use super::WatermarkKey;
+use super::detect::DETECTION_THRESHOLD;
 use super::pattern::{AREA, EDGE, Role, Scheme, Tile};
 use super::payload::CODE_BITS;
 use super::spectrum::Fourier;
+
+/// Standard deviations of the correlations at shifts by whole cells that a peak at [`DETECTION_THRESHOLD`] must reach. Of 324
+/// such shifts one reaches it four times in ten thousand with another key, if the watermark of that key is as strong as it can be.
+const STANDS_OUT: f64 = 5.2;
 
 /// The tile of a key for detection.
 pub struct Template {
@@ -25,6 +30,8 @@ pub struct Peak {
     /// In standard deviations of a Gaussian above its mean. A correlation of [`Scheme::Rotating`] is a complex number whose phase
     /// is unknown; its strength is that of a Gaussian that exceeds it as rarely.
     pub strength: f64,
+    /// Greatest strength that counts as evidence of the key.
+    pub limit: f64,
     /// Shift of the tile, as a pixel index.
     pub shift: usize,
     /// The phase of the correlation, a number of modulus 1.
@@ -84,32 +91,31 @@ fn strongest_real(correlation: &[Complex32]) -> Peak {
     let best = values().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
     let (shift, peak) = best.unwrap_or((0, mean));
     let strength = (peak - mean) / variance.sqrt().max(f64::MIN_POSITIVE);
-    Peak { strength, shift, phase: Complex32::new(1.0, 0.0) }
+    Peak { strength, limit: f64::INFINITY, shift, phase: Complex32::new(1.0, 0.0) }
 }
 
 /// The greatest modulus. Without a watermark, real and imaginary parts are Gaussian, so that the modulus exceeds `s` of their
 /// standard deviations with the probability `exp(−s²/2)`. A Gaussian exceeds `x` with a probability of almost
 /// `exp(−x²/2) / √(2πx²)`. The result is the `x` of the same probability, with `s` for `x` below the root.
-///
-/// The watermark of another key has the same grid of cells, so that shifts by whole cells correlate more than others. A value
-/// is therefore compared with the other shifts that differ from its own by whole cells.
 fn strongest_complex(correlation: &[Complex32], cell: usize) -> Peak {
-    let phase_of = |i: usize| i / EDGE % cell * cell + i % EDGE % cell;
-    let squares: Vec<_> = correlation.iter().map(|c| f64::from(c.norm_sqr())).collect();
-    let mut sums = vec![0.0; cell * cell];
-    for (i, square) in squares.iter().enumerate() {
-        sums[phase_of(i)] += square;
-    }
-    let variance = sums.iter().sum::<f64>() / (2.0 * squares.len() as f64);
-    let others = 2.0 * (squares.len() / sums.len()).saturating_sub(1).max(1) as f64;
-    let relative = |(i, square): (usize, &f64)| {
-        let of_others = (sums[phase_of(i)] - square) / others;
-        (i, square / of_others.max(variance).max(f64::MIN_POSITIVE))
-    };
-    let best = squares.iter().enumerate().map(relative).max_by(|a, b| a.1.total_cmp(&b.1));
-    let (shift, square) = best.unwrap_or((0, 0.0));
-    let square = square.max(1.0);
+    let squares = || correlation.iter().map(|c| f64::from(c.norm_sqr()));
+    let variance = squares().sum::<f64>() / (2.0 * correlation.len() as f64);
+    let best = squares().enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
+    let (shift, peak) = best.unwrap_or((0, 0.0));
+    let square = (peak / variance.max(f64::MIN_POSITIVE)).max(1.0);
     let strength = (square - (TAU * square).ln()).max(0.0).sqrt();
     let value = correlation.get(shift).copied().unwrap_or_default();
-    Peak { strength, shift, phase: value / value.norm().max(f32::MIN_POSITIVE) }
+    let limit = limit(squares(), (shift, peak), cell);
+    Peak { strength, limit, shift, phase: value / value.norm().max(f32::MIN_POSITIVE) }
+}
+
+/// The strength up to which a peak is evidence of this key. The watermark of another key has the same grid of cells, so that its
+/// correlations at shifts by whole cells are larger than all others; the peak must stand out among those too.
+fn limit(squares: impl Iterator<Item = f64>, (shift, peak): (usize, f64), cell: usize) -> f64 {
+    let same_grid =
+        |i: usize| i % EDGE % cell == shift % EDGE % cell && i / EDGE % cell == shift / EDGE % cell;
+    let others = squares.enumerate().filter(|(i, _)| *i != shift && same_grid(*i));
+    let (sum, count) = others.fold((0.0, 0), |(sum, count), (_, square)| (sum + square, count + 1));
+    let variance = sum / (2.0 * f64::from(count.max(1)));
+    DETECTION_THRESHOLD / STANDS_OUT * (peak / variance.max(f64::MIN_POSITIVE)).sqrt()
 }

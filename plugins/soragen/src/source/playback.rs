@@ -70,12 +70,19 @@ pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<ShownFrame, Fr
 }
 
 impl LivePlayback {
-    /// The time of the video that is shown at running time `running`, with a model of `rate`; `None` before the first frame.
-    pub fn video_time(&self, running: Duration, rate: Rate) -> Option<Duration> {
+    /// The time of the video at running time `running`; `None` before the first frame.
+    pub fn video_time(&self, running: Duration) -> Option<Duration> {
         let anchor = self.anchor?;
         let running = u64::try_from(running.as_nanos()).unwrap_or(u64::MAX);
         let time = anchor.video.saturating_add(running).saturating_sub(anchor.running);
-        Some(Duration::from_nanos(time.saturating_sub(frame_start(self.lag, rate))))
+        Some(Duration::from_nanos(time))
+    }
+
+    /// The start of a shot that is to be shown at running time `running`, with a model of `rate`. Late frames delay the shots, but
+    /// not the end of the video.
+    pub fn shot_start(&self, running: Duration, rate: Rate) -> Option<Duration> {
+        let delay = Duration::from_nanos(frame_start(self.lag, rate));
+        self.video_time(running).map(|time| time.saturating_sub(delay))
     }
 
     /// Forgets the last frame: one of another size cannot be repeated.

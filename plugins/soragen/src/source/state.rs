@@ -133,11 +133,10 @@ impl Running {
     /// `cue` with times of the video; the unchanged cue if they are not known yet.
     fn in_video_time(&self, cue: PendingCue) -> Result<PendingCue, PendingCue> {
         let Some(live) = &self.live else { return Ok(cue) };
-        let time = |running| live.video_time(running, self.info.frame_rate);
         match cue {
             // The first shot starts with the video.
             PendingCue::Shot(shot) if shot.start.is_zero() => Ok(PendingCue::Shot(shot)),
-            PendingCue::Shot(mut shot) => match time(shot.start) {
+            PendingCue::Shot(mut shot) => match live.shot_start(shot.start, self.info.frame_rate) {
                 Some(start) => {
                     shot.start = start;
                     Ok(PendingCue::Shot(shot))
@@ -145,10 +144,10 @@ impl Running {
                 None => Err(PendingCue::Shot(shot)),
             },
             PendingCue::End(CueEnd::At(end)) => {
-                time(end).map(|end| PendingCue::End(CueEnd::At(end))).ok_or(cue)
+                live.video_time(end).map(|end| PendingCue::End(CueEnd::At(end))).ok_or(cue)
             }
             PendingCue::End(CueEnd::NaturalAfter(start)) => {
-                time(start).map(|start| PendingCue::End(CueEnd::NaturalAfter(start))).ok_or(cue)
+                live.video_time(start).map(|start| PendingCue::End(CueEnd::NaturalAfter(start))).ok_or(cue)
             }
             cue => Ok(cue),
         }

@@ -175,14 +175,22 @@ fn said(texts: &[(u64, &'static str)], end: impl FnOnce(&gst::Pad), live: bool) 
     }
     end(&text.static_pad("src").unwrap());
     text.end_of_stream().unwrap();
-    // All frames of a live source are due.
+    let duration = loop {
+        match pipeline.query_duration::<gst::ClockTime>() {
+            Some(duration) => break duration,
+            None => std::thread::yield_now(),
+        }
+    };
+    // A live source may wait for the time of its next frame when the end becomes known.
     while !sink.is_eos() {
-        clock.process_next_clock_id();
+        if let Some(id) = clock.peek_next_pending_id() {
+            clock.set_time(id.time().max(clock.time()));
+            clock.process_next_clock_id();
+        }
         sink.try_pull_sample(gst::ClockTime::MSECOND);
     }
-    let duration = pipeline.query_duration::<gst::ClockTime>();
     pipeline.set_state(gst::State::Null).unwrap();
-    usize::try_from(duration.unwrap().mseconds()).unwrap()
+    usize::try_from(duration.mseconds()).unwrap()
 }
 
 #[test]

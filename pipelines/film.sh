@@ -8,6 +8,6 @@ out=$(realpath -m "${2:-out/film.mkv}")
 
 mkdir -p "$(dirname "$out")"
 trap 'rm -f "$out.part"' EXIT
-ges-launch-1.0 --load "$project" -o "file://$out.part" -f video/x-matroska:video/x-vp8
+ges-launch-1.0 --load "$project" -o "file://$out.part" -f video/x-matroska:video/x-h264
 mv "$out.part" "$out"
 echo "$out"

@@ -33,9 +33,9 @@ pub const DETECTION_THRESHOLD: f64 = 8.0;
 /// First frames that are also searched alone. The first frame is intra-coded; in later frames, an encoder moves the watermark
 /// along with the picture content or, at a low bit rate, does not encode how it changes.
 const FIRST_FRAMES: u64 = 4;
-/// Candidates whose payload is decoded, in all frames and again in the first frames. Noise passes once in 2²⁴ times for each, and
-/// once in 2²⁰ times for all together.
-const CANDIDATES: usize = 8;
+/// Candidates whose payload is decoded in each of the three searches: of what turns, of what is constant, and of the first
+/// frames. Noise passes once in 2²⁴ times for each, and once in 2²⁰ times for all together.
+const CANDIDATES: usize = 5;
 /// Neighbours of each candidate that are also decoded, since the strongest is not always the right one. They must reach
 /// [`FIT`], so that noise passes for all of them together less than once in 2²⁴ times.
 const NEIGHBOURS: usize = 7;
@@ -164,17 +164,24 @@ impl Detector {
         if self.residual.frames == 0 {
             return None;
         }
-        let all = self.search(&[
-            Source::rotating(&self.residual, 1),
-            Source::constant(&self.residual, 1),
-            Source::rotating(&self.downscaled, DOWNSCALE),
-            Source::constant(&self.downscaled, DOWNSCALE),
-        ])?;
-        if all.id.is_some() || self.residual.frames <= FIRST_FRAMES {
-            return Some(all);
+        let all = |kind: fn(&Residual, usize) -> Source| {
+            vec![kind(&self.residual, 1), kind(&self.downscaled, DOWNSCALE)]
+        };
+        // Most watermarks turn; then there is no need to search on.
+        let mut searches = vec![all(Source::rotating), all(Source::constant)];
+        if self.residual.frames > FIRST_FRAMES {
+            searches.push(vec![Source::constant(&self.first_frames, 1)]);
         }
-        let first = self.search(&[Source::constant(&self.first_frames, 1)]);
-        first.filter(|first| first.id.is_some() || first.strength > all.strength).or(Some(all))
+        let mut best: Option<Detection> = None;
+        for found in searches.iter().filter_map(|sources| self.search(sources)) {
+            if found.id.is_some() {
+                return Some(found);
+            }
+            if best.is_none_or(|best| best.strength < found.strength) {
+                best = Some(found);
+            }
+        }
+        best
     }
 
     /// The best detection in these residuals.

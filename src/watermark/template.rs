@@ -106,17 +106,18 @@ fn strongest_complex(correlation: &[Complex32], cell: usize) -> Peak {
     let square = (peak / variance.max(f64::MIN_POSITIVE)).max(1.0);
     let strength = (square - (TAU * square).ln()).max(0.0).sqrt();
     let value = correlation.get(shift).copied().unwrap_or_default();
-    let limit = limit(squares(), (shift, peak), cell);
+    let limit = limit(correlation, shift, cell);
     Peak { strength, limit, shift, phase: value / value.norm().max(f32::MIN_POSITIVE) }
 }
 
 /// The strength up to which a peak is evidence of this key. The watermark of another key has the same grid of cells, so that its
 /// correlations at shifts by whole cells are larger than all others; the peak must stand out among those too.
-fn limit(squares: impl Iterator<Item = f64>, (shift, peak): (usize, f64), cell: usize) -> f64 {
-    let same_grid =
-        |i: usize| i % EDGE % cell == shift % EDGE % cell && i / EDGE % cell == shift / EDGE % cell;
-    let others = squares.enumerate().filter(|(i, _)| *i != shift && same_grid(*i));
-    let (sum, count) = others.fold((0.0, 0), |(sum, count), (_, square)| (sum + square, count + 1));
-    let variance = sum / (2.0 * f64::from(count.max(1)));
+fn limit(correlation: &[Complex32], shift: usize, cell: usize) -> f64 {
+    let steps = |at: usize| (at % cell..EDGE).step_by(cell);
+    let same_grid = steps(shift / EDGE).flat_map(|y| steps(shift % EDGE).map(move |x| y * EDGE + x));
+    let squares = same_grid.filter_map(|i| correlation.get(i)).map(|c| f64::from(c.norm_sqr()));
+    let (sum, count) = squares.fold((0.0, 0), |(sum, count), square| (sum + square, count + 1));
+    let peak = correlation.get(shift).map_or(0.0, |c| f64::from(c.norm_sqr()));
+    let variance = (sum - peak) / (2.0 * f64::from((count - 1).max(1)));
     DETECTION_THRESHOLD / STANDS_OUT * (peak / variance.max(f64::MIN_POSITIVE)).sqrt()
 }

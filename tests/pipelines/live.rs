@@ -389,10 +389,10 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
     (left, late)
 }
 
-/// For ten minutes of the test clock, or `SORAGEN_LIVE_SECONDS`.
+/// For two minutes of the test clock, or `SORAGEN_LIVE_SECONDS`.
 #[test]
 fn frames_leave_at_their_time_whether_the_model_is_fast_or_slow() {
-    let seconds = std::env::var("SORAGEN_LIVE_SECONDS").map_or(600, |text| text.parse().unwrap());
+    let seconds = std::env::var("SORAGEN_LIVE_SECONDS").map_or(120, |text| text.parse().unwrap());
     // Four times as fast as the video is shown, and half as fast.
     for (delay, fast) in [(CHUNK / 4 * FRAME, true), (2 * CHUNK * FRAME, false)] {
         // No two threads wait for the same time.

@@ -148,7 +148,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass
-class Shown:
+class PlacedKeys:
     """Keys and values of references in one block, rotated for each latent frame: `[B, F, heads, L, HEAD_DIM]`, values
     `[B, heads, L, HEAD_DIM]`, and a bias `[B, F, 1, 1, L]` that hides what a frame does not show."""
 
@@ -162,7 +162,7 @@ class Shown:
         return attend(q, torch.cat([self.keys[:, i], k], 2), torch.cat([self.values, v], 2), bias)
 
 
-def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int, shown: Shown | None) -> Tensor:
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int, shown: PlacedKeys | None) -> Tensor:
     """Attention of `frames - 1` clean and then `frames` noisy frames, at most one window: no frame attends to later ones, and
     noisy frames attend to the clean past."""
     assert frames <= SINK + WINDOW + 1
@@ -320,9 +320,9 @@ class Transformer(nn.Module):
         return turn.flatten(2, 3)[:, :, None], bias
 
     @staticmethod
-    def show(known: KeysValues, turn: Tensor, bias: Tensor | None) -> Shown:
+    def placed_keys(known: KeysValues, turn: Tensor, bias: Tensor | None) -> PlacedKeys:
         keys, values = (x.transpose(1, 2).flatten(2, 3) for x in known)  # [B, heads, N * tokens, HEAD_DIM]
-        return Shown(rotate(keys[:, None], turn), values, bias)
+        return PlacedKeys(rotate(keys[:, None], turn), values, bias)
 
     def forward(
         self, clean: Tensor | None, noisy: Tensor, context_t: Tensor | None, t: Tensor, features: Tensor,
@@ -340,7 +340,7 @@ class Transformer(nn.Module):
         placed = self.place(references, torch.arange(frames)) if references else None
 
         for i, block in enumerate(self.blocks):
-            shown = self.show(known[i], *placed) if known else None
+            shown = self.placed_keys(known[i], *placed) if known else None
             x = block(
                 x, time6, text.blocks[i], text.hide,
                 lambda q, k, v: attend_causally(rotate(q, turn), rotate(k, turn), v, frames, shown),  # noqa: B023
@@ -358,7 +358,7 @@ class Transformer(nn.Module):
         turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_frames(0, past + 1, height, width)
         placed = self.place(references, torch.tensor([past])) if references else None
         for i, (block, cache) in enumerate(zip(self.blocks, caches)):
-            shown = self.show(known[i], *placed) if references else None
+            shown = self.placed_keys(known[i], *placed) if references else None
 
             def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)  # noqa: B023

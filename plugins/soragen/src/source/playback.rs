@@ -49,10 +49,12 @@ pub struct LivePlayback {
     anchor: Option<Anchor>,
     /// [`FrameReader::resumes`] at the last frame.
     resumes: u64,
+    /// The anchor has moved since the last frame.
+    moved: bool,
 }
 
 /// A frame that is pushed now.
-pub struct ShownFrame {
+pub struct OutputFrame {
     pub frame: ModelFrame,
     /// Its timestamp in nanoseconds.
     pub start: u64,
@@ -63,10 +65,10 @@ pub struct ShownFrame {
 }
 
 /// Waits for the frame of `timing`.
-pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<ShownFrame, FrameError> {
+pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<OutputFrame, FrameError> {
     let number = timing.model_frame;
     let frame = ModelFrame { number, pixels: reader.read(number, None)? };
-    Ok(ShownFrame { frame, start: timing.start, late: false, discont: false })
+    Ok(OutputFrame { frame, start: timing.start, late: false, discont: false })
 }
 
 impl LivePlayback {
@@ -100,34 +102,53 @@ impl LivePlayback {
         timing: &FrameTiming,
         reader: &FrameReader,
         clock: &RunningClock,
-    ) -> Result<ShownFrame, FrameError> {
+    ) -> Result<OutputFrame, FrameError> {
         let resumes = reader.resumes();
         let resumed = std::mem::replace(&mut self.resumes, resumes) != resumes;
-        let discont = self.follow(timing, clock, resumed);
+        // A wait that is interrupted pushes no frame, so the next one is told.
+        self.moved |= self.follow(timing, clock, resumed);
+        let mut output = self.next(timing, reader, clock, resumes)?;
+        output.discont = std::mem::take(&mut self.moved);
+        Ok(output)
+    }
+
+    /// Waits for the next frame, with the anchor in place.
+    fn next(
+        &mut self,
+        timing: &FrameTiming,
+        reader: &FrameReader,
+        clock: &RunningClock,
+        resumes: u64,
+    ) -> Result<OutputFrame, FrameError> {
         let number = timing.model_frame.saturating_sub(self.lag);
         let (Some(last), Some(anchor)) = (self.last.clone(), self.anchor) else {
             // Nothing to repeat, so this frame has no deadline.
             let frame = ModelFrame { number, pixels: reader.read(number, None)? };
             self.last = Some(frame.clone());
             let anchor = *self.anchor.get_or_insert_with(|| Anchor::now(timing, clock));
-            return Ok(ShownFrame { frame, start: anchor.running_time(timing.start), late: false, discont });
+            return Ok(OutputFrame {
+                frame,
+                start: anchor.running_time(timing.start),
+                late: false,
+                discont: false,
+            });
         };
         let start = anchor.running_time(timing.start);
         let deadline = clock.deadline(start, reader.waker());
         let due = Due { deadline: &deadline, resumes };
         if last.number >= number {
             reader.wait_until(due)?;
-            return Ok(ShownFrame { frame: last, start, late: false, discont });
+            return Ok(OutputFrame { frame: last, start, late: false, discont: false });
         }
         match reader.read(number, Some(due)) {
             Ok(pixels) => {
                 let frame = ModelFrame { number, pixels };
                 self.last = Some(frame.clone());
-                Ok(ShownFrame { frame, start, late: false, discont })
+                Ok(OutputFrame { frame, start, late: false, discont: false })
             }
             Err(FrameError::Late) => {
                 self.lag += number - last.number;
-                Ok(ShownFrame { frame: last, start, late: true, discont })
+                Ok(OutputFrame { frame: last, start, late: true, discont: false })
             }
             Err(error) => Err(error),
         }

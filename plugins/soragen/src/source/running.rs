@@ -2,6 +2,7 @@
 
 //! The element while it runs: the next frame, shots, seeks with another seed, length and statistics.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::deadline::RunningClock;
 use super::generator::{FrameError, FrameReader};
 use super::imp::{SoraGen, lock};
 use super::messages::ShotAnnouncement;
-use super::playback::{self, LivePlayback, ShownFrame};
+use super::playback::{self, LivePlayback, OutputFrame};
 use super::position::FrameTiming;
 use super::settings::VideoLength;
 use super::state::Running;
@@ -35,7 +36,7 @@ impl SoraGen {
         timing: &FrameTiming,
         live: Option<&mut LivePlayback>,
         reader: &FrameReader,
-    ) -> Result<ShownFrame, FrameError> {
+    ) -> Result<OutputFrame, FrameError> {
         let element = self.obj();
         let Some(live) = live else { return playback::wait(timing, reader) };
         let (shown, now) = loop {
@@ -59,19 +60,16 @@ impl SoraGen {
     /// that is repeated, or shown late, would be that of another time, and could not be detected.
     pub(super) fn embed_watermark(
         &self,
-        shown: &mut ShownFrame,
+        shown: &mut OutputFrame,
         timing: &FrameTiming,
         reader: &FrameReader,
         size: Size,
     ) {
         if let (Some(embedder), Some(shot)) = (reader.embedder(), reader.shot(shown.frame.number)) {
-            let mut pixels = shown.frame.pixels.to_vec();
-            embedder.embed(
-                &mut Plane::rgb(&mut pixels, size),
-                shot.index,
-                Duration::from_nanos(timing.start),
-            );
-            shown.frame.pixels = pixels.into();
+            // A copy: the frame may be shown again.
+            let pixels = Arc::make_mut(&mut shown.frame.pixels);
+            let time = Duration::from_nanos(timing.start);
+            embedder.embed(&mut Plane::rgb(pixels, size), shot.index, time);
         }
     }
 
@@ -202,7 +200,7 @@ impl Running {
     pub(super) fn advance(
         &mut self,
         timing: &FrameTiming,
-        shown: &ShownFrame,
+        shown: &OutputFrame,
         reader: &FrameReader,
     ) -> Option<ShotAnnouncement> {
         self.position = timing.after;

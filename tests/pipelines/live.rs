@@ -366,7 +366,12 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
                 let source_waits = first.is_some_and(|first| id.time() == first + pushed * FRAME);
                 // The source has shown all frames but those that it repeated.
                 let model_idles = source_waits && live.stat("frames") + live.stat("late") >= pushed + CHUNK;
-                if waiting >= 2 || pushed == 0 || model_idles || stopping.load(Ordering::Relaxed) {
+                let nothing_made = pushed == 0 && live.stat("frames") == 0;
+                if pushed > 0 && waiting >= 2
+                    || nothing_made
+                    || model_idles
+                    || stopping.load(Ordering::Relaxed)
+                {
                     advance(&live.clock, &id);
                 } else {
                     std::thread::yield_now();

@@ -86,6 +86,10 @@ pub enum Setting {
     Shots,
     /// The image to start from.
     Image,
+    /// Pictures of subjects that the video shows.
+    Reference,
+    /// Where the references are shown.
+    MotionPath,
     /// The noise to start from.
     InitialLatents,
     /// The model source.
@@ -121,6 +125,8 @@ impl std::fmt::Display for Setting {
             Self::Shift => "shift",
             Self::Shots => "storyboard",
             Self::Image => "image",
+            Self::Reference => "reference",
+            Self::MotionPath => "motion-path",
             Self::InitialLatents => "initial-latents",
             Self::Model => "model",
             Self::Parts => "parts",

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use crate::label::Label;
 use crate::policy::Policy;
+use crate::reference::Reference;
 use crate::watermark::WatermarkKey;
+use crate::world::MotionPath;
 
 /// Size of a frame in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,11 +63,11 @@ pub enum Transition {
     Cut,
 }
 
-/// A part of the video with its own prompt. `Image` is a decoded image, or in a
-/// [`Storyboard`](crate::Storyboard) the path of an image file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A part of the video with its own prompt. `Image` is a decoded image and `Subject` a reference; in a
+/// [`Storyboard`](crate::Storyboard) they are the path of an image file and the text of a reference.
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Shot<Image = RgbImage> {
+pub struct Shot<Image = RgbImage, Subject = Reference> {
     /// When it starts. A cut is at the nearest frame. A shot that continues starts with the chunk whose first frame is
     /// nearest, the earlier of two.
     pub start: Duration,
@@ -75,14 +77,26 @@ pub struct Shot<Image = RgbImage> {
     pub seed: Option<u64>,
     /// The image that it starts from; only after a cut.
     pub image: Option<Image>,
+    /// Its references; those of the request if there are none.
+    pub references: Vec<Subject>,
+    /// The paths of its references, in seconds after its start; that of the request if it has none.
+    pub motion_path: Option<MotionPath>,
     /// How it follows the shot before it; ignored for the first shot.
     pub transition: Transition,
 }
 
-impl<Image> Shot<Image> {
+impl<Image, Subject> Shot<Image, Subject> {
     /// A shot that shows `prompt` from `start` on, and continues the video.
     pub fn new(start: Duration, prompt: impl Into<String>) -> Self {
-        Self { start, prompt: prompt.into(), seed: None, image: None, transition: Transition::default() }
+        Self {
+            start,
+            prompt: prompt.into(),
+            seed: None,
+            image: None,
+            references: Vec::new(),
+            motion_path: None,
+            transition: Transition::default(),
+        }
     }
 }
 
@@ -108,6 +122,10 @@ pub struct Request {
     /// The image to start from, scaled to the size; `None` starts from noise. If its aspect ratio differs, a causal model crops it at the centre and
     /// a whole-clip model stretches it, as diffusers does.
     pub image: Option<RgbImage>,
+    /// Pictures of subjects that the video shows. Without them the built-in model shows the drawing that the prompt names.
+    pub references: Vec<Reference>,
+    /// Where the references are, in seconds after the start of the video; `None` leaves it to the prompt.
+    pub motion_path: Option<MotionPath>,
     /// One of the sizes that the model can make. `None` is the size whose aspect ratio is nearest to that of the image, and the
     /// model's default size without an image.
     pub size: Option<Size>,
@@ -149,6 +167,8 @@ impl Request {
             blend_chunks: 0,
             negative_prompt: None,
             image: None,
+            references: Vec::new(),
+            motion_path: None,
             size: None,
             length: Length::default(),
             seed: 0,

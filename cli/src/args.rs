@@ -286,6 +286,16 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 
+    /// Picture of a subject that the video shows: a PNG, WebP, JPEG or SVG file, or bank:NAME; may be repeated
+    /// [default: what the prompt names]
+    #[arg(long, value_name = "FILE|bank:NAME")]
+    pub reference: Vec<String>,
+
+    /// Where the references are, in seconds, as in "0 left ground | 2 center up"; a second path after `;` [default: what the
+    /// prompt says]
+    #[arg(long, value_name = "PATH")]
+    pub motion_path: Option<String>,
+
     /// Content policy for prompts (TOML) [default: the built-in policy]
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,

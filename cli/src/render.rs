@@ -12,7 +12,8 @@ use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{
-    Cache, Length, Model, ModelInfo, OpenOptions, Phase, Progress, Request, Session, Storyboard, Threads,
+    Cache, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference, Request, Session,
+    Storyboard, Threads,
 };
 
 use crate::args::RenderArgs;
@@ -57,13 +58,18 @@ fn render(args: &RenderArgs) -> Result<()> {
     let prompts = storyboard.iter().flat_map(|board| &board.shots).map(|shot| shot.prompt.as_str());
     let title = prompts.chain(args.prompt.as_deref()).next().unwrap_or_default().to_string();
     let end = storyboard.as_ref().and_then(|board| board.end);
-    let images = storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref());
+    let references = args.reference.iter().filter(|text| !Reference::is_of_bank(text)).map(Path::new);
+    let images =
+        storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref()).chain(references);
     let images = images.map(|path| path.to_string_lossy().into_owned()).collect();
     let mut request = Request::new(args.prompt.clone().unwrap_or_default());
     request.shots = storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default();
     request.blend_chunks = args.blend_chunks;
     request.negative_prompt = args.negative.clone();
     request.image = args.image.as_deref().map(soragen::read_image).transpose()?;
+    request.references =
+        args.reference.iter().map(|text| Reference::open(text)).collect::<soragen::Result<_>>()?;
+    request.motion_path = args.motion_path.as_deref().map(MotionPath::parse).transpose()?;
     request.size = args.size;
     request.length = length(args, end, &info);
     request.seed = args.seed;

@@ -8,7 +8,8 @@ package `emojilib` (MIT licence).
 
 Without flags, symbols, letters, clocks, and doubles that differ only in skin tone or gender. Every drawing is a lossless WebP
 picture of `SIDE` × `SIDE` pixels with alpha. `drawings.bin` has the pictures one after the other, `index.json` a list of
-`{"name", "names", "keywords", "element", "at": [offset, length]}`, sorted by name.
+`{"name", "names", "keywords", "element", "at": [offset, length]}`, sorted by name. `features.bin` has the mean of the text
+encoder's features of each name, of length 127, i8 `[drawings, TEXT_DIM]`: for prompts that name no drawing, but a similar thing.
 """
 
 from __future__ import annotations
@@ -160,6 +161,14 @@ def keywords(fluent: Path, emojilib: Path) -> dict[str, list[str]]:
     return made
 
 
+def features(names: list[str]) -> np.ndarray:
+    """i8 `[N, TEXT_DIM]`."""
+    from text import TextEncoder
+
+    mean = TextEncoder()(names).sum(1).numpy()
+    return np.round(127 * mean / np.linalg.norm(mean, axis=1, keepdims=True)).astype(np.int8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fluent", type=Path)
@@ -188,6 +197,7 @@ def main() -> None:
         data += packed.getvalue()
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "drawings.bin").write_bytes(data)
+    (args.out / "features.bin").write_bytes(features([entry["names"][0] for entry in index]).tobytes())
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in index)
     (args.out / "index.json").write_text(f"[\n{lines}\n]\n")
     print(f"{len(index)} drawings, {len(data) / 1e6:.2f} MB")

@@ -15,6 +15,7 @@ from scenes import LATENT, PER_LATENT, Scene
 FRAME_RATE = 16
 SUBJECTS = 2  # most references of a clip
 TOKEN = (16, 32)  # rows and columns of pixels
+AFLOAT = ("space", "underwater")  # places where nothing stands
 PAIR, PAN = 0.08, 0.06  # probabilities
 CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
 # Held-out pairs of subject and place, to test generalization.
@@ -28,6 +29,11 @@ def choose(rng: Rng, options: tuple[str, ...]) -> str:
 
 def way(facing: int) -> str:
     return " to the right" if facing > 0 else " to the left"
+
+
+def standing(ground: int) -> int:
+    """Upper edge of a picture whose subject stands on this line: whole latents."""
+    return LATENT * ((ground - SIDE + 12) // LATENT)
 
 
 @dataclass
@@ -92,8 +98,8 @@ class Clip:
                 break
         motion = choose(rng, OFTEN if slot is None else BESIDE)
         facing = 1 if rng.random() < 0.5 else -1
-        floats = place.name in ("space", "underwater") or picture.element in ("air", "space", "water") and place.name != "sea"
-        ground = LATENT * int((place.ground - SIDE + 12) // LATENT + rng.integers(0, 2))
+        floats = place.name in AFLOAT or picture.element in ("air", "space", "water") and place.name != "sea"
+        ground = standing(place.ground) + LATENT * int(rng.integers(0, 2))
         y = LATENT * int(rng.integers(2, 6)) if floats else ground
         least, most = {None: (48, 144), 0: (0, 32), 1: (160, 192)}[slot]
         if motion == "cross":

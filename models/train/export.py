@@ -11,14 +11,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 import autoencoder
 import text
 import transformer
+from bank import SIDE
 from checkpoint import FILE, FOLDERS
+from clips import AFLOAT, SUBJECTS, standing
 from motions import MOTIONS
+from scenes import LATENT, PLACES, TIMES, WEATHERS
 from train_transformer import STAGES
 
 
@@ -40,14 +44,24 @@ def parts(state: Path, out: Path) -> None:
             write(out / FOLDERS[name], config, found)
 
 
+def world() -> dict:
+    """What the engine needs to know of the training data: how subjects move and where they stand."""
+    places = [place(np.random.default_rng(0)) for place in PLACES]
+    return {
+        "side": SIDE, "max_references": SUBJECTS, "step": LATENT,
+        "motions": {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()},
+        "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": p.name in AFLOAT} for p in places},
+        "settings": [phrase for kind in (*TIMES.values(), *WEATHERS.values()) for phrase in kind.phrases if phrase],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=Path(__file__).parent.parent / ".state")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "builtin")
     args = parser.parse_args()
     parts(args.state, args.out)
-    motions = {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()}
-    (args.out / "motions.json").write_text(json.dumps(motions, indent=1) + "\n")
+    (args.out / "world.json").write_text(json.dumps(world(), indent=1) + "\n")
     encoder = args.out / "text_encoder"
     if not (encoder / "model.gguf").exists():
         encoder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::ChunkScheduleConfig;
 use crate::transformer::{Positions, ShotMemory};
+use crate::world::World;
 use crate::{Result, Size, autoencoder};
 
 pub(super) const SORAGEN: &str = "soragen.json";
@@ -113,6 +114,16 @@ impl CausalModel {
         if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
             return Err(source.invalid(SORAGEN, format!("the size {size} is not a multiple of {step}")));
         }
+        let (world, mut knows) = (World::read(source)?, self.knows.clone());
+        for drawing in world
+            .iter()
+            .map(|world| world.bank(source))
+            .collect::<Result<Vec<_>>>()?
+            .iter()
+            .flat_map(|bank| bank.drawings())
+        {
+            knows.entry(format!("drawings ({})", drawing.element)).or_default().push(drawing.name.clone());
+        }
         Ok(ModelInfo {
             name: self.name.clone(),
             sizes: Sizes::Exact(sizes),
@@ -128,7 +139,8 @@ impl CausalModel {
             guidance_scale_2: None,
             shift: self.causal.schedule.shift.unwrap_or(1.0),
             negative_prompt: String::new(),
-            knows: self.knows.clone(),
+            max_references: world.as_ref().map_or(0, |world| world.max_references),
+            knows,
         })
     }
 

@@ -27,6 +27,8 @@ pub struct ModelInfo {
     pub image_to_video: bool,
     /// Whether it must start from an image.
     pub needs_image: bool,
+    /// Pictures of subjects that it takes; 0 for a model without references.
+    pub max_references: usize,
     /// Denoising steps.
     pub steps: u32,
     /// Guidance scale.

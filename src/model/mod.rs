@@ -24,7 +24,8 @@ use crate::scheduler::SchedulerConfig;
 use crate::testing::{self, Event};
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
-use crate::{Cancel, Error, Precision, Result, Setting, device};
+use crate::world::World;
+use crate::{Cancel, Error, Precision, Result, Setting, device, transformer};
 pub(crate) use causal::{CausalConfig, FirstFrame};
 pub(crate) use experts::{Expert, Experts};
 pub use info::ModelInfo;
@@ -73,7 +74,8 @@ pub struct Model {
     /// Bytes of memory that this machine has besides the weights, if known. Total memory counts, not free memory: the frames
     /// must not depend on what other programs use.
     pub(crate) memory_headroom: Option<u64>,
-    source: Source,
+    pub(crate) source: Source,
+    world: Option<World>,
     notes: Vec<String>,
     digest: OnceCell<Option<Digest>>,
 }
@@ -167,6 +169,7 @@ impl Model {
             },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, cancel)?,
             memory_headroom,
+            world: World::read(source)?,
             source: source.clone(),
             notes,
             digest: OnceCell::new(),
@@ -192,6 +195,30 @@ impl Model {
     /// The data type of its tensors.
     pub(crate) fn dtype(&self) -> DType {
         self.precision.dtype(&self.device)
+    }
+
+    /// What a model with references was trained on; `None` for a model without them.
+    pub(crate) fn world(&self) -> Option<&World> {
+        self.world.as_ref()
+    }
+
+    /// Rows and columns of pixels in a token.
+    pub(crate) fn token_pixels(&self) -> [f64; 2] {
+        let factor = self.autoencoder.config().spatial_factor();
+        let [_, rows, columns] = self.transformer_config().map_or([1, 1, 1], |config| config.patch_size);
+        [(factor * rows) as f64, (factor * columns) as f64]
+    }
+
+    /// Rows and columns of alpha values in a latent of a reference.
+    pub(crate) fn reference_alpha(&self) -> [usize; 2] {
+        self.transformer_config().and_then(|config| config.reference_alpha).unwrap_or([1, 1])
+    }
+
+    fn transformer_config(&self) -> Option<&transformer::Config> {
+        match &self.pacing {
+            Pacing::Causal { transformer, .. } => Some(transformer.config()),
+            Pacing::Clip { .. } => None,
+        }
     }
 
     /// Calls the hook of a test at `event`.

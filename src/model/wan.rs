@@ -60,6 +60,7 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         guidance_scale_2,
         shift: SchedulerConfig::read(source)?.shift(),
         negative_prompt: NEGATIVE_PROMPT.into(),
+        max_references: 0,
         knows: BTreeMap::new(),
     })
 }

@@ -29,20 +29,26 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
         }
         _ => Error::Io { path: path.into(), source },
     })?;
-    let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
-    let unsupported = |e: image::ImageError| invalid(format!("not a picture in a supported format: {e}"));
-    let format = image::guess_format(&bytes).map_err(unsupported)?;
+    let image = decode(&bytes).map_err(|reason| Error::Invalid { path: path.into(), reason })?;
+    Ok(image.into_rgb8())
+}
+
+/// Decodes the bytes of an image file and applies its EXIF orientation; a reason if they are damaged, truncated or of an
+/// unsupported format.
+pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let unsupported = |e: image::ImageError| format!("not a picture in a supported format: {e}");
+    let format = image::guess_format(bytes).map_err(unsupported)?;
     let decoded = || {
-        let mut decoder = ImageReader::with_format(Cursor::new(&bytes), format).into_decoder()?;
+        let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder()?;
         // The header of a small file can claim an image of terabytes.
         image::Limits::default().reserve(decoder.total_bytes())?;
         let orientation = decoder.orientation()?;
         let mut image = DynamicImage::from_decoder(decoder)?;
         image.apply_orientation(orientation);
-        Ok(image.into_rgb8())
+        Ok(image)
     };
-    if !complete::is_complete(format, &bytes) {
-        return Err(invalid("the picture is truncated; copy or download it again".into()));
+    if !complete::is_complete(format, bytes) {
+        return Err("the picture is truncated; copy or download it again".into());
     }
     decoded().map_err(unsupported)
 }

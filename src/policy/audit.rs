@@ -33,6 +33,9 @@ struct Entry {
     category: Option<String>,
     /// Digest of the prompt. It identifies a known prompt, and does not reveal an unknown one.
     prompt: String,
+    /// Digests of the references that the video shows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    references: Vec<String>,
     /// Digest of the line before; empty in the first line.
     before: String,
 }
@@ -54,7 +57,13 @@ impl AuditLog {
         Self { path: path.into() }
     }
 
-    pub(super) fn write(&self, policy: &str, prompt: &str, verdict: &Verdict) -> Result<()> {
+    pub(super) fn write(
+        &self,
+        policy: &str,
+        prompt: &str,
+        references: &[String],
+        verdict: &Verdict,
+    ) -> Result<()> {
         let io = |source| Error::Io { path: self.path.clone(), source };
         let mut file =
             OpenOptions::new().read(true).append(true).create(true).open(&self.path).map_err(io)?;
@@ -80,6 +89,7 @@ impl AuditLog {
             verdict: verdict.into(),
             category,
             prompt: blake3::hash(prompt.as_bytes()).to_string(),
+            references: references.to_vec(),
             before: last.digest,
         };
         let text = serde_json::to_string(&entry).map_err(|e| self.damaged(&e.to_string()))?;

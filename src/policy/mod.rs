@@ -210,7 +210,15 @@ impl Policy {
     /// [`Error::Refused`], which does not contain the prompt; the errors of the audit log. A decision that cannot be
     /// logged refuses the prompt.
     pub fn admit(&self, prompt: &str) -> Result<()> {
-        self.decide(prompt, self.check(prompt))
+        self.admit_with(prompt, &[])
+    }
+
+    /// As [`admit`](Self::admit); the log names the references that the video shows, by their digests.
+    ///
+    /// # Errors
+    /// Those of [`Policy::admit`].
+    pub fn admit_with(&self, prompt: &str, references: &[String]) -> Result<()> {
+        self.decide(prompt, references, self.check(prompt))
     }
 
     /// As [`admit`](Self::admit), for a negative prompt: its categories only warn.
@@ -222,12 +230,12 @@ impl Policy {
             Verdict::Block(category) => Verdict::Warn(category),
             passes => passes,
         };
-        self.decide(prompt, self.with_hooks(prompt, verdict))
+        self.decide(prompt, &[], self.with_hooks(prompt, verdict))
     }
 
-    fn decide(&self, prompt: &str, verdict: Verdict) -> Result<()> {
+    fn decide(&self, prompt: &str, references: &[String], verdict: Verdict) -> Result<()> {
         if let Some(audit) = &self.audit {
-            audit.write(&self.name, prompt, &verdict)?;
+            audit.write(&self.name, prompt, references, &verdict)?;
         }
         match verdict {
             Verdict::Pass | Verdict::Warn(_) => Ok(()),

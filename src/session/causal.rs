@@ -17,6 +17,7 @@ use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
 use super::prompt::{ChunkInput, PromptState};
 use super::scene::Scene;
+use super::subjects::Subjects;
 use crate::autoencoder::DecoderState;
 use crate::digest::Digest;
 use crate::model::{CausalConfig, Expert, FirstFrame};
@@ -24,6 +25,7 @@ use crate::picture::Fit;
 use crate::scheduler::ChunkSchedule;
 use crate::testing::Event;
 use crate::transformer::{KvCache, KvCacheConfig, WanTransformer};
+use crate::world::Plan;
 use crate::{Cancel, Model, Result, Size};
 
 pub struct CausalSampler {
@@ -49,6 +51,7 @@ pub struct CausalSampler {
     pending: VecDeque<ChunkInput>,
     prompt: PromptState,
     caches: KvCaches,
+    subjects: Subjects,
     /// The latents that a new prompt recomputes the KV cache from, with `recache`.
     past: PastLatents,
     decoder: DecoderState,
@@ -100,6 +103,7 @@ impl CausalSampler {
             pending: VecDeque::new(),
             prompt: PromptState::default(),
             caches: KvCaches { prompt: cache(), negative: cache() },
+            subjects: Subjects::default(),
             past: PastLatents::new(config.attended_frames()),
             latent_frames: 0,
             config,
@@ -119,6 +123,16 @@ impl CausalSampler {
     /// Uses the negative prompt `prompt` from the next chunk on.
     pub fn set_negative_prompt(&mut self, prompt: String) {
         self.next_input.negative = Some(prompt);
+    }
+
+    /// Shows these subjects from the next chunk on.
+    pub fn set_plan(&mut self, plan: Plan) {
+        self.next_input.plan = Some(plan);
+    }
+
+    /// Latent frames generated.
+    pub fn latent_frames(&self) -> usize {
+        self.latent_frames
     }
 
     /// Frames of the next chunk.
@@ -189,13 +203,22 @@ impl CausalSampler {
         }
         self.noise.seed = input.seed.unwrap_or(self.noise.seed);
         self.prompt.update(input.prompt, input.negative);
-        if self.prompt.chunks_left.is_some() {
+        if let Some(plan) = input.plan {
+            self.subjects.set_plan(plan);
+        }
+        let new_contexts = self.prompt.chunks_left.is_some();
+        if new_contexts {
             reporter.report(Phase::Text, 0);
             self.update_contexts(first, cancel, reporter)?;
         }
         let Some((_, contexts)) = &self.prompt.current else {
             unreachable!("the first chunk of a scene has a prompt")
         };
+        if new_contexts || self.subjects.are_new() {
+            self.subjects.update(&self.model, &self.transformer, contexts, cancel)?;
+        }
+        let KvCaches { prompt, negative } = &mut self.caches;
+        self.subjects.show(&self.model, first, prompt, negative)?;
         let latents = match latents {
             Some(latents) => latents,
             None => {

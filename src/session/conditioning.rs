@@ -86,7 +86,7 @@ pub fn image_channels(
     Ok(Tensor::cat(&[mask, latents], 1)?)
 }
 
-fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+pub fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
     let video = video.to_dtype(model.dtype())?;
     Ok(model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?)
 }

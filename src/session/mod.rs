@@ -11,9 +11,11 @@ mod finish;
 mod guidance;
 mod latents;
 mod past;
+mod planner;
 mod progress;
 mod prompt;
 mod scene;
+mod subjects;
 mod timeline;
 mod validate;
 
@@ -26,17 +28,18 @@ use crate::frames::RawFrames;
 use crate::model::Pacing;
 use crate::request::{Shot, Transition};
 use crate::watermark::{Embedder, GenerationId};
-use crate::{Cache, Cancel, Error, Frames, Model, Request, Result, Setting, Size};
+use crate::{Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Request, Result, Setting, Size};
 use causal::CausalSampler;
 use clip::ClipSampler;
 use conditioning::TextConditioner;
 use finish::Finisher;
 use latents::{InitialLatents, LatentGeometry, LatentStore};
+use planner::Planner;
 use progress::Reporter;
 pub use progress::{Phase, Progress, SessionStats};
 use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
-use validate::{ValidatedRequest, negative_prompt};
+use validate::{ValidatedRequest, check_references, negative_prompt};
 
 /// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct ShotInfo {
     pub seed: u64,
     /// Whether there is a cut before it.
     pub cut: bool,
+    /// The references that it shows: `bank:NAME`, or the name of a file.
+    pub references: Vec<String>,
 }
 
 /// One running generation. The same request gives the same frames on the same build and device.
@@ -71,6 +76,7 @@ pub struct Session {
     scene_end: Option<u64>,
     /// The shot of the last chunk.
     shot: ShotInfo,
+    planner: Planner,
     stats: SessionStats,
     shots_begun: u64,
     chunks: u64,
@@ -115,6 +121,7 @@ impl Session {
                 format!("{} makes at most {max} frames, not {frames}", info.name),
             );
         }
+        let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let initial_latents = request.initial_latents.take();
         let initial_latents = initial_latents
@@ -141,6 +148,7 @@ impl Session {
             sampler: None,
             scene_end: None,
             shot: ShotInfo::default(),
+            planner,
             stats: SessionStats::default(),
             shots_begun: 0,
             chunks: 0,
@@ -236,6 +244,28 @@ impl Session {
         Ok(())
     }
 
+    /// Shows other references from the next chunk on.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a model that takes fewer or none; [`Error::Refused`] by the policy.
+    pub fn set_references(&mut self, references: Vec<Reference>) -> Result<()> {
+        check_references(&references, None, &self.model.info)?;
+        let digests: Vec<_> = references.iter().map(Reference::digest).collect();
+        self.request.policy.admit_with(&self.shot.prompt, &digests)?;
+        self.planner.set_references(references);
+        Ok(())
+    }
+
+    /// Moves the references along another path, which begins with the next chunk.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a model without references.
+    pub fn set_motion_path(&mut self, path: Option<MotionPath>) -> Result<()> {
+        check_references(&[], path.as_ref(), &self.model.info)?;
+        self.planner.set_motion_path(path, self.latent_frames());
+        Ok(())
+    }
+
     fn check_prompt_may_change(&self) -> Result<()> {
         match self.model.info.causal {
             true => Ok(()),
@@ -275,7 +305,7 @@ impl Session {
         }
         // After an error, half of a chunk may be in the KV caches.
         self.failed = true;
-        self.begin_shots()?;
+        self.begin_shots(cancel)?;
         let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
         let frames = match &mut self.sampler {
             Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
@@ -295,7 +325,7 @@ impl Session {
     }
 
     /// Begins the shots that are due with the next chunk.
-    fn begin_shots(&mut self) -> Result<()> {
+    fn begin_shots(&mut self, cancel: &Cancel) -> Result<()> {
         let mut cut = None;
         while let Some(pending) = self.timeline.next_due(self.frames_generated, self.next_frames()) {
             let PendingShot { start, shot } = pending;
@@ -304,6 +334,9 @@ impl Session {
             if start != ShotStart::Live {
                 self.shot.seed = shot.seed.unwrap_or(self.request.seed);
             }
+            let begins_scene = matches!(start, ShotStart::Scene(_));
+            let latent = if begins_scene { 0 } else { self.latent_frames() };
+            self.planner.begin_shot(&shot, latent, start == ShotStart::Live);
             match (start, &mut self.sampler) {
                 (ShotStart::Scene(_), _) => self.begin_scene(shot)?,
                 (_, Some(Sampler::Causal(sampler))) => {
@@ -314,12 +347,32 @@ impl Session {
             cut = Some(shot_cut || cut.unwrap_or(false));
             self.shots_begun += 1;
         }
+        self.plan(cancel)?;
         // A shot may have been added since the last chunk.
         self.scene_end = self.timeline.next_scene();
         if let Some(cut) = cut {
             self.shot.index = self.shots_begun - 1;
             self.shot.frame = self.frames_generated;
             self.shot.cut = cut && self.frames_generated > 0;
+        }
+        Ok(())
+    }
+
+    /// Latent frames of the scene so far.
+    fn latent_frames(&self) -> usize {
+        match &self.sampler {
+            Some(Sampler::Causal(sampler)) => sampler.latent_frames(),
+            Some(Sampler::Clip(_)) | None => 0,
+        }
+    }
+
+    /// Plans the subjects, if the shot, its references or its path are new.
+    fn plan(&mut self, cancel: &Cancel) -> Result<()> {
+        let (prompt, latent) = (&self.shot.prompt, self.latent_frames());
+        let plan = self.planner.next(&self.text, self.request.size, prompt, latent, cancel)?;
+        if let (Some(plan), Some(Sampler::Causal(sampler))) = (plan, &mut self.sampler) {
+            self.shot.references = self.planner.names();
+            sampler.set_plan(plan);
         }
         Ok(())
     }

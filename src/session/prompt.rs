@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::conditioning::TextContexts;
 use crate::digest::Digest;
+use crate::world::Plan;
 
 /// The input of a chunk, besides the chunks before it.
 #[derive(Default)]
@@ -13,6 +14,8 @@ pub struct ChunkInput {
     pub negative: Option<String>,
     /// A new seed.
     pub seed: Option<u64>,
+    /// Other subjects, or other places of them.
+    pub plan: Option<Plan>,
     /// Whether the chunk is the first after a cut within the scene.
     pub cut: bool,
     /// The latent frames of the chunk are `first..first + count` of the scene.
@@ -34,6 +37,9 @@ impl ChunkInput {
         }
         if let Some(seed) = self.seed {
             key = key.with("seed", &seed.to_le_bytes());
+        }
+        if let Some(plan) = &self.plan {
+            key = key.with("plan", plan.key().as_bytes());
         }
         if self.cut {
             key = key.with("cut", &[]);

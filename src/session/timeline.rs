@@ -65,7 +65,7 @@ impl Timeline {
 
     /// Adds a shot after the others.
     pub fn add(&mut self, shot: Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
-        check_shot(&shot, info, policy)?;
+        check_shot(&shot, &[], info, policy)?;
         if shot.start <= self.last_start {
             return refuse(Setting::Shots, "each shot must start later than the one before it".into());
         }
@@ -76,7 +76,7 @@ impl Timeline {
 
     /// Shows `prompt` from the next chunk on. Of several live prompts before that chunk the last counts.
     pub fn set_prompt(&mut self, prompt: &str, policy: &Policy) -> Result<()> {
-        check_prompt(prompt, policy)?;
+        check_prompt(prompt, &[], policy)?;
         self.pending.retain(|pending| pending.start != ShotStart::Live);
         let shot = Shot::new(Duration::ZERO, prompt);
         self.pending.push_front(PendingShot { start: ShotStart::Live, shot });

@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::request::Shot;
 use crate::scheduler::MAX_STEPS;
 use crate::watermark::{GenerationId, STRENGTHS, WatermarkKey};
-use crate::{Length, ModelInfo, Request, Result, Setting, Size, Transition};
+use crate::{Length, ModelInfo, MotionPath, Reference, Request, Result, Setting, Size, Transition};
 
 /// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
 const MAX_PROMPT_BYTES: usize = 1 << 14;
@@ -31,6 +31,8 @@ pub struct ValidatedRequest {
     pub guidance: Guidance,
     pub negative_prompt: String,
     pub initial_latents: Option<Tensor>,
+    pub references: Vec<Reference>,
+    pub motion_path: Option<MotionPath>,
     pub label: Label,
     pub watermark: Option<WatermarkKey>,
     pub watermark_strength: f64,
@@ -47,6 +49,7 @@ impl ValidatedRequest {
         let size = size(&request, info)?;
         let total_frames = total_frames(request.length, info)?;
         let policy = request.policy.take().unwrap_or_else(Policy::built_in);
+        check_references(&request.references, request.motion_path.as_ref(), info)?;
         let shots = shots(&mut request, info, &policy)?;
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
@@ -78,6 +81,8 @@ impl ValidatedRequest {
             guidance,
             negative_prompt,
             initial_latents: request.initial_latents,
+            references: request.references,
+            motion_path: request.motion_path,
             label: request.label,
             watermark: request.watermark,
             watermark_strength: request.watermark_strength,
@@ -97,14 +102,24 @@ impl ValidatedRequest {
             .with("model", info.name.as_bytes())
             .with("numbers", numbers.as_bytes())
             .with("negative", self.negative_prompt.as_bytes());
-        for Shot { start, prompt, seed, image, transition } in &self.shots {
+        digest = with_references(digest, &self.references, self.motion_path.as_ref());
+        for Shot { start, prompt, seed, image, references, motion_path, transition } in &self.shots {
             digest = digest
                 .with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes())
                 .with("prompt", prompt.as_bytes())
                 .with("image", image.as_ref().map_or(&[][..], |image| image.as_raw()));
+            digest = with_references(digest, references, motion_path.as_ref());
         }
         GenerationId::new(digest.first_bytes().iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
     }
+}
+
+/// The digest of a request without references is the same as before there were any.
+fn with_references(mut digest: Digest, references: &[Reference], path: Option<&MotionPath>) -> Digest {
+    for reference in references {
+        digest = digest.with("reference", reference.digest().as_bytes());
+    }
+    path.map_or(digest, |path| digest.with("motion path", path.to_string().as_bytes()))
 }
 
 fn size(request: &Request, info: &ModelInfo) -> Result<Size> {
@@ -156,12 +171,37 @@ fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec
     if !shots.is_sorted_by(|a, b| a.start < b.start) {
         return refuse(Setting::Shots, "each shot must start later than the one before it".into());
     }
-    shots.iter().try_for_each(|shot| check_shot(shot, info, policy))?;
+    // Those of the request belong to every shot without its own.
+    let digests: Vec<_> = request.references.iter().map(Reference::digest).collect();
+    shots.iter().try_for_each(|shot| check_shot(shot, &digests, info, policy))?;
     Ok(shots)
 }
 
-/// Checks a shot against the abilities of the model, and its prompt against the policy.
-pub fn check_shot(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
+/// Checks references and their path against the abilities of the model.
+pub fn check_references(references: &[Reference], path: Option<&MotionPath>, info: &ModelInfo) -> Result<()> {
+    let (name, most) = (&info.name, info.max_references);
+    if most == 0 && !references.is_empty() {
+        return refuse(Setting::Reference, format!("{name} takes no references"));
+    }
+    if references.len() > most {
+        let count = references.len();
+        return refuse(Setting::Reference, format!("{name} takes at most {most} references, not {count}"));
+    }
+    match path.map(MotionPath::subjects) {
+        Some(_) if most == 0 => {
+            refuse(Setting::MotionPath, format!("{name} takes no references that could move"))
+        }
+        Some(paths) if paths > most => {
+            refuse(Setting::MotionPath, format!("{name} has at most {most} subjects, not {paths}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a shot against the abilities of the model, and its prompt against the policy. `references` are the digests of those that it
+/// has from the request.
+pub fn check_shot(shot: &Shot, references: &[String], info: &ModelInfo, policy: &Policy) -> Result<()> {
+    check_references(&shot.references, shot.motion_path.as_ref(), info)?;
     let continues = shot.transition == Transition::Continue;
     if continues && !info.causal {
         return refuse(
@@ -178,16 +218,17 @@ pub fn check_shot(shot: &Shot, info: &ModelInfo, policy: &Policy) -> Result<()> 
     if shot.image.is_some() && !info.image_to_video {
         return refuse(Setting::Image, format!("{} cannot start from an image", info.name));
     }
-    check_prompt(&shot.prompt, policy)
+    let own: Vec<_> = shot.references.iter().map(Reference::digest).collect();
+    check_prompt(&shot.prompt, if own.is_empty() { references } else { &own }, policy)
 }
 
-/// Checks a prompt: its text, then the policy.
-pub fn check_prompt(prompt: &str, policy: &Policy) -> Result<()> {
+/// Checks a prompt: its text, then the policy. `references` are the digests of what the video shows with it.
+pub fn check_prompt(prompt: &str, references: &[String], policy: &Policy) -> Result<()> {
     if prompt.trim().is_empty() {
         return refuse(Setting::Prompt, "the prompt is empty; say what to show".into());
     }
     check_text(prompt)?;
-    policy.admit(prompt)
+    policy.admit_with(prompt, references)
 }
 
 /// The negative prompt to use: `prompt`, or the model's own. A `prompt` passes the policy, so that the audit log has every text

@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
         }
         let (transition, prompt) = split_transition(&plain(&text));
         let start = if builder.0.is_empty() { Duration::ZERO } else { start };
-        builder.add(line, Shot { start, prompt, seed: None, image: None, transition })?;
+        builder.add(line, Shot { transition, ..Shot::new(start, prompt) })?;
         end = end.max(until);
     }
     builder.finish(last, Some(end))

@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
         } else if prompt.is_empty() && entries.len() == 1 {
             return Err(ParseError::new(line, "there is no shot"));
         } else {
-            builder.add(line, Shot { start, prompt, seed: None, image: None, transition })?;
+            builder.add(line, Shot { transition, ..Shot::new(start, prompt) })?;
         }
     }
     builder.finish(entries.last().map_or(1, |&(line, _)| line), end)

@@ -16,7 +16,7 @@
 mod cues;
 mod inline;
 mod sheet;
-mod time;
+pub(crate) mod time;
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Read};
@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use self::cues::plain;
 use crate::request::{Shot, Transition};
-use crate::{Error, Result, picture};
+use crate::{Error, Reference, Result, picture};
 
 /// The longest storyboard. The subtitles of a film have a tenth of it.
 const MAX_BYTES: u64 = 1 << 20;
@@ -39,8 +39,8 @@ const MAX_IMAGES: usize = 100;
 /// A list of shots; the first starts at 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storyboard {
-    /// At least one. Images are paths of files that are not read yet.
-    pub shots: Vec<Shot<PathBuf>>,
+    /// At least one. Images and references are not read yet.
+    pub shots: Vec<Shot<PathBuf, String>>,
     /// End of the last shot. `None` if it is the only one and has no duration.
     pub end: Option<Duration>,
 }
@@ -65,9 +65,13 @@ impl std::fmt::Display for ParseError {
 }
 
 impl Storyboard {
-    /// The image files.
+    /// The image files: those that shots start from, and references.
     pub fn images(&self) -> impl Iterator<Item = &Path> {
-        self.shots.iter().filter_map(|shot| shot.image.as_deref())
+        self.shots.iter().flat_map(|shot| {
+            let references =
+                shot.references.iter().filter(|text| !Reference::is_of_bank(text)).map(Path::new);
+            shot.image.as_deref().into_iter().chain(references)
+        })
     }
 
     /// Opens a storyboard: the text itself, if it begins with a time, has several lines or is TOML, otherwise a file.
@@ -110,6 +114,11 @@ impl Storyboard {
         for image in board.shots.iter_mut().filter_map(|shot| shot.image.as_mut()) {
             *image = folder.join(&*image);
         }
+        for reference in board.shots.iter_mut().flat_map(|shot| &mut shot.references) {
+            if !Reference::is_of_bank(reference) {
+                *reference = folder.join(&*reference).to_string_lossy().into_owned();
+            }
+        }
         Ok(board)
     }
 
@@ -139,15 +148,17 @@ impl Storyboard {
         Self::parse(text)
     }
 
-    /// The shots, with images loaded.
+    /// The shots, with images and references loaded.
     ///
     /// # Errors
-    /// Those of [`read_image`](crate::read_image).
+    /// Those of [`read_image`](crate::read_image) and [`Reference::open`].
     pub fn shots(&self) -> Result<Vec<Shot>> {
-        let load = |shot: &Shot<PathBuf>| {
+        let load = |shot: &Shot<PathBuf, String>| {
             let image = shot.image.as_deref().map(picture::read_image).transpose()?;
-            let Shot { start, prompt, seed, transition, .. } = shot.clone();
-            Ok(Shot { start, prompt, seed, image, transition })
+            let references =
+                shot.references.iter().map(|text| Reference::open(text)).collect::<Result<_>>()?;
+            let Shot { start, prompt, seed, motion_path, transition, .. } = shot.clone();
+            Ok(Shot { start, prompt, seed, image, references, motion_path, transition })
         };
         self.shots.iter().map(load).collect()
     }
@@ -230,10 +241,10 @@ fn parse(text: &str) -> Result<Storyboard, ParseError> {
 
 /// Collects shots, with the checks that all formats share.
 #[derive(Default)]
-struct Builder(Vec<Shot<PathBuf>>);
+struct Builder(Vec<Shot<PathBuf, String>>);
 
 impl Builder {
-    fn add(&mut self, line: usize, shot: Shot<PathBuf>) -> Result<(), ParseError> {
+    fn add(&mut self, line: usize, shot: Shot<PathBuf, String>) -> Result<(), ParseError> {
         let fail = |reason: String| Err(ParseError::new(line, reason));
         if self.0.len() == MAX_SHOTS {
             return fail(format!("more than {MAX_SHOTS} shots"));
@@ -285,9 +296,9 @@ fn split_transition(text: &str) -> (Transition, String) {
 mod tests {
     use super::*;
 
-    fn shot(seconds: f64, transition: Transition, prompt: &str) -> Shot<PathBuf> {
+    fn shot(seconds: f64, transition: Transition, prompt: &str) -> Shot<PathBuf, String> {
         let start = Duration::from_secs_f64(seconds);
-        Shot { start, prompt: prompt.into(), seed: None, image: None, transition }
+        Shot { transition, ..Shot::new(start, prompt) }
     }
 
     fn reason(text: &str) -> String {

@@ -1,5 +1,5 @@
-//! Storyboards in TOML: `[[shot]]` with `prompt`, `duration` in seconds and, optionally, `seed`, `image` and
-//! `transition = "cut"` or `"continue"`.
+//! Storyboards in TOML: `[[shot]]` with `prompt`, `duration` in seconds and, optionally, `seed`, `image`, `references` (a list of
+//! files and `bank:NAME`), `motion-path`, and `transition = "cut"` or `"continue"`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::{Builder, ParseError, Storyboard, time};
 use crate::request::{Shot, Transition};
+use crate::world::MotionPath;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,6 +25,10 @@ struct Entry {
     duration: Option<Spanned<f64>>,
     seed: Option<u64>,
     image: Option<PathBuf>,
+    #[serde(default)]
+    references: Vec<String>,
+    #[serde(rename = "motion-path")]
+    motion_path: Option<String>,
     #[serde(default)]
     transition: Transition,
 }
@@ -59,8 +64,11 @@ pub fn parse(text: &str) -> Result<Storyboard, ParseError> {
     let count = sheet.shot.len();
     for (i, entry) in sheet.shot.into_iter().enumerate() {
         last = line(entry.span().start);
-        let Entry { prompt, duration, seed, image, transition } = entry.into_inner();
-        let shot = Shot { start, prompt: prompt.trim().into(), seed, image, transition };
+        let Entry { prompt, duration, seed, image, references, motion_path, transition } = entry.into_inner();
+        let motion_path = motion_path.as_deref().map(MotionPath::parse).transpose();
+        let motion_path = motion_path.map_err(|e| ParseError::new(last, e.to_string()))?;
+        let prompt = prompt.trim().into();
+        let shot = Shot { start, prompt, seed, image, references, motion_path, transition };
         builder.add(last, shot)?;
         match duration {
             Some(duration) => {

@@ -34,6 +34,12 @@ pub fn seconds(seconds: f64) -> Option<Duration> {
     (seconds > 0.0 && seconds < most).then(|| Duration::from_secs_f64(seconds))
 }
 
+/// A time in seconds, as `2` or `4.5`.
+pub fn in_seconds(text: &str) -> Option<Duration> {
+    let time: f64 = text.parse().ok()?;
+    if time == 0.0 { Some(Duration::ZERO) } else { seconds(time) }
+}
+
 fn number(digits: &str) -> Option<u64> {
     // `parse` would accept a sign.
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?

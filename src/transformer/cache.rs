@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
+use super::reference::{Placement, Reference, Shown};
 use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
@@ -71,6 +72,8 @@ pub struct KvCache {
     pub(super) blocks: Vec<KeyValue>,
     /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
+    /// What the next chunk attends to besides the cached frames.
+    pub(super) shown: Shown,
 }
 
 /// A latent frame in the cache.
@@ -95,12 +98,20 @@ impl KvCache {
             shot: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
+            shown: Shown::default(),
         }
     }
 
     /// Number of cached latent frames.
     pub fn frames(&self) -> usize {
         self.frames.len()
+    }
+
+    /// Shows these references at these places from the next chunk on, in place of those before. Chunks of a model with references
+    /// have one latent frame.
+    pub fn show(&mut self, references: &[(Reference, Placement)]) -> Result<()> {
+        self.shown = Shown::new(references)?;
+        Ok(())
     }
 
     /// Starts a new shot with the next chunk: its sink replaces that of the previous shot.
@@ -137,7 +148,13 @@ impl KvCache {
         self.next = 0;
         self.frames.clear();
         self.blocks.clear();
+        self.forget_packed();
+    }
+
+    /// After a change of the cached frames, and so of the positions.
+    fn forget_packed(&mut self) {
         self.packed = OnceLock::new();
+        self.shown.at_another_time();
     }
 
     /// Prepares to append the last `frames` frames again: of the frames before them only the sink stays.
@@ -150,7 +167,7 @@ impl KvCache {
             let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
             self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
             self.frames.truncate(kept);
-            self.packed = OnceLock::new();
+            self.forget_packed();
         }
         self.next = next;
         Ok(())
@@ -219,7 +236,7 @@ impl KvCache {
         self.blocks = blocks.unwrap_or_default();
         self.next += frames;
         self.until_sink = self.until_sink.saturating_sub(frames);
-        self.packed = OnceLock::new();
+        self.forget_packed();
         Ok(())
     }
 }

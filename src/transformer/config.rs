@@ -28,6 +28,9 @@ pub struct Config {
     pub eps: f64,
     /// Number of positions on each axis.
     pub rope_max_seq_len: usize,
+    /// Rows and columns of alpha values per latent of a reference picture; `None` for a model without references. A model of
+    /// soragen has this, diffusers does not.
+    pub reference_alpha: Option<[usize; 2]>,
     /// Width of the image encoder of Wan 2.1's image-to-video models; not supported.
     pub image_dim: Option<usize>,
     /// The same models' extra keys and values; not supported.
@@ -49,6 +52,7 @@ impl Default for Config {
             cross_attn_norm: true,
             eps: 1e-6,
             rope_max_seq_len: 1024,
+            reference_alpha: None,
             image_dim: None,
             added_kv_proj_dim: None,
         }
@@ -69,6 +73,11 @@ impl Config {
     /// Latent values of one channel in a patch.
     pub(super) fn patch_area(&self) -> usize {
         self.patch_size[1] * self.patch_size[2]
+    }
+
+    /// Alpha values per latent of a reference picture; `None` for a model without references.
+    pub fn alpha_channels(&self) -> Option<usize> {
+        self.reference_alpha.map(|[rows, columns]| rows.saturating_mul(columns))
     }
 
     /// Rejects invalid sizes and unsupported variants.
@@ -99,6 +108,8 @@ impl Config {
             ("ffn_dim", self.ffn_dim),
             ("num_layers", self.num_layers),
             ("rope_max_seq_len", self.rope_max_seq_len),
+            ("reference_alpha", self.reference_alpha.map_or(1, |[rows, columns]| rows.min(columns))),
+            ("reference_alpha", self.alpha_channels().unwrap_or(1)),
             ("patch_size", rows.min(columns)),
             ("patch_size", rows.max(columns)),
             ("num_attention_heads × attention_head_dim", {

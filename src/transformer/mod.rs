@@ -11,6 +11,7 @@ mod cache;
 mod config;
 mod embedding;
 mod packed;
+mod reference;
 mod rope;
 
 use candle_core::{DType, Device, Tensor};
@@ -29,6 +30,7 @@ pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};
+pub use reference::{Placement, Reference};
 use rope::Rope;
 
 /// A loaded transformer. Clones share the weights.
@@ -38,6 +40,8 @@ pub struct WanTransformer {
     rope: Rope,
     /// The reference uses a convolution whose kernel equals its stride, which is a linear layer over each patch.
     patch_embedding: Linear,
+    /// Of the alpha of a reference picture; its bias marks a token as one of a reference.
+    reference_embedding: Option<Layer>,
     condition_embedder: ConditionEmbedder,
     blocks: Blocks,
     norm_out: Norm,
@@ -137,6 +141,10 @@ impl WanTransformer {
         Ok(Self {
             rope: Rope::new(config),
             patch_embedding: Linear::new(weight.reshape((dim, ()))?, Some(patch.get(dim, "bias")?)),
+            reference_embedding: config
+                .alpha_channels()
+                .map(|channels| weights.linear(channels * config.patch_area(), dim, "reference_embedding"))
+                .transpose()?,
             condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
             blocks: Blocks::load(weights.pp("blocks"), config, precision, offload, locate, cancel)?,
             norm_out: Norm::new(config, device)?,
@@ -176,6 +184,39 @@ impl WanTransformer {
             Blocks::Plain(blocks) => PromptKv::Plain(blocks.map(cancel, |block| block.text(&prompt))?),
             Blocks::Packed(blocks) => PromptKv::Packed(blocks.text(&prompt, cancel)?),
         }))
+    }
+
+    /// Computes the keys and values of a reference picture: its `latents` on grey `[1, in_channels, 1, H, W]`, and its `alpha`
+    /// `[1, alpha values per latent, 1, H, W]`.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a model without references and for other shapes; [`Error::Cancelled`].
+    pub fn reference(
+        &self,
+        latents: &Tensor,
+        alpha: &Tensor,
+        context: &Context,
+        cancel: &Cancel,
+    ) -> Result<Reference> {
+        let Some(embedding) = &self.reference_embedding else {
+            return Err(Error::Request(crate::Setting::Reference, "this model has no references".into()));
+        };
+        let mut tokens = self.tokens(latents, &[0.0])?;
+        let (channels, [frames, rows, columns]) = (self.config.alpha_channels().unwrap_or(1), tokens.grid);
+        let (_, _, _, height, width) = latents.dims5()?;
+        if frames != 1 || alpha.dims() != [1, channels, 1, height, width] {
+            return Err(Error::Request(
+                crate::Setting::Shape,
+                format!(
+                    "a reference has one latent frame and {channels} alpha values per latent, not {:?} and {:?}",
+                    latents.dims(),
+                    alpha.dims()
+                ),
+            ));
+        }
+        tokens.x = (tokens.x + embedding.forward(&self.patches(alpha, 1)?)?)?;
+        let (_, blocks) = self.run(tokens, context, None, Pass::CacheUpdate, cancel)?;
+        Ok(Reference { blocks, grid: [rows, columns] })
     }
 
     /// Predicts the velocity of a whole clip with full attention.
@@ -261,9 +302,17 @@ impl WanTransformer {
             }
         };
         let keys = self.rope.rotation(&times, rows, columns, &self.device)?;
+        let shown = cache.map(|cache| &cache.shown).filter(|shown| !shown.blocks().is_empty());
+        let shown = match shown {
+            Some(shown) => {
+                let time = times[times.len() - frames];
+                Some((shown, shown.rotation(&self.rope, time, &self.device)?))
+            }
+            None => None,
+        };
         let (blocks, texts) = match (&self.blocks, &context.0) {
             (Blocks::Packed(blocks), PromptKv::Packed(texts)) => {
-                return blocks.run(tokens, texts, cache, &keys, pass, cancel);
+                return blocks.run(tokens, texts, cache, &keys, shown, pass, cancel);
             }
             (Blocks::Plain(blocks), PromptKv::Plain(texts)) => (blocks, texts),
             _ => {
@@ -274,6 +323,10 @@ impl WanTransformer {
             }
         };
         let queries = keys.last(frames * rows * columns)?;
+        let keys = match &shown {
+            Some((_, rotation)) => rotation.concat(&keys)?,
+            None => keys,
+        };
 
         let mut x = tokens.x;
         let mut collected = Vec::new();
@@ -283,7 +336,12 @@ impl WanTransformer {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
                 break;
             }
-            let past = cache.and_then(|cache| cache.block(i));
+            let shown = shown.as_ref().and_then(|(shown, _)| shown.block(i));
+            let past = match (shown, cache.and_then(|cache| cache.block(i))) {
+                (Some(shown), Some(past)) => Some(shown.concat(past)?),
+                (shown, past) => shown.or(past).cloned(),
+            };
+            let past = past.as_ref();
             let modulation = &tokens.modulation;
             let (next, own) =
                 block.forward(&x, &BlockInputs { modulation, queries: &queries, keys: &keys, text, past })?;
@@ -328,14 +386,21 @@ impl WanTransformer {
         };
 
         let grid = [frames, height / patch_rows, width / patch_columns];
-        let patches = latents
-            .to_dtype(self.dtype)?
-            .reshape((channels, frames, grid[1], patch_rows, grid[2], patch_columns))?
-            .permute((1, 2, 4, 0, 3, 5))?
-            .contiguous()?
-            .reshape((timesteps.len(), (), channels * self.config.patch_area()))?;
+        let patches = self.patches(latents, timesteps.len())?;
         let (time, modulation) = self.condition_embedder.time(timesteps)?;
         Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation })
+    }
+
+    /// The patches of `x` `[1, C, T, H, W]` in `groups` groups, `[groups, tokens / groups, C × patch]`.
+    fn patches(&self, x: &Tensor, groups: usize) -> Result<Tensor> {
+        let (_, channels, frames, height, width) = x.dims5()?;
+        let [_, patch_rows, patch_columns] = self.config.patch_size;
+        let (rows, columns) = (height / patch_rows, width / patch_columns);
+        Ok(x.to_dtype(self.dtype)?
+            .reshape((channels, frames, rows, patch_rows, columns, patch_columns))?
+            .permute((1, 2, 4, 0, 3, 5))?
+            .contiguous()?
+            .reshape((groups, (), channels * self.config.patch_area()))?)
     }
 
     /// Rearranges tokens `[M, tokens / M, patch × channels]` into latents `[1, channels, T, H, W]`.

@@ -4,12 +4,15 @@
 //! portion of the tokens through a whole block, in buffers that stay in the CPU cache. The threads synchronise once per
 //! block, for the keys and values of all tokens.
 
+use std::sync::OnceLock;
+
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::attention::KeyValue;
 use super::block_store::BlockStore;
 use super::cache::KvCache;
+use super::reference::Shown;
 use super::rope::Rotation;
 use super::{Config, Pass, Tokens};
 use crate::checkpoint::Tensors;
@@ -299,6 +302,13 @@ struct Angles {
 }
 
 impl Angles {
+    /// `queries` of the tokens, the last ones, are queries.
+    fn new(rotation: &Rotation, queries: usize) -> Result<Self> {
+        let (cos, sin) = rotation.to_vecs()?;
+        let tokens = rotation.tokens()?;
+        Ok(Self { pairs: cos.len() / tokens, past: tokens - queries, cos, sin })
+    }
+
     fn at(&self, token: usize) -> (&[f32], &[f32]) {
         let range = token * self.pairs..(token + 1) * self.pairs;
         (&self.cos[range.clone()], &self.sin[range])
@@ -340,17 +350,24 @@ impl PackedBlocks {
         texts: &[PackedKv],
         cache: Option<&KvCache>,
         keys: &Rotation,
+        shown: Option<(&Shown, Rotation)>,
         pass: Pass,
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let (groups, each, dim) = tokens.x.dims3()?;
         let count = groups * each;
-        let (cos, sin) = keys.to_vecs()?;
-        let pairs = cos.len() / keys.tokens()?;
-        let angles = Angles { past: cos.len() / pairs - count, cos, sin, pairs };
+        let angles = Angles::new(keys, count)?;
         let past = match cache {
-            Some(cache) if cache.frames() > 0 => Some(past(self.packing, cache, &angles)?),
+            Some(cache) if cache.frames() > 0 => {
+                Some(rotated(self.packing, &cache.blocks, &cache.packed, &angles)?)
+            }
             _ => None,
+        };
+        let shown = match &shown {
+            Some((shown, rotation)) => {
+                Some(rotated(self.packing, shown.blocks(), &shown.packed, &Angles::new(rotation, 0)?)?)
+            }
+            None => None,
         };
         let timesteps = kernels::to_vec(&tokens.modulation)?;
         let portion = portion(count);
@@ -364,7 +381,8 @@ impl PackedBlocks {
             let last = pass == Pass::CacheUpdate && i + 1 == texts.len();
             if !last {
                 let current = self.packing.pack_kv(&own.rotated, &own.value);
-                let kv: Vec<_> = past.and_then(|past| past.get(i)).into_iter().chain([&current]).collect();
+                let before = [shown, past].into_iter().flatten().filter_map(|before| before.get(i));
+                let kv: Vec<_> = before.chain([&current]).collect();
                 block.finish(&mut x, &own.query, &kv, text, &modulation, portion);
             }
             if pass == Pass::CacheUpdate {
@@ -378,19 +396,24 @@ impl PackedBlocks {
     }
 }
 
-/// The cached keys, rotated, and values, packed once for all denoising steps of a chunk.
-fn past<'a>(packing: PackedConfig, cache: &'a KvCache, angles: &Angles) -> Result<&'a [PackedKv]> {
-    if let Some(packed) = cache.packed.get() {
+/// The keys of `blocks`, rotated, and their values, packed once for all denoising steps of a chunk.
+fn rotated<'a>(
+    packing: PackedConfig,
+    blocks: &[KeyValue],
+    packed: &'a OnceLock<Vec<PackedKv>>,
+    angles: &Angles,
+) -> Result<&'a [PackedKv]> {
+    if let Some(packed) = packed.get() {
         return Ok(packed);
     }
-    let pack = |cached: &KeyValue| {
-        let (mut keys, values) = (kernels::to_vec(&cached.key)?, kernels::to_vec(&cached.value)?);
+    let pack = |block: &KeyValue| {
+        let (mut keys, values) = (kernels::to_vec(&block.key)?, kernels::to_vec(&block.value)?);
         for (token, key) in keys.chunks_exact_mut(packing.dim()).enumerate() {
             let (cos, sin) = angles.at(token);
             rotate(key, cos, sin);
         }
         Ok(packing.pack_kv(&keys, &values))
     };
-    let packed = cache.blocks.iter().map(pack).collect::<Result<Vec<_>>>()?;
-    Ok(cache.packed.get_or_init(|| packed))
+    let made = blocks.iter().map(pack).collect::<Result<Vec<_>>>()?;
+    Ok(packed.get_or_init(|| made))
 }

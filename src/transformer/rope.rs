@@ -59,23 +59,33 @@ impl Rope {
                 ));
             }
         }
+        let tokens = times.iter().flat_map(|&time| {
+            (0..rows).flat_map(move |row| {
+                (0..columns).map(move |column| [time, row, column].map(|position| position as f64))
+            })
+        });
+        self.angles(tokens, device)
+    }
+
+    /// The angles of tokens at these times, rows and columns, which may be fractions and below zero.
+    pub(super) fn angles(
+        &self,
+        positions: impl Iterator<Item = [f64; 3]>,
+        device: &Device,
+    ) -> Result<Rotation> {
         let axes = self.channels.map(frequencies);
-        let tokens = times.len() * rows * columns;
         let pairs: usize = axes.iter().map(Vec::len).sum();
-        let (mut cos, mut sin) = (Vec::with_capacity(tokens * pairs), Vec::with_capacity(tokens * pairs));
-        for &time in times {
-            for row in 0..rows {
-                for column in 0..columns {
-                    for (position, axis) in [time, row, column].into_iter().zip(&axes) {
-                        for frequency in axis {
-                            let (s, c) = (position as f64 * frequency).sin_cos();
-                            cos.push(c as f32);
-                            sin.push(s as f32);
-                        }
-                    }
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        for token in positions {
+            for (position, axis) in token.into_iter().zip(&axes) {
+                for frequency in axis {
+                    let (s, c) = (position * frequency).sin_cos();
+                    cos.push(c as f32);
+                    sin.push(s as f32);
                 }
             }
         }
+        let tokens = cos.len() / pairs;
         Ok(Rotation {
             cos: Tensor::from_vec(cos, (tokens, pairs), device)?,
             sin: Tensor::from_vec(sin, (tokens, pairs), device)?,
@@ -96,6 +106,14 @@ impl Rotation {
     /// Copies of the cosines and sines, `[tokens, head_dim / 2]` each.
     pub(super) fn to_vecs(&self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((kernels::to_vec(&self.cos)?, kernels::to_vec(&self.sin)?))
+    }
+
+    /// The angles of `self`, then those of `next`.
+    pub(super) fn concat(&self, next: &Self) -> Result<Self> {
+        Ok(Self {
+            cos: Tensor::cat(&[&self.cos, &next.cos], 0)?,
+            sin: Tensor::cat(&[&self.sin, &next.sin], 0)?,
+        })
     }
 
     /// The angles of the last `tokens` tokens.

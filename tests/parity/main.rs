@@ -14,6 +14,7 @@ mod lora;
 mod offload;
 mod original;
 mod plain;
+mod references;
 mod scheduler;
 mod session;
 mod shapes;

@@ -33,6 +33,13 @@ pub fn miniature(change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempD
     folder
 }
 
+/// A copy of the model with references (`make_references.py`), with the other parts of the miniature.
+pub fn puppets() -> tempfile::TempDir {
+    let folder = miniature(|_| ());
+    copy(&path("references"), folder.path());
+    folder
+}
+
 /// The tensors of a `.safetensors` fixture.
 pub fn tensors(name: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path(name), &Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"))

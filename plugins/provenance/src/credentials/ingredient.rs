@@ -34,7 +34,7 @@ impl Ingredient {
     pub(super) fn add_to(&self, builder: &mut Builder, label: &str) -> Result<()> {
         // The file name may be private.
         let definition =
-            json!({ "title": "a picture that it starts from", "relationship": "inputTo", "label": label });
+            json!({ "title": "a picture that it was made from", "relationship": "inputTo", "label": label });
         builder.add_ingredient_from_stream(
             definition.to_string(),
             &self.format,

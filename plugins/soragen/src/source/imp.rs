@@ -87,6 +87,8 @@ impl ObjectImpl for SoraGen {
         let change = match pspec.name() {
             "prompt" => Some(settings.prompt_change()),
             "negative-prompt" => Some(settings.negative_prompt_change()),
+            "reference" => Some(settings.references_change()),
+            "motion-path" => Some(settings.motion_path_change()),
             _ => None,
         };
         let live = settings.is_live;

@@ -159,6 +159,9 @@ impl ShotAnnouncement {
         if let Some(id) = self.generation_id {
             structure.set("generation-id", id.get());
         }
+        if !shot.references.is_empty() {
+            structure.set("references", gst::List::new(shot.references.clone()));
+        }
         if !self.images.is_empty() {
             // The signer keeps the provenance of these images.
             structure.set("images", gst::List::new(self.images.clone()));

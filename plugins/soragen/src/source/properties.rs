@@ -160,6 +160,24 @@ properties! {
         )
         .mutable_ready()
     );
+    reference: Option<String> = non_empty(
+        string(
+            "reference",
+            "Reference",
+            "Pictures of subjects that the video shows, separated by `;`: PNG, WebP, JPEG or SVG files, or bank:NAME for a drawing of \
+             the model; while playing, new ones take effect with the next chunk (unset = what the prompt names)",
+        )
+        .mutable_playing()
+    );
+    motion_path: Option<String> = non_blank(
+        string(
+            "motion-path",
+            "Motion path",
+            "Where the references are, in seconds, as in 0 left ground | 2 center up | 4 right ground; a second reference's path \
+             after `;`; while playing, a new one begins with the next chunk (unset = what the prompt says)",
+        )
+        .mutable_playing()
+    );
     storyboard: Option<String> = non_blank(
         string(
             "storyboard",

@@ -8,7 +8,7 @@ use soragen::checkpoint::{Lora, Parts};
 use soragen::hub::{Hub, HubName};
 use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
-use soragen::{Cache, Length, ModelInfo, OpenOptions, Request, Storyboard};
+use soragen::{Cache, Length, ModelInfo, MotionPath, OpenOptions, Reference, Request, Storyboard};
 
 use super::frame_time;
 use super::generator::Change;
@@ -76,6 +76,27 @@ impl Settings {
         Change::NegativePrompt(self.negative_prompt.clone())
     }
 
+    /// The references, for a video that is being generated.
+    pub fn references_change(&self) -> Change {
+        Change::References(self.reference.clone().unwrap_or_default())
+    }
+
+    /// The path of the references, for a video that is being generated.
+    pub fn motion_path_change(&self) -> Change {
+        Change::MotionPath(self.motion_path.clone())
+    }
+
+    /// The changes to a video that is being generated with the settings `before`.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let changes = [
+            (self.prompt != before.prompt, self.prompt_change()),
+            (self.negative_prompt != before.negative_prompt, self.negative_prompt_change()),
+            (self.reference != before.reference, self.references_change()),
+            (self.motion_path != before.motion_path, self.motion_path_change()),
+        ];
+        changes.into_iter().filter(|(changed, _)| *changed).map(|(_, change)| change).collect()
+    }
+
     fn parts(&self) -> Parts {
         let path = |text: &Option<String>| text.as_ref().map(PathBuf::from);
         let loras = self.lora.iter().flat_map(|list| list.split(';'));
@@ -137,10 +158,16 @@ impl Settings {
         }
     }
 
-    /// The image files that the shots start from.
+    /// The image files that the shots start from, and those of references.
     pub fn images(&self, storyboard: Option<&Storyboard>) -> Vec<String> {
         let of_shots = storyboard.into_iter().flat_map(Storyboard::images);
-        self.image.iter().cloned().chain(of_shots.map(|path| path.to_string_lossy().into_owned())).collect()
+        let references = self.reference.iter().flat_map(|list| Reference::files(list)).map(str::to_string);
+        self.image
+            .iter()
+            .cloned()
+            .chain(references)
+            .chain(of_shots.map(|path| path.to_string_lossy().into_owned()))
+            .collect()
     }
 
     /// The request for a video of `frames` frames, or an endless one. Its size is set after negotiation.
@@ -150,6 +177,9 @@ impl Settings {
         request.blend_chunks = self.blend_chunks;
         request.negative_prompt = self.negative_prompt.clone();
         request.image = path(&self.image).map(soragen::read_image).transpose()?;
+        request.references =
+            self.reference.as_deref().map(Reference::open_list).transpose()?.unwrap_or_default();
+        request.motion_path = self.motion_path.as_deref().map(MotionPath::parse).transpose()?;
         request.length = frames.map_or(Length::Endless, Length::Frames);
         request.seed = self.seed;
         request.steps = (self.steps > 0).then_some(self.steps);

@@ -41,12 +41,7 @@ impl SoraGen {
     fn apply_late_prompts(&self, settings: &Settings) {
         let now = lock(&self.settings).clone();
         if let Some(running) = lock(&self.state).running() {
-            if now.prompt != settings.prompt {
-                running.generator.change(now.prompt_change());
-            }
-            if now.negative_prompt != settings.negative_prompt {
-                running.generator.change(now.negative_prompt_change());
-            }
+            now.changes_since(settings).into_iter().for_each(|change| running.generator.change(change));
         }
     }
 

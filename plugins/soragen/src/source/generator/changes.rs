@@ -8,6 +8,10 @@ pub enum Change {
     Prompt(String),
     /// `None` is the model's default.
     NegativePrompt(Option<String>),
+    /// A list of references, separated by `;`; empty for what the prompt names.
+    References(String),
+    /// `None` is what the prompt says.
+    MotionPath(Option<String>),
 }
 
 impl Change {

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Shot, Size};
+use soragen::{
+    Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Result, Session, SessionStats, Shot, Size,
+};
 
 use super::changes::Change;
 use super::shared::Shared;
@@ -216,6 +218,14 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             let applied = self.shared.call_external(|| match &change {
                 Change::Prompt(prompt) => running.session.set_prompt(prompt),
                 Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
+                Change::References(list) => {
+                    Reference::open_list(list).and_then(|list| running.session.set_references(list))
+                }
+                Change::MotionPath(path) => path
+                    .as_deref()
+                    .map(MotionPath::parse)
+                    .transpose()
+                    .and_then(|path| running.session.set_motion_path(path)),
             });
             match applied {
                 Ok(()) => self.shared.lock().changes.record(first, change),

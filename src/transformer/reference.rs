@@ -1,0 +1,98 @@
+//! Pictures of subjects that the frames of a video show (`reference_alpha` in the config).
+//!
+//! The tokens of a reference attend only to themselves and to the prompt, at timestep 0, so their keys and values are computed once
+//! per prompt. Each chunk rotates these keys anew: to the time before the chunk, and to the place where it shows the subject.
+
+use std::sync::OnceLock;
+
+use candle_core::Device;
+
+use super::attention::KeyValue;
+use super::rope::{Rope, Rotation};
+use crate::Result;
+use crate::kernels::attention::PackedKv;
+
+/// A reference in one prompt: its keys before rotation and its values, in every block.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    pub(super) blocks: Vec<KeyValue>,
+    /// Rows and columns of tokens.
+    pub(super) grid: [usize; 2],
+}
+
+/// Where a chunk shows a reference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Placement {
+    /// The upper left corner of its picture is here, in tokens; fractions and places outside the frame are possible.
+    At {
+        /// Rows from the top.
+        row: f64,
+        /// Columns from the left.
+        column: f64,
+    },
+    /// Where the model likes.
+    Free,
+}
+
+impl Placement {
+    /// Time before the chunk, row and column of the upper left corner. Those of [`Free`](Self::Free) are what the model was trained
+    /// with.
+    fn position(self) -> [f64; 3] {
+        match self {
+            Self::At { row, column } => [1.0, row, column],
+            Self::Free => [2.0, 2.5, 3.0],
+        }
+    }
+}
+
+/// The references that the next chunk attends to, one after the other.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    blocks: Vec<KeyValue>,
+    places: Vec<(Placement, [usize; 2])>,
+    /// `blocks` rotated and in the layout of the [`packed`](super::packed) blocks, computed on first use.
+    pub(super) packed: OnceLock<Vec<PackedKv>>,
+}
+
+impl Shown {
+    pub(super) fn new(references: &[(Reference, Placement)]) -> Result<Self> {
+        let mut shown = Self::default();
+        for (reference, placement) in references {
+            shown.places.push((*placement, reference.grid));
+            shown.blocks = match shown.blocks.as_slice() {
+                [] => reference.blocks.clone(),
+                before => {
+                    before.iter().zip(&reference.blocks).map(|(a, b)| a.concat(b)).collect::<Result<_>>()?
+                }
+            };
+        }
+        Ok(shown)
+    }
+
+    /// Keys before rotation and values of all references in `block`; `None` without references.
+    pub(super) fn block(&self, block: usize) -> Option<&KeyValue> {
+        self.blocks.get(block)
+    }
+
+    /// All blocks.
+    pub(super) fn blocks(&self) -> &[KeyValue] {
+        &self.blocks
+    }
+
+    /// The angles of the tokens for a chunk at the temporal position `time`.
+    pub(super) fn rotation(&self, rope: &Rope, time: usize, device: &Device) -> Result<Rotation> {
+        let tokens = self.places.iter().flat_map(|(placement, [rows, columns])| {
+            let [before, top, left] = placement.position();
+            let time = time as f64 - before;
+            (0..*rows).flat_map(move |row| {
+                (0..*columns).map(move |column| [time, top + row as f64, left + column as f64])
+            })
+        });
+        rope.angles(tokens, device)
+    }
+
+    /// The same references; the next chunk has another time.
+    pub(super) fn at_another_time(&mut self) {
+        self.packed = OnceLock::new();
+    }
+}

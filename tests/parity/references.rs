@@ -1,0 +1,199 @@
+//! References compared with the training code (`make_references.py`).
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use image::{Rgba, RgbaImage};
+use soragen::checkpoint::{Parts, Source};
+use soragen::policy::Policy;
+use soragen::transformer::{KvCache, KvCacheConfig, Placement, Positions, WanTransformer};
+use soragen::{
+    Cache, Cancel, Error, Length, Model, MotionPath, OpenOptions, Precision, Reference, ReferencePicture,
+    Request, Session, Setting,
+};
+use soragen_tests::fixtures::{assert_close, path, puppets, tensors};
+use soragen_tests::with;
+
+/// f32 sums in another order.
+const TOLERANCE: f32 = 3e-5;
+
+fn open(folder: &Path) -> WanTransformer {
+    let source = Source::parse(folder.to_str().unwrap(), &Parts::default()).unwrap();
+    WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new()).unwrap()
+}
+
+/// Where each latent frame shows the reference; `None` where it does not.
+fn places() -> [Option<Placement>; 5] {
+    let at = |row, column| Some(Placement::At { row, column });
+    [at(0.0, 0.0), at(0.5, 1.25), None, at(-1.0, 2.5), at(0.0, 0.75)]
+}
+
+/// The predictions for all latent frames, with picture `picture` at these places.
+fn run(picture: usize, places: [Option<Placement>; 5]) -> Tensor {
+    let (transformer, cancel) = (open(puppets().path()), Cancel::new());
+    let expected = tensors("references/chunks.safetensors");
+    let context = transformer.context(&expected["text"], &cancel).unwrap();
+    let part = |name: &str, i| expected[name].narrow(0, i, 1).unwrap();
+    let reference = transformer
+        .reference(&part("pictures", picture), &part("alpha", picture), &context, &cancel)
+        .unwrap();
+    let config = KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None, positions: Positions::Relative };
+    let mut cache = KvCache::new(config);
+    let chunks = places.into_iter().enumerate().map(|(i, place)| {
+        let shown: Vec<_> = place.into_iter().map(|place| (reference.clone(), place)).collect();
+        cache.show(&shown).unwrap();
+        let chunk = expected["video"].narrow(2, i, 1).unwrap();
+        let made = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap();
+        transformer.cache_chunk(&chunk, &[0.0], &context, &mut cache, &cancel).unwrap();
+        made
+    });
+    Tensor::cat(&chunks.collect::<Vec<_>>(), 2).unwrap()
+}
+
+#[test]
+fn every_frame_shows_the_reference_at_its_place() {
+    let expected = tensors("references/chunks.safetensors");
+    assert_close("placed", &run(0, places()), &expected["placed"], TOLERANCE);
+    assert_close("free", &run(1, [Some(Placement::Free); 5]), &expected["free"], TOLERANCE);
+}
+
+#[test]
+fn a_model_without_references_refuses_them() {
+    let (transformer, cancel) = (open(&path("miniature")), Cancel::new());
+    let expected = tensors("references/chunks.safetensors");
+    let context = transformer.context(&expected["text"], &cancel).unwrap();
+    let part = |name: &str| expected[name].narrow(0, 0, 1).unwrap();
+    let error = transformer.reference(&part("pictures"), &part("alpha"), &context, &cancel).unwrap_err();
+    assert!(matches!(error, Error::Request(soragen::Setting::Reference, _)), "{error}");
+}
+
+#[test]
+fn a_reference_of_another_shape_is_an_error() {
+    let (transformer, cancel) = (open(puppets().path()), Cancel::new());
+    let expected = tensors("references/chunks.safetensors");
+    let context = transformer.context(&expected["text"], &cancel).unwrap();
+    let pictures = &expected["pictures"];
+    for alpha in [pictures, &expected["alpha"].narrow(1, 0, 3).unwrap()] {
+        let picture = pictures.narrow(0, 0, 1).unwrap();
+        transformer.reference(&picture, &alpha.narrow(0, 0, 1).unwrap(), &context, &cancel).unwrap_err();
+    }
+}
+
+fn request() -> Request {
+    with!(Request::default(); prompt: "a fox waits".into(), length: Length::Frames(17))
+}
+
+fn model(folder: &Path) -> std::sync::Arc<Model> {
+    Model::open(folder.to_str().unwrap(), &OpenOptions::default(), &Cancel::new()).unwrap()
+}
+
+/// The frames of each chunk.
+fn chunks(session: &mut Session) -> Vec<Vec<f32>> {
+    std::iter::from_fn(|| session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap())
+        .map(|chunk| chunk.data)
+        .collect()
+}
+
+fn red() -> Reference {
+    let picture = RgbaImage::from_pixel(8, 8, Rgba([255, 0, 0, 255]));
+    // With one transparent pixel, so that the colour is not taken for the ground.
+    let mut picture = picture;
+    picture.put_pixel(0, 0, Rgba([0; 4]));
+    Reference::Picture(ReferencePicture::new("red.png", picture).unwrap())
+}
+
+#[test]
+fn references_and_paths_change_the_video() {
+    let folder = puppets();
+    let model = model(folder.path());
+    let video = |request: Request| {
+        let mut session = Session::new(model.clone(), request).unwrap();
+        let frames = chunks(&mut session).concat();
+        (frames, session.shot().references.clone())
+    };
+    let (fox, names) = video(request());
+    assert_eq!(names, ["bank:fox"]);
+    assert!(video(request()).0 == fox, "again");
+    assert!(video(with!(request(); references: vec![Reference::Bank("fox".into())])).0 == fox, "by name");
+    let (owl, names) = video(with!(request(); references: vec![Reference::Bank("owl".into())]));
+    assert_eq!(names, ["bank:owl"]);
+    let (own, names) = video(with!(request(); references: vec![red()]));
+    assert_eq!(names, ["red.png"]);
+    let path = MotionPath::parse("0 left ground | 1 right up").unwrap();
+    let (moved, _) = video(with!(request(); motion_path: Some(path)));
+    let (nothing, names) = video(with!(request(); prompt: "on the grass".into()));
+    assert!(names.is_empty());
+    let all = [fox, owl, own, moved, nothing];
+    for (i, frames) in all.iter().enumerate() {
+        assert!(!all[..i].contains(frames), "{i} equals one before");
+    }
+}
+
+#[test]
+fn another_reference_is_shown_from_the_next_chunk() {
+    let folder = puppets();
+    let model = model(folder.path());
+    let unchanged = chunks(&mut Session::new(model.clone(), request()).unwrap());
+    let mut session = Session::new(model, request()).unwrap();
+    let mut frames = Vec::new();
+    for chunk in 0..5 {
+        if chunk == 2 {
+            session.set_references(vec![red()]).unwrap();
+        }
+        frames.push(session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().data);
+        let name = if chunk < 2 { "bank:fox" } else { "red.png" };
+        assert_eq!(session.shot().references, [name], "chunk {chunk}");
+    }
+    assert!(frames[..2] == unchanged[..2] && frames[2] != unchanged[2]);
+    let error = session.set_references(vec![red(), red(), red()]).unwrap_err();
+    assert!(matches!(error, Error::Request(Setting::Reference, _)), "{error}");
+    // Nothing is lost.
+    assert_eq!(session.shot().references, ["red.png"]);
+}
+
+#[test]
+fn a_cached_video_with_references_is_continued() {
+    let (folder, cached) = (puppets(), tempfile::tempdir().unwrap());
+    let model = model(folder.path());
+    let request = || with!(request(); prompt: "a fox goes back and forth".into());
+    let cache = Cache::new(cached.path(), 1 << 20);
+    let plain = chunks(&mut Session::new(model.clone(), request()).unwrap());
+    let mut begun = Session::with_cache(model.clone(), request(), cache.clone()).unwrap();
+    for chunk in &plain[..3] {
+        assert!(begun.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().data == *chunk);
+    }
+    let mut continued = Session::with_cache(model.clone(), request(), cache.clone()).unwrap();
+    assert!(chunks(&mut continued) == plain);
+    assert!(continued.stats().cached > 0 && continued.stats().forwards > 0);
+    let other = with!(request(); references: vec![red()]);
+    let mut other = Session::with_cache(model, other, cache).unwrap();
+    assert!(chunks(&mut other) != plain);
+    assert_eq!(other.stats().cached, 0);
+}
+
+#[test]
+fn the_audit_log_names_references_by_their_digests() {
+    let (folder, logs) = (puppets(), tempfile::tempdir().unwrap());
+    let log = logs.path().join("audit.log");
+    let policy = Policy::open(None, Some(&log)).unwrap();
+    let request = with!(request(); references: vec![red()], policy: Some(policy));
+    let mut session = Session::new(model(folder.path()), request).unwrap();
+    session.set_references(vec![Reference::Bank("owl".into())]).unwrap();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[0].contains(&red().digest()), "{text}");
+    assert!(lines[1].contains(&Reference::Bank("owl".into()).digest()), "{text}");
+    soragen::policy::verify(&log).unwrap();
+}
+
+#[test]
+fn a_model_without_references_names_the_setting() {
+    let model = model(&path("miniature"));
+    let refused = |request: Request| match Session::new(model.clone(), request) {
+        Err(Error::Request(setting, _)) => setting,
+        other => panic!("{:?}", other.err()),
+    };
+    assert_eq!(refused(with!(request(); references: vec![red()])), Setting::Reference);
+    let path = MotionPath::parse("0 left ground").unwrap();
+    assert_eq!(refused(with!(request(); motion_path: Some(path))), Setting::MotionPath);
+}

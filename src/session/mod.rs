@@ -45,7 +45,7 @@ use validate::{ValidatedRequest, check_references, negative_prompt};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShotInfo {
-    /// Index of the shot, from 0. Prompt changes are counted, and so are shots without a chunk.
+    /// Index of the shot, from 0. Changes of the prompt, the references and their path are counted, and so are shots without a chunk.
     pub index: u64,
     /// Its first frame.
     pub frame: u64,
@@ -121,6 +121,8 @@ impl Session {
                 format!("{} makes at most {max} frames, not {frames}", info.name),
             );
         }
+        let of_shots = request.shots.iter().flat_map(|shot| &shot.references);
+        planner::check_names(&model, request.references.iter().chain(of_shots))?;
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let initial_latents = request.initial_latents.take();
@@ -200,6 +202,7 @@ impl Session {
     /// [`Error::Request`] if it does not start later than the shot before it, or if the model cannot make it;
     /// [`Error::Refused`] by the policy.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
+        planner::check_names(&self.model, &shot.references)?;
         self.timeline.add(shot, &self.model.info, &self.request.policy)
     }
 
@@ -250,6 +253,7 @@ impl Session {
     /// [`Error::Request`] from a model that takes fewer or none; [`Error::Refused`] by the policy.
     pub fn set_references(&mut self, references: Vec<Reference>) -> Result<()> {
         check_references(&references, None, &self.model.info)?;
+        planner::check_names(&self.model, &references)?;
         let digests: Vec<_> = references.iter().map(Reference::digest).collect();
         self.request.policy.admit_with(&self.shot.prompt, &digests)?;
         self.planner.set_references(references);
@@ -347,7 +351,11 @@ impl Session {
             cut = Some(shot_cut || cut.unwrap_or(false));
             self.shots_begun += 1;
         }
-        self.plan(cancel)?;
+        if self.plan(cancel)? && cut.is_none() {
+            // Other references or another path.
+            cut = Some(false);
+            self.shots_begun += 1;
+        }
         // A shot may have been added since the last chunk.
         self.scene_end = self.timeline.next_scene();
         if let Some(cut) = cut {
@@ -366,15 +374,16 @@ impl Session {
         }
     }
 
-    /// Plans the subjects, if the shot, its references or its path are new.
-    fn plan(&mut self, cancel: &Cancel) -> Result<()> {
+    /// Plans the subjects, if the shot, its references or its path are new; returns whether they are.
+    fn plan(&mut self, cancel: &Cancel) -> Result<bool> {
         let (prompt, latent) = (&self.shot.prompt, self.latent_frames());
         let plan = self.planner.next(&self.text, self.request.size, prompt, latent, cancel)?;
+        let changed = plan.is_some();
         if let (Some(plan), Some(Sampler::Causal(sampler))) = (plan, &mut self.sampler) {
             self.shot.references = self.planner.names();
             sampler.set_plan(plan);
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn begin_scene(&mut self, shot: Shot) -> Result<()> {

@@ -96,6 +96,16 @@ impl Planner {
     }
 }
 
+/// Refuses references to drawings that the model does not have.
+pub fn check_names<'a>(model: &Model, references: impl IntoIterator<Item = &'a Reference>) -> Result<()> {
+    let Some(world) = model.world() else { return Ok(()) };
+    let mut names = references.into_iter().filter_map(|reference| match reference {
+        Reference::Bank(name) => Some(name),
+        Reference::Picture(_) => None,
+    });
+    names.try_for_each(|name| world.bank(&model.source)?.find(name).map(|_| ()))
+}
+
 /// Duration of a latent frame.
 fn latent_duration(model: &Model) -> Duration {
     let (numerator, denominator) = model.info.frame_rate;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::phrase::Subject;
 use super::words::Words;
 use crate::checkpoint::Source;
-use crate::{Result, reference};
+use crate::{Error, Result, Setting, reference};
 
 const INDEX: &str = "bank/index.json";
 /// Pictures in lossless WebP, one after the other.
@@ -89,6 +89,16 @@ impl Bank {
     /// The drawing with this name.
     pub fn get(&self, name: &str) -> Option<&Drawing> {
         self.by_name.get(&key(name)).map(|&i| &self.drawings[i])
+    }
+
+    /// As [`get`](Self::get).
+    ///
+    /// # Errors
+    /// [`Error::Request`] if there is none.
+    pub fn find(&self, name: &str) -> Result<&Drawing> {
+        let missing =
+            || format!("the model has no drawing `{name}`; `soragen models info builtin` lists its drawings");
+        self.get(name).ok_or_else(|| Error::Request(Setting::Reference, missing()))
     }
 
     /// Its picture with alpha, premultiplied.

@@ -131,7 +131,7 @@ pub fn subjects(prompt: &Words, is_verb: impl Fn(&str) -> bool) -> Vec<Subject> 
         } else if part != Part::Subject || phrase.is_empty() && FILLERS.contains(&text) {
             (false, part)
         } else if text == "of"
-            && phrase.last().is_some_and(|word: &Word| FILLERS.contains(&word.text.as_str()))
+            && phrase.last().is_none_or(|word: &Word| FILLERS.contains(&word.text.as_str()))
         {
             phrase.clear();
             (false, part)

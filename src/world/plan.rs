@@ -161,15 +161,7 @@ impl Stage<'_> {
     fn picture(&self, reference: &Reference) -> Result<Picture> {
         match reference {
             Reference::Picture(picture) => Ok(Picture::Own(picture.clone())),
-            Reference::Bank(name) => match self.bank.get(name) {
-                Some(drawing) => Ok(Picture::Drawing(drawing.clone())),
-                None => Err(Error::Request(
-                    Setting::Reference,
-                    format!(
-                        "the model has no drawing `{name}`; `soragen models info builtin` lists its drawings"
-                    ),
-                )),
-            },
+            Reference::Bank(name) => Ok(Picture::Drawing(self.bank.find(name)?.clone())),
         }
     }
 

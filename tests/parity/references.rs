@@ -1,6 +1,7 @@
 //! References compared with the training code (`make_references.py`).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use image::{Rgba, RgbaImage};
@@ -64,7 +65,7 @@ fn a_model_without_references_refuses_them() {
     let context = transformer.context(&expected["text"], &cancel).unwrap();
     let part = |name: &str| expected[name].narrow(0, 0, 1).unwrap();
     let error = transformer.reference(&part("pictures"), &part("alpha"), &context, &cancel).unwrap_err();
-    assert!(matches!(error, Error::Request(soragen::Setting::Reference, _)), "{error}");
+    assert!(matches!(error, Error::Request(Setting::Reference, _)), "{error}");
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn request() -> Request {
     with!(Request::default(); prompt: "a fox waits".into(), length: Length::Frames(17))
 }
 
-fn model(folder: &Path) -> std::sync::Arc<Model> {
+fn model(folder: &Path) -> Arc<Model> {
     Model::open(folder.to_str().unwrap(), &OpenOptions::default(), &Cancel::new()).unwrap()
 }
 
@@ -142,7 +143,12 @@ fn another_reference_is_shown_from_the_next_chunk() {
         }
         frames.push(session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().data);
         let name = if chunk < 2 { "bank:fox" } else { "red.png" };
-        assert_eq!(session.shot().references, [name], "chunk {chunk}");
+        let shot = session.shot();
+        assert_eq!(
+            (shot.index, &shot.references),
+            (u64::from(chunk >= 2), &vec![name.to_string()]),
+            "chunk {chunk}"
+        );
     }
     assert!(frames[..2] == unchanged[..2] && frames[2] != unchanged[2]);
     let error = session.set_references(vec![red(), red(), red()]).unwrap_err();

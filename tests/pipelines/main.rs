@@ -14,6 +14,7 @@ mod live;
 mod policy;
 mod prompter;
 mod provenance;
+mod references;
 mod release;
 mod scripts;
 mod seeking;

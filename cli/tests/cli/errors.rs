@@ -177,6 +177,27 @@ fn an_unreadable_image_is_an_error() {
 }
 
 #[test]
+fn an_unusable_reference_is_an_error() {
+    let folder = fixtures::puppets();
+    let text = folder.path().join("text.svg");
+    std::fs::write(&text, "<svg").unwrap();
+    for (case, options, word) in [
+        ("missing", ["--reference", "missing.svg"], "missing.svg"),
+        ("damaged", ["--reference", text.to_str().unwrap()], "not a drawing"),
+        ("unknown", ["--reference", "bank:unicorn"], "unicorn"),
+        ("path", ["--motion-path", "0 north ground"], "north"),
+        ("paths", ["--motion-path", "0 0 0; 0 0 0; 0 0 0"], "at most 2"),
+    ] {
+        let mut command = soragen(["render", "a fox waits", "--model"]);
+        command.arg(folder.path()).args(options);
+        assert_fails(case, command, "out.mp4", word);
+    }
+    let mut command = render("t2v-unipc", &model("t2v-unipc"));
+    command.args(["--reference", "bank:fox"]);
+    assert_fails("other model", command, "out.mp4", "no references");
+}
+
+#[test]
 fn invalid_initial_latents_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let noise = folder.path().join("noise.safetensors");

@@ -63,6 +63,7 @@ fn decode() -> Result<f64> {
         patch_size: 2,
         latent_channels: 16,
         encoder_width: 64,
+        decoder_blocks: [3; 3],
         decoder_widths: [128, 96, 48, 32],
         temporal_downscale: [true, true, false],
         temporal_upscale: [false, true, true],

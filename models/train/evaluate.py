@@ -27,7 +27,7 @@ import ruler
 import sample
 from autoencoder import Autoencoder
 from bank import SIDE
-from checkpoint import autoencoder
+from checkpoint import autoencoder, unpack
 from clips import Clip, action, choose
 from latents import TOKENS, encode, length_in_frames, references
 from options import parser, threads
@@ -68,8 +68,7 @@ def median(values: list[float]) -> float:
 
 def sampled(args: argparse.Namespace, latents: int) -> None:
     vae, model, text = autoencoder(args.state), Transformer().eval(), TextEncoder()
-    weights = load_file(args.weights) if args.weights.suffix == ".safetensors" else torch.load(args.weights)
-    weights = {name: weight.float() for name, weight in weights.items()}
+    weights = unpack(load_file(args.weights) if args.weights.suffix == ".safetensors" else torch.load(args.weights))
     if "reference" in weights:
         weights["reference_embedding.bias"] = weights.pop("reference")
     model.load_state_dict(weights, strict=False)

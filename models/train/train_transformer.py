@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import sample
-from checkpoint import autoencoder, load, save
+from checkpoint import autoencoder, load, save, unpack
 from data import Batch, Source, pictures_of
 from few_steps import landings
 from latents import TOKENS
@@ -68,8 +68,7 @@ def starting_weights(state: Path, stage: str, file: Path | None) -> dict[str, Te
         model = Transformer()
         load(model, state, "transformer")
         return model.state_dict()
-    weights = load_file(found) if found.suffix == ".safetensors" else torch.load(found)
-    weights = {name: weight.float() for name, weight in weights.items()}
+    weights = unpack(load_file(found) if found.suffix == ".safetensors" else torch.load(found))
     if "reference" in weights:  # the experiment had no alpha
         weights["reference_embedding.bias"] = weights.pop("reference")
     return weights

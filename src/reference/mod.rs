@@ -34,6 +34,8 @@ pub enum Reference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReferencePicture {
     name: Arc<str>,
+    /// The file that it was read from.
+    file: Option<Arc<Path>>,
     /// Premultiplied, without transparent margins.
     picture: Arc<RgbaImage>,
 }
@@ -56,16 +58,7 @@ impl Reference {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_list(text: &str) -> Result<Vec<Self>> {
-        Self::names(text).map(Self::open).collect()
-    }
-
-    /// The files in a list that is separated by `;`.
-    pub fn files(text: &str) -> impl Iterator<Item = &str> {
-        Self::names(text).filter(|name| !Self::is_of_bank(name))
-    }
-
-    fn names(text: &str) -> impl Iterator<Item = &str> {
-        text.split(';').map(str::trim).filter(|name| !name.is_empty())
+        text.split(';').map(str::trim).filter(|name| !name.is_empty()).map(Self::open).collect()
     }
 
     /// Whether `text` names a drawing in the bank of a model.
@@ -78,6 +71,14 @@ impl Reference {
         match self {
             Self::Bank(name) => format!("{BANK}{name}"),
             Self::Picture(picture) => picture.name.to_string(),
+        }
+    }
+
+    /// The file that it was read from, if it was.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Bank(_) => None,
+            Self::Picture(picture) => picture.file.as_deref(),
         }
     }
 
@@ -117,13 +118,17 @@ impl ReferencePicture {
             false => picture::decode(&bytes).map_err(invalid)?.into_rgba8(),
         };
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Self::new(&name, picture).ok_or_else(|| invalid("nothing is visible in the picture".into()))
+        let picture =
+            Self::new(&name, picture).ok_or_else(|| invalid("nothing is visible in the picture".into()))?;
+        Ok(Self { file: Some(path.into()), ..picture })
     }
 
     /// A picture of a subject, called `name`; `None` if nothing in it is visible.
     pub fn new(name: &str, picture: RgbaImage) -> Option<Self> {
-        let picture = ground::trimmed(&ground::without_ground(picture))?;
-        Some(Self { name: name.into(), picture: Arc::new(premultiplied(picture)) })
+        // A picture of one colour has no ground.
+        let picture = ground::trimmed(&ground::without_ground(picture.clone()))
+            .or_else(|| ground::trimmed(&picture))?;
+        Some(Self { name: name.into(), file: None, picture: Arc::new(premultiplied(picture)) })
     }
 
     /// Width and height without transparent margins.
@@ -141,5 +146,58 @@ impl ReferencePicture {
     /// \[0, 1\]. It stands at the bottom, in the middle.
     pub fn in_square(&self, side: u32) -> Vec<f32> {
         ground::in_square(&self.picture, side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{Rgba, RgbaImage};
+
+    use super::*;
+
+    #[test]
+    fn files_of_all_formats_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let picture = RgbaImage::from_fn(40, 30, |x, _| Rgba([200, 30, 20, if x < 10 { 0 } else { 255 }]));
+        for name in ["a.png", "a.webp"] {
+            picture.save(path(name)).unwrap();
+            assert_eq!(ReferencePicture::read(&path(name)).unwrap().size(), (30, 30), "{name}");
+        }
+        image::DynamicImage::from(picture).into_rgb8().save(path("a.jpg")).unwrap();
+        assert_eq!(ReferencePicture::read(&path("a.jpg")).unwrap().size(), (40, 30), "one colour");
+        let svg = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 2'><rect width='2' height='2' fill='red'/></svg>";
+        std::fs::write(path("a.svg"), svg).unwrap();
+        let drawing = Reference::open(path("a.svg").to_str().unwrap()).unwrap();
+        assert_eq!((drawing.name().as_str(), drawing.file()), ("a.svg", Some(&*path("a.svg"))));
+        let Reference::Picture(drawing) = drawing else { panic!("a picture") };
+        assert_eq!(drawing.size(), (256, 256));
+    }
+
+    #[test]
+    fn an_unusable_file_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("text.png"), "not a picture").unwrap();
+        RgbaImage::new(9, 9).save(path("nothing.png")).unwrap();
+        let error = |name: &str| Reference::open(path(name).to_str().unwrap()).unwrap_err();
+        assert!(matches!(error("missing.png"), Error::NotFound { .. }));
+        for (name, reason) in [("text.png", "not a picture"), ("nothing.png", "nothing is visible")] {
+            let error = error(name);
+            assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_and_digests_identify_a_reference() {
+        let list = Reference::open_list(" bank:Steam-Train ; bank:owl;; ").unwrap();
+        assert_eq!(list.iter().map(Reference::name).collect::<Vec<_>>(), ["bank:steam-train", "bank:owl"]);
+        let square = |colour: u8| {
+            ReferencePicture::new("a.png", RgbaImage::from_pixel(9, 9, Rgba([colour, 0, 0, 255])))
+        };
+        let digest = |colour| Reference::Picture(square(colour).unwrap()).digest();
+        assert_eq!(digest(9), digest(9));
+        assert_ne!(digest(9), digest(10));
+        assert_ne!(list[0].digest(), list[1].digest());
     }
 }

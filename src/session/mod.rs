@@ -19,6 +19,7 @@ mod subjects;
 mod timeline;
 mod validate;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
@@ -57,6 +58,8 @@ pub struct ShotInfo {
     pub cut: bool,
     /// The references that it shows: `bank:NAME`, or the name of a file.
     pub references: Vec<String>,
+    /// The files among them.
+    pub reference_files: Vec<PathBuf>,
 }
 
 /// One running generation. The same request gives the same frames on the same build and device.
@@ -380,7 +383,10 @@ impl Session {
         let plan = self.planner.next(&self.text, self.request.size, prompt, latent, cancel)?;
         let changed = plan.is_some();
         if let (Some(plan), Some(Sampler::Causal(sampler))) = (plan, &mut self.sampler) {
-            self.shot.references = self.planner.names();
+            let references = self.planner.references();
+            self.shot.references = references.iter().map(Reference::name).collect();
+            self.shot.reference_files =
+                references.iter().filter_map(Reference::file).map(Into::into).collect();
             sampler.set_plan(plan);
         }
         Ok(changed)

@@ -90,9 +90,9 @@ impl Planner {
         Ok(Some(self.plan.clone()))
     }
 
-    /// The names of the references that the shot shows.
-    pub fn names(&self) -> Vec<String> {
-        self.plan.names()
+    /// The references that the shot shows.
+    pub fn references(&self) -> Vec<Reference> {
+        self.plan.references()
     }
 }
 

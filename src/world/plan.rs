@@ -213,9 +213,9 @@ impl Plan {
         key
     }
 
-    /// The names of the references, for people.
-    pub fn names(&self) -> Vec<String> {
-        self.figures.iter().map(|figure| figure.picture.reference().name()).collect()
+    /// The references, in order.
+    pub fn references(&self) -> Vec<Reference> {
+        self.figures.iter().map(|figure| figure.picture.reference()).collect()
     }
 
     /// Where each of the [`poses`](Self::poses) is at a latent frame; `None` if the frame does not show it.
@@ -437,6 +437,10 @@ mod tests {
         Reference::Picture(ReferencePicture::new("logo.png", picture).unwrap())
     }
 
+    fn names(plan: &Plan) -> Vec<String> {
+        plan.references().iter().map(Reference::name).collect()
+    }
+
     /// Left edges of the first picture.
     fn x(plan: &Plan, latents: std::ops::Range<usize>) -> Vec<Option<i32>> {
         latents.map(|latent| plan.spots(latent)[0].map(|spot| spot.x)).collect()
@@ -445,7 +449,7 @@ mod tests {
     #[test]
     fn a_prompt_gets_the_drawings_that_it_names() {
         let fixture = Fixture::open();
-        for (prompt, names) in [
+        for (prompt, expected) in [
             ("a red fox runs on the grass", &["bank:fox"][..]),
             ("two foxes at night", &["bank:fox"]),
             ("on the grass a fox jumps and a train waits", &["bank:fox", "bank:steam-train"]),
@@ -457,7 +461,7 @@ mod tests {
             ("a picture of an owl", &["bank:owl"]),
             ("in space", &[]),
         ] {
-            assert_eq!(fixture.named(prompt).names(), names, "{prompt}");
+            assert_eq!(names(&fixture.named(prompt)), expected, "{prompt}");
         }
     }
 
@@ -467,7 +471,7 @@ mod tests {
         let stage = fixture.stage();
         let plan = |prompt: &str| {
             let similar = |phrase: &str| Ok(stage.bank.get("owl").filter(|_| phrase == "big bird"));
-            stage.plan(prompt, &[], None, (0, 0), &Plan::default(), similar).unwrap().names()
+            names(&stage.plan(prompt, &[], None, (0, 0), &Plan::default(), similar).unwrap())
         };
         assert_eq!(plan("a big bird flies in space"), ["bank:owl"]);
         assert_eq!(plan("a fox and a big bird"), ["bank:fox"]);
@@ -507,7 +511,7 @@ mod tests {
         let logo = fixture.plan(prompt, &[own()], None).unwrap();
         assert_eq!(logo.poses().len(), 1);
         assert!(!logo.poses()[0].mirrored);
-        assert_eq!(logo.names(), ["logo.png"]);
+        assert_eq!(names(&logo), ["logo.png"]);
     }
 
     #[test]

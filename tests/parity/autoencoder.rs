@@ -2,6 +2,7 @@
 //! `make_taehv.py`), and with the tensors of the real models.
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, Tiling, WanConfig};
 use soragen::checkpoint::Source;
 use soragen::{Cancel, Decoder, Size};
@@ -48,6 +49,29 @@ fn decoded_frames_equal_the_reference() {
     let expected = tensors("miniature/taehv.safetensors");
     let frames = decode(&open_taehv(), &expected["latents"], &[4]);
     assert_close("taehv", &frames, &expected["frames"], TOLERANCE);
+}
+
+#[test]
+fn a_decoder_with_fewer_blocks_equals_the_reference() {
+    let weights = VarBuilder::from_tensors(tensors("decoder.safetensors"), DType::F32, &Device::Cpu);
+    let config = TaehvConfig {
+        patch_size: 2,
+        latent_channels: 6,
+        encoder_width: 4,
+        decoder_widths: [8, 6, 4, 4],
+        decoder_blocks: [1, 2, 0],
+        temporal_downscale: [true, true, false],
+        temporal_upscale: [false, true, true],
+        spatial_downscale: [true, true, false],
+        spatial_upscale: [false, true, true],
+    };
+    let taehv = Taehv::load(weights, &config).unwrap();
+    let expected = tensors("decoder.safetensors");
+    let (mut state, cancel) = (Default::default(), Cancel::new());
+    let frames: Vec<_> = (0..3)
+        .map(|i| taehv.decode(&expected["latents"].narrow(0, i, 1).unwrap(), &mut state, &cancel).unwrap())
+        .collect();
+    assert_close("decoder", &Tensor::cat(&frames, 0).unwrap(), &expected["frames"], TOLERANCE);
 }
 
 #[test]
@@ -253,7 +277,7 @@ fn the_tiny_decoder_replaces_the_full_one() {
         })
         .collect();
     candle_core::safetensors::save(&tensors, folder.path().join("taew2_1.safetensors")).unwrap();
-    let weights = candle_nn::VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+    let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
     let taehv = Taehv::load(weights, &TaehvConfig::of_wan(&config)).unwrap();
     let sequence = latents.squeeze(0).unwrap().transpose(0, 1).unwrap().contiguous().unwrap();
     let tiny = taehv.decode(&sequence, &mut Default::default(), &Cancel::new()).unwrap();

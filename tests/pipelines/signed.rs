@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use gst::prelude::*;
 use gstsoraprovenance::credentials::{ManifestReport, State, read, test_chain};
-use soragen_tests::fixtures::path;
+use soragen_tests::fixtures::{path, puppets};
 
 use crate::support::{init, parse, samples};
 
@@ -209,6 +209,15 @@ fn the_manifest_of_an_input_image_is_kept() {
     let model = path("miniature");
     let film = folder.path("film.toml");
     render(&format!("soragen model=\"{}\" storyboard=\"{}\"", model.display(), film.display()));
+    assert_eq!(folder.report().ingredients, [&*name]);
+
+    // As a reference.
+    let puppets = puppets();
+    let model = puppets.path().display();
+    render(&format!(
+        "soragen model=\"{model}\" prompt=\"a fox\" reference=\"bank:fox; {}\"",
+        picture.display()
+    ));
     assert_eq!(folder.report().ingredients, [&*name]);
     render(&source());
     assert!(folder.report().ingredients.is_empty());

@@ -25,6 +25,9 @@ pub struct TaehvConfig {
     pub encoder_width: usize,
     /// Channels of the decoder's three stages and of its last layer.
     pub decoder_widths: [usize; 4],
+    /// Residual blocks of each stage of the decoder.
+    #[serde(default = "three")]
+    pub decoder_blocks: [usize; 3],
     /// Whether each stage of the encoder halves the frame rate.
     pub temporal_downscale: [bool; 3],
     /// Whether each stage of the decoder doubles it.
@@ -40,6 +43,13 @@ fn all() -> [bool; 3] {
     [true; 3]
 }
 
+fn three() -> [usize; 3] {
+    [ENCODER_BLOCKS; 3]
+}
+
+/// Residual blocks of each stage of the encoder.
+const ENCODER_BLOCKS: usize = 3;
+
 impl TaehvConfig {
     /// The config of the TAEHV for the latents of a Wan autoencoder.
     pub fn of_wan(wan: &WanConfig) -> Self {
@@ -48,6 +58,7 @@ impl TaehvConfig {
             latent_channels: wan.z_dim,
             encoder_width: 64,
             decoder_widths: [256, 128, 64, 64],
+            decoder_blocks: three(),
             temporal_downscale: [true, true, false],
             temporal_upscale: [false, true, true],
             spatial_downscale: [true; 3],
@@ -69,6 +80,9 @@ impl TaehvConfig {
         let widths = self.decoder_widths.iter().chain([&self.latent_channels, &self.encoder_width]);
         if widths.clone().any(|&n| !(1..=4096).contains(&n)) || !(1..=4).contains(&self.patch_size) {
             return Err("a width or patch_size is 0 or too large".into());
+        }
+        if self.decoder_blocks.iter().any(|&count| count > 16) {
+            return Err("a stage of decoder_blocks has more than 16 blocks".into());
         }
         let (down, up) = (&self.spatial_downscale, &self.spatial_upscale);
         if factor(up) != factor(down) || factor(&self.temporal_upscale) != self.temporal_factor() {
@@ -126,7 +140,7 @@ impl Taehv {
             let conv = plain(encoder.at().pp("conv"), (width * stride, width), 1, 1, false)?;
             encoder.push(Layer::TemporalPool(stride, conv));
             encoder.conv(width, width, if shrink { 2 } else { 1 }, false)?;
-            encoder.mem_blocks(width)?;
+            encoder.mem_blocks(width, ENCODER_BLOCKS)?;
         }
         encoder.conv(width, config.latent_channels, 1, true)?;
 
@@ -136,7 +150,7 @@ impl Taehv {
         decoder.conv(config.latent_channels, widths[0], 1, true)?;
         decoder.push(Layer::Relu);
         for (i, grow) in config.temporal_upscale.into_iter().enumerate() {
-            decoder.mem_blocks(widths[i])?;
+            decoder.mem_blocks(widths[i], config.decoder_blocks[i])?;
             decoder.push(if config.spatial_upscale[i] { Layer::Upsample } else { Layer::Identity });
             let stride = if grow { 2 } else { 1 };
             let conv = plain(decoder.at().pp("conv"), (widths[i], widths[i] * stride), 1, 1, false)?;
@@ -235,8 +249,8 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
-    fn mem_blocks(&mut self, n: usize) -> Result<()> {
-        for _ in 0..3 {
+    fn mem_blocks(&mut self, n: usize, count: usize) -> Result<()> {
+        for _ in 0..count {
             let vb = self.at().pp("conv");
             let convs = [
                 plain(vb.pp(0), (2 * n, n), 3, 1, true)?,

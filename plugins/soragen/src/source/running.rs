@@ -214,11 +214,13 @@ impl Running {
         // A live source that is late shows the shot later than planned.
         let first = shot.frame + (timing.model_frame - number);
         let start = frame_time::frame_start(first, self.info.frame_rate);
+        let references = shot.reference_files.iter().map(|file| file.to_string_lossy().into_owned());
+        let images = self.images.iter().cloned().chain(references).collect();
         Some(ShotAnnouncement {
             shot,
             start: (start + shown.start).saturating_sub(timing.start),
             model: self.info.name.clone(),
-            images: self.images.clone(),
+            images,
             generation_id: reader.generation_id(),
             after_another: before.is_some(),
         })

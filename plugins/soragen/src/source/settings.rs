@@ -158,16 +158,10 @@ impl Settings {
         }
     }
 
-    /// The image files that the shots start from, and those of references.
+    /// The image files that the shots start from.
     pub fn images(&self, storyboard: Option<&Storyboard>) -> Vec<String> {
         let of_shots = storyboard.into_iter().flat_map(Storyboard::images);
-        let references = self.reference.iter().flat_map(|list| Reference::files(list)).map(str::to_string);
-        self.image
-            .iter()
-            .cloned()
-            .chain(references)
-            .chain(of_shots.map(|path| path.to_string_lossy().into_owned()))
-            .collect()
+        self.image.iter().cloned().chain(of_shots.map(|path| path.to_string_lossy().into_owned())).collect()
     }
 
     /// The request for a video of `frames` frames, or an endless one. Its size is set after negotiation.

@@ -203,8 +203,10 @@ impl CausalSampler {
         }
         self.noise.seed = input.seed.unwrap_or(self.noise.seed);
         self.prompt.update(input.prompt, input.negative);
-        if let Some(plan) = input.plan {
-            self.subjects.set_plan(plan);
+        if let Some(plan) = input.plan
+            && self.subjects.set_plan(plan)
+        {
+            self.renew_sink(first);
         }
         let new_contexts = self.prompt.chunks_left.is_some();
         if new_contexts {
@@ -252,14 +254,20 @@ impl CausalSampler {
         if self.config.recache && changed {
             self.recache(first, &contexts, cancel, reporter)?;
         }
-        if let Some(after) = self.config.renew_sink
-            && changed
-        {
-            self.caches.prompt.renew_sink(after);
-            self.caches.negative.renew_sink(after);
+        if changed {
+            self.renew_sink(first);
         }
         self.prompt.advance(embeds, contexts);
         Ok(())
+    }
+
+    /// After a change of what the video shows, before the latent frame `first`: the old sink would keep it close to its first
+    /// frames.
+    fn renew_sink(&mut self, first: usize) {
+        if let Some(after) = self.config.renew_sink.filter(|_| first > 0) {
+            self.caches.prompt.renew_sink(after);
+            self.caches.negative.renew_sink(after);
+        }
     }
 
     /// Recomputes the KV cache with another prompt, as LongLive 1 (`_recache_after_switch` in

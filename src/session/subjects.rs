@@ -29,9 +29,11 @@ struct Picture {
 }
 
 impl Subjects {
-    pub fn set_plan(&mut self, plan: Plan) {
-        self.plan = plan;
+    /// Returns whether there are other subjects than before.
+    pub fn set_plan(&mut self, plan: Plan) -> bool {
+        let before = std::mem::replace(&mut self.plan, plan);
         self.pictures = None;
+        before.references() != self.plan.references()
     }
 
     /// Whether [`update`](Self::update) is due.

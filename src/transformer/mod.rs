@@ -30,8 +30,9 @@ pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};
+use reference::Shown;
 pub use reference::{Placement, Reference};
-use rope::Rope;
+use rope::{Rope, Rotation};
 
 /// A loaded transformer. Clones share the weights.
 #[derive(Clone, Debug)]
@@ -78,6 +79,34 @@ struct Tokens {
     /// f32 `[M, inner_dim]` and `[M, 6, inner_dim]`.
     time: Tensor,
     modulation: Tensor,
+}
+
+/// What the tokens of a pass attend to.
+struct Attended<'a> {
+    cache: Option<&'a KvCache>,
+    /// Rotary embedding of the cached tokens, followed by the own ones.
+    keys: Rotation,
+    /// References, with their rotary embedding.
+    shown: Option<(&'a Shown, Rotation)>,
+}
+
+impl Attended<'_> {
+    /// Keys before rotation and values of the references and of the cached frames in `block`.
+    fn past(&self, block: usize) -> Result<Option<KeyValue>> {
+        let shown = self.shown.as_ref().and_then(|(shown, _)| shown.block(block));
+        match (shown, self.cache.and_then(|cache| cache.block(block))) {
+            (Some(shown), Some(past)) => Ok(Some(shown.concat(past)?)),
+            (shown, past) => Ok(shown.or(past).cloned()),
+        }
+    }
+
+    /// Rotary embedding of the references, the cached tokens and the own ones.
+    fn all_keys(&self) -> Result<Rotation> {
+        match &self.shown {
+            Some((_, shown)) => shown.concat(&self.keys),
+            None => Ok(self.keys.clone()),
+        }
+    }
 }
 
 impl WanTransformer {
@@ -293,26 +322,10 @@ impl WanTransformer {
         pass: Pass,
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
-        let [frames, rows, columns] = tokens.grid;
-        let times = match cache {
-            None => (0..frames).collect(),
-            Some(cache) => {
-                cache.check(rows * columns)?;
-                cache.positions(frames)
-            }
-        };
-        let keys = self.rope.rotation(&times, rows, columns, &self.device)?;
-        let shown = cache.map(|cache| &cache.shown).filter(|shown| !shown.blocks().is_empty());
-        let shown = match shown {
-            Some(shown) => {
-                let time = times[times.len() - frames];
-                Some((shown, shown.rotation(&self.rope, time, &self.device)?))
-            }
-            None => None,
-        };
+        let attended = self.attended(tokens.grid, cache)?;
         let (blocks, texts) = match (&self.blocks, &context.0) {
             (Blocks::Packed(blocks), PromptKv::Packed(texts)) => {
-                return blocks.run(tokens, texts, cache, &keys, shown, pass, cancel);
+                return blocks.run(tokens, texts, &attended, pass, cancel);
             }
             (Blocks::Plain(blocks), PromptKv::Plain(texts)) => (blocks, texts),
             _ => {
@@ -322,11 +335,9 @@ impl WanTransformer {
                 ));
             }
         };
-        let queries = keys.last(frames * rows * columns)?;
-        let keys = match &shown {
-            Some((_, rotation)) => rotation.concat(&keys)?,
-            None => keys,
-        };
+        let [frames, rows, columns] = tokens.grid;
+        let queries = attended.keys.last(frames * rows * columns)?;
+        let keys = attended.all_keys()?;
 
         let mut x = tokens.x;
         let mut collected = Vec::new();
@@ -336,11 +347,7 @@ impl WanTransformer {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
                 break;
             }
-            let shown = shown.as_ref().and_then(|(shown, _)| shown.block(i));
-            let past = match (shown, cache.and_then(|cache| cache.block(i))) {
-                (Some(shown), Some(past)) => Some(shown.concat(past)?),
-                (shown, past) => shown.or(past).cloned(),
-            };
+            let past = attended.past(i)?;
             let past = past.as_ref();
             let modulation = &tokens.modulation;
             let (next, own) =
@@ -352,6 +359,29 @@ impl WanTransformer {
         }
         cancel.check()?;
         Ok((x, collected))
+    }
+
+    /// What tokens of this grid attend to after the frames in `cache`.
+    fn attended<'a>(
+        &self,
+        [frames, rows, columns]: [usize; 3],
+        cache: Option<&'a KvCache>,
+    ) -> Result<Attended<'a>> {
+        let times = match cache {
+            None => (0..frames).collect(),
+            Some(cache) => {
+                cache.check(rows * columns)?;
+                cache.positions(frames)
+            }
+        };
+        let shown = cache.map(|cache| &cache.shown).filter(|shown| !shown.blocks().is_empty());
+        let time = times[times.len() - frames];
+        let shown = shown.map(|shown| shown.rotation(&self.rope, time, &self.device).map(|at| (shown, at)));
+        Ok(Attended {
+            cache,
+            keys: self.rope.rotation(&times, rows, columns, &self.device)?,
+            shown: shown.transpose()?,
+        })
     }
 
     /// Splits the latents into patches in row-major order, and embeds the patches and the timesteps.

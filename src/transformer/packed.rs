@@ -11,10 +11,8 @@ use rayon::prelude::*;
 
 use super::attention::KeyValue;
 use super::block_store::BlockStore;
-use super::cache::KvCache;
-use super::reference::Shown;
 use super::rope::Rotation;
-use super::{Config, Pass, Tokens};
+use super::{Attended, Config, Pass, Tokens};
 use crate::checkpoint::Tensors;
 use crate::kernels::attention::{PackedKv, attend};
 use crate::kernels::linear::{Linear, WeightFormat};
@@ -348,22 +346,20 @@ impl PackedBlocks {
         &self,
         tokens: Tokens,
         texts: &[PackedKv],
-        cache: Option<&KvCache>,
-        keys: &Rotation,
-        shown: Option<(&Shown, Rotation)>,
+        attended: &Attended,
         pass: Pass,
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let (groups, each, dim) = tokens.x.dims3()?;
         let count = groups * each;
-        let angles = Angles::new(keys, count)?;
-        let past = match cache {
+        let angles = Angles::new(&attended.keys, count)?;
+        let past = match attended.cache {
             Some(cache) if cache.frames() > 0 => {
                 Some(rotated(self.packing, &cache.blocks, &cache.packed, &angles)?)
             }
             _ => None,
         };
-        let shown = match &shown {
+        let shown = match &attended.shown {
             Some((shown, rotation)) => {
                 Some(rotated(self.packing, shown.blocks(), &shown.packed, &Angles::new(rotation, 0)?)?)
             }

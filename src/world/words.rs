@@ -118,7 +118,7 @@ mod tests {
         let texts: Vec<_> = words.iter().map(|word| word.text.as_str()).collect();
         assert_eq!(texts, ["the", "t", "rex", "friend", ",", "an", "owl", ",", "is", "running", ",", "fast"]);
         assert_eq!(words.find(&Words::new("t rex")), Some(1));
-        assert!(words.has("runs fast") == false && words.has("is running"));
+        assert!(!words.has("runs fast") && words.has("is running"));
         assert!(!words.has("row") && !words.has(""));
     }
 }

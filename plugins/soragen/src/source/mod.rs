@@ -54,7 +54,7 @@ impl SoraGen {
 
     /// Appends a shot. All shots that start before it must have been added.
     pub(crate) fn add_shot(&self, shot: soragen::Shot) {
-        self.imp().push_cue(PendingCue::Shot(shot));
+        self.imp().push_cue(PendingCue::Shot(Box::new(shot)));
     }
 
     /// Declares that all shots that start before `time` were added.

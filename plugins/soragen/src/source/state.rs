@@ -34,7 +34,7 @@ pub struct PendingDownload {
 /// Information about shots that arrives while the element runs.
 pub enum PendingCue {
     /// A new shot; all shots before it have arrived.
-    Shot(Shot),
+    Shot(Box<Shot>),
     /// All shots that start before this time have arrived.
     CompleteUntil(Duration),
     /// All shots have arrived.
@@ -157,7 +157,7 @@ impl Running {
         match cue {
             PendingCue::Shot(shot) => {
                 let start = shot.start;
-                let added = self.generator.add_shot(shot);
+                let added = self.generator.add_shot(*shot);
                 self.set_complete_until(start, is_live);
                 if added { CueOutcome::Accepted } else { CueOutcome::Dropped }
             }

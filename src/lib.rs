@@ -80,4 +80,4 @@ pub use request::{Length, Request, Shot, Size, Transition};
 pub use session::{Phase, Progress, Session, SessionStats, ShotInfo};
 pub use storyboard::Storyboard;
 pub use threads::Threads;
-pub use world::{Bank, Drawing, MotionPath};
+pub use world::MotionPath;

@@ -1,10 +1,9 @@
 """The bank: about a thousand flat drawings with names and keywords, which references are taken from.
 
-Drawings: Fluent Emoji (Microsoft, MIT licence), as packed in the npm package `@iconify-json/fluent-emoji-flat`. Keywords: the npm
-package `emojilib` (MIT licence).
+Drawings: Fluent Emoji (Microsoft, MIT licence), as packed in the npm package `@iconify-json/fluent-emoji-flat`.
 
-    npm pack @iconify-json/fluent-emoji-flat emojilib    # and extract both
-    python bank.py FLUENT/package EMOJILIB/package --out DIR
+    npm pack @iconify-json/fluent-emoji-flat    # and extract it
+    python bank.py FLUENT/package --out DIR
 
 Without flags, symbols, letters, clocks, and doubles that differ only in skin tone or gender. Every drawing is a lossless WebP
 picture of `SIDE` × `SIDE` pixels with alpha. `drawings.bin` has the pictures one after the other, `index.json` a list of
@@ -60,6 +59,45 @@ NAMES = {
     "person-running": ("runner",), "front-facing-baby-chick": ("chick",), "water-buffalo": ("buffalo",),
     "two-hump-camel": ("bactrian camel",), "oncoming-police-car": ("police car",), "delivery-truck": ("truck", "lorry"),
 }
+# Other nouns for drawings. Captions do not have them; the engine looks them up where a prompt has no name of a drawing.
+KEYWORDS = {
+    "alien": "extraterrestrial", "alien-monster": "space invader", "amphora": "jug, vase", "artist": "painter", "astronaut": "cosmonaut, spaceman",
+    "baby": "infant, newborn, toddler", "baby-angel": "cherub, angel", "backpack": "rucksack", "bicycle": "bike", "blackbird": "crow, raven",
+    "blowfish": "pufferfish", "boar": "warthog", "bouquet": "flowers", "carousel-horse": "merry go round", "cat": "kitten, kitty, tomcat",
+    "cherry-blossom": "sakura", "chicken": "hen", "cloud-with-lightning": "thundercloud, thunderstorm",
+    "coat": "jacket", "cocktail-glass": "cocktail", "coffin": "casket", "construction-worker": "builder", "cook": "chef", "cow": "cattle",
+    "crocodile": "alligator", "cut-of-meat": "steak", "deciduous-tree": "tree, oak", "deer": "stag, reindeer, buck",
+    "delivery-truck": "van", "derelict-house": "haunted house", "detective": "spy, sleuth", "diving-mask": "snorkel", "dog": "puppy, hound, doggo",
+    "donkey": "mule", "doughnut": "donut", "dove": "pigeon", "duck": "mallard, duckling", "dumpling": "gyoza",
+    "eggplant": "aubergine", "evergreen-tree": "pine, pine tree, fir, fir tree", "ewe": "sheep, lamb",
+    "fire": "flame, campfire, bonfire", "flying-disc": "frisbee", "french-fries": "fries", "frog": "toad", "full-moon": "moon",
+    "gem-stone": "gem, jewel, diamond, ruby", "glasses": "spectacles, eyeglasses", "globe-showing-europe-africa": "earth, globe, world",
+    "guard": "guardsman", "hamburger": "burger, cheeseburger", "headphone": "headphones, earphones",
+    "headstone": "gravestone, tombstone, grave", "hippopotamus": "hippo", "honeybee": "bee, bumblebee", "hot-beverage": "coffee, tea, espresso",
+    "hot-dog": "hotdog, sausage", "hut": "cabin, yurt", "ice": "iceberg, ice cube", "ice-cream": "icecream, sundae",
+    "jack-o-lantern": "pumpkin, halloween pumpkin", "lady-beetle": "ladybug, ladybird", "laptop": "notebook computer", "leopard": "jaguar, cheetah",
+    "light-bulb": "lamp, lightbulb", "lizard": "gecko", "llama": "alpaca", "loudspeaker": "speaker", "man": "guy, dad, father",
+    "manual-wheelchair": "wheelchair", "metro": "subway", "minibus": "minivan", "mobile-phone": "phone, smartphone, iphone",
+    "motor-boat": "motorboat", "motor-scooter": "scooter, vespa, moped", "motorcycle": "motorbike", "motorway": "highway",
+    "musical-keyboard": "piano", "oil-drum": "barrel", "old-man": "grandpa, grandfather", "old-woman": "grandma, grandmother",
+    "orangutan": "ape", "package": "parcel, box", "person-biking": "cyclist, biker", "person-elf": "elf",
+    "person-fairy": "fairy", "person-genie": "genie", "person-juggling": "juggler", "person-mage": "wizard, witch, sorcerer, mage, magician",
+    "person-superhero": "superhero, hero", "person-supervillain": "supervillain, villain", "person-surfing": "surfer",
+    "person-swimming": "swimmer", "person-vampire": "vampire", "person-walking": "walker, pedestrian", "person-zombie": "zombie",
+    "phoenix-bird": "phoenix", "piata": "pinata", "pickup-truck": "pickup", "pile-of-poo": "poop", "police-officer": "policeman, policewoman, cop",
+    "postbox": "mailbox", "potted-plant": "plant, houseplant", "rabbit": "bunny, hare", "racing-car": "race car",
+    "rhinoceros": "rhino", "ring-buoy": "lifebuoy", "ringed-planet": "planet, saturn", "robot": "bot, android", "rock": "boulder, stone",
+    "rooster": "cock", "running-shoe": "sneaker, trainer, shoe", "sailboat": "yacht", "santa-claus": "santa, father christmas",
+    "satellite": "space station", "sauropod": "brontosaurus, brachiosaurus, diplodocus", "scientist": "physicist", "seal": "sea lion",
+    "shooting-star": "meteor, falling star", "shrimp": "prawn", "singer": "rockstar", "skull": "skeleton", "sled": "sleigh, sledge",
+    "snake": "serpent, python, cobra", "spaghetti": "pasta", "spiral-shell": "seashell", "spouting-whale": "blue whale",
+    "steaming-bowl": "noodles, soup, ramen", "student": "pupil", "swan": "cygnet", "t-rex": "trex, dino",
+    "t-shirt": "tshirt, shirt", "teacher": "professor", "teapot": "kettle", "teddy-bear": "teddy", "television": "tv",
+    "tornado": "whirlwind, twister", "tram": "streetcar", "tropical-fish": "clownfish, goldfish",
+    "video-game": "gamepad", "watch": "wristwatch", "water-pistol": "squirt gun",
+    "wastebasket": "trash can", "water-wave": "wave, tsunami", "womans-boot": "boot", "womans-clothes": "blouse", "wrapped-gift": "gift, present",
+   
+}
 # Where a drawing is at home; elsewhere it is on land.
 ELEMENTS = {
     "air": "airplane bat bee bird butterfly dove dragon eagle fairy feather fly ghost goose helicopter honeybee kite ladybug "
@@ -87,7 +125,7 @@ class Drawing:
 
     name: str
     names: tuple[str, ...]  # nouns that captions use
-    keywords: tuple[str, ...]
+    keywords: tuple[str, ...]  # other nouns, see `KEYWORDS`
     element: str  # land, road, air, water or space
     at: tuple[int, int]  # offset and length in the file
 
@@ -147,18 +185,8 @@ def drawn(body: str) -> Image.Image:
     return image.resize((SIDE, SIDE)) if image.size != (SIDE, SIDE) else image
 
 
-def keywords(fluent: Path, emojilib: Path) -> dict[str, list[str]]:
-    """Keywords by the name of the drawing, through the character that both packages know."""
-    known = {}
-    for character, words in json.loads((emojilib / "dist" / "emoji-en-US.json").read_text()).items():
-        code = "-".join(f"{ord(c):x}" for c in character if ord(c) != 0xFE0F)
-        known[code] = [w.replace("_", " ").lower() for w in words if w.replace("_", "").replace(" ", "").isalpha()]
-    made: dict[str, list[str]] = {}
-    for code, name in json.loads((fluent / "chars.json").read_text()).items():
-        for word in known.get(code.replace("-fe0f", ""), []):
-            if word not in made.setdefault(name, []):
-                made[name].append(word)
-    return made
+def keywords(name: str) -> list[str]:
+    return [word.strip() for word in KEYWORDS.get(name, "").split(",") if word]
 
 
 def features(names: list[str]) -> np.ndarray:
@@ -172,13 +200,11 @@ def features(names: list[str]) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("fluent", type=Path)
-    parser.add_argument("emojilib", type=Path)
     parser.add_argument("--out", type=Path, default=FOLDER)
     args = parser.parse_args()
     icons = json.loads((args.fluent / "icons.json").read_text())["icons"]
     categories = json.loads((args.fluent / "metadata.json").read_text())["categories"]
     every = frozenset(name for names in categories.values() for name in names)
-    words = keywords(args.fluent, args.emojilib)
     chosen = sorted({n for c in CATEGORIES for n in categories[c] if n in icons and wanted(n, every)})
     index, data = [], bytearray()
     for name in chosen:
@@ -191,7 +217,7 @@ def main() -> None:
         image.save(packed, "WEBP", lossless=True, quality=100, method=4)
         plain = name.replace("-", " ")
         index.append({
-            "name": name, "names": [plain, *NAMES.get(name, ())], "keywords": [w for w in words.get(name, []) if w != plain],
+            "name": name, "names": [plain, *NAMES.get(name, ())], "keywords": keywords(name),
             "element": element(name), "at": [len(data), packed.tell()],
         })
         data += packed.getvalue()

@@ -16,6 +16,7 @@ FRAME_RATE = 16
 SUBJECTS = 2  # most references of a clip
 TOKEN = (16, 32)  # rows and columns of pixels
 AFLOAT = ("space", "underwater")  # places where nothing stands
+HEIGHTS = (16, 40)  # least and greatest upper edge of what floats, in pixels
 PAIR, PAN = 0.08, 0.06  # probabilities
 CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
 # Held-out pairs of subject and place, to test generalization.
@@ -100,7 +101,7 @@ class Clip:
         facing = 1 if rng.random() < 0.5 else -1
         floats = place.name in AFLOAT or picture.element in ("air", "space", "water") and place.name != "sea"
         ground = standing(place.ground) + LATENT * int(rng.integers(0, 2))
-        y = LATENT * int(rng.integers(2, 6)) if floats else ground
+        y = LATENT * int(rng.integers(HEIGHTS[0] // LATENT, HEIGHTS[1] // LATENT + 1)) if floats else ground
         least, most = {None: (48, 144), 0: (0, 32), 1: (160, 192)}[slot]
         if motion == "cross":
             least, most = (-32, 48) if facing > 0 else (144, 224)

@@ -20,8 +20,8 @@ import text
 import transformer
 from bank import SIDE
 from checkpoint import FILE, FOLDERS
-from clips import AFLOAT, SUBJECTS, standing
-from motions import MOTIONS
+from clips import AFLOAT, HEIGHTS, SUBJECTS, standing
+from motions import MOTIONS, WALK
 from scenes import LATENT, PLACES, TIMES, WEATHERS
 from train_transformer import STAGES
 
@@ -48,7 +48,8 @@ def world() -> dict:
     """What the engine needs to know of the training data: how subjects move and where they stand."""
     places = [place(np.random.default_rng(0)) for place in PLACES]
     return {
-        "side": SIDE, "max_references": SUBJECTS, "step": LATENT,
+        "side": SIDE, "max_references": SUBJECTS, "step": LATENT, "pan": WALK,
+        "afloat": LATENT * (sum(HEIGHTS) // 2 // LATENT), "top": LATENT,
         "motions": {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()},
         "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": p.name in AFLOAT} for p in places},
         "settings": [phrase for kind in (*TIMES.values(), *WEATHERS.values()) for phrase in kind.phrases if phrase],

@@ -6,7 +6,7 @@ follows it, so a change here is a change of the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 WALK, RUN = 16, 32  # camera speeds in pixels per latent frame
 
@@ -20,6 +20,9 @@ class Motion:
     dy: tuple[int, ...] = (0,)
     camera: int = 0  # pixels per latent frame, in the direction that the subject faces
     turn: int = 0  # latent frames after which the subject turns round; 0: never
+    # Only the engine knows these, captions do not have them: more verbs, and what decides whatever the verb is.
+    also: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    adverbs: tuple[str, ...] = ()
 
     def place(self, frame: int, facing: int) -> tuple[int, int, int]:
         """x, y in pixels relative to the first place, and the facing at a latent frame."""
@@ -40,20 +43,38 @@ MOTIONS = {
         "air": ("flies{dir}", "is flying{dir}", "soars{dir}"),
         "water": ("swims fast{dir}", "races{dir}", "speeds{dir}"),
         "space": ("flies{dir}", "is flying{dir}", "races{dir}"),
-    }, camera=RUN),
+    }, camera=RUN, also={
+        "land": ("gallops", "sprints", "jogs", "dashes", "charges", "bolts", "ran", "skis"),
+        "road": ("rides", "drove"),
+        "air": ("flew", "flaps its wings"),
+        "water": ("dives",),
+        "space": ("flew",),
+        "*": ("rushes", "zooms", "chases", "flees", "escapes", "races", "speeds"),
+    }),
     "walk": Motion({
         "land": ("walks{dir}", "is walking{dir}", "wanders{dir}", "goes{dir}"),
         "road": ("rolls{dir}", "drives slowly{dir}", "goes{dir}"),
         "air": ("glides{dir}", "drifts{dir}", "flies slowly{dir}"),
         "water": ("swims{dir}", "is swimming{dir}", "glides{dir}", "travels{dir}"),
         "space": ("drifts{dir}", "travels{dir}", "flies slowly{dir}"),
-    }, camera=WALK),
-    "cross": Motion({"*": ("crosses the picture{dir}", "passes by{dir}", "moves across{dir}", "comes past{dir}")}, dx=(WALK,)),
-    "jump": Motion({"*": ("jumps", "jumps up and down", "hops", "is jumping", "bounces")}, dy=(-16, -16, 16, 16)),
-    "stand": Motion({"*": ("stands still", "rests", "waits", "is waiting", "stays in one place")}),
-    "float": Motion({"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")}, dy=(-8, -8, 0, 8, 8, 0)),
-    "nod": Motion({"*": ("nods", "bobs up and down", "is nodding", "bows")}, dy=(8, -8)),
-    "pace": Motion({"*": ("goes back and forth", "paces to and fro", "moves from side to side", "turns and comes back")}, dx=(WALK,), turn=5),
+    }, camera=WALK, also={
+        "land": ("strolls", "trots", "hikes", "marches", "crawls", "creeps", "steps", "tiptoes", "waddles", "roams", "climbs", "went", "skates"),
+        "road": ("cruises",),
+        "air": ("floats along", "sails"),
+        "water": ("sails", "rows", "paddles", "cruises", "surfs", "drifts", "floats along", "swam"),
+        "*": ("slides", "moves", "travels", "heads", "rides", "goes", "drifts"),
+    }),
+    "cross": Motion({"*": ("crosses the picture{dir}", "passes by{dir}", "moves across{dir}", "comes past{dir}")}, dx=(WALK,),
+                    also={"*": ("crosses", "passes", "enters", "comes", "appears")}),
+    "jump": Motion({"*": ("jumps", "jumps up and down", "hops", "is jumping", "bounces")}, dy=(-16, -16, 16, 16), also={"*": ("leaps", "skips")}),
+    "stand": Motion({"*": ("stands still", "rests", "waits", "is waiting", "stays in one place")},
+                    also={"*": ("stands", "stays", "sits", "sleeps", "lies")}),
+    "float": Motion({"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")}, dy=(-8, -8, 0, 8, 8, 0),
+                    also={"*": ("floats", "rises", "levitates")}),
+    "nod": Motion({"*": ("nods", "bobs up and down", "is nodding", "bows")}, dy=(8, -8), also={"*": ("dances", "shakes", "bobs")}),
+    "pace": Motion({"*": ("goes back and forth", "paces to and fro", "moves from side to side", "turns and comes back")}, dx=(WALK,), turn=5,
+                   also={"*": ("paces", "turns around", "turns round", "turns back")},
+                   adverbs=("back and forth", "to and fro", "from side to side", "side to side", "forwards and backwards")),
 }
 # Motions that fit two subjects side by side.
 BESIDE = ("run", "walk", "jump", "stand", "float", "nod")

@@ -22,6 +22,11 @@ def parser(description: str, **defaults: float) -> argparse.ArgumentParser:
     return made
 
 
+def seconds_at_work() -> float:
+    """CPU time of this process divided by the number of threads: what it would take alone on the machine."""
+    return time.process_time() / torch.get_num_threads()
+
+
 def fastest(device: torch.device) -> torch.dtype:
     """Data type of matrix products: bf16 is slower than f32 on a CPU without AMX tiles, even with AVX-512 BF16."""
     return torch.bfloat16 if device.type != "cpu" or torch.cpu._is_amx_tile_supported() else torch.float32

@@ -23,7 +23,7 @@ from checkpoint import NOWHERE, save, weights
 from clips import FRAME_RATE, Clip
 from latents import SHARES
 from muon import Muon
-from options import parser, threads
+from options import parser, seconds_at_work, threads
 from scenes import Scene
 from sheet import sheet
 from textures import textures
@@ -121,7 +121,7 @@ def train(state: Path, seconds: float, batch: int, rate: float, blocks: tuple[in
         }, state, "decoder.training")
         save(average.state_dict(), state, "decoder")
 
-    footage, before, saved, recent = Footage(seed), time.time(), time.time(), []
+    footage, before, saved, recent = Footage(seed), seconds_at_work(), time.time(), []
     while elapsed < seconds:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = rate * min(1, (step + 1) / 20) * (0.5 + 0.5 * np.cos(np.pi * elapsed / seconds))
@@ -137,7 +137,8 @@ def train(state: Path, seconds: float, batch: int, rate: float, blocks: tuple[in
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), max(0.005, 1 / (step + 1)))
         recent.append(square_error(video, decoded))
-        elapsed, before = elapsed + time.time() - before, time.time()
+        now = seconds_at_work()
+        elapsed, before = elapsed + now - before, now
         if step % 20 == 0:
             print(f"{elapsed:.0f} s, step {step}, {psnr(torch.stack(recent).mean()):.2f} dB", flush=True)
             recent = []

@@ -7,7 +7,7 @@
 
 Each stage starts from the result of the one before and may be ended at any minute: every five minutes, and at SIGINT or SIGTERM, it writes
 `STATE/STAGE.training.pt` with all that it needs to continue with the same command. `--seconds` are all seconds of the stage, of all
-its runs. The learning rate decays at the end. The result, `STATE/STAGE.pt`, is an average over the last steps.
+its runs, while it computes (`options.seconds_at_work`). The learning rate decays at the end. The result, `STATE/STAGE.pt`, is an average over the last steps.
 
 `guided` (https://arxiv.org/abs/2210.03142): the model learns to predict without guidance what it predicted with guidance at
 the start of the stage. `few`: few steps give a blurred first frame, so the model learns to reach the result of sixteen steps
@@ -32,7 +32,7 @@ from few_steps import landings
 from latents import TOKENS
 from losses import emphasis, error_of, movement, noise_levels, noised, steps_taken, worth
 from muon import Muon
-from options import parser, threads
+from options import parser, seconds_at_work, threads
 from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
@@ -141,15 +141,15 @@ class Training:
         return self.elapsed / self.seconds
 
     def run(self) -> None:
-        stopped, before, saved = [], time.time(), time.time()
+        stopped, before, saved = [], seconds_at_work(), time.time()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.append(True))
         losses: dict[str, list[float]] = {}
         while self.part < 1 and not stopped:
             for name, loss in self.one_step():
                 losses.setdefault(name, []).append(loss)
-            self.elapsed += time.time() - before
-            before = time.time()
+            self.elapsed += seconds_at_work() - before
+            before = seconds_at_work()
             if self.step % 20 == 0:
                 told = ", ".join(f"{name} {sum(some) / len(some):.4f}" for name, some in losses.items())
                 print(f"{self.elapsed:.0f} s, step {self.step}, loss of {told}", flush=True)

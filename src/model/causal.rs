@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::experts::FIRST;
 use super::family::Family;
 use super::info::ModelInfo;
 use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::ChunkScheduleConfig;
-use crate::transformer::{Positions, ShotMemory};
-use crate::world::World;
+use crate::transformer::{Positions, ShotMemory, WanTransformer};
+use crate::world::{WORLD, World};
 use crate::{Result, Size, autoencoder};
 
 pub(super) const SORAGEN: &str = "soragen.json";
@@ -114,7 +115,7 @@ impl CausalModel {
         if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
             return Err(source.invalid(SORAGEN, format!("the size {size} is not a multiple of {step}")));
         }
-        let (world, mut knows) = (World::read(source)?, self.knows.clone());
+        let (world, mut knows) = (self.world(source)?, self.knows.clone());
         for drawing in world
             .iter()
             .map(|world| world.bank(source))
@@ -142,6 +143,35 @@ impl CausalModel {
             max_references: world.as_ref().map_or(0, |world| world.max_references),
             knows,
         })
+    }
+
+    /// The world of a model with references.
+    pub(super) fn world(&self, source: &Source) -> Result<Option<World>> {
+        let Some(world) = World::read(source)? else { return Ok(None) };
+        let transformer = WanTransformer::config_of(source, FIRST)?;
+        let factor = autoencoder::Config::read(source)?.spatial_factor();
+        let [_, rows, columns] = transformer.patch_size;
+        let [alpha_rows, alpha_columns] = transformer.reference_alpha.unwrap_or([1, 1]);
+        let (side, causal) = (world.side as usize, &self.causal);
+        let rules = [
+            (transformer.reference_alpha.is_some(), "the transformer has no `reference_alpha`"),
+            (
+                side.is_multiple_of(factor * rows) && side.is_multiple_of(factor * columns),
+                "`side` is not a multiple of the pixels of a token",
+            ),
+            (
+                factor.is_multiple_of(alpha_rows) && factor.is_multiple_of(alpha_columns),
+                "`reference_alpha` does not divide the pixels of a latent",
+            ),
+            (
+                causal.max_chunk() == 1 && !causal.recache,
+                "a model with references has chunks of 1, without `recache`",
+            ),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, reason)) => Err(source.invalid(WORLD, reason)),
+            None => Ok(Some(world)),
+        }
     }
 
     /// Latent frames that a scene has at most. The last chunk may reach beyond the end of the scene.

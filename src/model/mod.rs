@@ -149,6 +149,10 @@ impl Model {
             PacingConfig::Clip(_) => text::MAX_TOKENS,
             PacingConfig::Causal(model) => model.max_text_tokens,
         };
+        let world = match &config {
+            PacingConfig::Clip(_) => None,
+            PacingConfig::Causal(model) => model.world(source)?,
+        };
         let streaming = config.is_streaming();
         Ok(Self {
             info,
@@ -169,7 +173,7 @@ impl Model {
             },
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, cancel)?,
             memory_headroom,
-            world: World::read(source)?,
+            world,
             source: source.clone(),
             notes,
             digest: OnceCell::new(),

@@ -37,7 +37,7 @@ pub fn without_ground(mut picture: RgbaImage) -> RgbaImage {
         if pixel[3] == 0 || !is_ground(pixel) {
             continue;
         }
-        pixel[3] = 0;
+        *pixel = Rgba([0; 4]);
         let neighbours = [(x.wrapping_sub(1), y), (x + 1, y), (x, y.wrapping_sub(1)), (x, y + 1)];
         queue.extend(neighbours.into_iter().filter(|&(x, y)| x < width && y < height));
     }

@@ -125,10 +125,11 @@ impl ReferencePicture {
 
     /// A picture of a subject, called `name`; `None` if nothing in it is visible.
     pub fn new(name: &str, picture: RgbaImage) -> Option<Self> {
+        let picture = premultiplied(picture);
+        let subject = ground::without_ground(picture.clone());
         // A picture of one colour has no ground.
-        let picture = ground::trimmed(&ground::without_ground(picture.clone()))
-            .or_else(|| ground::trimmed(&picture))?;
-        Some(Self { name: name.into(), file: None, picture: Arc::new(premultiplied(picture)) })
+        let picture = ground::trimmed(&subject).or_else(|| ground::trimmed(&picture))?;
+        Some(Self { name: name.into(), file: None, picture: Arc::new(picture) })
     }
 
     /// Width and height without transparent margins.

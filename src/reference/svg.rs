@@ -19,12 +19,19 @@ static FONTS: Lazy<Arc<fontdb::Database>> = Lazy::new(|| {
     Arc::new(fonts)
 });
 
-/// Whether a file begins like SVG.
+/// Whether a file is SVG, damaged or not.
 pub fn is_svg(bytes: &[u8]) -> bool {
-    let begin = &bytes[..bytes.len().min(4096)];
-    let text = begin.trim_ascii_start();
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    text.starts_with(b"<") && begin.windows(4).any(|part| part == b"<svg")
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    text.starts_with(b"<") && has(bytes, b"<svg")
+}
+
+/// Fonts take a while to load, and most drawings need none.
+fn has_text(bytes: &[u8]) -> bool {
+    has(bytes, b"<text")
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Renders a drawing; files that it names are not read.
@@ -33,7 +40,7 @@ pub fn render(bytes: &[u8]) -> Result<RgbaImage, String> {
         return Err(format!("the drawing is larger than {} MiB", MAX_BYTES >> 20));
     }
     let options = Options {
-        fontdb: FONTS.clone(),
+        fontdb: if has_text(bytes) { FONTS.clone() } else { Arc::default() },
         image_href_resolver: ImageHrefResolver {
             resolve_string: Box::new(|_, _| None),
             ..ImageHrefResolver::default()

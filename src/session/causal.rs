@@ -216,11 +216,11 @@ impl CausalSampler {
         let Some((_, contexts)) = &self.prompt.current else {
             unreachable!("the first chunk of a scene has a prompt")
         };
-        if new_contexts || self.subjects.are_new() {
+        if new_contexts || self.subjects.need_update() {
             self.subjects.update(&self.model, &self.transformer, contexts, cancel)?;
         }
         let KvCaches { prompt, negative } = &mut self.caches;
-        self.subjects.show(&self.model, first, prompt, negative)?;
+        self.subjects.place(&self.model, first, prompt, negative)?;
         let latents = match latents {
             Some(latents) => latents,
             None => {

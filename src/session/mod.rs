@@ -114,6 +114,8 @@ impl Session {
         let info = &model.info;
         let mut request = ValidatedRequest::new(request, info)?;
         let generation_id = request.generation_id(info);
+        let of_shots = request.shots.iter().flat_map(|shot| &shot.references);
+        planner::check_names(&model, request.references.iter().chain(of_shots))?;
         let timeline = Timeline::new(std::mem::take(&mut request.shots), info, request.total_frames);
         let scenes = timeline.scenes();
         if let (Some(&frames), Some(max)) = (scenes.iter().flatten().max(), info.max_frames)
@@ -124,8 +126,6 @@ impl Session {
                 format!("{} makes at most {max} frames, not {frames}", info.name),
             );
         }
-        let of_shots = request.shots.iter().flat_map(|shot| &shot.references);
-        planner::check_names(&model, request.references.iter().chain(of_shots))?;
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let initial_latents = request.initial_latents.take();
@@ -206,7 +206,7 @@ impl Session {
     /// [`Error::Refused`] by the policy.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
         planner::check_names(&self.model, &shot.references)?;
-        self.timeline.add(shot, &self.model.info, &self.request.policy)
+        self.timeline.add(shot, &self.planner.digests(), &self.model.info, &self.request.policy)
     }
 
     /// Ends an endless video after `frames` frames.
@@ -232,7 +232,7 @@ impl Session {
     /// policy.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
         self.check_prompt_may_change()?;
-        self.timeline.set_prompt(prompt, &self.request.policy)
+        self.timeline.set_prompt(prompt, &self.planner.digests(), &self.request.policy)
     }
 
     /// Uses another negative prompt from the next chunk on; `None` is the model's own.
@@ -258,7 +258,9 @@ impl Session {
         check_references(&references, None, &self.model.info)?;
         planner::check_names(&self.model, &references)?;
         let digests: Vec<_> = references.iter().map(Reference::digest).collect();
-        self.request.policy.admit_with(&self.shot.prompt, &digests)?;
+        // They are shown with the prompt of the next chunk.
+        let prompt = self.timeline.next_prompt().unwrap_or(&self.shot.prompt);
+        self.request.policy.admit_with(prompt, &digests)?;
         self.planner.set_references(references);
         Ok(())
     }
@@ -269,7 +271,7 @@ impl Session {
     /// [`Error::Request`] from a model without references.
     pub fn set_motion_path(&mut self, path: Option<MotionPath>) -> Result<()> {
         check_references(&[], path.as_ref(), &self.model.info)?;
-        self.planner.set_motion_path(path, self.latent_frames());
+        self.planner.set_motion_path(path, self.seconds());
         Ok(())
     }
 
@@ -342,8 +344,8 @@ impl Session {
                 self.shot.seed = shot.seed.unwrap_or(self.request.seed);
             }
             let begins_scene = matches!(start, ShotStart::Scene(_));
-            let latent = if begins_scene { 0 } else { self.latent_frames() };
-            self.planner.begin_shot(&shot, latent, start == ShotStart::Live);
+            let live = start == ShotStart::Live;
+            self.planner.begin_shot(&shot, begins_scene, live, self.seconds());
             match (start, &mut self.sampler) {
                 (ShotStart::Scene(_), _) => self.begin_scene(shot)?,
                 (_, Some(Sampler::Causal(sampler))) => {
@@ -367,6 +369,12 @@ impl Session {
             self.shot.cut = cut && self.frames_generated > 0;
         }
         Ok(())
+    }
+
+    /// Seconds of the video so far.
+    fn seconds(&self) -> f64 {
+        let (numerator, denominator) = self.model.info.frame_rate;
+        self.frames_generated as f64 * f64::from(denominator) / f64::from(numerator)
     }
 
     /// Latent frames of the scene so far.

@@ -5,44 +5,47 @@ use std::time::Duration;
 use super::conditioning::TextConditioner;
 use crate::reference::Reference;
 use crate::request::Shot;
-use crate::world::{MotionPath, Plan, Stage};
+use crate::world::{MotionPath, Plan, PlanInputs};
 use crate::{Cancel, Model, Result, Size};
 
 /// The references of the request and of the current shot, and its plan.
 #[derive(Default)]
 pub struct Planner {
-    request: Cast,
-    shot: Cast,
+    request: ReferenceSettings,
+    shot: ReferenceSettings,
     plan: Plan,
-    /// Latent frame of the scene at which the path of the shot begins.
-    path_begin: usize,
+    /// When the scene began, in seconds of the video.
+    scene_begin: f64,
     /// Whether the scene starts from an image: its subject is there, and needs no drawing.
     image: bool,
     outdated: bool,
 }
 
-/// References and their paths.
+/// References and their path.
 #[derive(Clone, Default)]
-struct Cast {
+struct ReferenceSettings {
     references: Vec<Reference>,
     path: Option<MotionPath>,
+    /// When the path begins, in seconds of the video.
+    path_begin: f64,
 }
 
 impl Planner {
     /// A planner with the references and the path of a request.
     pub fn new(references: Vec<Reference>, path: Option<MotionPath>) -> Self {
-        Self { request: Cast { references, path }, ..Self::default() }
+        Self { request: ReferenceSettings { references, path, path_begin: 0.0 }, ..Self::default() }
     }
 
-    /// Begins `shot` at the latent frame `begin` of its scene. A `live` prompt goes on with the path of the shot before.
-    pub fn begin_shot(&mut self, shot: &Shot, begin: usize, live: bool) {
-        if begin == 0 {
+    /// Begins `shot` at `seconds` of the video. A `live` prompt keeps the references and the path of the shot before.
+    pub fn begin_shot(&mut self, shot: &Shot, begins_scene: bool, live: bool, seconds: f64) {
+        if begins_scene {
             self.image = shot.image.is_some();
             self.plan = Plan::default();
+            self.scene_begin = seconds;
         }
         if !live {
-            self.shot = Cast { references: shot.references.clone(), path: shot.motion_path.clone() };
-            self.path_begin = begin;
+            let Shot { references, motion_path, .. } = shot.clone();
+            self.shot = ReferenceSettings { references, path: motion_path, path_begin: seconds };
         }
         self.outdated = true;
     }
@@ -54,11 +57,11 @@ impl Planner {
         self.outdated = true;
     }
 
-    /// Moves the references along another path, which begins at the latent frame `begin`.
-    pub fn set_motion_path(&mut self, path: Option<MotionPath>, begin: usize) {
+    /// Moves the references along another path, which begins at `seconds` of the video.
+    pub fn set_motion_path(&mut self, path: Option<MotionPath>, seconds: f64) {
         self.request.path = path;
+        self.request.path_begin = seconds;
         self.shot.path = None;
-        self.path_begin = begin;
         self.outdated = true;
     }
 
@@ -75,19 +78,29 @@ impl Planner {
         let Some(world) = model.world().filter(|_| std::mem::take(&mut self.outdated)) else {
             return Ok(None);
         };
-        let own = &self.shot.references;
-        let references = if own.is_empty() { &self.request.references } else { own };
-        let path = self.shot.path.as_ref().or(self.request.path.as_ref());
+        let references = self.current_references();
+        let with_path = [&self.shot, &self.request].into_iter().find(|settings| settings.path.is_some());
+        let path = with_path
+            .and_then(|settings| Some((settings.path.as_ref()?, settings.path_begin - self.scene_begin)));
         self.plan = match references.is_empty() && self.image {
             true => Plan::default(),
             false => {
                 let bank = world.bank(&model.source)?;
-                let stage = Stage { world, bank, width: size.width, latent: latent_duration(model) };
+                let inputs = PlanInputs { world, bank, size, latent: latent_duration(model) };
                 let similar = |phrase: &str| bank.similar(&text.embed(phrase, cancel)?);
-                stage.plan(prompt, references, path, (begin, self.path_begin), &self.plan, similar)?
+                inputs.plan(prompt, references, path, begin, &self.plan, similar)?
             }
         };
         Ok(Some(self.plan.clone()))
+    }
+
+    fn current_references(&self) -> &[Reference] {
+        if self.shot.references.is_empty() { &self.request.references } else { &self.shot.references }
+    }
+
+    /// Digests of the references that a user has set.
+    pub fn digests(&self) -> Vec<String> {
+        self.current_references().iter().map(Reference::digest).collect()
     }
 
     /// The references that the shot shows.

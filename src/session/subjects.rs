@@ -3,8 +3,8 @@
 use candle_core::{DType, Tensor};
 
 use super::conditioning::{TextContexts, encode};
-use crate::transformer::{KvCache, Placement, Reference, WanTransformer};
-use crate::world::{Plan, Pose, Spot};
+use crate::transformer::{KvCache, Placement, ReferenceKv, WanTransformer};
+use crate::world::{Place, Plan, Pose};
 use crate::{Cancel, Model, Result};
 
 /// Grey behind a reference, of 1.
@@ -16,8 +16,8 @@ pub struct Subjects {
     plan: Plan,
     /// `None` until they are encoded.
     pictures: Option<Vec<Picture>>,
-    prompt: Vec<Reference>,
-    negative: Vec<Reference>,
+    prompt: Vec<ReferenceKv>,
+    negative: Vec<ReferenceKv>,
 }
 
 /// A picture on grey.
@@ -29,15 +29,18 @@ struct Picture {
 }
 
 impl Subjects {
-    /// Returns whether there are other subjects than before.
+    /// Returns whether there are other pictures than before.
     pub fn set_plan(&mut self, plan: Plan) -> bool {
         let before = std::mem::replace(&mut self.plan, plan);
-        self.pictures = None;
-        before.references() != self.plan.references()
+        let others = before.pose_keys() != self.plan.pose_keys();
+        if others {
+            self.pictures = None;
+        }
+        others
     }
 
     /// Whether [`update`](Self::update) is due.
-    pub fn are_new(&self) -> bool {
+    pub fn need_update(&self) -> bool {
         self.pictures.is_none()
     }
 
@@ -67,8 +70,8 @@ impl Subjects {
         Ok(())
     }
 
-    /// Shows the references at their places in the latent frame `latent` of the scene.
-    pub fn show(
+    /// Places the references for the latent frame `latent` of the scene.
+    pub fn place(
         &self,
         model: &Model,
         latent: usize,
@@ -76,18 +79,23 @@ impl Subjects {
         negative: &mut KvCache,
     ) -> Result<()> {
         let [rows, columns] = model.token_pixels();
-        let spots = self.plan.spots(latent);
-        let placed = |references: &[Reference]| {
-            let at =
-                |Spot { x, y }| Placement::At { row: f64::from(y) / rows, column: f64::from(x) / columns };
-            let seen = references
-                .iter()
-                .zip(&spots)
-                .filter_map(|(reference, spot)| Some((reference.clone(), at((*spot)?))));
-            seen.collect::<Vec<_>>()
+        let places = self.plan.places(latent);
+        let at = |place: &Place| match *place {
+            Place::At { x, y } => {
+                Some(Placement::At { row: f64::from(y) / rows, column: f64::from(x) / columns })
+            }
+            Place::Free => Some(Placement::Free),
+            Place::Hidden => None,
         };
-        prompt.show(&placed(&self.prompt))?;
-        negative.show(&placed(&self.negative))
+        let placed = |references: &[ReferenceKv]| {
+            let visible = references
+                .iter()
+                .zip(&places)
+                .filter_map(|(reference, place)| Some((reference.clone(), at(place)?)));
+            visible.collect::<Vec<_>>()
+        };
+        prompt.set_references(&placed(&self.prompt))?;
+        negative.set_references(&placed(&self.negative))
     }
 }
 

@@ -63,9 +63,22 @@ impl Timeline {
         Self { pending, last_start, total }
     }
 
-    /// Adds a shot after the others.
-    pub fn add(&mut self, shot: Shot, info: &ModelInfo, policy: &Policy) -> Result<()> {
-        check_shot(&shot, &[], info, policy)?;
+    /// The prompt that the next chunk begins with for certain: that of a live change, or of the first shot.
+    pub fn next_prompt(&self) -> Option<&str> {
+        let next = self.pending.front()?;
+        let begins = matches!(next.start, ShotStart::Live | ShotStart::Scene(0));
+        begins.then_some(next.shot.prompt.as_str())
+    }
+
+    /// Adds a shot after the others. `references` are the digests of what it shows without references of its own.
+    pub fn add(
+        &mut self,
+        shot: Shot,
+        references: &[String],
+        info: &ModelInfo,
+        policy: &Policy,
+    ) -> Result<()> {
+        check_shot(&shot, references, info, policy)?;
         if shot.start <= self.last_start {
             return refuse(Setting::Shots, "each shot must start later than the one before it".into());
         }
@@ -74,9 +87,9 @@ impl Timeline {
         Ok(())
     }
 
-    /// Shows `prompt` from the next chunk on. Of several live prompts before that chunk the last counts.
-    pub fn set_prompt(&mut self, prompt: &str, policy: &Policy) -> Result<()> {
-        check_prompt(prompt, &[], policy)?;
+    /// Shows `prompt` with `references`, by their digests, from the next chunk on. Of several live prompts before that chunk the last counts.
+    pub fn set_prompt(&mut self, prompt: &str, references: &[String], policy: &Policy) -> Result<()> {
+        check_prompt(prompt, references, policy)?;
         self.pending.retain(|pending| pending.start != ShotStart::Live);
         let shot = Shot::new(Duration::ZERO, prompt);
         self.pending.push_front(PendingShot { start: ShotStart::Live, shot });
@@ -196,11 +209,11 @@ mod tests {
         let policy = Policy::built_in();
         let shots = vec![shot(&info, 0, Transition::Cut), shot(&info, 16, Transition::Continue)];
         let mut timeline = Timeline::new(shots, &info, None);
-        timeline.set_prompt("first", &policy).unwrap();
-        timeline.set_prompt("second", &policy).unwrap();
+        timeline.set_prompt("first", &[], &policy).unwrap();
+        timeline.set_prompt("second", &[], &policy).unwrap();
         assert_eq!(prompts(&mut timeline, 0, 1), ["shot at 0", "second"]);
         assert_eq!(prompts(&mut timeline, 1, 4), [""; 0]);
-        timeline.set_prompt("third", &policy).unwrap();
+        timeline.set_prompt("third", &[], &policy).unwrap();
         assert_eq!(prompts(&mut timeline, 1, 4), ["third"]);
         assert_eq!(prompts(&mut timeline, 17, 4), ["shot at 16"]);
         assert_eq!(timeline.scenes(), None);

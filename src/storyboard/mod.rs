@@ -257,13 +257,13 @@ impl Builder {
         {
             return fail("the shot starts no later than the one before it".into());
         }
-        if shot.image.is_some() {
-            if shot.transition == Transition::Continue && !self.0.is_empty() {
-                return fail("an image needs transition = \"cut\"".into());
-            }
-            if self.0.iter().filter(|shot| shot.image.is_some()).count() == MAX_IMAGES {
-                return fail(format!("more than {MAX_IMAGES} images"));
-            }
+        if shot.image.is_some() && shot.transition == Transition::Continue && !self.0.is_empty() {
+            return fail("an image needs transition = \"cut\"".into());
+        }
+        let images = |shot: &Shot<PathBuf, String>| usize::from(shot.image.is_some()) + shot.references.len();
+        let more = images(&shot);
+        if more > 0 && self.0.iter().map(images).sum::<usize>() + more > MAX_IMAGES {
+            return fail(format!("more than {MAX_IMAGES} images and references"));
         }
         self.0.push(shot);
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
-use super::reference::{Placement, Reference, Shown};
+use super::reference::{PlacedReferences, Placement, ReferenceKv};
 use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
@@ -73,7 +73,7 @@ pub struct KvCache {
     /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
     /// What the next chunk attends to besides the cached frames.
-    pub(super) shown: Shown,
+    pub(super) references: PlacedReferences,
 }
 
 /// A latent frame in the cache.
@@ -98,7 +98,7 @@ impl KvCache {
             shot: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
-            shown: Shown::default(),
+            references: PlacedReferences::default(),
         }
     }
 
@@ -109,8 +109,8 @@ impl KvCache {
 
     /// Shows these references at these places from the next chunk on, in place of those before. Chunks of a model with references
     /// have one latent frame.
-    pub fn show(&mut self, references: &[(Reference, Placement)]) -> Result<()> {
-        self.shown = Shown::new(references)?;
+    pub fn set_references(&mut self, references: &[(ReferenceKv, Placement)]) -> Result<()> {
+        self.references = PlacedReferences::new(references)?;
         Ok(())
     }
 
@@ -154,7 +154,7 @@ impl KvCache {
     /// After a change of the cached frames, and so of the positions.
     fn forget_packed(&mut self) {
         self.packed = OnceLock::new();
-        self.shown.at_another_time();
+        self.references.invalidate_packed();
     }
 
     /// Prepares to append the last `frames` frames again: of the frames before them only the sink stays.

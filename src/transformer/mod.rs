@@ -30,8 +30,8 @@ pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};
-use reference::Shown;
-pub use reference::{Placement, Reference};
+use reference::PlacedReferences;
+pub use reference::{Placement, ReferenceKv};
 use rope::{Rope, Rotation};
 
 /// A loaded transformer. Clones share the weights.
@@ -87,23 +87,23 @@ struct Attended<'a> {
     /// Rotary embedding of the cached tokens, followed by the own ones.
     keys: Rotation,
     /// References, with their rotary embedding.
-    shown: Option<(&'a Shown, Rotation)>,
+    references: Option<(&'a PlacedReferences, Rotation)>,
 }
 
 impl Attended<'_> {
     /// Keys before rotation and values of the references and of the cached frames in `block`.
     fn past(&self, block: usize) -> Result<Option<KeyValue>> {
-        let shown = self.shown.as_ref().and_then(|(shown, _)| shown.block(block));
-        match (shown, self.cache.and_then(|cache| cache.block(block))) {
-            (Some(shown), Some(past)) => Ok(Some(shown.concat(past)?)),
-            (shown, past) => Ok(shown.or(past).cloned()),
+        let references = self.references.as_ref().and_then(|(references, _)| references.block(block));
+        match (references, self.cache.and_then(|cache| cache.block(block))) {
+            (Some(references), Some(past)) => Ok(Some(references.concat(past)?)),
+            (references, past) => Ok(references.or(past).cloned()),
         }
     }
 
     /// Rotary embedding of the references, the cached tokens and the own ones.
     fn all_keys(&self) -> Result<Rotation> {
-        match &self.shown {
-            Some((_, shown)) => shown.concat(&self.keys),
+        match &self.references {
+            Some((_, rotation)) => rotation.concat(&self.keys),
             None => Ok(self.keys.clone()),
         }
     }
@@ -226,7 +226,7 @@ impl WanTransformer {
         alpha: &Tensor,
         context: &Context,
         cancel: &Cancel,
-    ) -> Result<Reference> {
+    ) -> Result<ReferenceKv> {
         let Some(embedding) = &self.reference_embedding else {
             return Err(Error::Request(crate::Setting::Reference, "this model has no references".into()));
         };
@@ -245,7 +245,7 @@ impl WanTransformer {
         }
         tokens.x = (tokens.x + embedding.forward(&self.patches(alpha, 1)?)?)?;
         let (_, blocks) = self.run(tokens, context, None, Pass::CacheUpdate, cancel)?;
-        Ok(Reference { blocks, grid: [rows, columns] })
+        Ok(ReferenceKv { blocks, grid: [rows, columns] })
     }
 
     /// Predicts the velocity of a whole clip with full attention.
@@ -374,13 +374,14 @@ impl WanTransformer {
                 cache.positions(frames)
             }
         };
-        let shown = cache.map(|cache| &cache.shown).filter(|shown| !shown.blocks().is_empty());
+        let placed = cache.map(|cache| &cache.references).filter(|placed| !placed.blocks().is_empty());
         let time = times[times.len() - frames];
-        let shown = shown.map(|shown| shown.rotation(&self.rope, time, &self.device).map(|at| (shown, at)));
+        let references = placed
+            .map(|placed| placed.rotation(&self.rope, time, &self.device).map(|rotation| (placed, rotation)));
         Ok(Attended {
             cache,
             keys: self.rope.rotation(&times, rows, columns, &self.device)?,
-            shown: shown.transpose()?,
+            references: references.transpose()?,
         })
     }
 

@@ -359,9 +359,9 @@ impl PackedBlocks {
             }
             _ => None,
         };
-        let shown = match &attended.shown {
-            Some((shown, rotation)) => {
-                Some(rotated(self.packing, shown.blocks(), &shown.packed, &Angles::new(rotation, 0)?)?)
+        let references = match &attended.references {
+            Some((placed, rotation)) => {
+                Some(rotated(self.packing, placed.blocks(), &placed.packed, &Angles::new(rotation, 0)?)?)
             }
             None => None,
         };
@@ -377,7 +377,7 @@ impl PackedBlocks {
             let last = pass == Pass::CacheUpdate && i + 1 == texts.len();
             if !last {
                 let current = self.packing.pack_kv(&own.rotated, &own.value);
-                let before = [shown, past].into_iter().flatten().filter_map(|before| before.get(i));
+                let before = [references, past].into_iter().flatten().filter_map(|before| before.get(i));
                 let kv: Vec<_> = before.chain([&current]).collect();
                 block.finish(&mut x, &own.query, &kv, text, &modulation, portion);
             }

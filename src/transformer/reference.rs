@@ -14,7 +14,7 @@ use crate::kernels::attention::PackedKv;
 
 /// A reference in one prompt: its keys before rotation and its values, in every block.
 #[derive(Clone, Debug)]
-pub struct Reference {
+pub struct ReferenceKv {
     pub(super) blocks: Vec<KeyValue>,
     /// Rows and columns of tokens.
     pub(super) grid: [usize; 2],
@@ -47,26 +47,26 @@ impl Placement {
 
 /// The references that the next chunk attends to, one after the other.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct PlacedReferences {
     blocks: Vec<KeyValue>,
     places: Vec<(Placement, [usize; 2])>,
     /// `blocks` rotated and in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
 }
 
-impl Shown {
-    pub(super) fn new(references: &[(Reference, Placement)]) -> Result<Self> {
-        let mut shown = Self::default();
+impl PlacedReferences {
+    pub(super) fn new(references: &[(ReferenceKv, Placement)]) -> Result<Self> {
+        let mut placed = Self::default();
         for (reference, placement) in references {
-            shown.places.push((*placement, reference.grid));
-            shown.blocks = match shown.blocks.as_slice() {
+            placed.places.push((*placement, reference.grid));
+            placed.blocks = match placed.blocks.as_slice() {
                 [] => reference.blocks.clone(),
                 before => {
                     before.iter().zip(&reference.blocks).map(|(a, b)| a.concat(b)).collect::<Result<_>>()?
                 }
             };
         }
-        Ok(shown)
+        Ok(placed)
     }
 
     /// Keys before rotation and values of all references in `block`; `None` without references.
@@ -92,7 +92,7 @@ impl Shown {
     }
 
     /// The same references; the next chunk has another time.
-    pub(super) fn at_another_time(&mut self) {
+    pub(super) fn invalidate_packed(&mut self) {
         self.packed = OnceLock::new();
     }
 }

@@ -3,12 +3,15 @@
 //! The engine decides where a subject is, from the verb of the prompt or from a path; the model draws what is there.
 
 mod bank;
+mod camera;
+mod grammar;
+mod lexicon;
 mod path;
 mod phrase;
 mod plan;
 mod words;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use once_cell::sync::OnceCell;
 use serde::Deserialize;
@@ -16,9 +19,11 @@ use serde::Deserialize;
 use crate::Result;
 use crate::checkpoint::Source;
 pub use bank::{Bank, Drawing};
+use lexicon::Lexicon;
 pub use path::MotionPath;
-pub(crate) use plan::{Plan, Pose, Spot, Stage};
-use words::{Word, Words};
+use phrase::Subject;
+pub(crate) use plan::{Place, Plan, PlanInputs, Pose};
+use words::Words;
 
 /// The file in the folder of a model.
 pub const WORLD: &str = "world.json";
@@ -30,14 +35,22 @@ pub struct World {
     pub side: u32,
     /// References that the model takes.
     pub max_references: usize,
+    /// Upper edge of a subject that floats, and of one at the top of the frame.
+    pub afloat: i32,
+    pub top: i32,
     /// Distance between the positions that the model was trained with.
     pub step: u32,
+    /// How far a camera that pans moves in each latent frame.
+    #[serde(default)]
+    pub pan: i32,
     pub motions: BTreeMap<String, Motion>,
-    pub places: BTreeMap<String, Place>,
+    pub places: BTreeMap<String, Location>,
     /// Phrases of times of day and weathers.
     settings: Vec<String>,
     #[serde(skip)]
     bank: OnceCell<Bank>,
+    #[serde(skip)]
+    lexicon: OnceCell<Lexicon>,
 }
 
 /// A motion, as movements in each latent frame; the lists repeat.
@@ -45,6 +58,12 @@ pub struct World {
 pub struct Motion {
     /// By element, `*` for all others; `{dir}` stands for the direction.
     verbs: BTreeMap<String, Vec<String>>,
+    /// More verbs, which the model was not trained with.
+    #[serde(default)]
+    also: BTreeMap<String, Vec<String>>,
+    /// What decides whatever the verb is: `back and forth`.
+    #[serde(default)]
+    adverbs: Vec<String>,
     /// In the direction that the subject faces.
     dx: Vec<i32>,
     /// Downwards.
@@ -53,18 +72,15 @@ pub struct Motion {
     turn: usize,
 }
 
-/// A place.
+/// A place of the world: where subjects stand in it.
 #[derive(Debug, Deserialize)]
-pub struct Place {
+pub struct Location {
     phrases: Vec<String>,
     /// Upper edge of a subject that stands on the ground.
     ground: i32,
     /// Whether every subject floats.
     floats: bool,
 }
-
-/// Upper edge of a subject that floats.
-const AFLOAT: i32 = 32;
 
 impl World {
     /// Reads `world.json`, if the model has one.
@@ -76,24 +92,28 @@ impl World {
             return Ok(None);
         }
         let world: Self = source.json(WORLD)?;
-        match world.fault() {
-            Some(fault) => Err(source.invalid(WORLD, fault)),
-            None => Ok(Some(world)),
+        match world.check() {
+            Err(fault) => Err(source.invalid(WORLD, fault)),
+            Ok(()) => Ok(Some(world)),
         }
     }
 
-    fn fault(&self) -> Option<&'static str> {
-        let moves = |list: &[i32]| !list.is_empty() && list.iter().all(|step| step.abs() <= 1024);
-        let motions = self.motions.values().all(|motion| moves(&motion.dx) && moves(&motion.dy));
+    /// Whether everything is within the limits.
+    fn check(&self) -> Result<(), &'static str> {
+        let near = |pixels: i32, most: i32| (-most..=most).contains(&pixels);
+        let moves =
+            |list: &[i32]| (1..=1024).contains(&list.len()) && list.iter().all(|step| near(*step, 1024));
+        let is_short = |motion: &Motion| moves(&motion.dx) && moves(&motion.dy) && motion.turn <= 1024;
         let rules = [
             ((8..=1024).contains(&self.side), "`side` is not from 8 to 1024"),
             ((1..=8).contains(&self.max_references), "`max_references` is not from 1 to 8"),
             ((1..=64).contains(&self.step), "`step` is not from 1 to 64"),
-            (motions, "a movement is empty or too long"),
+            (near(self.pan, 1024), "`pan` is too fast"),
+            (self.motions.values().all(is_short), "a movement is empty or too long"),
             (self.motions.contains_key(Self::STILL), "there is no motion `stand`"),
-            (self.places.values().all(|place| place.ground.abs() <= 4096), "a `ground` is too far away"),
+            (self.places.values().all(|place| near(place.ground, 4096)), "a `ground` is too far away"),
         ];
-        rules.iter().find(|(holds, _)| !holds).map(|(_, fault)| *fault)
+        rules.iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, fault)| Err(*fault))
     }
 
     /// The motion of a subject without a verb.
@@ -107,51 +127,65 @@ impl World {
         self.bank.get_or_try_init(|| Bank::read(source))
     }
 
-    /// The stems of all verbs; of several words the first that is not `is`.
-    fn verb_stems(&self) -> impl Iterator<Item = String> {
-        let verbs = self.motions.values().flat_map(|motion| motion.verbs.values()).flatten();
-        verbs.filter_map(|verb| {
-            let words = Words::new(verb);
-            words.iter().find(|word| word.text != "is").map(|word| word.stem.clone())
-        })
+    fn lexicon(&self) -> &Lexicon {
+        self.lexicon.get_or_init(|| Lexicon::new(self))
     }
 
-    /// Whether these words are all from phrases of places, times and weathers: `rain`, `starry night`.
-    fn is_setting(&self, words: &[Word]) -> bool {
-        let phrases = self.places.values().flat_map(|place| &place.phrases).chain(&self.settings);
-        let known: HashSet<String> = phrases
-            .flat_map(|phrase| Words::new(phrase).iter().map(|word| word.stem.clone()).collect::<Vec<_>>())
-            .collect();
-        words.iter().all(|word| known.contains(&word.stem))
+    /// The subjects of a prompt, without what its places, times and weathers name.
+    fn subjects(&self, prompt: &Words, bank: &Bank) -> Vec<Subject> {
+        let lexicon = self.lexicon();
+        let mut subjects =
+            phrase::subjects(prompt, |stem| lexicon.is_verb(stem), |words| bank.name_length(words));
+        subjects.retain(|subject| {
+            let is_named = bank.named(subject).is_some();
+            // `the sun rises` and `a palm tree on the beach` are subjects, `stars in space` are none.
+            let stands_out =
+                || self.motion(&subject.rest, "").is_some() || subject.article && lexicon.has_place(subject);
+            let is_style =
+                subject.words.last().is_some_and(|word| grammar::is_one_of(grammar::FILLERS, &word.text));
+            if lexicon.is_setting(subject) { is_named && stands_out() } else { is_named || !is_style }
+        });
+        subjects
     }
 
-    /// The motion that `words` name first, the one with more words if two begin together.
-    fn motion(&self, words: &Words, element: &str) -> &Motion {
-        let verbs = self.motions.values().flat_map(|motion| {
-            let own = motion.verbs.get(element).into_iter();
-            // Other elements have the same verbs for other motions, so they come after the own ones.
-            let others =
-                motion.verbs.iter().filter(move |(kind, _)| *kind != element).map(|(_, verbs)| verbs);
-            let own = own.flatten().map(|verb| (true, verb));
-            own.chain(others.flatten().map(|verb| (false, verb))).map(move |(own, verb)| (own, verb, motion))
-        });
-        let found = verbs.filter_map(|(own, verb, motion)| {
-            let verb = Words::new(&verb.replace("{dir}", ""));
-            words.find(&verb).map(|at| ((at, usize::MAX - verb.len(), !own), motion))
-        });
-        let still = &self.motions[Self::STILL];
-        found.min_by_key(|(order, _)| *order).map_or(still, |(_, motion)| motion)
+    /// The motion of a subject that does nothing.
+    fn still(&self) -> &Motion {
+        &self.motions[Self::STILL]
     }
 
-    /// The place that `words` name with the longest phrase.
-    fn place(&self, words: &Words) -> Option<&Place> {
-        let phrases =
-            self.places.values().flat_map(|place| place.phrases.iter().map(move |phrase| (phrase, place)));
-        let found = phrases.filter_map(|(phrase, place)| {
-            let phrase = Words::new(phrase);
-            words.find(&phrase).map(|_| (phrase.len(), place))
-        });
-        found.max_by_key(|(length, _)| *length).map(|(_, place)| place)
+    /// The motion that `words` name for a subject of this element.
+    fn motion(&self, words: &Words, element: &str) -> Option<&Motion> {
+        self.lexicon().motion(words, element).map(|name| &self.motions[name])
+    }
+
+    /// The motion of a subject of this element: that of `subjects[index]`, or for a reference that no subject stands for, the first
+    /// of the prompt.
+    fn motion_of(
+        &self,
+        subjects: &[Subject],
+        index: Option<usize>,
+        prompt: &Words,
+        element: &str,
+    ) -> Option<&Motion> {
+        let motion = |words: &Words| self.motion(words, element);
+        let Some(index) = index else { return motion(prompt) };
+        let subject = &subjects[index];
+        if let Some(own) = motion(&subject.rest) {
+            return Some(own);
+        }
+        // `a running horse`
+        let participles = subject.words.iter().filter(|word| word.text.ends_with("ing"));
+        // `a dog and a cat jump`
+        let shared = subjects.get(index + 1).filter(|_| subject.shares_its_verb());
+        motion(&Words::of(participles.cloned().collect()))
+            .or_else(|| motion(&shared?.rest))
+            // `on the grass jumps a fox`; the verb of another subject is none of one that does something.
+            .or_else(|| if subject.acts { None } else { motion(prompt) })
+    }
+
+    /// The place that `words` name.
+    fn place(&self, words: &Words) -> Option<&Location> {
+        self.lexicon().place(words).map(|name| &self.places[name])
     }
 
     /// Upper edge of a subject that stands in the place that `words` name.
@@ -168,6 +202,97 @@ impl World {
     fn usual_ground(&self) -> i32 {
         let mut grounds: Vec<_> = self.places.values().map(|place| place.ground).collect();
         grounds.sort_unstable();
-        grounds.get(grounds.len() / 2).copied().unwrap_or(AFLOAT)
+        grounds.get(grounds.len() / 2).copied().unwrap_or(self.afloat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Parts;
+
+    fn open() -> (Source, World) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/references");
+        let source = Source::parse(folder, &Parts::default()).unwrap();
+        let world = World::read(&source).unwrap().unwrap();
+        (source, world)
+    }
+
+    /// Drawings and motions that a prompt names, as `fox jump, owl -`.
+    fn named(world: &World, bank: &Bank, prompt: &str) -> String {
+        let (words, _) = camera::without_camera(&Words::new(prompt));
+        let subjects = world.subjects(&words, bank);
+        let named = subjects.iter().enumerate().filter_map(|(i, subject)| {
+            let drawing = bank.named(subject)?;
+            let motion = world.motion_of(&subjects, Some(i), &words, &drawing.element);
+            let is_it = |other: &Motion| motion.is_some_and(|motion| std::ptr::eq(other, motion));
+            let name = world.motions.iter().find(|(_, other)| is_it(other));
+            Some(format!("{} {}", drawing.name, name.map_or("-", |(name, _)| name)))
+        });
+        named.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn prompts_name_drawings_and_motions() {
+        let (source, world) = open();
+        let bank = world.bank(&source).unwrap();
+        for (prompt, expected) in [
+            ("a red fox runs on the grass", "fox cross"),
+            ("a running fox in a meadow", "fox cross"),
+            ("a jumping dog", "dog jump"),
+            ("a dog and a fox jump", "dog jump, fox jump"),
+            ("a dog and a fox are jumping", "dog jump, fox jump"),
+            ("a dog waits and a fox jumps", "dog stand, fox jump"),
+            ("on the grass jumps a fox", "fox jump"),
+            ("two wolves jump", "wolf jump"),
+            ("a puppy jumps", "dog jump"),
+            ("a big animal jumps", ""),
+            ("an animal fox cub", "fox -"),
+            ("once upon a time a fox waits", "fox stand"),
+            ("a fox in flat cartoon style", "fox -"),
+            ("my logo jumps", ""),
+            ("a dog sits in front of a train", "dog -"),
+            ("a fox, in the style of a children's book", "fox -"),
+            ("a close-up of a fox", "fox -"),
+            ("a group of foxes next to a dog", "fox -, dog -"),
+            ("the king of the dog", ""),
+            ("a fox of the wolf", "fox -"),
+            ("a dog cooks pasta and jumps", "dog jump"),
+            ("a small dog wearing a fox", "dog -"),
+            ("a dog stares at a star", "dog -"),
+            ("a fox with a dog", "fox -, dog -"),
+            ("a fox with big dog ears", "fox -"),
+            ("the sun rises", "sun cross"),
+            ("the sun in space", "sun -"),
+            ("the sun", ""),
+            ("a fox waits before the setting sun", "fox stand"),
+            ("the sun at night", ""),
+            ("stars in space", ""),
+            ("rain on the grass", ""),
+            ("quarterly results in fog", ""),
+            ("in space", ""),
+            ("a train crosses a bridge", "steam-train cross"),
+            ("a fox runs back and forth", "fox pace"),
+            ("a fox runs slowly back and forth", "fox pace"),
+            ("a fox waits, the camera pans to the right", "fox stand"),
+            ("the camera moves to the left, a dog jumps", "dog jump"),
+            ("a blue wave and an owl", "owl -"),
+            ("an owl flies, a fox runs and a dog jumps", "owl cross, fox cross, dog jump"),
+        ] {
+            assert_eq!(named(&world, bank, prompt), expected, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn too_long_motions_are_refused() {
+        let change = |change: &dyn Fn(&mut Motion)| {
+            let (_, mut world) = open();
+            change(world.motions.get_mut("jump").unwrap());
+            world.check()
+        };
+        assert!(change(&|_| ()).is_ok());
+        assert!(change(&|motion| motion.turn = 1025).is_err());
+        assert!(change(&|motion| motion.dx = vec![0; 1025]).is_err());
+        assert!(change(&|motion| motion.dy.clear()).is_err());
     }
 }

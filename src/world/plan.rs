@@ -3,36 +3,39 @@
 use std::time::Duration;
 
 use image::RgbaImage;
+use image::imageops::FilterType;
 
+use super::camera::without_camera;
 use super::path::{MotionPath, Point};
-use super::phrase::{Subject, subjects};
-use super::words::Words;
-use super::{AFLOAT, Bank, Drawing, Motion, World};
+use super::phrase::Subject;
+use super::words::{Words, direction};
+use super::{Bank, Drawing, Motion, World};
 use crate::reference::{Reference, ReferencePicture};
-use crate::{Error, Result, Setting};
-
-/// Upper edge of a subject at the top of the frame.
-const UP: i32 = 8;
+use crate::{Error, Result, Setting, Size};
 
 /// The subjects of a shot.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    figures: Vec<Figure>,
+    subjects: Vec<PlannedSubject>,
     /// Latent frame at which the shot began.
     begin: usize,
     path: Option<MotionPath>,
-    /// Latent frame at which the path began.
-    path_begin: usize,
+    /// When the path begins, in seconds of the scene; it may have begun before.
+    path_begin: f64,
+    /// Pixels that the camera moves to the right in each latent frame, besides the movement that belongs to a motion.
+    pan: i32,
     space: Space,
 }
 
 /// The space that subjects move in, in pixels.
 #[derive(Clone, Copy, Debug, Default)]
 struct Space {
-    /// Width of the frame without that of a subject.
+    /// Width and height of the frame without those of a subject.
     width: i32,
-    /// Upper edge of what stands on the ground.
+    height: i32,
+    /// Upper edge of what stands on the ground, and of what is at the top of the frame.
     ground: i32,
+    top: i32,
     /// Positions are multiples of this.
     step: i32,
     /// Duration of a latent frame in seconds.
@@ -43,7 +46,7 @@ struct Space {
 
 /// A subject.
 #[derive(Clone, Debug)]
-struct Figure {
+struct PlannedSubject {
     picture: Picture,
     motion: Motion,
     /// −1 to the left, 1 to the right.
@@ -71,29 +74,31 @@ pub struct Pose {
     mirrored: bool,
 }
 
-/// Where a picture is in a latent frame, in pixels.
+/// Where a picture is in a latent frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spot {
-    /// Of its left edge.
-    pub x: i32,
-    /// Of its upper edge.
-    pub y: i32,
+pub enum Place {
+    /// Left and upper edge in pixels.
+    At { x: i32, y: i32 },
+    /// Where the model likes.
+    Free,
+    /// Outside the frame, or replaced by the picture that looks the other way.
+    Hidden,
 }
 
 /// What a plan is made of.
-pub struct Stage<'a> {
+pub struct PlanInputs<'a> {
     pub world: &'a World,
     pub bank: &'a Bank,
-    /// Width of the frame in pixels.
-    pub width: u32,
+    /// Of the frames.
+    pub size: Size,
     /// Duration of a latent frame.
     pub latent: Duration,
 }
 
-impl Stage<'_> {
-    /// The plan for a shot that begins at the latent frame `begin` of the scene, after a shot with the plan `before`. Its path began
-    /// at `path_begin`. Without `references` the
-    /// subjects are the drawings that the prompt names; `similar` finds the drawing for a phrase that is no name of one.
+impl PlanInputs<'_> {
+    /// The plan for a shot that begins at the latent frame `begin` of the scene, after a shot with the plan `before`. A `path` has the
+    /// time at which it begins, in seconds of the scene. Without `references` the subjects are the drawings that the prompt names;
+    /// `similar` finds the drawing for a phrase that is no name of one.
     ///
     /// # Errors
     /// [`Error::Request`] for too many references, and for a name that the bank does not have.
@@ -101,19 +106,22 @@ impl Stage<'_> {
         &'b self,
         prompt: &str,
         references: &[Reference],
-        path: Option<&MotionPath>,
-        (begin, path_begin): (usize, usize),
+        path: Option<(&MotionPath, f64)>,
+        begin: usize,
         before: &Plan,
         similar: impl FnOnce(&str) -> Result<Option<&'b Drawing>>,
     ) -> Result<Plan> {
         let world = self.world;
-        let words = Words::new(prompt);
-        let verbs: Vec<_> = world.verb_stems().collect();
-        let mut named = subjects(&words, |stem| verbs.iter().any(|verb| verb == stem));
-        named.retain(|subject| !world.is_setting(&subject.words));
-        let pictures = match references {
+        let (words, pan) = without_camera(&Words::new(prompt));
+        let named = world.subjects(&words, self.bank);
+        let pictures: Vec<_> = match references {
             [] => self.drawings(&named, similar)?,
-            some => some.iter().map(|reference| self.picture(reference)).collect::<Result<_>>()?,
+            // They have the verbs of the subjects in the same order.
+            some => some
+                .iter()
+                .enumerate()
+                .map(|(i, reference)| Ok((self.picture(reference)?, (i < named.len()).then_some(i))))
+                .collect::<Result<_>>()?,
         };
         if pictures.len() > world.max_references {
             return Err(Error::Request(
@@ -121,41 +129,49 @@ impl Stage<'_> {
                 format!("{} references are too many; use at most {}", pictures.len(), world.max_references),
             ));
         }
-        let space = Space {
-            width: self.width as i32 - world.side as i32,
-            ground: world.ground(&words),
-            step: world.step as i32,
-            latent: self.latent.as_secs_f64(),
-            side: world.side as i32,
-        };
+        let (path, path_begin) = path.map_or((None, 0.0), |(path, begin)| (Some(path), begin));
+        let seconds = begin as f64 * self.latent.as_secs_f64() - path_begin;
         let alone = pictures.len() == 1;
-        let paths = path.map_or(0, MotionPath::subjects);
-        let figures = pictures.into_iter().enumerate().map(|(i, picture)| {
+        let mut plan = Plan {
+            subjects: Vec::new(),
+            begin,
+            path: path.cloned(),
+            path_begin,
+            pan: pan.unwrap_or(0) * world.pan,
+            space: self.space(&words),
+        };
+        for (i, (picture, subject)) in pictures.into_iter().enumerate() {
             let element = picture.element();
-            // References of a user have the verbs of the subjects in the same order.
-            let rest = named.get(i).map_or(&words, |subject| &subject.rest);
-            let motion = world.motion(rest, element);
-            let facing = match path.filter(|_| i < paths) {
-                Some(path) => path.facing(i),
-                None => direction(rest).or_else(|| direction(&words)),
-            };
-            let facing = facing.unwrap_or(-1);
+            let rest = subject.map_or(&words, |i| &named[i].rest);
+            let motion = world.motion_of(&named, subject, &words, element);
+            let motion = motion.unwrap_or_else(|| world.still()).clone();
+            let now = before.now(&picture, begin);
+            let facing = path
+                .and_then(|path| path.facing(i, seconds))
+                .or_else(|| direction(rest))
+                .or_else(|| direction(&words))
+                .or(now.map(|(_, facing)| facing))
+                .unwrap_or(-1);
             let turns = alone && world.max_references > 1 && picture.may_be_mirrored();
             let turns = turns && (motion.turn > 0 || path.is_some_and(|path| path.turns(i)));
-            let continued = before.figures.get(i).filter(|figure| begin > 0 && figure.picture.is(&picture));
-            let (x, y) = match continued {
-                Some(_) => {
-                    let spot = before.place(i, begin).0;
-                    (spot.x, spot.y)
-                }
-                None => (
-                    motion.first_x(facing, space.width, (i, alone)),
-                    if world.floats(&words, element) { AFLOAT } else { space.ground },
-                ),
-            };
-            Figure { picture, motion: motion.clone(), facing, x, y, turns }
-        });
-        Ok(Plan { figures: figures.collect(), begin, path: path.cloned(), path_begin, space })
+            let x = now.map_or_else(|| plan.space.first_x(&motion, facing, i, alone), |(x, _)| x);
+            let y = if world.floats(&words, element) { world.afloat } else { plan.space.ground };
+            plan.subjects.push(PlannedSubject { picture, motion, facing, x, y, turns });
+        }
+        Ok(plan)
+    }
+
+    fn space(&self, words: &Words) -> Space {
+        let side = self.world.side as i32;
+        Space {
+            width: self.size.width as i32 - side,
+            height: self.size.height as i32 - side,
+            ground: self.world.ground(words),
+            top: self.world.top,
+            step: self.world.step as i32,
+            latent: self.latent.as_secs_f64(),
+            side,
+        }
     }
 
     fn picture(&self, reference: &Reference) -> Result<Picture> {
@@ -165,49 +181,56 @@ impl Stage<'_> {
         }
     }
 
-    /// The drawings that the subjects name. Only the first subject may be one that is similar to a drawing.
+    /// The drawings that the subjects name, with the numbers of the subjects. Only the first subject may be one that is similar to a
+    /// drawing.
     fn drawings<'b>(
         &'b self,
         subjects: &[Subject],
         similar: impl FnOnce(&str) -> Result<Option<&'b Drawing>>,
-    ) -> Result<Vec<Picture>> {
-        let mut found: Vec<&Drawing> = Vec::new();
-        let names = subjects.iter().filter_map(|subject| self.bank.named(subject));
-        for drawing in names.take(self.world.max_references) {
-            if !found.contains(&drawing) {
-                found.push(drawing);
+    ) -> Result<Vec<(Picture, Option<usize>)>> {
+        let mut found: Vec<(&Drawing, usize)> = Vec::new();
+        let named =
+            subjects.iter().enumerate().filter_map(|(i, subject)| Some((self.bank.named(subject)?, i)));
+        for (drawing, i) in named {
+            if found.len() < self.world.max_references && found.iter().all(|(other, _)| *other != drawing) {
+                found.push((drawing, i));
             }
         }
         if let (true, Some(first)) = (found.is_empty(), subjects.first()) {
             let phrase: Vec<_> = first.words.iter().map(|word| word.text.as_str()).collect();
-            found.extend(similar(&phrase.join(" "))?);
+            found.extend(similar(&phrase.join(" "))?.map(|drawing| (drawing, 0)));
         }
-        Ok(found.into_iter().cloned().map(Picture::Drawing).collect())
+        Ok(found.into_iter().map(|(drawing, i)| (Picture::Drawing(drawing.clone()), Some(i))).collect())
     }
 }
 
 impl Plan {
     /// The pictures that the model gets, in order.
     pub fn poses(&self) -> Vec<Pose> {
-        let pose = |figure: &Figure, facing: i32| Pose {
-            picture: figure.picture.clone(),
-            mirrored: facing > 0 && figure.picture.may_be_mirrored(),
+        let pose = |subject: &PlannedSubject, facing: i32| Pose {
+            picture: subject.picture.clone(),
+            mirrored: facing > 0 && subject.picture.may_be_mirrored(),
         };
-        let poses = self.figures.iter().flat_map(|figure| {
-            let other = figure.turns.then(|| pose(figure, -figure.facing));
-            std::iter::once(pose(figure, figure.facing)).chain(other)
+        let poses = self.subjects.iter().flat_map(|subject| {
+            let other = subject.turns.then(|| pose(subject, -subject.facing));
+            std::iter::once(pose(subject, subject.facing)).chain(other)
         });
         poses.collect()
     }
 
+    /// Identifies the pictures.
+    pub fn pose_keys(&self) -> Vec<(String, bool)> {
+        self.poses().iter().map(|pose| (pose.picture.reference().digest(), pose.mirrored)).collect()
+    }
+
     /// Identifies the plan in cache keys.
     pub fn key(&self) -> String {
-        let Self { begin, path_begin, space, .. } = self;
-        let mut key = format!("{begin} {path_begin} {space:?}");
-        for Figure { picture, motion, facing, x, y, turns } in &self.figures {
+        let Self { begin, path_begin, pan, space, .. } = self;
+        let mut key = format!("{begin} {path_begin} {pan} {space:?}");
+        for PlannedSubject { picture, motion, facing, x, y, turns } in &self.subjects {
             let Motion { dx, dy, turn, .. } = motion;
-            key +=
-                &format!(" | {} {facing} {x} {y} {turns} {dx:?} {dy:?} {turn}", picture.reference().digest());
+            let picture = picture.reference().digest();
+            key += &format!(" | {picture} {facing} {x} {y} {turns} {dx:?} {dy:?} {turn}");
         }
         self.path.iter().for_each(|path| key += &format!(" | {path}"));
         key
@@ -215,63 +238,79 @@ impl Plan {
 
     /// The references, in order.
     pub fn references(&self) -> Vec<Reference> {
-        self.figures.iter().map(|figure| figure.picture.reference()).collect()
+        self.subjects.iter().map(|subject| subject.picture.reference()).collect()
     }
 
-    /// Where each of the [`poses`](Self::poses) is at a latent frame; `None` if the frame does not show it.
-    pub fn spots(&self, latent: usize) -> Vec<Option<Spot>> {
-        let of = |i: usize| {
-            let figure = &self.figures[i];
-            let (spot, facing) = self.place(i, latent);
-            let seen = -self.space.side < spot.x && spot.x < self.space.width + self.space.side;
-            let spot = seen.then_some(spot);
-            match figure.turns {
-                false => vec![spot],
-                true if facing == figure.facing => vec![spot, None],
-                true => vec![None, spot],
+    /// Where each of the [`poses`](Self::poses) is at a latent frame.
+    pub fn places(&self, latent: usize) -> Vec<Place> {
+        let of = |(i, subject): (usize, &PlannedSubject)| {
+            let (x, y, facing) = self.position(i, latent);
+            let place = match &self.path {
+                Some(path) if path.is_free() => Place::Free,
+                _ if self.space.shows(x, y) => Place::At { x, y },
+                _ => Place::Hidden,
+            };
+            match subject.turns {
+                false => vec![place],
+                true if facing == subject.facing => vec![place, Place::Hidden],
+                true => vec![Place::Hidden, place],
             }
         };
-        (0..self.figures.len()).flat_map(of).collect()
+        self.subjects.iter().enumerate().flat_map(of).collect()
     }
 
-    /// The place and the direction of a subject at a latent frame.
-    fn place(&self, i: usize, latent: usize) -> (Spot, i32) {
-        let figure = &self.figures[i];
-        let (moved, frame) = (latent.saturating_sub(self.begin), latent.saturating_sub(self.path_begin));
-        let time = |frame: usize| {
-            Duration::try_from_secs_f64(frame as f64 * self.space.latent).unwrap_or(Duration::MAX)
-        };
-        let at = |frame| self.path.as_ref().and_then(|path| path.at(i, time(frame)));
-        match at(frame) {
-            Some(point) => {
-                let facing = (0..frame)
-                    .rev()
-                    .take(64)
-                    .find_map(|before| at(before).and_then(|from| towards(from, at(before + 1)?)));
-                let facing = facing.or_else(|| towards(point, at(frame + 1)?)).unwrap_or(figure.facing);
-                (self.space.spot(point), facing)
-            }
-            None => {
-                let (dx, dy, facing) = figure.motion.moved(moved, figure.facing);
-                (Spot { x: figure.x + dx, y: figure.y + dy }, facing)
-            }
+    /// x, y and the direction of a subject at a latent frame.
+    fn position(&self, i: usize, latent: usize) -> (i32, i32, i32) {
+        let subject = &self.subjects[i];
+        let seconds = latent as f64 * self.space.latent - self.path_begin;
+        let path = self.path.as_ref();
+        if let Some((point, facing)) =
+            path.and_then(|path| Some((path.at(i, seconds)?, path.facing(i, seconds))))
+        {
+            let (x, y) = self.space.pixels(point);
+            return (x, y, facing.unwrap_or(subject.facing));
         }
+        let latents = latent.saturating_sub(self.begin);
+        let (dx, dy, facing) = subject.motion.moved(latents, subject.facing);
+        let pan = self.pan.saturating_mul(i32::try_from(latents).unwrap_or(i32::MAX));
+        (subject.x.saturating_add(dx).saturating_sub(pan), subject.y.saturating_add(dy), facing)
     }
-}
 
-/// The horizontal direction from one place to another.
-fn towards(from: Point, to: Point) -> Option<i32> {
-    let by = to.x - from.x;
-    (by.abs() > 1e-6).then_some(if by > 0.0 { 1 } else { -1 })
+    /// x and the direction of the subject with this picture at a latent frame, if the frame shows it.
+    fn now(&self, picture: &Picture, latent: usize) -> Option<(i32, i32)> {
+        let i = self.subjects.iter().position(|subject| subject.picture.is(picture))?;
+        let (x, y, facing) = self.position(i, latent);
+        self.space.shows(x, y).then_some((x, facing))
+    }
 }
 
 impl Space {
-    fn spot(&self, point: Point) -> Spot {
+    fn pixels(&self, point: Point) -> (i32, i32) {
         let rounded = |pixels: f64| (pixels / f64::from(self.step)).round() as i32 * self.step;
-        Spot {
-            x: rounded(point.x * f64::from(self.width)),
-            y: rounded(f64::from(self.ground) + point.height * f64::from(UP - self.ground)),
-        }
+        let y = f64::from(self.ground) + point.height * f64::from(self.top - self.ground);
+        (rounded(point.x * f64::from(self.width)), rounded(y))
+    }
+
+    /// Whether the frame shows a part of a subject there.
+    fn shows(&self, x: i32, y: i32) -> bool {
+        let shows = |at: i32, length: i32| -self.side < at && at < length + self.side;
+        shows(x, self.width) && shows(y, self.height)
+    }
+
+    /// Where subject `i` begins.
+    fn first_x(&self, motion: &Motion, facing: i32, i: usize, alone: bool) -> i32 {
+        let (step, edge) = (motion.dx[0], self.width / 12);
+        let x = match motion.turn {
+            _ if !alone && i == 0 => edge,
+            _ if !alone => self.width - edge,
+            // It comes into the picture and leaves it.
+            0 if step != 0 && facing > 0 => -self.side / 4,
+            0 if step != 0 => self.width + self.side / 4,
+            0 => self.width / 2,
+            // In the middle of the way that it goes.
+            turn => self.width / 2 - facing * step * turn as i32 / 2,
+        };
+        x / self.step * self.step
     }
 }
 
@@ -288,11 +327,7 @@ impl Picture {
     }
 
     fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Drawing(a), Self::Drawing(b)) => a == b,
-            (Self::Own(a), Self::Own(b)) => a == b,
-            _ => false,
-        }
+        self.reference().digest() == other.reference().digest()
     }
 
     fn reference(&self) -> Reference {
@@ -311,7 +346,7 @@ impl Pose {
     pub fn in_square(&self, bank: &Bank, side: u32) -> Result<Vec<f32>> {
         let square = match &self.picture {
             Picture::Own(picture) => picture.in_square(side),
-            Picture::Drawing(drawing) => as_square(&bank.picture(drawing)?, side),
+            Picture::Drawing(drawing) => as_square(bank.picture(drawing)?, side),
         };
         let row = 4 * side as usize;
         let mirror = |row: &[f32]| row.chunks_exact(4).rev().flatten().copied().collect::<Vec<_>>();
@@ -320,13 +355,10 @@ impl Pose {
 }
 
 /// A drawing of the bank, which has its margins.
-fn as_square(picture: &RgbaImage, side: u32) -> Vec<f32> {
-    let scaled;
-    let picture = if picture.dimensions() == (side, side) {
-        picture
-    } else {
-        scaled = image::imageops::resize(picture, side, side, image::imageops::FilterType::Triangle);
-        &scaled
+fn as_square(picture: RgbaImage, side: u32) -> Vec<f32> {
+    let picture = match picture.dimensions() == (side, side) {
+        true => picture,
+        false => image::imageops::resize(&picture, side, side, FilterType::Triangle),
     };
     picture.as_raw().iter().map(|value| f32::from(*value) / 255.0).collect()
 }
@@ -336,66 +368,21 @@ impl Motion {
     fn moved(&self, frames: usize, facing: i32) -> (i32, i32, i32) {
         let now = |i: usize| match self.turn {
             0 => facing,
-            turn => {
-                if (i / turn).is_multiple_of(2) {
-                    facing
-                } else {
-                    -facing
-                }
-            }
-        };
-        let sum = |list: &[i32], weight: &dyn Fn(usize) -> i32, period: usize| -> i32 {
-            // Whole periods first: a video may be endless.
-            let of = |frames: usize| {
-                (0..frames)
-                    .map(|i| list[i % list.len()].saturating_mul(weight(i)))
-                    .fold(0i32, i32::saturating_add)
-            };
-            let periods = i32::try_from(frames / period).unwrap_or(i32::MAX);
-            of(period).saturating_mul(periods).saturating_add(of(frames % period))
+            turn if (i / turn).is_multiple_of(2) => facing,
+            _ => -facing,
         };
         let turns = if self.turn == 0 { 1 } else { 2 * self.turn };
-        let dx = sum(&self.dx, &now, self.dx.len() * turns);
-        (dx, sum(&self.dy, &|_| 1, self.dy.len()), now(frames))
-    }
-
-    /// Where a subject begins; `slot` is its number and whether it is alone.
-    fn first_x(&self, facing: i32, width: i32, (i, alone): (usize, bool)) -> i32 {
-        let step = self.dx[0];
-        match (alone, self.turn) {
-            (false, _) => {
-                if i == 0 {
-                    width / 12
-                } else {
-                    width - width / 12
-                }
-            }
-            // It comes into the picture and leaves it.
-            (true, 0) if step != 0 => {
-                if facing > 0 {
-                    -32
-                } else {
-                    width + 32
-                }
-            }
-            (true, 0) => width / 2,
-            // In the middle of the way that it goes.
-            (true, turn) => width / 2 - facing * step * turn as i32 / 2,
-        }
+        let dx = sum(frames, self.dx.len() * turns, |i| self.dx[i % self.dx.len()] * now(i));
+        (dx, sum(frames, self.dy.len(), |i| self.dy[i % self.dy.len()]), now(frames))
     }
 }
 
-/// The direction that a text names: −1 to the left, 1 to the right.
-fn direction(words: &Words) -> Option<i32> {
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.has(phrase));
-    match (
-        says(&["to the right", "rightwards", "rightward", "from the left", "from left"]),
-        says(&["to the left", "leftwards", "leftward", "from the right", "from right"]),
-    ) {
-        (true, false) => Some(1),
-        (false, true) => Some(-1),
-        _ => None,
-    }
+/// The sum of a periodic sequence. Whole periods are multiplied: a video may be endless.
+fn sum(count: usize, period: usize, of: impl Fn(usize) -> i32) -> i32 {
+    let part = |count: usize| (0..count).map(&of).sum::<i32>();
+    let periods = count / period;
+    let whole = if periods > 0 { part(period) } else { 0 };
+    whole.saturating_mul(i32::try_from(periods).unwrap_or(i32::MAX)).saturating_add(part(count % period))
 }
 
 #[cfg(test)]
@@ -417,14 +404,16 @@ mod tests {
             Self { world: World::read(&source).unwrap().unwrap(), source }
         }
 
-        fn stage(&self) -> Stage<'_> {
+        fn inputs(&self) -> PlanInputs<'_> {
             let bank = self.world.bank(&self.source).unwrap();
-            Stage { world: &self.world, bank, width: 96, latent: Duration::from_millis(250) }
+            let size = Size { width: 96, height: 32 };
+            PlanInputs { world: &self.world, bank, size, latent: Duration::from_millis(250) }
         }
 
         fn plan(&self, prompt: &str, references: &[Reference], path: Option<&str>) -> Result<Plan> {
             let path = path.map(|path| MotionPath::parse(path).unwrap());
-            self.stage().plan(prompt, references, path.as_ref(), (0, 0), &Plan::default(), |_| Ok(None))
+            let path = path.as_ref().map(|path| (path, 0.0));
+            self.inputs().plan(prompt, references, path, 0, &Plan::default(), |_| Ok(None))
         }
 
         fn named(&self, prompt: &str) -> Plan {
@@ -441,9 +430,22 @@ mod tests {
         plan.references().iter().map(Reference::name).collect()
     }
 
-    /// Left edges of the first picture.
+    /// Left edges of the first picture; `None` where it is hidden.
     fn x(plan: &Plan, latents: std::ops::Range<usize>) -> Vec<Option<i32>> {
-        latents.map(|latent| plan.spots(latent)[0].map(|spot| spot.x)).collect()
+        let x = |place: Place| match place {
+            Place::At { x, .. } => Some(x),
+            Place::Free | Place::Hidden => None,
+        };
+        latents.map(|latent| x(plan.places(latent)[0])).collect()
+    }
+
+    /// Upper edges of the first picture in three latent frames.
+    fn heights(plan: &Plan) -> Vec<i32> {
+        let y = |place: Place| match place {
+            Place::At { y, .. } => y,
+            Place::Free | Place::Hidden => panic!("{place:?}"),
+        };
+        (plan.begin..plan.begin + 3).map(|latent| y(plan.places(latent)[0])).collect()
     }
 
     #[test]
@@ -468,10 +470,10 @@ mod tests {
     #[test]
     fn only_a_subject_without_a_name_is_compared() {
         let fixture = Fixture::open();
-        let stage = fixture.stage();
+        let inputs = fixture.inputs();
         let plan = |prompt: &str| {
-            let similar = |phrase: &str| Ok(stage.bank.get("owl").filter(|_| phrase == "big bird"));
-            names(&stage.plan(prompt, &[], None, (0, 0), &Plan::default(), similar).unwrap())
+            let similar = |phrase: &str| Ok(inputs.bank.get("owl").filter(|_| phrase == "big bird"));
+            names(&inputs.plan(prompt, &[], None, 0, &Plan::default(), similar).unwrap())
         };
         assert_eq!(plan("a big bird flies in space"), ["bank:owl"]);
         assert_eq!(plan("a fox and a big bird"), ["bank:fox"]);
@@ -482,15 +484,17 @@ mod tests {
         let fixture = Fixture::open();
         // It comes into the picture, 8 pixels in each latent frame.
         let runs = fixture.named("a fox runs to the right");
-        assert_eq!(x(&runs, 0..4), [None, Some(-24), Some(-16), Some(-8)]);
-        let heights = |plan: &Plan| (0..3).map(|latent| plan.spots(latent)[0].unwrap().y).collect::<Vec<_>>();
+        assert_eq!(x(&runs, 0..4), [-8, 0, 8, 16].map(Some));
         let jumps = fixture.named("a fox jumps");
         assert_eq!(heights(&jumps), [0, -8, 0]);
         assert_eq!(x(&jumps, 0..2), [Some(32); 2], "in the middle");
+        // Each has its own verb.
+        assert_eq!(heights(&fixture.named("a gizmo jumps and a fox waits")), [0; 3]);
+        assert_eq!(heights(&fixture.named("a fox jumps and a train waits")), [0, -8, 0]);
         // An owl flies, and a fox does not.
-        assert_eq!(x(&fixture.named("an owl flies to the left"), 0..2), [None, Some(88)]);
-        assert_eq!(heights(&fixture.named("an owl waits")), [AFLOAT; 3]);
-        assert_eq!(heights(&fixture.named("a fox waits in space")), [AFLOAT; 3]);
+        assert_eq!(x(&fixture.named("an owl flies to the left"), 0..2), [72, 64].map(Some));
+        assert_eq!(heights(&fixture.named("an owl waits")), [8; 3]);
+        assert_eq!(heights(&fixture.named("a fox waits in space")), [8; 3]);
     }
 
     #[test]
@@ -498,14 +502,10 @@ mod tests {
         let fixture = Fixture::open();
         let prompt = "a fox goes back and forth, to the right";
         let paces = fixture.named(prompt);
-        let seen: Vec<_> = (0..6)
-            .map(|latent| paces.spots(latent).iter().map(Option::is_some).collect::<Vec<_>>())
-            .collect();
-        let (there, back) = (vec![true, false], vec![false, true]);
-        assert_eq!(seen, [&there, &there, &back, &back, &there, &there].map(Clone::clone));
-        let places: Vec<_> =
-            (0..6).map(|latent| paces.spots(latent).iter().flatten().next().unwrap().x).collect();
-        assert_eq!(places, [24, 32, 40, 32, 24, 32]);
+        let places: Vec<_> = (0..6).map(|latent| paces.places(latent)).collect();
+        let (there, back) =
+            (|x| vec![Place::At { x, y: 0 }, Place::Hidden], |x| vec![Place::Hidden, Place::At { x, y: 0 }]);
+        assert_eq!(places, [there(24), there(32), back(40), back(32), there(24), there(32)]);
         assert_eq!(paces.poses().iter().map(|pose| pose.mirrored).collect::<Vec<_>>(), [true, false]);
 
         let logo = fixture.plan(prompt, &[own()], None).unwrap();
@@ -519,28 +519,70 @@ mod tests {
         let fixture = Fixture::open();
         let path = "0 left ground | 1 right up | 2 left ground; 0 1 0";
         let plan = fixture.plan("a fox jumps", &[Reference::Bank("fox".into()), own()], Some(path)).unwrap();
-        let spots: Vec<_> = [0, 2, 4, 6, 8, 99].iter().map(|latent| plan.spots(*latent)).collect();
-        let spot = |x, y| Some(Spot { x, y });
+        let places: Vec<_> = [0, 2, 4, 6, 8, 99].iter().map(|latent| plan.places(*latent)).collect();
+        let at = |x, y| Place::At { x, y };
         // 64 pixels wide and 8 high, in steps of 8.
-        assert_eq!(spots[0], [spot(0, 0), spot(64, 0)]);
-        assert_eq!(spots[1], [spot(32, 8), spot(64, 0)]);
-        assert_eq!(spots[2], [spot(64, 8), spot(64, 0)]);
-        assert_eq!(spots[4], [spot(0, 0), spot(64, 0)]);
-        assert_eq!(spots[5], spots[4]);
+        assert_eq!(places[0], [at(0, 0), at(64, 0)]);
+        assert_eq!(places[1], [at(32, 8), at(64, 0)]);
+        assert_eq!(places[2], [at(64, 8), at(64, 0)]);
+        assert_eq!(places[4], [at(0, 0), at(64, 0)]);
+        assert_eq!(places[5], places[4]);
         // Alone it turns round.
         let alone = fixture.plan("a fox", &[], Some("0 left ground | 1 right up | 2 left ground")).unwrap();
-        assert_eq!(alone.spots(2), [spot(32, 8), None]);
-        assert_eq!(alone.spots(6), [None, spot(32, 8)]);
+        assert_eq!(alone.places(2), [at(32, 8), Place::Hidden]);
+        assert_eq!(alone.places(6), [Place::Hidden, at(32, 8)]);
+        assert_eq!(alone.places(999), [Place::Hidden, at(0, 0)], "it stays turned");
+        let outside = fixture.plan("a fox", &[], Some("0 center -2 | 1 center 2 | 2 -1 0")).unwrap();
+        assert_eq!(outside.places(0), [at(32, -16)]);
+        assert_eq!(outside.places(8), [Place::Hidden]);
     }
 
     #[test]
     fn another_prompt_goes_on_where_the_subject_is() {
         let fixture = Fixture::open();
-        let stage = fixture.stage();
-        let first = fixture.named("a fox goes back and forth, to the right");
-        let plan = |prompt: &str| stage.plan(prompt, &[], None, (2, 0), &first, |_| Ok(None)).unwrap();
-        assert_eq!(x(&plan("a fox waits"), 2..4), [Some(40); 2]);
-        assert_eq!(x(&plan("an owl waits"), 2..4), [Some(32); 2], "another subject");
+        let inputs = fixture.inputs();
+        let after = |before: &Plan, prompt: &str, begin: usize| {
+            inputs.plan(prompt, &[], None, begin, before, |_| Ok(None)).unwrap()
+        };
+        let paces = fixture.named("a fox goes back and forth, to the right");
+        let waits = after(&paces, "a fox waits", 2);
+        assert_eq!(x(&waits, 2..4), [Some(40); 2]);
+        assert!(!waits.poses()[0].mirrored, "it looks back");
+        assert_eq!(x(&after(&paces, "an owl waits", 2), 2..4), [Some(32); 2], "another subject");
+        assert_eq!(x(&after(&paces, "an owl and a fox wait", 2), 2..3), [Some(0)], "the owl is new");
+        // A jump ends on the ground, and who has left comes back.
+        assert_eq!(heights(&after(&fixture.named("a fox jumps"), "a fox waits", 1)), [0; 3]);
+        let gone = fixture.named("a fox runs to the right");
+        assert_eq!(x(&after(&gone, "a fox waits", 99), 99..100), [Some(32)]);
+    }
+
+    #[test]
+    fn a_path_that_began_before_the_scene_goes_on() {
+        let fixture = Fixture::open();
+        let path = MotionPath::parse("0 left ground | 2 right ground").unwrap();
+        let plan = |begin: f64| {
+            let inputs = fixture.inputs();
+            inputs.plan("a fox", &[], Some((&path, begin)), 0, &Plan::default(), |_| Ok(None)).unwrap()
+        };
+        assert_eq!(x(&plan(-1.0), 0..3), [32, 40, 48].map(Some));
+        assert_eq!(x(&plan(0.5), 0..4), [0, 0, 0, 8].map(Some));
+    }
+
+    #[test]
+    fn a_free_path_leaves_the_places_to_the_model() {
+        let fixture = Fixture::open();
+        let plan = fixture.plan("a fox jumps", &[], Some("free")).unwrap();
+        assert_eq!([plan.places(0), plan.places(9)], [[Place::Free], [Place::Free]]);
+    }
+
+    #[test]
+    fn the_camera_moves_what_stands() {
+        let fixture = Fixture::open();
+        let plan = fixture.named("a fox waits, the camera pans to the right");
+        assert_eq!(names(&plan), ["bank:fox"]);
+        let step = -fixture.world.pan;
+        assert_eq!(x(&plan, 0..3), [32, 32 + step, 32 + 2 * step].map(Some));
+        assert!(!plan.poses()[0].mirrored, "the direction is the camera's");
     }
 
     #[test]
@@ -583,8 +625,14 @@ mod tests {
     #[test]
     fn an_endless_motion_does_not_overflow() {
         let fixture = Fixture::open();
-        let plan = fixture.named("a fox runs to the right");
-        assert_eq!(plan.spots(usize::MAX), [None]);
-        assert!(fixture.named("a fox goes back and forth").spots(usize::MAX / 2).len() == 2);
+        for prompt in
+            ["a fox runs to the right", "a fox runs to the left", "a fox waits, the camera pans to the left"]
+        {
+            assert_eq!(fixture.named(prompt).places(usize::MAX), [Place::Hidden], "{prompt}");
+        }
+        let paces = fixture.named("a fox goes back and forth");
+        let period = usize::MAX / 8 * 4;
+        assert_eq!(paces.places(period + 1), paces.places(1));
+        assert_ne!(paces.places(period + 1), paces.places(2));
     }
 }

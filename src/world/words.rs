@@ -1,5 +1,7 @@
 //! The words of a prompt.
 
+use super::grammar::{PREPOSITIONS, is_one_of};
+
 /// Lower-case words, and punctuation that separates parts of a sentence as a word `,`.
 #[derive(Clone, Debug, Default)]
 pub struct Words(Vec<Word>);
@@ -7,7 +9,7 @@ pub struct Words(Vec<Word>);
 #[derive(Clone, Debug)]
 pub struct Word {
     pub text: String,
-    /// See [`stem`].
+    /// Verbs are compared by it, see [`stem`]. Nouns are not: `star` and `stare` have the same.
     pub stem: String,
 }
 
@@ -15,6 +17,7 @@ impl Words {
     pub fn new(text: &str) -> Self {
         let mut words = Vec::new();
         let is_part = |c: char| c.is_alphanumeric() || c == '\'' || c == '-';
+        let text = text.replace('’', "'");
         for part in text.split_inclusive(|c: char| !is_part(c)) {
             let end = part.trim_end_matches(|c| !is_part(c));
             // A hyphen joins words that names have apart: `t-rex`, `steam-train`.
@@ -35,6 +38,10 @@ impl Words {
         self.0.len()
     }
 
+    pub fn as_slice(&self) -> &[Word] {
+        &self.0
+    }
+
     pub fn iter(&self) -> std::slice::Iter<'_, Word> {
         self.0.iter()
     }
@@ -45,9 +52,9 @@ impl Words {
         if phrase.0.is_empty() { None } else { self.0.windows(phrase.len()).position(same) }
     }
 
-    /// Whether these words follow each other.
-    pub fn has(&self, phrase: &str) -> bool {
-        self.find(&Self::new(phrase)).is_some()
+    /// As they are compared with names: in lower case, without punctuation marks inside.
+    pub fn text(words: &[Word]) -> String {
+        words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -88,6 +95,38 @@ fn stem(word: &str) -> String {
     stem
 }
 
+/// The first direction in these words: −1 to the left, 1 to the right.
+pub fn direction(words: &Words) -> Option<i32> {
+    let texts: Vec<_> = words.iter().map(|word| word.text.as_str()).collect();
+    (0..texts.len()).find_map(|i| named_at(&texts, i))
+}
+
+/// The direction that the word `i` names.
+fn named_at(texts: &[&str], i: usize) -> Option<i32> {
+    let side = match texts[i] {
+        "left" => -1,
+        "right" => 1,
+        "leftward" | "leftwards" => return Some(-1),
+        "rightward" | "rightwards" => return Some(1),
+        _ => return None,
+    };
+    let after = |n: usize| texts.get(i + n).copied().unwrap_or(",");
+    let before = |n: usize| i.checked_sub(n).map_or(",", |at| texts[at]);
+    // `the left`, which needs `to` or `from`.
+    let article = before(1) == "the";
+    match before(1 + usize::from(article)) {
+        // `to the left of a house` is a place.
+        "to" | "towards" | "toward" if after(1) != "of" => Some(side),
+        "from" => Some(-side),
+        _ if article => None,
+        // `runs left`, but not `left to right`, `left and right`, `a left shoe`.
+        _ if after(1) == "to" && ["left", "right"].contains(&after(2)) => Some(-side),
+        "," | "and" | "a" | "an" | "its" | "his" | "her" | "on" | "at" => None,
+        _ if after(1) == "and" => (!["left", "right"].contains(&after(2))).then_some(side),
+        _ => (after(1) == "," || is_one_of(PREPOSITIONS, after(1))).then_some(side),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,7 +157,33 @@ mod tests {
         let texts: Vec<_> = words.iter().map(|word| word.text.as_str()).collect();
         assert_eq!(texts, ["the", "t", "rex", "friend", ",", "an", "owl", ",", "is", "running", ",", "fast"]);
         assert_eq!(words.find(&Words::new("t rex")), Some(1));
-        assert!(!words.has("runs fast") && words.has("is running"));
-        assert!(!words.has("row") && !words.has(""));
+        let has = |phrase: &str| words.find(&Words::new(phrase)).is_some();
+        assert!(!has("runs fast") && has("is running"));
+        assert!(!has("row") && !has(""));
+    }
+
+    #[test]
+    fn directions_are_not_places() {
+        for (text, expected) in [
+            ("a fox runs right", Some(1)),
+            ("a fox runs left through the snow", Some(-1)),
+            ("runs to the left and jumps", Some(-1)),
+            ("runs left and jumps", Some(-1)),
+            ("from the left to the right", Some(1)),
+            ("from right to left", Some(-1)),
+            ("left to right", Some(1)),
+            ("from the right", Some(-1)),
+            ("towards the right side", Some(1)),
+            ("leftwards", Some(-1)),
+            ("to the right, then to the left", Some(1)),
+            ("stands to the right of a house", None),
+            ("on the right", None),
+            ("the left shoe", None),
+            ("it looks left and right", None),
+            ("a fox left the forest", None),
+            ("", None),
+        ] {
+            assert_eq!(direction(&Words::new(text)), expected, "{text}");
+        }
     }
 }

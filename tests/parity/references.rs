@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use image::{Rgba, RgbaImage};
@@ -10,7 +11,7 @@ use soragen::policy::Policy;
 use soragen::transformer::{KvCache, KvCacheConfig, Placement, Positions, WanTransformer};
 use soragen::{
     Cache, Cancel, Error, Length, Model, MotionPath, OpenOptions, Precision, Reference, ReferencePicture,
-    Request, Session, Setting,
+    Request, Session, Setting, Shot, Storyboard,
 };
 use soragen_tests::fixtures::{assert_close, path, puppets, tensors};
 use soragen_tests::with;
@@ -42,7 +43,7 @@ fn run(picture: usize, places: [Option<Placement>; 5]) -> Tensor {
     let mut cache = KvCache::new(config);
     let chunks = places.into_iter().enumerate().map(|(i, place)| {
         let shown: Vec<_> = place.into_iter().map(|place| (reference.clone(), place)).collect();
-        cache.show(&shown).unwrap();
+        cache.set_references(&shown).unwrap();
         let chunk = expected["video"].narrow(2, i, 1).unwrap();
         let made = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap();
         transformer.cache_chunk(&chunk, &[0.0], &context, &mut cache, &cancel).unwrap();
@@ -178,18 +179,73 @@ fn a_cached_video_with_references_is_continued() {
 }
 
 #[test]
-fn the_audit_log_names_references_by_their_digests() {
+fn the_audit_log_names_the_references_of_every_prompt() {
     let (folder, logs) = (puppets(), tempfile::tempdir().unwrap());
     let log = logs.path().join("audit.log");
     let policy = Policy::open(None, Some(&log)).unwrap();
+    let owl = Reference::Bank("owl".into());
     let request = with!(request(); references: vec![red()], policy: Some(policy));
     let mut session = Session::new(model(folder.path()), request).unwrap();
-    session.set_references(vec![Reference::Bank("owl".into())]).unwrap();
-    let text = std::fs::read_to_string(&log).unwrap();
-    let lines: Vec<_> = text.lines().collect();
-    assert!(lines[0].contains(&red().digest()), "{text}");
-    assert!(lines[1].contains(&Reference::Bank("owl".into()).digest()), "{text}");
+    session.set_prompt("an owl waits").unwrap();
+    // Before the first chunk.
+    session.set_references(vec![owl.clone()]).unwrap();
+    session.set_prompt("a train waits").unwrap();
+    session.add_shot(Shot::new(Duration::from_secs(1), "a fox jumps")).unwrap();
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(&log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let expected = [
+        ("a fox waits", &red()),
+        ("an owl waits", &red()),
+        ("an owl waits", &owl),
+        ("a train waits", &owl),
+        ("a fox jumps", &owl),
+    ];
+    assert_eq!(lines.len(), expected.len());
+    for (line, (prompt, reference)) in lines.iter().zip(expected) {
+        assert_eq!(line["prompt"], blake3::hash(prompt.as_bytes()).to_string(), "{prompt}");
+        assert_eq!(line["references"], serde_json::json!([reference.digest()]), "{prompt}");
+    }
     soragen::policy::verify(&log).unwrap();
+}
+
+#[test]
+fn an_unknown_drawing_is_refused_before_generation() {
+    let folder = puppets();
+    let model = model(folder.path());
+    let board = "[[shot]]\nprompt = \"a fox\"\nreferences = [\"bank:unicorn\"]";
+    let shots = Storyboard::parse(board).unwrap().shots().unwrap();
+    let of_shot = Session::new(model.clone(), with!(Request::default(); shots: shots.clone()));
+    let mut session = Session::new(model, request()).unwrap();
+    let later = session.add_shot(with!(shots[0].clone(); start: Duration::from_secs(1)));
+    let live = session.set_references(shots[0].references.clone());
+    for refused in [of_shot.err(), later.err(), live.err()] {
+        assert!(matches!(&refused, Some(Error::Request(Setting::Reference, _))), "{refused:?}");
+    }
+    // Nothing is lost.
+    assert_eq!(chunks(&mut session).len(), 5);
+}
+
+#[test]
+fn a_scene_that_starts_from_an_image_gets_no_drawing() {
+    let folder = puppets();
+    let image = image::RgbImage::from_pixel(96, 32, image::Rgb([90, 120, 30]));
+    let request = with!(request(); image: Some(image));
+    let mut session = Session::new(model(folder.path()), request).unwrap();
+    session.set_prompt("an owl waits").unwrap();
+    let mut names = Vec::new();
+    while session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().is_some() {
+        names.push(session.shot().references.clone());
+        if names.len() == 2 {
+            session.set_references(vec![red()]).unwrap();
+        }
+    }
+    assert_eq!(
+        names,
+        [vec![], vec![], vec!["red.png".to_string()], vec!["red.png".into()], vec!["red.png".into()]]
+    );
 }
 
 #[test]

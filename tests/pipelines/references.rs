@@ -3,7 +3,7 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::puppets;
 
-use crate::support::{error, parse, pictures, samples};
+use crate::support::{error, parse, pictures, pixels, samples};
 
 /// `soragen` with the tiny model with references.
 fn source(folder: &tempfile::TempDir, options: &str) -> String {
@@ -80,7 +80,10 @@ fn a_bad_reference_while_playing_is_a_warning_and_nothing_is_lost() {
     source.set_property("motion-path", None::<String>);
     source.set_property("reference", "bank:owl");
     let shot = bus
-        .iter_timed_filtered(None, &[gst::MessageType::Element, gst::MessageType::Error])
+        .iter_timed_filtered(
+            gst::ClockTime::from_seconds(60),
+            &[gst::MessageType::Element, gst::MessageType::Error],
+        )
         .filter(|message| {
             message.has_name("soragen-shot") || matches!(message.view(), gst::MessageView::Error(_))
         })
@@ -89,6 +92,33 @@ fn a_bad_reference_while_playing_is_a_warning_and_nothing_is_lost() {
             names.is_ok_and(|names| names.iter().any(|name| name.get::<&str>() == Ok("bank:owl")))
         });
     assert!(shot.is_some());
+}
+
+#[test]
+fn a_seek_repeats_a_reference_that_was_set_while_playing() {
+    let folder = puppets();
+    let picture = folder.path().join("own.png");
+    image::RgbImage::from_fn(20, 10, |x, y| image::Rgb([x as u8 * 9, y as u8 * 20, 90]))
+        .save(&picture)
+        .unwrap();
+    let description = source(&folder, "duration=3000000000");
+    let pipeline = parse(&format!("{description} ! appsink name=sink sync=false max-buffers=1"));
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    let bus = pipeline.bus().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    sink.pull_sample().unwrap();
+    pipeline.by_name("source").unwrap().set_property("reference", picture.to_str().unwrap());
+    let frames =
+        || std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| pixels(&sample)).collect::<Vec<_>>();
+    let first = frames();
+    std::fs::remove_file(&picture).unwrap();
+    pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).unwrap();
+    let again = frames();
+    assert!(again[1..] == first, "the same video");
+    let messages: Vec<_> = std::iter::from_fn(|| bus.pop()).collect();
+    assert!(messages.iter().all(|message| message.type_() != gst::MessageType::Warning), "{messages:?}");
+    let own = messages.iter().filter_map(|message| message.structure()?.get::<gst::List>("references").ok());
+    assert!(own.filter(|names| names.iter().any(|name| name.get::<&str>() == Ok("own.png"))).count() >= 2);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 """Records chunks of a transformer with references in tests/fixtures/references.
 
 The reference implementation is that of the training code, models/train/transformer.py, in the size of the miniature model: one
-reference has a place in each latent frame, leaves, and comes back; the other has none. Also writes a bank of three drawings, and the world of
+reference has a place in each latent frame, leaves, and comes back; the other has none. Also writes a bank of a few drawings, and the world of
 the model; its other parts are those of the miniature model.
 
     python make_references.py
@@ -35,22 +35,24 @@ PLACES = [(0, 0), (0.5, 1.25), None, (-1, 2.5), (0, 0.75)]
 
 # Name, other names, keywords, element, colour.
 DRAWINGS = (
-    ("fox", ("red fox",), ("animal", "sly"), "land", "orangered"), ("owl", (), ("animal", "night"), "air", "sienna"),
-    ("steam-train", ("train",), ("railway",), "road", "dimgray"),
+    ("fox", ("red fox",), ("animal", "vixen"), "land", "orangered"), ("owl", (), ("animal", "night"), "air", "sienna"),
+    ("steam-train", ("train",), ("railway",), "road", "dimgray"), ("sun", (), (), "space", "gold"), ("dog", (), ("puppy",), "land", "tan"),
+    ("wolf", (), (), "land", "gray"),
 )
 WORLD = {
-    "side": 32, "max_references": 2, "step": 8,
+    "side": 32, "max_references": 2, "afloat": 8, "top": 8, "step": 8, "pan": 8,
     "motions": {
         "stand": {"verbs": {"*": ["stands", "waits"]}, "dx": [0], "dy": [0], "camera": 0, "turn": 0},
-        "cross": {"verbs": {"land": ["runs{dir}"], "road": ["drives{dir}"], "air": ["flies{dir}"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 0},
+        "cross": {"verbs": {"land": ["runs{dir}"], "road": ["drives{dir}"], "air": ["flies{dir}"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 0,
+                  "also": {"*": ["rises", "crosses"]}},
         "jump": {"verbs": {"*": ["jumps"]}, "dx": [0], "dy": [-8, 8], "camera": 0, "turn": 0},
-        "pace": {"verbs": {"*": ["goes back and forth"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 2},
+        "pace": {"verbs": {"*": ["goes back and forth"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 2, "adverbs": ["back and forth"]},
     },
     "places": {
         "meadow": {"phrases": ["in a green meadow", "on the grass"], "ground": 0, "floats": False},
         "space": {"phrases": ["in space", "among the stars"], "ground": 0, "floats": True},
     },
-    "settings": ["at night", "in the rain"],
+    "settings": ["at night", "in the rain", "before the setting sun"],
 }
 SORAGEN = {
     "format": 1, "name": "puppets", "frame_rate": [16, 1], "sizes": [[96, 32]], "natural_latents": 5,

@@ -11,7 +11,7 @@ use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, MotionPath, OpenOptions, Reference, Request, Storyboard};
 
 use super::frame_time;
-use super::generator::Change;
+use super::generator::{Change, References};
 pub use super::properties::Settings;
 use super::properties::UriCaps;
 use super::uri::UriValues;
@@ -78,7 +78,7 @@ impl Settings {
 
     /// The references, for a video that is being generated.
     pub fn references_change(&self) -> Change {
-        Change::References(self.reference.clone().unwrap_or_default())
+        Change::References(References::List(self.reference.clone().unwrap_or_default()))
     }
 
     /// The path of the references, for a video that is being generated.

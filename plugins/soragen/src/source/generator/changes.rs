@@ -2,19 +2,51 @@
 
 //! Prompt changes while the video is generated, and their replay.
 
+use soragen::Reference;
+
 /// A change that takes effect with the next chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Prompt(String),
     /// `None` is the model's default.
     NegativePrompt(Option<String>),
-    /// A list of references, separated by `;`; empty for what the prompt names.
-    References(String),
+    References(References),
     /// `None` is what the prompt says.
     MotionPath(Option<String>),
 }
 
+/// The references of a video.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum References {
+    /// A list separated by `;`; empty for what the prompt names.
+    List(String),
+    /// Those of a list, so that a replay does not read the files again.
+    Loaded(Vec<Reference>),
+}
+
+impl References {
+    /// # Errors
+    /// Those of [`Reference::open_list`].
+    pub fn load(&self) -> soragen::Result<Vec<Reference>> {
+        match self {
+            Self::List(list) => Reference::open_list(list),
+            Self::Loaded(references) => Ok(references.clone()),
+        }
+    }
+}
+
 impl Change {
+    /// The same change with its files read.
+    ///
+    /// # Errors
+    /// Those of [`Reference::open_list`].
+    pub fn loaded(self) -> soragen::Result<Self> {
+        Ok(match self {
+            Self::References(references) => Self::References(References::Loaded(references.load()?)),
+            other => other,
+        })
+    }
+
     fn same_kind(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads};
 
-pub use changes::Change;
+pub use changes::{Change, References};
 pub use frame_reader::{Due, FrameError, FrameReader};
 pub use queue::RgbFrame;
 use shared::{PanicGuard, Shared, ShotStream};

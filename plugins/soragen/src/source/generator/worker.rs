@@ -5,9 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::{
-    Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Result, Session, SessionStats, Shot, Size,
-};
+use soragen::{Cache, Cancel, Error, Frames, Model, MotionPath, Result, Session, SessionStats, Shot, Size};
 
 use super::changes::Change;
 use super::shared::Shared;
@@ -215,11 +213,18 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             running.session.end_at(end);
         }
         for change in changes {
+            let change = match change.loaded() {
+                Ok(change) => change,
+                Err(error) => {
+                    self.send(GeneratorEvent::ChangeRejected(&error));
+                    continue;
+                }
+            };
             let applied = self.shared.call_external(|| match &change {
                 Change::Prompt(prompt) => running.session.set_prompt(prompt),
                 Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
-                Change::References(list) => {
-                    Reference::open_list(list).and_then(|list| running.session.set_references(list))
+                Change::References(references) => {
+                    references.load().and_then(|loaded| running.session.set_references(loaded))
                 }
                 Change::MotionPath(path) => path
                     .as_deref()

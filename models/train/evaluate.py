@@ -2,12 +2,16 @@
 
     python evaluate.py stills --weights STATE/stills.pt
     python evaluate.py clips --weights STATE/clips.pt
-    python evaluate.py judge --soragen ../../target/release/soragen
+    python evaluate.py judge --soragen ../../target/release/soragen --count 200
+    python evaluate.py judge --soragen ../../target/release/soragen --count 40 --seconds 60
+    python evaluate.py paths --soragen ../../target/release/soragen
+    python evaluate.py pairs --soragen ../../target/release/soragen
 
 `stills` and `clips` sample in torch, with references and places, half of them with drawings that were never trained, and compare
 with the drawn frames: decibels on the subject, rank and error of `ruler.py`. The autoencoder's own decibels are the upper bound.
-`judge` renders prompts with the engine, which chooses the reference itself, and looks for the drawing in frames 0, 12, 28 and 47, and
-for its motion.
+`judge` renders prompts with the engine, which chooses the reference itself, and looks for the drawing in frames 0, 12, 28, 47 and 81
+(with `--seconds` only in the first and the last), and for its motion. `paths` gives random paths, and counts the frames in which the drawing is
+found within 8 pixels of its path. `pairs` gives two references, and looks for both on their sides.
 """
 
 from __future__ import annotations
@@ -22,16 +26,18 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+import bank
 import pictures
 import ruler
 import sample
 from autoencoder import Autoencoder
 from bank import SIDE
 from checkpoint import autoencoder, unpack
-from clips import Clip, action, choose
+from canvas import WIDTH
+from clips import FRAME_RATE, Clip, action, choose
 from latents import TOKENS, encode, length_in_frames, references
 from options import parser, threads
-from scenes import Scene
+from scenes import LATENT, PER_LATENT, Scene
 from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
@@ -113,17 +119,18 @@ def tell(args: argparse.Namespace, report: dict) -> None:
     print(json.dumps(report, indent=1))
 
 
-def render(args: argparse.Namespace, prompt: str, frames: int, seed: int) -> np.ndarray:
+def render(args: argparse.Namespace, prompt: str, frames: int, seed: int, *options: str) -> np.ndarray:
     """Renders a prompt with the engine; f32 `[frames, H, W, 3]`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "frames.safetensors"
         command = [args.soragen, "render", prompt, "-o", out, "--frames", str(frames), "--seed", str(seed), "--cache-dir", ""]
-        subprocess.run([*command, *args.options], check=True, capture_output=True)
+        subprocess.run([*command, *options, *args.options], check=True, capture_output=True)
         return load_file(out)["frames"].numpy()
 
 
 def judge(args: argparse.Namespace) -> None:
-    rng, at, found, rows, titles = np.random.default_rng(43), (0, 12, 28, 47), [], [], []
+    rng, found, rows, titles = np.random.default_rng(43), [], [], []
+    at = (0, round(args.seconds * FRAME_RATE)) if args.seconds else (0, 12, 28, 47, 81)
     for i, clip in enumerate(clips(args.count, 43)):
         actor = clip.actors[0]
         name = choose(rng, actor.picture.names)
@@ -131,9 +138,9 @@ def judge(args: argparse.Namespace) -> None:
         prompt = choose(rng, FORMS).format(**words, verb=action(rng, actor))
         video = render(args, prompt, at[-1] + 1, i)
         judged = [ruler.judge(video[frame], actor.picture.key, rng) for frame in at]
-        # How far the subject goes from frame 0 to 12, and how far its path goes.
+        # How far the subject goes between two frames, and how far its path goes.
         went = np.subtract(judged[1][1].place, judged[0][1].place)
-        path = np.subtract(actor.at(3)[:2], actor.at(0)[:2])
+        path = np.subtract(actor.at(at[1] // PER_LATENT)[:2], actor.at(0)[:2])
         found.append((i % 2, [rank for rank, _ in judged], [where.error for _, where in judged], float(np.hypot(*(went - path)))))
         rows.append(video[list(at)])
         titles.append(prompt)
@@ -144,25 +151,62 @@ def judge(args: argparse.Namespace) -> None:
                 "error": median([f[2][j] for f in found if f[0] == held]),
             }
             for j, frame in enumerate(at)
-        } | {"path, pixels off at frame 12": median([f[3] for f in found if f[0] == held])}
+        } | {f"path, pixels off at frame {at[1]}": median([f[3] for f in found if f[0] == held])}
         for held, kind in enumerate(("trained", "never trained"))
     }
     sheet(args.state / "evaluate-judge.png", rows, titles)
     tell(args, report)
 
 
+GROUND, TOP = 40, 8  # upper edges of a subject on the ground of a meadow and at the top, in pixels
+
+
+def paths(args: argparse.Namespace) -> None:
+    """Random paths of three points, at most two latents a latent frame, in steps of a latent."""
+    rng, names, hits, total = np.random.default_rng(44), [d.name for d in bank.drawings()], 0, 0
+    for i in range(args.count):
+        name, time, points = str(rng.choice(names)), 0, []
+        for _ in range(3):
+            x, y = LATENT * int(rng.integers(0, 25)), LATENT * int(rng.integers(TOP // LATENT, GROUND // LATENT + 1))
+            if points:
+                far = max(abs(x - points[-1][1]), abs(y - points[-1][2]))
+                time += max(1, -(-far // (2 * LATENT)))
+            points.append((time, x, y))
+        text = " | ".join(f"{t * PER_LATENT / FRAME_RATE} {x / (WIDTH - SIDE)} {(GROUND - y) / (GROUND - TOP)}" for t, x, y in points)
+        video = render(args, "in a green meadow", PER_LATENT * time + 1, i, "--reference", f"bank:{name}", "--motion-path", text)
+        for frame in range(0, len(video), 2 * PER_LATENT):
+            x, y = (np.interp(frame / PER_LATENT, [p[0] for p in points], [p[1 + axis] for p in points]) for axis in (0, 1))
+            place = ruler.measure(video[frame], [name])[name].place
+            hits += np.hypot(place[0] - x - SIDE / 2, place[1] - y - SIDE / 2) <= LATENT
+            total += 1
+    tell(args, {"frames": total, "within 8 pixels": round(hits / total, 3)})
+
+
+def pairs(args: argparse.Namespace) -> None:
+    """Two references, which stand on the left and on the right."""
+    rng, names, found = np.random.default_rng(45), [d.name for d in bank.drawings()], []
+    for i in range(args.count):
+        left, right = (str(name) for name in rng.choice(names, 2, replace=False))
+        prompt = f"{left.replace('-', ' ')} and {right.replace('-', ' ')} {choose(rng, ('in a green meadow', 'on the beach', 'in the desert'))}"
+        frame = render(args, prompt, 29, i, "--reference", f"bank:{left}", "--reference", f"bank:{right}")[-1]
+        (rank, at_left), (other, at_right) = (ruler.judge(frame, name, rng) for name in (left, right))
+        found.append(rank == 1 and other == 1 and at_left.place[0] < at_right.place[0])
+    tell(args, {"pairs": len(found), "both on their sides": sum(found)})
+
+
 def main() -> None:
     args = parser(__doc__, count=24, steps=sample.STEPS, first_steps=sample.FIRST_STEPS)
-    args.add_argument("what", choices=("stills", "clips", "judge"))
+    args.add_argument("what", choices=("stills", "clips", "judge", "paths", "pairs"))
     args.add_argument("--weights", type=Path, help="of the transformer")
+    args.add_argument("--seconds", type=float, default=0.0, help="length of the videos that are judged at their end")
     args.add_argument("--no-reference", action="store_true")
     args.add_argument("--soragen", type=Path)
     args.add_argument("--options", action="append", default=[], help="additional option of soragen render, such as --options=--precision=int8")
     args = args.parse_args()
     threads(args)
     args.state.mkdir(parents=True, exist_ok=True)
-    if args.what == "judge":
-        judge(args)
+    if args.what in ("judge", "paths", "pairs"):
+        {"judge": judge, "paths": paths, "pairs": pairs}[args.what](args)
     else:
         sampled(args, 1 if args.what == "stills" else 8)
 

@@ -15,7 +15,7 @@ from scenes import LATENT, PER_LATENT, Scene
 FRAME_RATE = 16
 SUBJECTS = 2  # most references of a clip
 TOKEN = (16, 32)  # rows and columns of pixels
-AFLOAT = ("space", "underwater")  # places where nothing stands
+FLOATS = {"space": True, "underwater": True, "sea": False}  # whether everything floats; elsewhere what is at home in air, space or water does
 HEIGHTS = (16, 40)  # least and greatest upper edge of what floats, in pixels
 PAIR, PAN = 0.08, 0.06  # probabilities
 CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
@@ -99,7 +99,7 @@ class Clip:
                 break
         motion = choose(rng, OFTEN if slot is None else BESIDE)
         facing = 1 if rng.random() < 0.5 else -1
-        floats = place.name in AFLOAT or picture.element in ("air", "space", "water") and place.name != "sea"
+        floats = FLOATS.get(place.name, picture.element in ("air", "space", "water"))
         ground = standing(place.ground) + LATENT * int(rng.integers(0, 2))
         y = LATENT * int(rng.integers(HEIGHTS[0] // LATENT, HEIGHTS[1] // LATENT + 1)) if floats else ground
         least, most = {None: (48, 144), 0: (0, 32), 1: (160, 192)}[slot]

@@ -20,7 +20,7 @@ import text
 import transformer
 from bank import SIDE
 from checkpoint import FILE, FOLDERS
-from clips import AFLOAT, HEIGHTS, SUBJECTS, standing
+from clips import FLOATS, HEIGHTS, SUBJECTS, standing
 from motions import MOTIONS, WALK
 from scenes import LATENT, PLACES, TIMES, WEATHERS
 from train_transformer import STAGES
@@ -51,7 +51,7 @@ def world() -> dict:
         "side": SIDE, "max_references": SUBJECTS, "step": LATENT, "pan": WALK,
         "afloat": LATENT * (sum(HEIGHTS) // 2 // LATENT), "top": LATENT,
         "motions": {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()},
-        "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": p.name in AFLOAT} for p in places},
+        "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": FLOATS.get(p.name)} for p in places},
         "settings": [phrase for kind in (*TIMES.values(), *WEATHERS.values()) for phrase in kind.phrases if phrase],
     }
 

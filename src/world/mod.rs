@@ -78,15 +78,15 @@ pub struct Location {
     phrases: Vec<String>,
     /// Upper edge of a subject that stands on the ground.
     ground: i32,
-    /// Whether every subject floats.
-    floats: bool,
+    /// Whether every subject floats; if it is not told, those of air, water and space do.
+    floats: Option<bool>,
 }
 
 impl World {
     /// Reads `world.json`, if the model has one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a damaged file.
+    /// [`Error::Invalid`](crate::Error::Invalid) for a damaged file.
     pub fn read(source: &Source) -> Result<Option<Self>> {
         if !source.exists(WORLD) {
             return Ok(None);
@@ -122,7 +122,7 @@ impl World {
     /// The drawings of the model. Read on first use.
     ///
     /// # Errors
-    /// [`Error::NotFound`] and [`Error::Invalid`] for missing and damaged files.
+    /// [`Error::NotFound`](crate::Error::NotFound) and [`Error::Invalid`](crate::Error::Invalid) for missing and damaged files.
     pub fn bank(&self, source: &Source) -> Result<&Bank> {
         self.bank.get_or_try_init(|| Bank::read(source))
     }
@@ -195,7 +195,8 @@ impl World {
 
     /// Whether a subject of this element floats there.
     fn floats(&self, words: &Words, element: &str) -> bool {
-        self.place(words).is_some_and(|place| place.floats) || matches!(element, "air" | "space" | "water")
+        let by_nature = matches!(element, "air" | "space" | "water");
+        self.place(words).and_then(|place| place.floats).unwrap_or(by_nature)
     }
 
     /// The ground of most places.

@@ -495,6 +495,7 @@ mod tests {
         assert_eq!(x(&fixture.named("an owl flies to the left"), 0..2), [72, 64].map(Some));
         assert_eq!(heights(&fixture.named("an owl waits")), [8; 3]);
         assert_eq!(heights(&fixture.named("a fox waits in space")), [8; 3]);
+        assert_eq!(heights(&fixture.named("an owl waits on the sea")), [0; 3]);
     }
 
     #[test]

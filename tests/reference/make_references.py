@@ -49,7 +49,8 @@ WORLD = {
         "pace": {"verbs": {"*": ["goes back and forth"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 2, "adverbs": ["back and forth"]},
     },
     "places": {
-        "meadow": {"phrases": ["in a green meadow", "on the grass"], "ground": 0, "floats": False},
+        "meadow": {"phrases": ["in a green meadow", "on the grass"], "ground": 0, "floats": None},
+        "sea": {"phrases": ["on the sea"], "ground": 0, "floats": False},
         "space": {"phrases": ["in space", "among the stars"], "ground": 0, "floats": True},
     },
     "settings": ["at night", "in the rain", "before the setting sun"],

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+/// Tests of files, caches and cancels, which do not depend on the kernels.
+const INDEPENDENT: &[&str] = &["builtin::", "cache::", "cancel::", "damaged::", "layouts::", "lora::", "shapes::"];
+
 /// Selects the kernels.
 const VARIABLE: &str = "SORAGEN_KERNELS";
 
@@ -12,9 +15,8 @@ fn all_parity_tests_pass_without_kernels_and_with_narrower_vectors() {
     }
     let tests = std::env::current_exe().unwrap();
     for kernels in ["plain", "avx2", "scalar"] {
-        // The others do not depend on the kernels.
         let mut run = Command::new(&tests);
-        run.env(VARIABLE, kernels).args(["--skip", "builtin::", "--skip", "cancel::", "--skip", "damaged::"]);
+        run.env(VARIABLE, kernels).args(INDEPENDENT.iter().flat_map(|tests| ["--skip", tests]));
         let run = run.output().unwrap();
         let stdout = String::from_utf8_lossy(&run.stdout);
         let stderr = String::from_utf8_lossy(&run.stderr);

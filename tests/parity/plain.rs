@@ -3,7 +3,8 @@
 use std::process::Command;
 
 /// Tests of files, caches and cancels, which do not depend on the kernels.
-const INDEPENDENT: &[&str] = &["builtin::", "cache::", "cancel::", "damaged::", "layouts::", "lora::", "shapes::"];
+const INDEPENDENT: &[&str] =
+    &["builtin::", "cache::", "cancel::", "damaged::", "layouts::", "lora::", "shapes::"];
 
 /// Selects the kernels.
 const VARIABLE: &str = "SORAGEN_KERNELS";

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::conditioning::{TextContexts, encode};
 use crate::transformer::{KvCache, Placement, ReferenceKv, WanTransformer};
-use crate::world::{Place, Plan, Pose};
+use crate::world::{FacingPicture, Place, Plan};
 use crate::{Cancel, Model, Result};
 
 /// Grey behind a reference, of 1.
@@ -32,7 +32,7 @@ impl Subjects {
     /// Returns whether there are other pictures than before.
     pub fn set_plan(&mut self, plan: Plan) -> bool {
         let before = std::mem::replace(&mut self.plan, plan);
-        let others = before.pose_keys() != self.plan.pose_keys();
+        let others = before.picture_keys() != self.plan.picture_keys();
         if others {
             self.pictures = None;
         }
@@ -55,8 +55,11 @@ impl Subjects {
         let pictures = match self.pictures.take() {
             Some(pictures) => pictures,
             None => {
-                let poses = self.plan.poses();
-                poses.iter().map(|pose| Picture::encode(pose, model, cancel)).collect::<Result<_>>()?
+                let pictures = self.plan.pictures();
+                pictures
+                    .iter()
+                    .map(|picture| Picture::encode(picture, model, cancel))
+                    .collect::<Result<_>>()?
             }
         };
         let of = |context| {
@@ -100,10 +103,10 @@ impl Subjects {
 }
 
 impl Picture {
-    fn encode(pose: &Pose, model: &Model, cancel: &Cancel) -> Result<Self> {
+    fn encode(picture: &FacingPicture, model: &Model, cancel: &Cancel) -> Result<Self> {
         let Some(world) = model.world() else { unreachable!("a plan with references has a world") };
         let side = world.side as usize;
-        let square = pose.in_square(world.bank(&model.source)?, world.side)?;
+        let square = picture.in_square(world.bank(&model.source)?, world.side)?;
         let square = Tensor::from_vec(square, (side, side, 4), &model.device)?.permute((2, 0, 1))?;
         let alpha = square.narrow(0, 3, 1)?;
         let on_grey =

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
-use super::reference::{PlacedReferences, Placement, ReferenceKv};
+use super::reference::{ChunkReferences, Placement, ReferenceKv};
 use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
@@ -73,7 +73,7 @@ pub struct KvCache {
     /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
     /// What the next chunk attends to besides the cached frames.
-    pub(super) references: PlacedReferences,
+    pub(super) references: ChunkReferences,
 }
 
 /// A latent frame in the cache.
@@ -98,7 +98,7 @@ impl KvCache {
             shot: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
-            references: PlacedReferences::default(),
+            references: ChunkReferences::default(),
         }
     }
 
@@ -110,7 +110,7 @@ impl KvCache {
     /// Shows these references at these places from the next chunk on, in place of those before. Chunks of a model with references
     /// have one latent frame.
     pub fn set_references(&mut self, references: &[(ReferenceKv, Placement)]) -> Result<()> {
-        self.references = PlacedReferences::new(references)?;
+        self.references = ChunkReferences::new(references)?;
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};
-use reference::PlacedReferences;
+use reference::ChunkReferences;
 pub use reference::{Placement, ReferenceKv};
 use rope::{Rope, Rotation};
 
@@ -87,7 +87,7 @@ struct Attended<'a> {
     /// Rotary embedding of the cached tokens, followed by the own ones.
     keys: Rotation,
     /// References, with their rotary embedding.
-    references: Option<(&'a PlacedReferences, Rotation)>,
+    references: Option<(&'a ChunkReferences, Rotation)>,
 }
 
 impl Attended<'_> {

@@ -47,14 +47,14 @@ impl Placement {
 
 /// The references that the next chunk attends to, one after the other.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PlacedReferences {
+pub(super) struct ChunkReferences {
     blocks: Vec<KeyValue>,
     places: Vec<(Placement, [usize; 2])>,
     /// `blocks` rotated and in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
 }
 
-impl PlacedReferences {
+impl ChunkReferences {
     pub(super) fn new(references: &[(ReferenceKv, Placement)]) -> Result<Self> {
         let mut placed = Self::default();
         for (reference, placement) in references {

@@ -22,7 +22,7 @@ pub use bank::{Bank, Drawing};
 use lexicon::Lexicon;
 pub use path::MotionPath;
 use phrase::Subject;
-pub(crate) use plan::{Place, Plan, PlanInputs, Pose};
+pub(crate) use plan::{FacingPicture, Place, Plan, PlanInputs};
 use words::Words;
 
 /// The file in the folder of a model.

@@ -16,7 +16,7 @@ use crate::{Error, Result, Setting, Size};
 /// The subjects of a shot.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    subjects: Vec<PlannedSubject>,
+    subjects: Vec<SubjectPlan>,
     /// Latent frame at which the shot began.
     begin: usize,
     path: Option<MotionPath>,
@@ -46,7 +46,7 @@ struct Space {
 
 /// A subject.
 #[derive(Clone, Debug)]
-struct PlannedSubject {
+struct SubjectPlan {
     picture: Picture,
     motion: Motion,
     /// −1 to the left, 1 to the right.
@@ -69,7 +69,7 @@ enum Picture {
 
 /// The picture of a subject, as the model gets it.
 #[derive(Clone, Debug)]
-pub struct Pose {
+pub struct FacingPicture {
     picture: Picture,
     mirrored: bool,
 }
@@ -156,7 +156,7 @@ impl PlanInputs<'_> {
             let turns = turns && (motion.turn > 0 || path.is_some_and(|path| path.turns(i)));
             let x = now.map_or_else(|| plan.space.first_x(&motion, facing, i, alone), |(x, _)| x);
             let y = if world.floats(&words, element) { world.afloat } else { plan.space.ground };
-            plan.subjects.push(PlannedSubject { picture, motion, facing, x, y, turns });
+            plan.subjects.push(SubjectPlan { picture, motion, facing, x, y, turns });
         }
         Ok(plan)
     }
@@ -206,28 +206,31 @@ impl PlanInputs<'_> {
 
 impl Plan {
     /// The pictures that the model gets, in order.
-    pub fn poses(&self) -> Vec<Pose> {
-        let pose = |subject: &PlannedSubject, facing: i32| Pose {
+    pub fn pictures(&self) -> Vec<FacingPicture> {
+        let picture = |subject: &SubjectPlan, facing: i32| FacingPicture {
             picture: subject.picture.clone(),
             mirrored: facing > 0 && subject.picture.may_be_mirrored(),
         };
-        let poses = self.subjects.iter().flat_map(|subject| {
-            let other = subject.turns.then(|| pose(subject, -subject.facing));
-            std::iter::once(pose(subject, subject.facing)).chain(other)
+        let pictures = self.subjects.iter().flat_map(|subject| {
+            let other = subject.turns.then(|| picture(subject, -subject.facing));
+            std::iter::once(picture(subject, subject.facing)).chain(other)
         });
-        poses.collect()
+        pictures.collect()
     }
 
     /// Identifies the pictures.
-    pub fn pose_keys(&self) -> Vec<(String, bool)> {
-        self.poses().iter().map(|pose| (pose.picture.reference().digest(), pose.mirrored)).collect()
+    pub fn picture_keys(&self) -> Vec<(String, bool)> {
+        self.pictures()
+            .iter()
+            .map(|picture| (picture.picture.reference().digest(), picture.mirrored))
+            .collect()
     }
 
     /// Identifies the plan in cache keys.
     pub fn key(&self) -> String {
         let Self { begin, path_begin, pan, space, .. } = self;
         let mut key = format!("{begin} {path_begin} {pan} {space:?}");
-        for PlannedSubject { picture, motion, facing, x, y, turns } in &self.subjects {
+        for SubjectPlan { picture, motion, facing, x, y, turns } in &self.subjects {
             let Motion { dx, dy, turn, .. } = motion;
             let picture = picture.reference().digest();
             key += &format!(" | {picture} {facing} {x} {y} {turns} {dx:?} {dy:?} {turn}");
@@ -241,9 +244,9 @@ impl Plan {
         self.subjects.iter().map(|subject| subject.picture.reference()).collect()
     }
 
-    /// Where each of the [`poses`](Self::poses) is at a latent frame.
+    /// Where each of the [`pictures`](Self::pictures) is at a latent frame.
     pub fn places(&self, latent: usize) -> Vec<Place> {
-        let of = |(i, subject): (usize, &PlannedSubject)| {
+        let of = |(i, subject): (usize, &SubjectPlan)| {
             let (x, y, facing) = self.position(i, latent);
             let place = match &self.path {
                 Some(path) if path.is_free() => Place::Free,
@@ -338,7 +341,7 @@ impl Picture {
     }
 }
 
-impl Pose {
+impl FacingPicture {
     /// The picture in a square of `side` pixels: `[side, side, 4]` in \[0, 1\], premultiplied.
     ///
     /// # Errors
@@ -507,11 +510,14 @@ mod tests {
         let (there, back) =
             (|x| vec![Place::At { x, y: 0 }, Place::Hidden], |x| vec![Place::Hidden, Place::At { x, y: 0 }]);
         assert_eq!(places, [there(24), there(32), back(40), back(32), there(24), there(32)]);
-        assert_eq!(paces.poses().iter().map(|pose| pose.mirrored).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(
+            paces.pictures().iter().map(|picture| picture.mirrored).collect::<Vec<_>>(),
+            [true, false]
+        );
 
         let logo = fixture.plan(prompt, &[own()], None).unwrap();
-        assert_eq!(logo.poses().len(), 1);
-        assert!(!logo.poses()[0].mirrored);
+        assert_eq!(logo.pictures().len(), 1);
+        assert!(!logo.pictures()[0].mirrored);
         assert_eq!(names(&logo), ["logo.png"]);
     }
 
@@ -548,7 +554,7 @@ mod tests {
         let paces = fixture.named("a fox goes back and forth, to the right");
         let waits = after(&paces, "a fox waits", 2);
         assert_eq!(x(&waits, 2..4), [Some(40); 2]);
-        assert!(!waits.poses()[0].mirrored, "it looks back");
+        assert!(!waits.pictures()[0].mirrored, "it looks back");
         assert_eq!(x(&after(&paces, "an owl waits", 2), 2..4), [Some(32); 2], "another subject");
         assert_eq!(x(&after(&paces, "an owl and a fox wait", 2), 2..3), [Some(0)], "the owl is new");
         // A jump ends on the ground, and who has left comes back.
@@ -583,7 +589,7 @@ mod tests {
         assert_eq!(names(&plan), ["bank:fox"]);
         let step = -fixture.world.pan;
         assert_eq!(x(&plan, 0..3), [32, 32 + step, 32 + 2 * step].map(Some));
-        assert!(!plan.poses()[0].mirrored, "the direction is the camera's");
+        assert!(!plan.pictures()[0].mirrored, "the direction is the camera's");
     }
 
     #[test]
@@ -616,7 +622,7 @@ mod tests {
     fn a_drawing_is_mirrored_when_it_looks_to_the_right() {
         let fixture = Fixture::open();
         let bank = fixture.world.bank(&fixture.source).unwrap();
-        let square = |prompt: &str| fixture.named(prompt).poses()[0].in_square(bank, 16).unwrap();
+        let square = |prompt: &str| fixture.named(prompt).pictures()[0].in_square(bank, 16).unwrap();
         let (left, right) = (square("a fox waits"), square("a fox runs to the right"));
         let pixel = |all: &[f32], x: usize| all[4 * (7 * 16 + x)..][..4].to_vec();
         assert_eq!(pixel(&left, 3), pixel(&right, 12));

@@ -3,7 +3,7 @@
 use gst::prelude::*;
 use soragen_tests::fixtures::puppets;
 
-use crate::support::{error, parse, pictures, pixels, samples};
+use crate::support::{Pipeline, error, parse, pictures, pixels, samples};
 
 /// `soragen` with the tiny model with references.
 fn source(folder: &tempfile::TempDir, options: &str) -> String {
@@ -11,6 +11,14 @@ fn source(folder: &tempfile::TempDir, options: &str) -> String {
     format!(
         "soragen name=source model=\"{model}\" prompt=\"a fox waits\" watermark=false cache-size=0 {options}"
     )
+}
+
+/// A playing pipeline without an end, and its source.
+fn play(folder: &tempfile::TempDir) -> (Pipeline, gst::Element) {
+    let pipeline = parse(&format!("{} duration=-1 ! fakesink", source(folder, "")));
+    let source = pipeline.by_name("source").unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    (pipeline, source)
 }
 
 #[test]
@@ -32,9 +40,7 @@ fn references_and_motion_path_change_the_frames() {
 #[test]
 fn the_shot_names_its_references_and_a_new_reference_begins_a_shot() {
     let folder = puppets();
-    let pipeline = parse(&format!("{} duration=-1 ! fakesink", source(&folder, "")));
-    let source = pipeline.by_name("source").unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
+    let (pipeline, source) = play(&folder);
     let bus = pipeline.bus().unwrap();
     let mut shots = Vec::new();
     while shots.len() < 3 {
@@ -57,9 +63,7 @@ fn the_shot_names_its_references_and_a_new_reference_begins_a_shot() {
 #[test]
 fn a_bad_reference_while_playing_is_a_warning_and_nothing_is_lost() {
     let folder = puppets();
-    let pipeline = parse(&format!("{} duration=-1 ! fakesink", source(&folder, "")));
-    let source = pipeline.by_name("source").unwrap();
-    pipeline.set_state(gst::State::Playing).unwrap();
+    let (pipeline, source) = play(&folder);
     let bus = pipeline.bus().unwrap();
     let kinds = [gst::MessageType::Warning, gst::MessageType::Error];
     for (property, value, word) in [

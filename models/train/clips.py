@@ -14,10 +14,11 @@ from scenes import LATENT, PER_LATENT, Scene
 
 FRAME_RATE = 16
 SUBJECTS = 2  # most references of a clip
-TOKEN = (16, 32)  # rows and columns of pixels
 FLOATS = {"space": True, "underwater": True, "sea": False}  # whether everything floats; elsewhere what is at home in air, space or water does
 HEIGHTS = (16, 40)  # least and greatest upper edge of what floats, in pixels
-PAIR, PAN = 0.08, 0.06  # probabilities
+PAIR, PAN = 0.2, 0.06  # probabilities
+# Probability that the caption may name a subject, but the clip shows only the place: without a reference there is no subject.
+ABSENT = 0.1
 CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
 # Held-out pairs of subject and place, to test generalization.
 HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "meadow"),
@@ -78,6 +79,7 @@ class Clip:
             self.actors[1].motion, self.actors[1].facing = self.actors[0].motion, self.actors[0].facing
         elif pair and self.actors[1].motion in ("run", "walk"):
             self.actors[1].motion = "stand"
+        self.absent = not plain and rng.random() < ABSENT
         first = self.actors[0]
         self.pan = 0
         if not plain and first.motion == "stand" and rng.random() < PAN * len(OFTEN):
@@ -113,6 +115,8 @@ class Clip:
     @property
     def references(self) -> list[tuple[Picture, int]]:
         """At most `SUBJECTS` pictures with the side that they face."""
+        if self.absent:
+            return []
         made = [(actor.picture, actor.facing) for actor in self.actors]
         return made + [(a.picture, -a.facing) for a in self.actors if a.path.turn][: SUBJECTS - len(made)]
 
@@ -123,13 +127,13 @@ class Clip:
         return [(x - shift, y, facing) for x, y, facing in found]
 
     def places(self, latents: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places of the references in latent frames, f32 `[latents, SUBJECTS, 2]` (row, column) in tokens, and which are to be
+        """Places of the references in latent frames, i64 `[latents, SUBJECTS, 2]` (row, column) in latents, and which are to be
         seen, bool `[latents, SUBJECTS]`."""
-        places, seen = np.zeros((latents, SUBJECTS, 2), np.float32), np.zeros((latents, SUBJECTS), bool)
-        for i in range(latents):
+        places, seen = np.zeros((latents, SUBJECTS, 2), np.int64), np.zeros((latents, SUBJECTS), bool)
+        for i in () if self.absent else range(latents):
             for (x, y, facing), actor in zip(self.where(i, False), self.actors):
                 slot = self.references.index((actor.picture, facing))
-                places[i, slot], seen[i, slot] = (y / TOKEN[0], x / TOKEN[1]), -SIDE < x < WIDTH
+                places[i, slot], seen[i, slot] = (y // LATENT, x // LATENT), -SIDE < x < WIDTH
         return places, seen
 
     def frames(self, count: int) -> np.ndarray:
@@ -137,7 +141,7 @@ class Clip:
         made = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
         for i in range(count):
             picture = self.scene.background(self.offset, self.speed, i)
-            for actor, (x, y, facing) in zip(self.actors, self.where(i, True)):
+            for actor, (x, y, facing) in () if self.absent else zip(self.actors, self.where(i, True)):
                 if not actor.floats and self.scene.place.name != "sea":
                     shade(picture, x + SIDE / 2, actor.y + 0.96 * SIDE, actor.y - y)
                 put(picture, actor.picture.rgba, x, y, facing)
@@ -153,6 +157,8 @@ class Clip:
             text = f"{name} {verb} and {other} {its_verb} {place}" if form < 0.4 else f"{name} and {other} {place}"
             if form > 0.85:
                 text = f"{name} {verb} next to {other} {place}"
+        elif self.absent and form < 0.5:
+            text = place
         elif form < 0.6:
             text = f"{name} {verb} {place}"
         elif form < 0.7:

@@ -59,7 +59,7 @@ def clips(count: int, seed: int) -> list[Clip]:
 def references_of(vae: Autoencoder, wanted: list[Clip], latents: int) -> References:
     """The references of clips of one subject, both sides, at their places."""
     made, alpha = references(vae, [clip.actors[0].picture for clip in wanted])
-    places = torch.zeros(len(wanted), latents, 2, 2)
+    places = torch.zeros(len(wanted), latents, 2, 2, dtype=torch.long)
     shown = torch.zeros(len(wanted), latents, 2, dtype=torch.bool)
     for i, clip in enumerate(wanted):
         where, seen = clip.places(latents)

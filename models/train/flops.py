@@ -11,7 +11,7 @@ import sample
 from transformer import DIM, FFN_DIM, LAYERS, MAX_TOKENS, PATCH, SINK, TEXT_DIM, WINDOW
 
 TOKENS = sample.HEIGHT * sample.WIDTH // (PATCH[0] * PATCH[1])
-REFERENCE = 16 * 16 // (PATCH[0] * PATCH[1])
+REFERENCE = (16 // PATCH[0] + 1) * (16 // PATCH[1] + 1)  # shifted in its tokens
 VALUES = autoencoder.LATENT_CHANNELS * PATCH[0] * PATCH[1]
 
 

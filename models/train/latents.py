@@ -30,7 +30,7 @@ from transformer import ALPHA, SINK, WINDOW
 
 CAPTIONS = 3  # per clip
 # No caption is longer; the last token stands for all padding tokens.
-TOKENS = 32
+TOKENS = 48
 GROUND = 0.5  # grey behind a reference
 # Shares of the groups of `pictures.trained`.
 SHARES = (0.25, 0.4, 0.2, 0.15)
@@ -84,7 +84,7 @@ def draw(kind: str, index: int, pool: list[list[Picture]], shares: tuple[float, 
 
 def piece(kind: str, index: int, vae: Autoencoder, text: TextEncoder, pool: list[list[Picture]], numbers: dict[str, int]) -> dict[str, Tensor]:
     """`video` f16 `[N, F, C, h, w]`, `features` f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`, `references` i64 `[N, SUBJECTS]` (twice the
-    number of the picture, plus 1 if it looks to the right, or -1), `places` f32 `[N, F, SUBJECTS, 2]`, `shown` bool `[N, F, SUBJECTS]`."""
+    number of the picture, plus 1 if it looks to the right, or -1), `places` i64 `[N, F, SUBJECTS, 2]`, `shown` bool `[N, F, SUBJECTS]`."""
     latents = KINDS[kind][0]
     clips, rng = draw(kind, index, pool, SHARES)
     captions = [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]

@@ -9,7 +9,6 @@ from torch import Tensor
 import sample
 from autoencoder import Autoencoder
 from data import Batch
-from transformer import PATCH
 
 SUBJECT = 4.0  # weight of the latents of a subject
 REFERENCE = 16  # side of a reference in latents
@@ -31,7 +30,7 @@ def emphasis(batch: Batch, height: int, width: int) -> Tensor:
     """Error weights that are higher where subjects are: `[B, F, 1, H, W]`."""
     y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
     places = batch.of.places[batch.rows][:, batch.frames]
-    top, left = (PATCH[i] * places[..., i, None, None] for i in (0, 1))
+    top, left = (places[..., i, None, None] for i in (0, 1))
     inside = (y >= top) & (y < top + REFERENCE) & (x >= left) & (x < left + REFERENCE)
     inside = inside & batch.of.shown[batch.rows][:, batch.frames, :, None, None]
     return 1 + (SUBJECT - 1) * inside.any(2)[:, :, None].float()

@@ -34,7 +34,7 @@ def latents(
     text, caches, made = model.text(features), [Cache() for _ in model.blocks], []
     known = model.remember(references, text) if references else None
     for frame in range(frames):
-        shown = references.at([frame]) if references else None
+        shown, views = (references.at([frame]), known.at([frame])) if references else (None, None)
         x = torch.randn(len(features), 1, CHANNELS, HEIGHT, WIDTH, generator=generator)
         if noise is not None:
             x = noise[:, frame : frame + 1]
@@ -42,12 +42,12 @@ def latents(
             x = first
         else:
             def predict(x: Tensor, t: float) -> Tensor:
-                return model.chunk(x, t, text, caches, False, shown, known)  # noqa: B023
+                return model.chunk(x, t, text, caches, False, shown, views)  # noqa: B023
 
             *_, x = denoise(predict, x, schedule(steps[frame == 0]))
         made.append(x)
         if frame + 1 < frames:  # the last frame is not in any past
-            model.chunk(x, 0.0, text, caches, True, shown, known)
+            model.chunk(x, 0.0, text, caches, True, shown, views)
     return torch.cat(made, 1)
 
 

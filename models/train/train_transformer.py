@@ -261,7 +261,7 @@ def main() -> None:
     args.add_argument("--start", type=Path, help="weights to start from, instead of the stage before")
     args.add_argument("--data", type=Path, help="folder of the pieces, else STATE/data")
     args.add_argument("--stills", default="stills", help="folder of the stills in it")
-    args.add_argument("--no-reference", type=float, default=0.1, help="share of the samples without a reference")
+    args.add_argument("--no-reference", type=float, default=0.0, help="share of the samples whose reference is hidden")
     args.add_argument("--no-place", type=float, default=0.15, help="share of the samples whose references have no place")
     args = args.parse_args()
     threads(args)

@@ -9,6 +9,8 @@ positions count from the start of the window.
 
 A reference is a picture of a subject as one latent frame. Its tokens attend only to themselves, so their keys and values are
 computed once. Each latent frame rotates these keys anew: to the time before it, and to the place where it is to show the subject.
+Tokens are larger than the steps between places, so the latents are shifted in a larger square, and a token of a frame equals one
+token of the reference. A reference has as many views as shifts that its places need.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ KeysValues = tuple[Tensor, Tensor]
 @dataclass
 class References:
     """Pictures of `N` subjects: latents of the picture on grey `[B, N, C, h, w]`, its alpha `[B, N, 4, h, w]` (`ALPHA` values
-    per latent, row by row), and for each of `F` latent frames the place of its upper left corner in tokens `[B, F, N, 2]` (row,
-    column) and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places."""
+    per latent, row by row), and for each of `F` latent frames the place of its upper left corner in latents, i64 `[B, F, N, 2]` (row,
+    column), and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places."""
 
     latents: Tensor
     alpha: Tensor
@@ -66,6 +68,44 @@ class References:
 
     def at(self, frames: list[int] | slice) -> References:
         return References(self.latents, self.alpha, self.places[:, frames], self.shown[:, frames], self.placed)
+
+    @property
+    def shifts(self) -> Tensor:
+        """Of the upper left corner in its token, in latents, i64 `[B, F, N, 2]`."""
+        return (self.places % torch.tensor(PATCH, device=self.places.device)) * self.placed[:, None, None, None]
+
+    def views(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents `[B, N, V, C, H, W]` and alpha `[B, N, V, 4, H, W]` of the shifted pictures, a token larger than the pictures, and
+        which of the `V` views each latent frame shows, i64 `[B, F, N]`."""
+        shifts = self.shifts
+        number = (shifts[..., 0] * PATCH[1] + shifts[..., 1]).transpose(1, 2)  # [B, N, F]
+        different = [[each.unique() for each in row] for row in number]
+        most = max(len(each) for row in different for each in row)
+        views = torch.stack([torch.stack([F.pad(each, (0, most - len(each)), value=-1) for each in row]) for row in different])
+        which = (number[..., None] == views[..., None, :]).int().argmax(-1).transpose(1, 2)
+        shifted = []
+        for values in (self.latents, self.alpha):
+            height, width = values.shape[-2:]
+            larger = values.new_zeros(*views.shape, values.shape[2], height + PATCH[0], width + PATCH[1])
+            for view in range(PATCH[0] * PATCH[1]):
+                b, n, v = (views == view).nonzero(as_tuple=True)
+                y, x = divmod(view, PATCH[1])
+                larger[b, n, v, :, y : y + height, x : x + width] = values[b, n]
+            shifted.append(larger)
+        return *shifted, which
+
+
+@dataclass
+class Known:
+    """Unrotated keys and values of references in each block, `[B, N, V, heads, tokens, HEAD_DIM]`, rows and columns of their
+    tokens, and which of the `V` views each latent frame shows, i64 `[B, F, N]`."""
+
+    blocks: list[KeysValues]
+    grid: tuple[int, int]
+    which: Tensor
+
+    def at(self, frames: list[int] | slice) -> Known:
+        return Known(self.blocks, self.grid, self.which[:, frames])
 
 
 def turns(time: Tensor, top: Tensor, left: Tensor, rows: int, columns: int) -> Tensor:
@@ -149,8 +189,8 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass
 class PlacedKeys:
-    """Keys and values of references in one block, rotated for each latent frame: `[B, F, heads, L, HEAD_DIM]`, values
-    `[B, heads, L, HEAD_DIM]`, and a bias `[B, F, 1, 1, L]` that hides what a frame does not show."""
+    """Keys and values of references in one block, rotated for each latent frame: `[B, F, heads, L, HEAD_DIM]`, and a bias
+    `[B, F, 1, 1, L]` that hides what a frame does not show."""
 
     keys: Tensor
     values: Tensor
@@ -159,7 +199,7 @@ class PlacedKeys:
     def frame(self, i: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of the queries of frame `i` to the references and to `k` and `v`."""
         bias = None if self.bias is None else F.pad(self.bias[:, i], (0, k.shape[2]))
-        return attend(q, torch.cat([self.keys[:, i], k], 2), torch.cat([self.values, v], 2), bias)
+        return attend(q, torch.cat([self.keys[:, i], k], 2), torch.cat([self.values[:, i], v], 2), bias)
 
 
 def attend_causally(q: Tensor, k: Tensor, v: Tensor, frames: int, shown: PlacedKeys | None) -> Tensor:
@@ -287,42 +327,44 @@ class Transformer(nn.Module):
         x = x.unflatten(2, (height, width)).unflatten(-1, (*PATCH, CHANNELS))
         return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
 
-    def remember(self, references: References, text: Text) -> list[KeysValues]:
-        """Unrotated keys and values of the references in each block, `[B, N, heads, tokens, HEAD_DIM]`."""
-        size, count = references.latents.shape[:2]
-        rows, columns = references.latents.shape[3] // PATCH[0], references.latents.shape[4] // PATCH[1]
+    def remember(self, references: References, text: Text) -> Known:
+        latents, alpha, which = references.views()
+        size, count, views = latents.shape[:3]
+        grid = latents.shape[-2] // PATCH[0], latents.shape[-1] // PATCH[1]
         # Pictures do not attend to each other: each is a sample of its own.
-        x = self.embed(references.latents) + self.reference_embedding(self.tokens(references.alpha))
-        x = x.flatten(0, 1)[:, None]
+        x = self.embed(latents.flatten(0, 2)[:, None]) + self.reference_embedding(self.tokens(alpha.flatten(0, 2)[:, None]))
         _, time = self.time(torch.zeros(len(x), 1, device=x.device))
-        text, turn, made = text.repeat(count), turns_of_frames(0, 1, rows, columns).to(x.device), []
+        text, turn, made = text.repeat(count * views), turns_of_frames(0, 1, *grid).to(x.device), []
 
         def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            made.append(tuple(y.unflatten(0, (size, count)) for y in (k, v)))
+            made.append(tuple(y.unflatten(0, (size, count, views)) for y in (k, v)))
             return attend(rotate(q, turn), rotate(k, turn), v)
 
         for i, block in enumerate(self.blocks):
             x = block(x, time, text.blocks[i], text.hide, look)
-        return made
+        return Known(made, grid, which)
 
     @staticmethod
-    def place(references: References, times: Tensor) -> tuple[Tensor, Tensor | None]:
+    def place(references: References, grid: tuple[int, int], times: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rotations `[B, F, 1, N * tokens, HEAD_DIM / 2]` of the references for latent frames at these times `[F]`, and their bias."""
-        rows, columns = references.latents.shape[3] // PATCH[0], references.latents.shape[4] // PATCH[1]
         placed = references.placed[:, None, None]
-        top, left = torch.where(placed[..., None], references.places, torch.tensor(NOWHERE)).unbind(-1)
+        corner = (references.places - references.shifts) / torch.tensor(PATCH, device=references.places.device)
+        top, left = torch.where(placed[..., None], corner, torch.tensor(NOWHERE)).unbind(-1)
         time = times[None, :, None] - torch.where(placed, *TIMES_BEFORE)
-        turn = turns(time.expand(top.shape), top, left, rows, columns)
+        turn = turns(time.expand(top.shape), top, left, *grid)
         bias = None
         if not references.shown.all():
             bias = torch.zeros(references.shown.shape).masked_fill(~references.shown, -1e4)
-            bias = bias.repeat_interleave(rows * columns, 2)[:, :, None, None].to(turn.device)
+            bias = bias.repeat_interleave(grid[0] * grid[1], 2)[:, :, None, None].to(turn.device)
         return turn.flatten(2, 3)[:, :, None], bias
 
     @staticmethod
-    def placed_keys(known: KeysValues, turn: Tensor, bias: Tensor | None) -> PlacedKeys:
-        keys, values = (x.transpose(1, 2).flatten(2, 3) for x in known)  # [B, heads, N * tokens, HEAD_DIM]
-        return PlacedKeys(rotate(keys[:, None], turn), values, bias)
+    def placed_keys(known: KeysValues, which: Tensor, turn: Tensor, bias: Tensor | None) -> PlacedKeys:
+        size, _, count = which.shape
+        b, n = torch.arange(size)[:, None, None], torch.arange(count)
+        # [B, F, heads, N * tokens, HEAD_DIM]
+        keys, values = (x[b, n, which].transpose(2, 3).flatten(3, 4) for x in known)
+        return PlacedKeys(rotate(keys, turn), values, bias)
 
     def forward(
         self, clean: Tensor | None, noisy: Tensor, context_t: Tensor | None, t: Tensor, features: Tensor,
@@ -337,10 +379,10 @@ class Transformer(nn.Module):
         turn = torch.cat([turn[: (frames - 1) * height * width], turn])
         x, (time, time6), text = self.embed(latents), self.time(times), self.text(features)
         known = self.remember(references, text) if references else None
-        placed = self.place(references, torch.arange(frames)) if references else None
+        placed = self.place(references, known.grid, torch.arange(frames)) if references else None
 
         for i, block in enumerate(self.blocks):
-            shown = self.placed_keys(known[i], *placed) if known else None
+            shown = self.placed_keys(known.blocks[i], known.which, *placed) if known else None
             x = block(
                 x, time6, text.blocks[i], text.hide,
                 lambda q, k, v: attend_causally(rotate(q, turn), rotate(k, turn), v, frames, shown),  # noqa: B023
@@ -349,16 +391,16 @@ class Transformer(nn.Module):
 
     def chunk(
         self, latents: Tensor, timestep: float, text: Text, caches: list[Cache], write: bool,
-        references: References | None = None, known: list[KeysValues] | None = None,
+        references: References | None = None, known: Known | None = None,
     ) -> Tensor:
-        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches; `references` have the place in this frame only."""
+        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches; `references` and `known` are of this frame only."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH[0], latents.shape[4] // PATCH[1]
         x = self.embed(latents)
         time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
         turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_frames(0, past + 1, height, width)
-        placed = self.place(references, torch.tensor([past])) if references else None
+        placed = self.place(references, known.grid, torch.tensor([past])) if references else None
         for i, (block, cache) in enumerate(zip(self.blocks, caches)):
-            shown = self.placed_keys(known[i], *placed) if references else None
+            shown = self.placed_keys(known.blocks[i], known.which, *placed) if references else None
 
             def look(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                 keys, values = torch.cat([*cache.keys, k], 2), torch.cat([*cache.values, v], 2)  # noqa: B023

@@ -206,13 +206,6 @@ impl Model {
         self.world.as_ref()
     }
 
-    /// Rows and columns of pixels in a token.
-    pub(crate) fn token_pixels(&self) -> [f64; 2] {
-        let factor = self.autoencoder.config().spatial_factor();
-        let [_, rows, columns] = self.transformer_config().map_or([1, 1, 1], |config| config.patch_size);
-        [(factor * rows) as f64, (factor * columns) as f64]
-    }
-
     /// Rows and columns of alpha values in a latent of a reference.
     pub(crate) fn reference_alpha(&self) -> [usize; 2] {
         self.transformer_config().and_then(|config| config.reference_alpha).unwrap_or([1, 1])

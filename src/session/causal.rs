@@ -217,10 +217,10 @@ impl CausalSampler {
             unreachable!("the first chunk of a scene has a prompt")
         };
         if new_contexts || self.subjects.need_update() {
-            self.subjects.update(&self.model, &self.transformer, contexts, cancel)?;
+            self.subjects.update(&self.model, cancel)?;
         }
         let KvCaches { prompt, negative } = &mut self.caches;
-        self.subjects.place(&self.model, first, prompt, negative)?;
+        self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
         let latents = match latents {
             Some(latents) => latents,
             None => {

@@ -1,9 +1,12 @@
 //! The references of a causal scene: their pictures in latents, their keys and values for the prompt, and their places.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use candle_core::{DType, Tensor};
 
 use super::conditioning::{TextContexts, encode};
-use crate::transformer::{KvCache, Placement, ReferenceKv, WanTransformer};
+use crate::transformer::{Context, KvCache, Placement, ReferenceKv, Shift, WanTransformer};
 use crate::world::{FacingPicture, Place, Plan};
 use crate::{Cancel, Model, Result};
 
@@ -16,9 +19,12 @@ pub struct Subjects {
     plan: Plan,
     /// `None` until they are encoded.
     pictures: Option<Vec<Picture>>,
-    prompt: Vec<ReferenceKv>,
-    negative: Vec<ReferenceKv>,
+    prompt: Views,
+    negative: Views,
 }
+
+/// The references by number of the picture and shift. They are computed for the first chunk that shows them.
+type Views = HashMap<(usize, Shift), ReferenceKv>;
 
 /// A picture on grey.
 struct Picture {
@@ -44,61 +50,56 @@ impl Subjects {
         self.pictures.is_none()
     }
 
-    /// Computes the keys and values of the references for these prompts, and first encodes the pictures if they are new.
-    pub fn update(
-        &mut self,
-        model: &Model,
-        transformer: &WanTransformer,
-        contexts: &TextContexts,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        let pictures = match self.pictures.take() {
-            Some(pictures) => pictures,
-            None => {
-                let pictures = self.plan.pictures();
-                pictures
-                    .iter()
-                    .map(|picture| Picture::encode(picture, model, cancel))
-                    .collect::<Result<_>>()?
-            }
-        };
-        let of = |context| {
-            let one =
-                |picture: &Picture| transformer.reference(&picture.latents, &picture.alpha, context, cancel);
-            pictures.iter().map(one).collect::<Result<Vec<_>>>()
-        };
-        self.prompt = of(&contexts.prompt)?;
-        self.negative = contexts.negative.as_ref().map(of).transpose()?.unwrap_or_default();
-        self.pictures = Some(pictures);
+    /// Encodes the pictures if they are new, and forgets the references of other prompts.
+    pub fn update(&mut self, model: &Model, cancel: &Cancel) -> Result<()> {
+        self.prompt.clear();
+        self.negative.clear();
+        if self.pictures.is_none() {
+            let pictures = self.plan.pictures();
+            let encoded = pictures.iter().map(|picture| Picture::encode(picture, model, cancel));
+            self.pictures = Some(encoded.collect::<Result<_>>()?);
+        }
         Ok(())
     }
 
     /// Places the references for the latent frame `latent` of the scene.
     pub fn place(
-        &self,
+        &mut self,
         model: &Model,
+        transformer: &WanTransformer,
+        contexts: &TextContexts,
         latent: usize,
-        prompt: &mut KvCache,
-        negative: &mut KvCache,
+        caches: [&mut KvCache; 2],
+        cancel: &Cancel,
     ) -> Result<()> {
-        let [rows, columns] = model.token_pixels();
-        let places = self.plan.places(latent);
-        let at = |place: &Place| match *place {
-            Place::At { x, y } => {
-                Some(Placement::At { row: f64::from(y) / rows, column: f64::from(x) / columns })
-            }
-            Place::Free => Some(Placement::Free),
+        let Some(pictures) = &self.pictures else { unreachable!("`update` comes first") };
+        let pixels = model.autoencoder.config().spatial_factor() as f64;
+        let at = |place: Place| match place {
+            Place::At { x, y } => Some(transformer.placement(f64::from(y) / pixels, f64::from(x) / pixels)),
+            Place::Free => Some(([0, 0], Placement::Free)),
             Place::Hidden => None,
         };
-        let placed = |references: &[ReferenceKv]| {
-            let visible = references
-                .iter()
-                .zip(&places)
-                .filter_map(|(reference, place)| Some((reference.clone(), at(place)?)));
-            visible.collect::<Vec<_>>()
+        let visible: Vec<_> =
+            (0..).zip(self.plan.places(latent)).filter_map(|(i, place)| Some((i, at(place)?))).collect();
+        let placed = |views: &mut Views, context: &Context| {
+            let one = |&(i, (shift, placement)): &(usize, (Shift, Placement))| -> Result<_> {
+                let reference = match views.entry((i, shift)) {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(new) => {
+                        let Picture { latents, alpha } = &pictures[i];
+                        new.insert(transformer.reference(latents, alpha, shift, context, cancel)?).clone()
+                    }
+                };
+                Ok((reference, placement))
+            };
+            visible.iter().map(one).collect::<Result<Vec<_>>>()
         };
-        prompt.set_references(&placed(&self.prompt))?;
-        negative.set_references(&placed(&self.negative))
+        let [prompt, negative] = caches;
+        prompt.set_references(&placed(&mut self.prompt, &contexts.prompt)?)?;
+        if let Some(context) = &contexts.negative {
+            negative.set_references(&placed(&mut self.negative, context)?)?;
+        }
+        Ok(())
     }
 }
 

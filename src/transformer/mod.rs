@@ -30,8 +30,8 @@ pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
 use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig};
-use reference::ChunkReferences;
-pub use reference::{Placement, ReferenceKv};
+use reference::{ChunkReferences, shifted};
+pub use reference::{Placement, ReferenceKv, Shift};
 use rope::{Rope, Rotation};
 
 /// A loaded transformer. Clones share the weights.
@@ -215,35 +215,47 @@ impl WanTransformer {
         }))
     }
 
+    /// Where a chunk shows a reference whose upper left corner is at this row and column of latents: the shift for
+    /// [`reference`](Self::reference), and the place of the shifted picture.
+    pub fn placement(&self, row: f64, column: f64) -> (Shift, Placement) {
+        let [_, patch @ ..] = self.config.patch_size;
+        Placement::of_corner([row, column], patch)
+    }
+
     /// Computes the keys and values of a reference picture: its `latents` on grey `[1, in_channels, 1, H, W]`, and its `alpha`
-    /// `[1, alpha values per latent, 1, H, W]`.
+    /// `[1, alpha values per latent, 1, H, W]`. `shift` is zero for [`Placement::Free`].
     ///
     /// # Errors
-    /// [`Error::Request`] from a model without references and for other shapes; [`Error::Cancelled`].
+    /// [`Error::Request`] from a model without references, for other shapes, and for a shift of a token or more;
+    /// [`Error::Cancelled`].
     pub fn reference(
         &self,
         latents: &Tensor,
         alpha: &Tensor,
+        shift: Shift,
         context: &Context,
         cancel: &Cancel,
     ) -> Result<ReferenceKv> {
         let Some(embedding) = &self.reference_embedding else {
             return Err(Error::Request(crate::Setting::Reference, "this model has no references".into()));
         };
-        let mut tokens = self.tokens(latents, &[0.0])?;
-        let (channels, [frames, rows, columns]) = (self.config.alpha_channels().unwrap_or(1), tokens.grid);
-        let (_, _, _, height, width) = latents.dims5()?;
-        if frames != 1 || alpha.dims() != [1, channels, 1, height, width] {
+        let ([_, patch @ ..], channels) = (self.config.patch_size, self.config.alpha_channels().unwrap_or(1));
+        let (_, _, frames, height, width) = latents.dims5()?;
+        let fits = frames == 1 && alpha.dims() == [1, channels, 1, height, width];
+        if !fits || shift[0] >= patch[0] || shift[1] >= patch[1] {
             return Err(Error::Request(
                 crate::Setting::Shape,
                 format!(
-                    "a reference has one latent frame and {channels} alpha values per latent, not {:?} and {:?}",
+                    "a reference has one latent frame, {channels} alpha values per latent and a shift below {patch:?}, not {:?}, {:?} and \
+                     {shift:?}",
                     latents.dims(),
                     alpha.dims()
                 ),
             ));
         }
-        tokens.x = (tokens.x + embedding.forward(&self.patches(alpha, 1)?)?)?;
+        let mut tokens = self.tokens(&shifted(latents, shift, patch)?, &[0.0])?;
+        let [_, rows, columns] = tokens.grid;
+        tokens.x = (tokens.x + embedding.forward(&self.patches(&shifted(alpha, shift, patch)?, 1)?)?)?;
         let (_, blocks) = self.run(tokens, context, None, Pass::CacheUpdate, cancel)?;
         Ok(ReferenceKv { blocks, grid: [rows, columns] })
     }

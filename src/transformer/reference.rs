@@ -2,17 +2,23 @@
 //!
 //! The tokens of a reference attend only to themselves and to the prompt, at timestep 0, so their keys and values are computed once
 //! per prompt. Each chunk rotates these keys anew: to the time before the chunk, and to the place where it shows the subject.
+//!
+//! A token has several latents. A picture is shifted in its tokens, so that they are at whole tokens of the frame wherever the
+//! picture is: the model then copies whole tokens.
 
 use std::sync::OnceLock;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::attention::KeyValue;
 use super::rope::{Rope, Rotation};
 use crate::Result;
 use crate::kernels::attention::PackedKv;
 
-/// A reference in one prompt: its keys before rotation and its values, in every block.
+/// Latents from the upper left corner of a token to that of a picture: down and to the right, less than a token.
+pub type Shift = [usize; 2];
+
+/// A reference in one prompt, with one shift: its keys before rotation and its values, in every block.
 #[derive(Clone, Debug)]
 pub struct ReferenceKv {
     pub(super) blocks: Vec<KeyValue>,
@@ -23,7 +29,7 @@ pub struct ReferenceKv {
 /// Where a chunk shows a reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Placement {
-    /// The upper left corner of its picture is here, in tokens; fractions and places outside the frame are possible.
+    /// The upper left corner of its first token is here, in tokens; places outside the frame are possible.
     At {
         /// Rows from the top.
         row: f64,
@@ -35,6 +41,14 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// For a picture whose upper left corner is at this row and column of latents, in tokens of `patch` latents.
+    pub(super) fn of_corner(corner: [f64; 2], patch: [usize; 2]) -> (Shift, Self) {
+        let shift = |axis: usize| (corner[axis].floor() as i64).rem_euclid(patch[axis] as i64) as usize;
+        let shift = [shift(0), shift(1)];
+        let token = |axis: usize| (corner[axis] - shift[axis] as f64) / patch[axis] as f64;
+        (shift, Self::At { row: token(0), column: token(1) })
+    }
+
     /// Time before the chunk, row and column of the upper left corner. Those of [`Free`](Self::Free) are what the model was trained
     /// with.
     fn position(self) -> [f64; 3] {
@@ -43,6 +57,11 @@ impl Placement {
             Self::Free => [2.0, 2.5, 3.0],
         }
     }
+}
+
+/// The picture `[1, channels, 1, H, W]`, shifted, among zeros: a token larger in both directions.
+pub(super) fn shifted(picture: &Tensor, [down, right]: Shift, [rows, columns]: [usize; 2]) -> Result<Tensor> {
+    Ok(picture.pad_with_zeros(3, down, rows - down)?.pad_with_zeros(4, right, columns - right)?)
 }
 
 /// The references that the next chunk attends to, one after the other.

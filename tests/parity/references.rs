@@ -24,25 +24,38 @@ fn open(folder: &Path) -> WanTransformer {
     WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
-/// Where each latent frame shows the reference; `None` where it does not.
-fn places() -> [Option<Placement>; 5] {
-    let at = |row, column| Some(Placement::At { row, column });
-    [at(0.0, 0.0), at(0.5, 1.25), None, at(-1.0, 2.5), at(0.0, 0.75)]
+/// Row and column of latents where a frame shows the reference.
+#[derive(Clone, Copy)]
+enum Shown {
+    At(f64, f64),
+    Free,
+    Hidden,
 }
 
+const PLACES: [Shown; 5] =
+    [Shown::At(0.0, 0.0), Shown::At(1.0, 3.0), Shown::Hidden, Shown::At(-1.0, 5.0), Shown::At(0.0, -1.0)];
+
 /// The predictions for all latent frames, with picture `picture` at these places.
-fn run(picture: usize, places: [Option<Placement>; 5]) -> Tensor {
+fn run(picture: usize, places: [Shown; 5]) -> Tensor {
     let (transformer, cancel) = (open(puppets().path()), Cancel::new());
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
     let part = |name: &str, i| expected[name].narrow(0, i, 1).unwrap();
-    let reference = transformer
-        .reference(&part("pictures", picture), &part("alpha", picture), &context, &cancel)
-        .unwrap();
+    let reference = |shift| {
+        let (latents, alpha) = (part("pictures", picture), part("alpha", picture));
+        transformer.reference(&latents, &alpha, shift, &context, &cancel).unwrap()
+    };
     let config = KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None, positions: Positions::Relative };
     let mut cache = KvCache::new(config);
     let chunks = places.into_iter().enumerate().map(|(i, place)| {
-        let shown: Vec<_> = place.into_iter().map(|place| (reference.clone(), place)).collect();
+        let shown = match place {
+            Shown::At(row, column) => {
+                let (shift, placement) = transformer.placement(row, column);
+                vec![(reference(shift), placement)]
+            }
+            Shown::Free => vec![(reference([0, 0]), Placement::Free)],
+            Shown::Hidden => vec![],
+        };
         cache.set_references(&shown).unwrap();
         let chunk = expected["video"].narrow(2, i, 1).unwrap();
         let made = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap();
@@ -55,8 +68,8 @@ fn run(picture: usize, places: [Option<Placement>; 5]) -> Tensor {
 #[test]
 fn every_frame_shows_the_reference_at_its_place() {
     let expected = tensors("references/chunks.safetensors");
-    assert_close("placed", &run(0, places()), &expected["placed"], TOLERANCE);
-    assert_close("free", &run(1, [Some(Placement::Free); 5]), &expected["free"], TOLERANCE);
+    assert_close("placed", &run(0, PLACES), &expected["placed"], TOLERANCE);
+    assert_close("free", &run(1, [Shown::Free; 5]), &expected["free"], TOLERANCE);
 }
 
 #[test]
@@ -65,7 +78,8 @@ fn a_model_without_references_refuses_them() {
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
     let part = |name: &str| expected[name].narrow(0, 0, 1).unwrap();
-    let error = transformer.reference(&part("pictures"), &part("alpha"), &context, &cancel).unwrap_err();
+    let error =
+        transformer.reference(&part("pictures"), &part("alpha"), [0, 0], &context, &cancel).unwrap_err();
     assert!(matches!(error, Error::Request(Setting::Reference, _)), "{error}");
 }
 
@@ -77,8 +91,12 @@ fn a_reference_of_another_shape_is_an_error() {
     let pictures = &expected["pictures"];
     for alpha in [pictures, &expected["alpha"].narrow(1, 0, 3).unwrap()] {
         let picture = pictures.narrow(0, 0, 1).unwrap();
-        transformer.reference(&picture, &alpha.narrow(0, 0, 1).unwrap(), &context, &cancel).unwrap_err();
+        let alpha = alpha.narrow(0, 0, 1).unwrap();
+        transformer.reference(&picture, &alpha, [0, 0], &context, &cancel).unwrap_err();
     }
+    let [picture, alpha] = ["pictures", "alpha"].map(|name| expected[name].narrow(0, 0, 1).unwrap());
+    transformer.reference(&picture, &alpha, [0, 1], &context, &cancel).unwrap();
+    transformer.reference(&picture, &alpha, [1, 0], &context, &cancel).unwrap_err();
 }
 
 fn request() -> Request {

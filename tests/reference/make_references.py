@@ -29,8 +29,8 @@ SIZES = {
 }
 HEIGHT, WIDTH, SIDE = 2, 6, 2  # of a latent frame and of a reference, in latents
 FRAMES = 5
-# Row and column in tokens, or None where a frame does not show the first reference.
-PLACES = [(0, 0), (0.5, 1.25), None, (-1, 2.5), (0, 0.75)]
+# Row and column in latents, or None where a frame does not show the first reference.
+PLACES = [(0, 0), (1, 3), None, (-1, 5), (0, -1)]
 
 
 # Name, other names, keywords, element, colour.
@@ -94,7 +94,7 @@ def main() -> None:
     video = torch.randn(1, FRAMES, SIZES["CHANNELS"], HEIGHT, WIDTH)
     features = torch.randn(1, SIZES["MAX_TOKENS"], SIZES["TEXT_DIM"])
     pictures, alpha = torch.randn(2, 1, 1, SIZES["CHANNELS"], SIDE, SIDE), torch.rand(2, 1, 1, 4, SIDE, SIDE)
-    places = torch.tensor([place or (0, 0) for place in PLACES], dtype=torch.float32)[None, :, None]
+    places = torch.tensor([place or (0, 0) for place in PLACES])[None, :, None]
     shown = torch.tensor([place is not None for place in PLACES])[None, :, None]
 
     outputs = {}
@@ -105,9 +105,9 @@ def main() -> None:
             known, caches = model.remember(references, text), [transformer.Cache() for _ in model.blocks]
             made = []
             for frame in range(FRAMES):
-                at = references.at([frame])
-                made.append(model.chunk(video[:, frame : frame + 1], 600.0, text, caches, False, at, known))
-                model.chunk(video[:, frame : frame + 1], 0.0, text, caches, True, at, known)
+                at, seen = references.at([frame]), known.at([frame])
+                made.append(model.chunk(video[:, frame : frame + 1], 600.0, text, caches, False, at, seen))
+                model.chunk(video[:, frame : frame + 1], 0.0, text, caches, True, at, seen)
             outputs[name] = torch.cat(made, 1)
 
     folder = FOLDER / "transformer"

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import quantized
 from autoencoder import Autoencoder, blocks_of
 
 SHIPPED = Path(__file__).parent.parent / "builtin"
@@ -21,11 +22,18 @@ def weights(state: Path, name: str) -> dict[str, Tensor] | None:
     """The weights in f32, if they exist."""
     files = [state / f"{name}.pt"]
     if name in FOLDERS:
-        files.append(SHIPPED / FOLDERS[name] / FILE)
+        file = SHIPPED / FOLDERS[name] / FILE
+        files += [file.with_suffix(".gguf"), file]
     file = next((file for file in files if file.exists()), None)
-    if file is None:
-        return None
-    found = torch.load(file, map_location="cpu") if file.suffix == ".pt" else load_file(file)
+    return None if file is None else read(file)
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """The weights in f32 of a training state, of a packed checkpoint, or of the shipped model."""
+    if file.suffix == ".pt":
+        found = torch.load(file, map_location="cpu")
+    else:
+        found = quantized.to_five(quantized.read(file)) if file.suffix == ".gguf" else unpack(load_file(file))
     return {key: weight.float() for key, weight in found.items()}
 
 

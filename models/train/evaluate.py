@@ -10,7 +10,8 @@
 `stills` and `clips` sample in torch, with references and places, half of them with drawings that were never trained, and compare
 with the drawn frames: decibels on the subject, rank and error of `ruler.py`. The autoencoder's own decibels are the upper bound.
 `judge` renders prompts with the engine, which chooses the reference itself, and looks for the drawing in frames 0, 12, 28, 47 and 81
-(with `--seconds` only in the first and the last), and for its motion. `paths` gives random paths, and counts the frames in which the drawing is
+(with `--seconds` only in the first and the last), for its motion, and for the place in the last frame. Without `--soragen` it judges
+drawn clips: the upper bound. `paths` gives random paths, and counts the frames in which the drawing is
 found within 8 pixels of its path. `pairs` gives two references, and looks for both on their sides.
 """
 
@@ -32,12 +33,15 @@ import ruler
 import sample
 from autoencoder import Autoencoder
 from bank import SIDE
-from checkpoint import autoencoder, unpack
 from canvas import WIDTH
+from checkpoint import autoencoder, read
+from classifier import places_of
 from clips import FRAME_RATE, Clip, action, choose
 from latents import TOKENS, encode, length_in_frames, references
+from motions import MOTIONS
 from options import parser, threads
 from scenes import LATENT, PER_LATENT, Scene
+from scroll import scrolled
 from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
@@ -74,10 +78,7 @@ def median(values: list[float]) -> float:
 
 def sampled(args: argparse.Namespace, latents: int) -> None:
     vae, model, text = autoencoder(args.state), Transformer().eval(), TextEncoder()
-    weights = unpack(load_file(args.weights) if args.weights.suffix == ".safetensors" else torch.load(args.weights))
-    if "reference" in weights:
-        weights["reference_embedding.bias"] = weights.pop("reference")
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(read(args.weights))
     wanted, rng = clips(args.count, latents), np.random.default_rng(42)
     captions = [clip.caption(rng) for clip in wanted]
     rows, titles, found = [], [], {kind: {frame: [] for frame in FRAMES} for kind in ("trained", "never trained")}
@@ -128,32 +129,64 @@ def render(args: argparse.Namespace, prompt: str, frames: int, seed: int, *optio
         return load_file(out)["frames"].numpy()
 
 
+STEPS_SEEN, SCROLL_SEEN = (8, 12, 20), (28, 36)  # frames in which a motion is measured
+OFF = 6  # pixels; the steps of a path are 8
+
+
+def moves(video: np.ndarray, clip: Clip, first: tuple[int, int]) -> bool:
+    """Whether subject and background move as they should; `first` is the centre of the subject in frame 0."""
+    actor = clip.actors[0]
+
+    def at(frame: int) -> tuple[int, int]:
+        return ruler.measure(video[frame], [actor.picture.key])[actor.picture.key].place
+
+    for frame in STEPS_SEEN:
+        path = np.subtract(actor.at(frame // PER_LATENT)[:2], actor.at(0)[:2])
+        if np.hypot(*(np.subtract(at(frame), first) - path)) > OFF:
+            return False
+    before, after = SCROLL_SEEN
+    wanted = clip.speed * (after - before) // PER_LATENT
+    return abs(scrolled(video[before], video[after], ([at(before)], [at(after)])) - wanted) <= LATENT
+
+
 def judge(args: argparse.Namespace) -> None:
     rng, found, rows, titles = np.random.default_rng(43), [], [], []
+    vae = None if args.soragen else autoencoder(args.state)
     at = (0, round(args.seconds * FRAME_RATE)) if args.seconds else (0, 12, 28, 47, 81)
     for i, clip in enumerate(clips(args.count, 43)):
         actor = clip.actors[0]
-        name = choose(rng, actor.picture.names)
-        words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": clip.scene.phrase(rng)}
+        name, where = choose(rng, actor.picture.names), clip.scene.phrase(rng)
+        words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": where}
         prompt = choose(rng, FORMS).format(**words, verb=action(rng, actor))
-        video = render(args, prompt, at[-1] + 1, i)
-        judged = [ruler.judge(video[frame], actor.picture.key, rng) for frame in at]
-        # How far the subject goes between two frames, and how far its path goes.
-        went = np.subtract(judged[1][1].place, judged[0][1].place)
-        path = np.subtract(actor.at(at[1] // PER_LATENT)[:2], actor.at(0)[:2])
-        found.append((i % 2, [rank for rank, _ in judged], [where.error for _, where in judged], float(np.hypot(*(went - path)))))
-        rows.append(video[list(at)])
+        if args.soragen:
+            video = render(args, prompt, at[-1] + 1, i)
+        else:
+            video = sample.decode(vae, encode(vae, clip.frames(length_in_frames(1 + SCROLL_SEEN[1] // PER_LATENT))[None]).float()).numpy()[0]
+        judged = [ruler.judge(video[frame], actor.picture.key, rng) for frame in at if frame < len(video)]
+        told = any(phrase in where for phrase in clip.scene.place.phrases)
+        found.append({
+            "kind": "never trained" if i % 2 else "trained", "ranks": [rank for rank, _ in judged], "errors": [f.error for _, f in judged],
+            "place": places_of(video[[min(at[-1], len(video) - 1)]], args.state) == [clip.scene.place.name] if told else None,
+            "motion": actor.motion, "moves": None if args.seconds else moves(video, clip, judged[0][1].place),
+        })
+        rows.append(video[[frame for frame in at if frame < len(video)]])
         titles.append(prompt)
-    report = {
-        kind: {
+    report: dict = {}
+    for kind in ("trained", "never trained"):
+        some = [f for f in found if f["kind"] == kind]
+        report[kind] = {
             f"frame {frame}": {
-                "of": sum(f[0] == held for f in found), "nearest": sum(f[0] == held and f[1][j] == 1 for f in found),
-                "error": median([f[2][j] for f in found if f[0] == held]),
+                "of": len(some), "nearest": sum(f["ranks"][j] == 1 for f in some), "error": median([f["errors"][j] for f in some]),
             }
-            for j, frame in enumerate(at)
-        } | {f"path, pixels off at frame {at[1]}": median([f[3] for f in found if f[0] == held])}
-        for held, kind in enumerate(("trained", "never trained"))
-    }
+            for j, frame in enumerate(at) if j < len(found[0]["ranks"])
+        }
+    told = [f["place"] for f in found if f["place"] is not None]
+    report["place"] = {"of": len(told), "right": sum(told)}
+    if not args.seconds:
+        report["motion"] = {
+            motion: {"of": len(some), "right": sum(f["moves"] for f in some)}
+            for motion in (*MOTIONS, "all") if (some := [f for f in found if motion in (f["motion"], "all")])
+        }
     sheet(args.state / "evaluate-judge.png", rows, titles)
     tell(args, report)
 

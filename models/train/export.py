@@ -1,4 +1,4 @@
-"""Exports the trained parts in f16, in the diffusers layout of the built-in model's folder.
+"""Exports the trained parts in the diffusers layout of the built-in model's folder: the transformer in 8 bits, the autoencoder in f16.
 
     python export.py --state DIR --out ../builtin
 """
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gguf.constants import GGMLQuantizationType as Quant
 from safetensors.torch import save_file
 
 import autoencoder
+import quantized
 import text
 import transformer
 from bank import SIDE
@@ -27,10 +29,25 @@ from train_transformer import STAGES
 
 
 def write(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
+    """In f16."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     halves = {name: weight.detach().half().contiguous() for name, weight in state.items()}
     save_file(halves, folder / FILE)
+
+
+def kind(name: str, weight: torch.Tensor) -> Quant:
+    """8 bits for the linear layers of the blocks, which are most of the model."""
+    return Quant.Q8_0 if weight.ndim == 2 and name.startswith("blocks.") else Quant.F16
+
+
+def write_quantized(folder: Path, config: dict, state: dict[str, torch.Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    weights = quantized.to_four(state)
+    kinds = {name: kind(name, weight) for name, weight in weights.items()}
+    (folder / FILE).unlink(missing_ok=True)
+    quantized.write((folder / FILE).with_suffix(".gguf"), "wan", weights, kinds)
 
 
 def parts(state: Path, out: Path) -> None:
@@ -40,8 +57,10 @@ def parts(state: Path, out: Path) -> None:
         if files:
             # Results of earlier stages are outdated.
             found = torch.load(files[-1], map_location="cpu")
-            config = transformer.CONFIG if name == "transformer" else autoencoder.config(autoencoder.blocks_of(found))
-            write(out / FOLDERS[name], config, found)
+            if name == "transformer":
+                write_quantized(out / FOLDERS[name], transformer.CONFIG, found)
+            else:
+                write(out / FOLDERS[name], autoencoder.config(autoencoder.blocks_of(found)), found)
 
 
 def world() -> dict:
@@ -68,7 +87,7 @@ def main() -> None:
         encoder.mkdir(parents=True, exist_ok=True)
         (args.out / "tokenizer").mkdir(exist_ok=True)
         (encoder / "config.json").write_text(json.dumps(text.config().to_dict(), indent=2) + "\n")
-        text.write_gguf(encoder / "model.gguf")
+        text.write(encoder / "model.gguf")
         shutil.copy(text.folder() / "tokenizer.json", args.out / "tokenizer" / "tokenizer.json")
 
 

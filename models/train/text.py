@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-import gguf
 import torch
 from gguf.constants import GGMLQuantizationType as Quant
-from gguf.quants import dequantize, quantize
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+import quantized
 from checkpoint import SHIPPED
 from transformer import MAX_TOKENS
 from transformer import TEXT_DIM as WIDTH
@@ -42,16 +41,9 @@ def weights() -> dict[str, Tensor]:
     return {k.removeprefix("bert."): v.float() for k, v in state.items() if "pooler" not in k and "position_ids" not in k}
 
 
-def write_gguf(path: Path) -> None:
-    writer = gguf.GGUFWriter(path, "bert")
-    for name, weight in weights().items():
-        quant = kind(name, weight)
-        data = weight.numpy() if quant == Quant.F32 else quantize(weight.numpy(), quant)
-        writer.add_tensor(name, data, raw_dtype=quant)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def write(path: Path) -> None:
+    found = weights()
+    quantized.write(path, "bert", found, {name: kind(name, weight) for name, weight in found.items()})
 
 
 class TextEncoder:
@@ -63,11 +55,7 @@ class TextEncoder:
             tokenizer_file=str(SHIPPED / "tokenizer" / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]",
             cls_token="[CLS]", sep_token="[SEP]",
         )
-        reader = gguf.GGUFReader(SHIPPED / "text_encoder" / "model.gguf")
-        state = {}
-        for tensor in reader.tensors:
-            shape = [int(side) for side in reversed(tensor.shape)]
-            state[tensor.name] = torch.tensor(dequantize(tensor.data, tensor.tensor_type)).reshape(shape)
+        state = quantized.read(SHIPPED / "text_encoder" / "model.gguf")
         self.model = BertModel(config(), add_pooling_layer=False).eval().to(self.device)
         missing = self.model.load_state_dict(state, strict=False)
         assert not missing.unexpected_keys and all("position_ids" in k for k in missing.missing_keys), missing

@@ -22,11 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 import sample
-from checkpoint import autoencoder, load, save, unpack
+from checkpoint import autoencoder, read, save, weights
 from data import Batch, Source, pictures_of
 from few_steps import landings
 from latents import TOKENS
@@ -65,13 +64,8 @@ def starting_weights(state: Path, stage: str, file: Path | None) -> dict[str, Te
     before = [state / f"{name}.pt" for name in STAGES[: STAGES.index(stage)]]
     found = next((path for path in [file, *reversed(before)] if path and path.exists()), None)
     if found is None:
-        model = Transformer()
-        load(model, state, "transformer")
-        return model.state_dict()
-    weights = unpack(load_file(found) if found.suffix == ".safetensors" else torch.load(found))
-    if "reference" in weights:  # the experiment had no alpha
-        weights["reference_embedding.bias"] = weights.pop("reference")
-    return weights
+        return weights(state, "transformer") or Transformer().state_dict()
+    return read(found)
 
 
 class Training:

@@ -1,7 +1,7 @@
 //! The autoencoders, between pixels and latents.
 //!
-//! Each autoencoder decodes as a stream: latent frames go in as they are generated, and video frames come out. The result does
-//! not depend on the chunk sizes, and memory use is constant.
+//! Each autoencoder encodes and decodes as a stream: to decode, latent frames go in as they are generated, and video frames come out. The
+//! result does not depend on the chunk sizes, and memory use is constant.
 
 mod conv2d;
 mod conv3d;
@@ -140,6 +140,10 @@ enum Kind {
 #[derive(Clone, Debug, Default)]
 pub struct DecoderState(StreamState);
 
+/// The state of an encoder between chunks.
+#[derive(Clone, Debug, Default)]
+pub struct EncoderState(StreamState);
+
 impl Autoencoder {
     /// Loads the autoencoder in `vae/` of `source`, and the tiny decoder if `decoder` requires it. `streaming` says that the
     /// model generates chunk by chunk; [`Decoder::Auto`] uses the tiny decoder only then.
@@ -202,17 +206,32 @@ impl Autoencoder {
         &self.config
     }
 
-    /// Encodes a video `[1, 3, 1 + n × temporal_factor, H, W]` in \[−1, 1\] to normalised latents `[1, z, 1 + n, h, w]`.
+    /// Encodes the next frames `[1, 3, T, H, W]` in \[−1, 1\] to normalised latents `[1, z, t, h, w]`. The first chunk has
+    /// `1 + n × temporal_factor` frames and becomes `1 + n` latent frames, later chunks have `n × temporal_factor`.
     ///
     /// # Errors
-    /// [`Error::Cancelled`], checked before each layer.
-    pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+    /// [`Error::Request`] for another number of frames; [`Error::Cancelled`], checked before each layer; `state` is invalid
+    /// afterwards.
+    pub fn encode(&self, video: &Tensor, state: &mut EncoderState, cancel: &Cancel) -> Result<Tensor> {
+        let (first, factor) = (usize::from(!state.0.started), self.config.temporal_factor());
+        let count = video.dim(2)?;
+        if count == 0 || count < first || !(count - first).is_multiple_of(factor) {
+            return Err(Error::Request(
+                crate::Setting::Shape,
+                format!("{count} frames; the encoder takes {first} + n × {factor}"),
+            ));
+        }
         let frames = video.squeeze(0)?.transpose(0, 1)?.contiguous()?;
         let latents = match &self.kind {
-            Kind::Wan(wan) => wan.encode(&frames, cancel),
-            Kind::Taehv(taehv) => taehv.encode(&frames, cancel),
+            Kind::Wan(wan) => wan.encode(&frames, &mut state.0, cancel),
+            Kind::Taehv(taehv) => taehv.encode(&frames, &mut state.0, cancel),
         }?;
         Ok(latents.transpose(0, 1)?.contiguous()?.unsqueeze(0)?)
+    }
+
+    /// The state before the first frames.
+    pub fn encoder_state(&self) -> EncoderState {
+        EncoderState::default()
     }
 
     /// The state before the first chunk.

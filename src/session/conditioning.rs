@@ -88,5 +88,6 @@ pub fn image_channels(
 
 pub fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
     let video = video.to_dtype(model.dtype())?;
-    Ok(model.autoencoder.encode(&video, cancel)?.to_dtype(DType::F32)?)
+    let mut state = model.autoencoder.encoder_state();
+    Ok(model.autoencoder.encode(&video, &mut state, cancel)?.to_dtype(DType::F32)?)
 }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use soragen::autoencoder::{Autoencoder, AutoencoderKlWan, Config, Taehv, TaehvConfig, Tiling, WanConfig};
 use soragen::checkpoint::Source;
-use soragen::{Cancel, Decoder, Size};
+use soragen::{Cancel, Decoder, Error, Setting, Size};
 use soragen_tests::fixtures::{PIPELINES, Pipeline, assert_close, json, path, tensors, values};
 use soragen_tests::recording::assert_loads;
 
@@ -36,6 +36,17 @@ fn decode(autoencoder: &Autoencoder, latents: &Tensor, chunks: &[usize]) -> Tens
         .collect();
     assert_eq!(at, latents.dim(2).unwrap(), "all latents must be decoded");
     Tensor::cat(&frames, 0).unwrap().permute((0, 2, 3, 1)).unwrap()
+}
+
+/// The latents of a video that arrives in chunks of these numbers of frames.
+fn encode(autoencoder: &Autoencoder, video: &Tensor, chunks: &[usize]) -> Tensor {
+    let (mut state, mut at) = (autoencoder.encoder_state(), 0);
+    let latents = chunks.iter().map(|&count| {
+        let chunk = video.narrow(2, at, count).unwrap();
+        at += count;
+        autoencoder.encode(&chunk, &mut state, &Cancel::new()).unwrap()
+    });
+    Tensor::cat(&latents.collect::<Vec<_>>(), 2).unwrap()
 }
 
 #[test]
@@ -77,7 +88,7 @@ fn a_decoder_with_fewer_blocks_equals_the_reference() {
 #[test]
 fn encoded_latents_equal_the_reference() {
     let encode =
-        |autoencoder: Autoencoder, video: &Tensor| autoencoder.encode(video, &Cancel::new()).unwrap();
+        |autoencoder: Autoencoder, video: &Tensor| encode(&autoencoder, video, &[video.dim(2).unwrap()]);
     let expected = tensors("miniature/taehv.safetensors");
     assert_close("taehv", &encode(open_taehv(), &expected["video"]), &expected["latents"], TOLERANCE);
 
@@ -97,6 +108,41 @@ fn encoded_latents_equal_the_reference() {
     let video = pixels.permute((0, 4, 1, 2, 3)).unwrap();
     let latents = encode(open(&pipeline.source), &video);
     assert_close("i2v-22", &latents, &pipeline.expected["image_latents"], TOLERANCE);
+}
+
+#[test]
+fn a_video_can_be_encoded_in_chunks() {
+    const FRAMES: usize = 17;
+    let wan = |name| open(&Pipeline::open(name).source);
+    for (name, autoencoder) in
+        [("wan 2.1", wan("t2v-unipc")), ("wan 2.2", wan("ti2v-22")), ("taehv", open_taehv())]
+    {
+        let side = 4 * autoencoder.config().spatial_factor();
+        // Any values that vary with the position.
+        let values = (0..3 * FRAMES * side * side).map(|i| (i as f32 * 0.37).sin());
+        let video =
+            Tensor::from_iter(values, &Device::Cpu).unwrap().reshape((1, 3, FRAMES, side, side)).unwrap();
+        let whole = encode(&autoencoder, &video, &[FRAMES]);
+        for chunks in [&[1, 4, 4, 4, 4][..], &[5, 12], &[9, 4, 4], &[1, 16]] {
+            assert_close(&format!("{name} {chunks:?}"), &encode(&autoencoder, &video, chunks), &whole, 1e-5);
+        }
+        let mut state = autoencoder.encoder_state();
+        let mut part =
+            |count| autoencoder.encode(&video.narrow(2, 0, count).unwrap(), &mut state, &Cancel::new());
+        for count in [0, 2, 4] {
+            assert!(
+                matches!(part(count), Err(Error::Request(Setting::Shape, _))),
+                "{name}: {count} first frames"
+            );
+        }
+        part(1).unwrap();
+        for count in [0, 1, 5] {
+            assert!(
+                matches!(part(count), Err(Error::Request(Setting::Shape, _))),
+                "{name}: {count} later frames"
+            );
+        }
+    }
 }
 
 #[test]
@@ -194,7 +240,7 @@ fn a_cancel_stops_decoding() {
     cancel.cancel();
     let latents = &pipeline.expected["sampled_latents"];
     let decoded = autoencoder.decode(latents, &mut autoencoder.decoder_state(), &cancel);
-    assert!(matches!(decoded, Err(soragen::Error::Cancelled)));
+    assert!(matches!(decoded, Err(Error::Cancelled)));
 }
 
 #[test]

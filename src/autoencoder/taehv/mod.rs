@@ -162,16 +162,18 @@ impl Taehv {
         Ok(Self { config: config.clone(), encoder: encoder.finish()?, decoder: decoder.finish()? })
     }
 
-    /// Encodes `[T, 3, H, W]` in \[−1, 1\] to latents `[t, z, h, w]`. The first frame is repeated to fill the first latent
-    /// frame.
-    pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+    /// Encodes the next frames `[T, 3, H, W]` in \[−1, 1\] to latents `[t, z, h, w]`. The first frame of all is repeated to fill
+    /// the first latent frame.
+    pub fn encode(&self, video: &Tensor, state: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
         let video = ((video + 1.0)? * 0.5)?;
-        let first = video.narrow(0, 0, 1)?;
-        let mut frames = vec![first; self.config.temporal_factor() - 1];
+        let mut frames = match state.started {
+            true => Vec::new(),
+            false => vec![video.narrow(0, 0, 1)?; self.config.temporal_factor() - 1],
+        };
         frames.push(video);
         let x = pixel_unshuffle(&Tensor::cat(&frames, 0)?, self.config.patch_size)?;
-        let mut state = StreamState::default();
-        let mut stream = Stream::new(&mut state, cancel);
+        state.started = true;
+        let mut stream = Stream::new(state, cancel);
         match &self.encoder {
             Layers::Plain(layers) => run(layers, x, &mut stream),
             Layers::Packed(layers) => Ok(layers.run(&x, &mut stream)?.permute((0, 3, 1, 2))?.contiguous()?),

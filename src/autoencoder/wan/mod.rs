@@ -91,23 +91,21 @@ impl AutoencoderKlWan {
         })
     }
 
-    /// Encodes `[1 + n × scale_factor_temporal, 3, H, W]` in \[−1, 1\] to the mode of the latents, `[1 + n, z, h, w]`.
-    pub fn encode(&self, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+    /// Encodes the next frames `[T, 3, H, W]` in \[−1, 1\] to the mode of the latents, `[t, z, h, w]`.
+    pub fn encode(&self, video: &Tensor, state: &mut StreamState, cancel: &Cancel) -> Result<Tensor> {
         let video = patchify(video, self.config.patch())?;
-        let mut state = StreamState::default();
-        let frames = video.dim(0)?;
-        let mut latents = Vec::new();
-        let mut at = 0;
+        let (frames, mut latents, mut at) = (video.dim(0)?, Vec::new(), 0);
         while at < frames {
-            let count = if at == 0 { 1 } else { self.config.scale_factor_temporal.min(frames - at) };
+            let count = if state.started { self.config.scale_factor_temporal.min(frames - at) } else { 1 };
             let chunk = self.layout.arrange(&video.narrow(0, at, count)?)?;
-            latents.push(self.encoder.forward(&chunk, &mut Stream::new(&mut state, cancel))?);
+            let mut stream = Stream::new(state, cancel);
+            let moments = self.encoder.forward(&chunk, &mut stream)?;
+            latents.push(self.quant_conv.forward(&moments, &mut stream)?);
             state.started = true;
             at += count;
         }
-        let mut stream = Stream::new(&mut state, cancel);
-        let moments = self.quant_conv.forward(&Tensor::cat(&latents, 0)?, &mut stream)?;
-        let mode = self.layout.to_channels_first(&moments)?.narrow(1, 0, self.config.z_dim)?;
+        let moments = self.layout.to_channels_first(&Tensor::cat(&latents, 0)?)?;
+        let mode = moments.narrow(1, 0, self.config.z_dim)?;
         Ok(mode.broadcast_sub(&self.mean)?.broadcast_div(&self.std)?)
     }
 

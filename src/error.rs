@@ -86,6 +86,12 @@ pub enum Setting {
     Shots,
     /// The image to start from.
     Image,
+    /// The video that goes in.
+    Video,
+    /// How much a video that goes in is changed.
+    Strength,
+    /// How much less where it moves.
+    MotionNoise,
     /// Pictures of subjects that the video shows.
     Reference,
     /// Where the references are shown.
@@ -125,6 +131,9 @@ impl std::fmt::Display for Setting {
             Self::Shift => "shift",
             Self::Shots => "storyboard",
             Self::Image => "image",
+            Self::Video => "video",
+            Self::Strength => "strength",
+            Self::MotionNoise => "motion-noise",
             Self::Reference => "reference",
             Self::MotionPath => "motion-path",
             Self::InitialLatents => "initial-latents",

@@ -73,10 +73,10 @@ pub use frames::{Frames, RawFrames, to_u8};
 /// A decoded image that a video can start from.
 pub use image::RgbImage;
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
-pub use picture::read_image;
+pub use picture::{read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};
-pub use request::{Length, Request, Shot, Size, Transition};
+pub use request::{Length, Request, Restyle, Shot, Size, Transition};
 pub use session::{Phase, Progress, Session, SessionStats, ShotInfo};
 pub use storyboard::Storyboard;
 pub use threads::Threads;

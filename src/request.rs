@@ -100,6 +100,22 @@ impl<Image, Subject> Shot<Image, Subject> {
     }
 }
 
+/// How much a video that goes in is changed ([`Session::push_frames`](crate::Session::push_frames)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Restyle {
+    /// From 0, which keeps the video, to 1, which ignores it: the noise level that generation starts from.
+    pub strength: f64,
+    /// How much the strength falls where the video moves fast, from 0 to 1; for causal models. Details of the video that move are
+    /// hard to replace (StreamDiffusionV2, <https://arxiv.org/abs/2511.07399>).
+    pub motion_noise: f64,
+}
+
+impl Default for Restyle {
+    fn default() -> Self {
+        Self { strength: 0.7, motion_noise: 0.1 }
+    }
+}
+
 /// Everything that decides the frames, apart from the model. `None` is the model's own value, unless the field says otherwise.
 ///
 /// ```
@@ -122,6 +138,8 @@ pub struct Request {
     /// The image to start from, scaled to the size; `None` starts from noise. If its aspect ratio differs, a causal model crops it at the centre and
     /// a whole-clip model stretches it, as diffusers does.
     pub image: Option<RgbImage>,
+    /// Changes a video that goes in; `None` makes a new video.
+    pub restyle: Option<Restyle>,
     /// Pictures of subjects that the video shows. Without them the built-in model shows the drawing that the prompt names.
     pub references: Vec<Reference>,
     /// Where the references are, in seconds after the start of the video; `None` leaves it to the prompt.
@@ -170,6 +188,7 @@ impl Request {
             references: Vec::new(),
             motion_path: None,
             size: None,
+            restyle: None,
             length: Length::default(),
             seed: 0,
             steps: None,

@@ -246,11 +246,12 @@ pub struct RenderArgs {
     #[command(flatten)]
     pub parts: PartsArgs,
 
-    /// Size in pixels [default: the model's; with --image, a size with the image's aspect ratio]
+    /// Size in pixels [default: the model's; with --image or --video, a size with its aspect ratio]
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<Size>,
 
-    /// Length in frames [default: the end of the storyboard, or the model's length]
+    /// Length in frames [default: the end of the storyboard, or the model's length; with --video
+    /// of a causal model its end]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub frames: Option<u64>,
 
@@ -285,6 +286,18 @@ pub struct RenderArgs {
     /// Image to start from; a causal model crops it at the centre, a whole-clip model stretches it
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
+
+    /// Video to change: a file or a URI. Its frames are stretched to the size, and it is cut off at the length
+    #[arg(long, value_name = "FILE|URI", conflicts_with = "image")]
+    pub video: Option<String>,
+
+    /// How much the video is changed, from 0 to 1
+    #[arg(long, value_name = "N", default_value_t = 0.7, requires = "video", allow_negative_numbers = true)]
+    pub strength: f64,
+
+    /// How much less where the video moves fast, from 0 to 1; for causal models
+    #[arg(long, value_name = "N", default_value_t = 0.1, requires = "video", allow_negative_numbers = true)]
+    pub motion_noise: f64,
 
     /// Picture of a subject that the video shows: a PNG, WebP, JPEG or SVG file, or bank:NAME; may be repeated
     /// [default: what the prompt names]

@@ -17,6 +17,7 @@ mod policy;
 mod render;
 mod signing;
 mod timeline;
+mod video_input;
 
 use std::process::ExitCode;
 

@@ -12,8 +12,8 @@ use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{
-    Cache, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference, Request, Session,
-    Storyboard, Threads,
+    Cache, Cancel, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference, Request,
+    Restyle, Session, Storyboard, Threads,
 };
 
 use crate::args::RenderArgs;
@@ -22,6 +22,7 @@ use crate::hub;
 use crate::output::{self, OutputInfo};
 use crate::signing::Signing;
 use crate::timeline::Timeline;
+use crate::video_input::VideoInput;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     let threads = Threads::new(args.threads.into())?;
@@ -70,8 +71,19 @@ fn render(args: &RenderArgs) -> Result<()> {
     request.references =
         args.reference.iter().map(|text| Reference::open(text)).collect::<soragen::Result<_>>()?;
     request.motion_path = args.motion_path.as_deref().map(MotionPath::parse).transpose()?;
-    request.size = args.size;
-    request.length = length(args, end, &info);
+    let source = args.video.as_deref();
+    let mut input = source.map(|source| VideoInput::open(source, info.frame_rate, &cancel)).transpose()?;
+    let (strength, motion_noise) = (args.strength, args.motion_noise);
+    request.restyle = input.is_some().then_some(Restyle { strength, motion_noise });
+    request.size = args.size.or_else(|| {
+        let (width, height) = input.as_ref()?.dimensions();
+        Some(info.sizes.like(width, height))
+    });
+    request.length = match length(args, end, &info) {
+        // Until the end of the video, if the model can.
+        Length::Natural if input.is_some() && info.causal && info.max_frames.is_none() => Length::Endless,
+        length => length,
+    };
     request.seed = args.seed;
     request.steps = args.steps;
     request.guidance_scale = args.guidance;
@@ -114,9 +126,13 @@ fn render(args: &RenderArgs) -> Result<()> {
 
     let bar = progress_bar(session.total_frames());
     let result = loop {
-        match output.write_chunk(&mut session, &cancel, &mut |progress| show(&bar, progress)) {
+        let fed = input.as_mut().map_or(Ok(()), |input| feed(&mut session, input, &cancel));
+        let written = fed
+            .and_then(|()| output.write_chunk(&mut session, &cancel, &mut |progress| show(&bar, progress)));
+        match written {
             Ok(Some(end)) => {
                 timeline.add(session.shot(), end);
+                bar.set_length(session.total_frames().unwrap_or(end));
                 bar.set_position(end);
             }
             Ok(None) => break Ok(()),
@@ -144,6 +160,17 @@ fn render(args: &RenderArgs) -> Result<()> {
         eprintln!("soragen: stopped before the first frame; no file was written");
     }
     result
+}
+
+/// Gives the session the frames for its next chunk.
+fn feed(session: &mut Session, input: &mut VideoInput, cancel: &Cancel) -> Result<()> {
+    while session.missing_frames() > 0 {
+        match input.next(cancel)? {
+            Some(frame) => session.push_frames(&soragen::stretch_frame(&frame, session.size())?)?,
+            None => session.end_video(),
+        }
+    }
+    Ok(())
 }
 
 fn length(args: &RenderArgs, end: Option<Duration>, info: &ModelInfo) -> Length {

@@ -76,6 +76,18 @@ pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Resu
     Ok(unit.permute((2, 0, 1))?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?)
 }
 
+/// The samples of `frame` stretched to `size`, as diffusers' `VideoProcessor.preprocess_video`: RGB `[H, W, 3]`.
+///
+/// # Errors
+/// [`Error::Request`] for a frame without pixels.
+pub fn stretch_frame(frame: &RgbImage, size: Size) -> Result<Vec<u8>> {
+    match frame.dimensions() {
+        (0, _) | (_, 0) => Err(Error::Request(crate::Setting::Video, "a frame is empty".into())),
+        (width, height) if Size { width, height } == size => Ok(frame.as_raw().clone()),
+        _ => Ok(scaled(frame, size, Fit::Stretch)),
+    }
+}
+
 /// Scales `image` to `size` with a Lanczos filter like Pillow 13 (`Resample.c`): weights of 22 bits, rounding after each axis.
 /// Columns are filtered first, unless scaling removes more than twice as many rows as columns.
 fn scaled(image: &RgbImage, size: Size, fit: Fit) -> Vec<u8> {

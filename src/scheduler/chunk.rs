@@ -59,9 +59,18 @@ impl ChunkScheduleConfig {
 }
 
 impl ChunkSchedule {
-    /// A scheduler for a chunk; `first` is whether it is the first of its scene that is denoised.
-    pub fn start(&self, first: bool) -> Scheduler {
-        let timesteps = if first { &self.first_timesteps } else { &self.timesteps }.clone();
+    /// A scheduler for a chunk that starts from the noise level `sigma`, above 0: 1 for noise, less for a video. The first timestep is that of
+    /// the level, and the model's own below it follow, as in StreamDiffusionV2 (`models/wan/causal_stream_inference.py`). `first` is
+    /// whether the chunk is the first of its scene that is denoised.
+    pub fn start(&self, first: bool, sigma: f64) -> Scheduler {
+        // A sum of fractions of a level may be slightly below it.
+        const EPSILON: f64 = 1e-3;
+        let all = if first { &self.first_timesteps } else { &self.timesteps };
+        let level = 1000.0 * sigma;
+        let mut timesteps: Vec<f64> = all.iter().copied().filter(|&t| t <= level + EPSILON).collect();
+        if sigma < 1.0 && timesteps.first().is_none_or(|&t| t < level - EPSILON) {
+            timesteps.insert(0, level);
+        }
         let kind = match self.solver {
             Solver::Euler => Kind::FlowMatchEuler(FlowMatchEuler::from_timesteps(timesteps)),
             Solver::FewStep => Kind::FewStep(FewStep::from_timesteps(timesteps)),
@@ -95,7 +104,7 @@ fn resample(own: &[f64], steps: usize, shift: Option<f64>) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::resample;
+    use super::*;
 
     #[test]
     fn the_model_s_own_timesteps_are_kept() {
@@ -106,6 +115,22 @@ mod tests {
     fn another_number_of_steps_follows_the_same_curve() {
         assert_eq!(resample(&[1000.0, 600.0], 4, None), [1000.0, 800.0, 600.0, 300.0]);
         assert_eq!(resample(&[1000.0, 600.0], 1, None), [1000.0]);
+    }
+
+    #[test]
+    fn a_video_starts_within_the_schedule() {
+        let schedule = ChunkSchedule {
+            solver: Solver::FewStep,
+            prediction: Prediction::Flow,
+            first_timesteps: vec![1000.0, 500.0],
+            timesteps: vec![1000.0, 750.0, 500.0],
+        };
+        let steps = |first, sigma| schedule.start(first, sigma).timesteps().to_vec();
+        assert_eq!(steps(false, 1.0), [1000.0, 750.0, 500.0]);
+        assert_eq!(steps(false, 0.9 * 0.75 + 0.1 * 0.75), [750.0, 500.0]);
+        assert_eq!(steps(false, 0.625), [625.0, 500.0]);
+        assert_eq!(steps(false, 0.125), [125.0]);
+        assert_eq!(steps(true, 0.75), [750.0, 500.0]);
     }
 
     #[test]

@@ -60,6 +60,22 @@ impl Scheduler {
         }
     }
 
+    /// The noise level before step `index`.
+    pub fn sigma(&self, index: usize) -> f64 {
+        match &self.kind {
+            Kind::UniPc(unipc) => unipc.sigma(index),
+            Kind::FlowMatchEuler(euler) => euler.sigma(index),
+            Kind::FewStep(few) => few.sigma(index),
+        }
+    }
+
+    /// The first step for a video that is changed with this `strength`, as diffusers' `WanVideoToVideoPipeline.get_timesteps`; the number
+    /// of steps if it stays as it is.
+    pub fn first_step(&self, strength: f64) -> usize {
+        let steps = self.timesteps().len();
+        steps - ((steps as f64 * strength) as usize).min(steps)
+    }
+
     /// Computes step `index`: the latents after it, f32, from the latents `sample` before it and the transformer's output
     /// `predicted`, which has the same shape. Call it once for each step, in order. `noise` draws fresh standard normal noise of
     /// that shape; only some schedulers call it.

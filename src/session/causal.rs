@@ -11,14 +11,15 @@ use std::sync::Arc;
 use candle_core::Tensor;
 use image::RgbImage;
 
-use super::conditioning::{TextConditioner, TextContexts, image_latents};
-use super::latents::{LatentStore, SceneNoise, check_finite, replace_first_frame};
+use super::conditioning::{TextConditioner, TextContexts, encode, image_latents};
+use super::latents::{LatentStore, SceneNoise, check_finite, noised, replace_first_frame};
 use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
 use super::prompt::{ChunkInput, PromptState};
+use super::restyle::ChunkVideo;
 use super::scene::Scene;
 use super::subjects::Subjects;
-use crate::autoencoder::DecoderState;
+use crate::autoencoder::{DecoderState, EncoderState};
 use crate::digest::Digest;
 use crate::model::{CausalConfig, Expert, FirstFrame};
 use crate::picture::Fit;
@@ -54,9 +55,19 @@ pub struct CausalSampler {
     subjects: Subjects,
     /// The latents that a new prompt recomputes the KV cache from, with `recache`.
     past: PastLatents,
+    /// Of the video that goes in.
+    encoder: EncoderState,
     decoder: DecoderState,
     /// Latent frames generated.
     latent_frames: usize,
+}
+
+/// The video that goes into a chunk.
+struct VideoLatents {
+    /// f32 `[1, C, t, h, w]`.
+    latents: Tensor,
+    /// Noise level that the chunk starts from.
+    sigma: f64,
 }
 
 /// Keys and values of finished frames, for each of the prompts.
@@ -87,6 +98,7 @@ impl CausalSampler {
         };
         let model = text.model.clone();
         Self {
+            encoder: model.autoencoder.encoder_state(),
             decoder: model.autoencoder.decoder_state(),
             model,
             transformer,
@@ -128,6 +140,11 @@ impl CausalSampler {
     /// Shows these subjects from the next chunk on.
     pub fn set_plan(&mut self, plan: Plan) {
         self.next_input.plan = Some(plan);
+    }
+
+    /// The part of the video that goes into the next chunk, of [`next_frames`](Self::next_frames) frames.
+    pub fn set_video(&mut self, video: ChunkVideo) {
+        self.next_input.video = Some(video);
     }
 
     /// Latent frames generated.
@@ -221,10 +238,18 @@ impl CausalSampler {
         }
         let KvCaches { prompt, negative } = &mut self.caches;
         self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
+        let start = match input.video {
+            None => None,
+            Some(ChunkVideo { frames, sigma }) => Some(VideoLatents {
+                latents: encode(&self.model, &frames, &mut self.encoder, cancel)?,
+                sigma,
+            }),
+        };
         let latents = match latents {
             Some(latents) => latents,
             None => {
-                let latents = self.chunk_latents(contexts, first..first + count, cancel, reporter)?;
+                let frames = first..first + count;
+                let latents = self.chunk_latents(contexts, frames, start.as_ref(), cancel, reporter)?;
                 check_finite(&latents)?;
                 self.store.put(key, &latents);
                 latents
@@ -290,14 +315,18 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// The latent frames `frames`, f32: denoised, or encoded from the image that the scene starts from.
+    /// The latent frames `frames`, f32: denoised, or encoded from the image that the scene starts from, or of the `video` that goes in.
     fn chunk_latents(
         &self,
         contexts: &TextContexts,
         frames: Range<usize>,
+        video: Option<&VideoLatents>,
         cancel: &Cancel,
         reporter: &mut Reporter,
     ) -> Result<Tensor> {
+        if let Some(VideoLatents { latents, .. }) = video.filter(|video| video.sigma == 0.0) {
+            return Ok(latents.clone());
+        }
         let image = match &self.image {
             Some(image) if frames.start == 0 => {
                 Some(image_latents(&self.model, image, self.size, Fit::Cover, cancel)?)
@@ -307,25 +336,32 @@ impl CausalSampler {
         match image {
             // The image is the whole chunk.
             Some(image) if self.config.image == FirstFrame::Apart => Ok(image),
-            image => self.denoise(contexts, frames, image.as_ref(), cancel, reporter),
+            image => self.denoise(contexts, frames, image.as_ref(), video, cancel, reporter),
         }
     }
 
-    /// Denoises the latent frames `frames`, the first of which is `image` if there is one.
+    /// Denoises the latent frames `frames`, the first of which is `image` if there is one, from the `video` with noise or from noise.
     fn denoise(
         &self,
         contexts: &TextContexts,
         frames: Range<usize>,
         image: Option<&Tensor>,
+        video: Option<&VideoLatents>,
         cancel: &Cancel,
         reporter: &mut Reporter,
     ) -> Result<Tensor> {
         let transformer = &self.transformer;
         let (first, count) = (frames.start, frames.len());
-        let mut scheduler = self.schedule.start(first == self.image_chunk());
+        let sigma = video.map_or(1.0, |video| video.sigma);
+        let mut scheduler = self.schedule.start(first == self.image_chunk(), sigma);
         let timesteps = scheduler.timesteps().to_vec();
         reporter.steps = timesteps.len() as u32;
-        let mut latents = replace_first_frame(image, self.noise.initial(first, count)?)?;
+        let noise = self.noise.initial(first, count)?;
+        let start = match video {
+            Some(video) => noised(&video.latents, &noise, sigma)?,
+            None => noise,
+        };
+        let mut latents = replace_first_frame(image, start)?;
         for (step, t) in timesteps.into_iter().enumerate() {
             cancel.check()?;
             reporter.report(Phase::Denoise, step as u32);

@@ -1,15 +1,16 @@
 //! Generates a scene as a whole clip: denoises all latents together, then decodes them as a stream.
 //!
-//! As diffusers' `WanPipeline` and, from an image, `WanImageToVideoPipeline`. With `expand_timesteps` the image is the first
+//! As diffusers' `WanPipeline`, from an image `WanImageToVideoPipeline`, and from a video `WanVideoToVideoPipeline`. With `expand_timesteps` the image is the first
 //! latent frame, at timestep 0. Without it, the transformer takes the image as channels beside the latents.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::conditioning::{TextConditioner, TextContexts, image_channels, image_latents};
-use super::latents::{LatentStore, check_finite, replace_first_frame};
+use super::conditioning::{TextConditioner, TextContexts, encode, image_channels, image_latents};
+use super::latents::{LatentStore, check_finite, noised, replace_first_frame};
 use super::progress::{Phase, Reporter};
+use super::restyle::ChunkVideo;
 use super::scene::Scene;
 use crate::autoencoder::{DecoderState, Tiling};
 use crate::model::{Expert, Experts};
@@ -27,6 +28,8 @@ pub struct ClipSampler {
     store: LatentStore,
     size: Size,
     scene: Scene,
+    /// The video that goes in.
+    video: Option<ChunkVideo>,
     latents: Option<Tensor>,
     /// Whether the latents came from the cache.
     cached: bool,
@@ -56,11 +59,17 @@ impl ClipSampler {
             store,
             size,
             scene,
+            video: None,
             latents: None,
             cached: false,
             frames: None,
             decoded: 0,
         }
+    }
+
+    /// The video that goes in, before the first frames: as many frames as the latent frames of the scene stand for.
+    pub fn set_video(&mut self, video: ChunkVideo) {
+        self.video = Some(video);
     }
 
     /// The frames of the next latent frame, `[T, 3, H, W]` in \[0, 1\].
@@ -116,9 +125,18 @@ impl ClipSampler {
             }
             Some(image) => (Some(image_latents(model, image, size, Fit::Stretch, cancel)?), None),
         };
-        let mut latents = noise.initial(0, frames)?;
+        let timesteps = self.scheduler.timesteps().to_vec();
+        let (mut latents, mut first_step) = (noise.initial(0, frames)?, 0);
+        if let Some(ChunkVideo { frames, sigma }) = self.video.take() {
+            let video = encode(model, &frames, &mut model.autoencoder.encoder_state(), cancel)?;
+            first_step = self.scheduler.first_step(sigma);
+            latents = match first_step < timesteps.len() {
+                true => noised(&video, &latents, self.scheduler.sigma(first_step))?,
+                false => video,
+            };
+        }
         let mut current: Option<Denoiser> = None;
-        for (step, t) in self.scheduler.timesteps().to_vec().into_iter().enumerate() {
+        for (step, t) in timesteps.into_iter().enumerate().skip(first_step) {
             cancel.check()?;
             reporter.report(Phase::Denoise, step as u32);
             self.model.test_event(Event::Step { chunk: 0, step }, cancel)?;

@@ -6,6 +6,7 @@ use candle_core::{DType, Tensor};
 use image::RgbImage;
 
 use super::guidance::Guidance;
+use crate::autoencoder::EncoderState;
 use crate::model::Expert;
 use crate::picture::{self, Fit};
 use crate::transformer::{Context, WanTransformer};
@@ -63,7 +64,8 @@ pub fn image_latents(
     fit: Fit,
     cancel: &Cancel,
 ) -> Result<Tensor> {
-    encode(model, &picture::to_video(image, size, fit, &model.device)?, cancel)
+    let video = picture::to_video(image, size, fit, &model.device)?;
+    encode(model, &video, &mut model.autoencoder.encoder_state(), cancel)
 }
 
 /// `image` for a transformer that takes it as further channels beside the latents, f32
@@ -79,15 +81,15 @@ pub fn image_channels(
     let video = picture::to_video(image, size, Fit::Stretch, &model.device)?;
     let factor = model.autoencoder.config().temporal_factor();
     let padded = video.pad_with_zeros(2, 0, frames.saturating_sub(1) * factor)?;
-    let latents = encode(model, &padded, cancel)?;
+    let latents = encode(model, &padded, &mut model.autoencoder.encoder_state(), cancel)?;
     let (_, _, _, height, width) = latents.dims5()?;
     let mask = Tensor::ones((1, factor, 1, height, width), DType::F32, &model.device)?;
     let mask = mask.pad_with_zeros(2, 0, frames.saturating_sub(1))?;
     Ok(Tensor::cat(&[mask, latents], 1)?)
 }
 
-pub fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+/// The next frames of a video, `[1, 3, T, H, W]` in \[−1, 1\], as latents, f32 `[1, C, t, h, w]`.
+pub fn encode(model: &Model, video: &Tensor, state: &mut EncoderState, cancel: &Cancel) -> Result<Tensor> {
     let video = video.to_dtype(model.dtype())?;
-    let mut state = model.autoencoder.encoder_state();
-    Ok(model.autoencoder.encode(&video, &mut state, cancel)?.to_dtype(DType::F32)?)
+    Ok(model.autoencoder.encode(&video, state, cancel)?.to_dtype(DType::F32)?)
 }

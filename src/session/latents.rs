@@ -154,6 +154,11 @@ pub fn replace_first_frame(image: Option<&Tensor>, latents: Tensor) -> Result<Te
     Ok(Tensor::cat(&[image, &latents.narrow(2, 1, rest)?], 2)?)
 }
 
+/// `latents` with as much of `noise` as the noise level `sigma` says, f32.
+pub fn noised(latents: &Tensor, noise: &Tensor, sigma: f64) -> Result<Tensor> {
+    Ok(((noise * sigma)? + (latents * (1.0 - sigma))?)?)
+}
+
 /// Refuses latents with values that are not finite: they would decode to a grey or black frame without an error.
 pub fn check_finite(latents: &Tensor) -> Result<()> {
     if latents.sum_all()?.to_scalar::<f32>()?.is_finite() {

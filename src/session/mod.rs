@@ -14,6 +14,7 @@ mod past;
 mod planner;
 mod progress;
 mod prompt;
+mod restyle;
 mod scene;
 mod subjects;
 mod timeline;
@@ -29,7 +30,9 @@ use crate::frames::RawFrames;
 use crate::model::Pacing;
 use crate::request::{Shot, Transition};
 use crate::watermark::{Embedder, GenerationId};
-use crate::{Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Request, Result, Setting, Size};
+use crate::{
+    Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Request, Restyle, Result, Setting, Size,
+};
 use causal::CausalSampler;
 use clip::ClipSampler;
 use conditioning::TextConditioner;
@@ -38,9 +41,10 @@ use latents::{InitialLatents, LatentGeometry, LatentStore};
 use planner::Planner;
 use progress::Reporter;
 pub use progress::{Phase, Progress, SessionStats};
+use restyle::InputVideo;
 use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
-use validate::{ValidatedRequest, check_references, negative_prompt};
+use validate::{ValidatedRequest, check_references, check_restyle, negative_prompt};
 
 /// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub struct Session {
     /// The shot of the last chunk.
     shot: ShotInfo,
     planner: Planner,
+    /// The video that goes in.
+    video: Option<InputVideo>,
     stats: SessionStats,
     shots_begun: u64,
     chunks: u64,
@@ -127,6 +133,7 @@ impl Session {
             );
         }
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
+        let video = request.restyle.map(|restyle| InputVideo::new(restyle, request.size));
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let initial_latents = request.initial_latents.take();
         let initial_latents = initial_latents
@@ -154,6 +161,7 @@ impl Session {
             scene_end: None,
             shot: ShotInfo::default(),
             planner,
+            video,
             stats: SessionStats::default(),
             shots_begun: 0,
             chunks: 0,
@@ -206,12 +214,17 @@ impl Session {
     /// [`Error::Refused`] by the policy.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
         planner::check_names(&self.model, &shot.references)?;
+        if let Some(video) = &self.video {
+            let first = Shot::new(std::time::Duration::ZERO, "");
+            check_restyle(&video.settings, &[first, shot.clone()], &self.model.info)?;
+        }
         self.timeline.add(shot, &self.planner.digests(), &self.model.info, &self.request.policy)
     }
 
     /// Ends an endless video after `frames` frames.
     pub fn end_at(&mut self, frames: u64) {
-        self.timeline.end_at(frames);
+        let pushed = self.video.as_ref().filter(|video| video.ended).map(|video| video.pushed);
+        self.timeline.end_at(pushed.map_or(frames, |pushed| frames.min(pushed)));
     }
 
     /// Upper bound of the frame where the next chunk ends. If all shots that start before that frame are added before the chunk
@@ -275,6 +288,88 @@ impl Session {
         Ok(())
     }
 
+    /// Gives frames of the video that goes in: RGB, 8 bits per sample, `[T, H, W, 3]` of [`size`](Self::size) without gaps, at the
+    /// frame rate of the model. The next chunk needs [`missing_frames`](Self::missing_frames) of them.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a session without [`Request::restyle`], after [`end_video`](Self::end_video), and for a part of a frame.
+    pub fn push_frames(&mut self, samples: &[u8]) -> Result<()> {
+        let size = self.request.size;
+        match &mut self.video {
+            None => {
+                refuse(Setting::Video, "this session makes a new video; set `restyle` to change one".into())
+            }
+            Some(video) if video.ended => refuse(Setting::Video, "the video has ended".into()),
+            Some(_) if !samples.len().is_multiple_of(size.samples()) => refuse(
+                Setting::Video,
+                format!("{} bytes are no whole frames of {size} in RGB", samples.len()),
+            ),
+            Some(video) => {
+                video.push(samples);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the video that goes in: no more frames come. The session makes as many frames as went in, or fewer if the request has a
+    /// shorter length.
+    pub fn end_video(&mut self) {
+        if let Some(video) = &mut self.video {
+            video.ended = true;
+            let end = self.timeline.total().map_or(video.pushed, |total| total.min(video.pushed));
+            self.timeline.end_at(end);
+        }
+    }
+
+    /// Frames of the video that goes in that are missing for the next chunk; 0 without such a video, and after its end.
+    pub fn missing_frames(&self) -> u64 {
+        match &self.video {
+            Some(video) if !self.is_complete() => video.missing(self.input_frames()),
+            _ => 0,
+        }
+    }
+
+    /// Changes the video that goes in as these settings say, from the next chunk on.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for values outside 0 to 1, from a session without [`Request::restyle`], and from a model that makes its
+    /// video in one piece.
+    pub fn set_restyle(&mut self, restyle: Restyle) -> Result<()> {
+        check_restyle(&restyle, &[], &self.model.info)?;
+        match &mut self.video {
+            Some(video) if self.model.info.causal => {
+                video.settings = restyle;
+                Ok(())
+            }
+            Some(_) => refuse(
+                Setting::Strength,
+                "this model makes its video in one piece; its strength cannot change".into(),
+            ),
+            None => {
+                refuse(Setting::Video, "this session makes a new video; set `restyle` to change one".into())
+            }
+        }
+    }
+
+    /// Whether all frames are generated.
+    fn is_complete(&self) -> bool {
+        self.timeline.total().is_some_and(|total| self.frames_generated >= total)
+    }
+
+    /// Frames of the video that goes in that the next chunk takes.
+    fn input_frames(&self) -> u64 {
+        let geometry = &self.store.geometry;
+        match (&self.sampler, &self.model.pacing) {
+            (Some(Sampler::Causal(sampler)), _) => sampler.next_frames(),
+            (_, Pacing::Causal { config, .. }) => {
+                geometry.frames_of(0, config.first_chunk.unwrap_or(config.chunk))
+            }
+            // All at once. Frames after the end fill the last latent frame.
+            (_, Pacing::Clip { .. }) if self.frames_generated == 0 => self.timeline.total().unwrap_or(0),
+            (_, Pacing::Clip { .. }) => 0,
+        }
+    }
+
     fn check_prompt_may_change(&self) -> Result<()> {
         match self.model.info.causal {
             true => Ok(()),
@@ -309,12 +404,17 @@ impl Session {
         if self.failed {
             return Err(Error::Generation("this generation failed before; start another one".into()));
         }
-        if self.timeline.total().is_some_and(|total| self.frames_generated >= total) {
+        if self.is_complete() {
             return Ok(None);
+        }
+        let missing = self.missing_frames();
+        if missing > 0 {
+            return refuse(Setting::Video, format!("{missing} more frames of the video must go in first"));
         }
         // After an error, half of a chunk may be in the KV caches.
         self.failed = true;
         self.begin_shots(cancel)?;
+        self.take_video()?;
         let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
         let frames = match &mut self.sampler {
             Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
@@ -331,6 +431,24 @@ impl Session {
         self.frames_generated += frames.len() as u64;
         self.failed = false;
         Ok(Some(frames))
+    }
+
+    /// Hands the sampler its part of the video that goes in.
+    fn take_video(&mut self) -> Result<()> {
+        let geometry = self.store.geometry;
+        match (&mut self.video, &mut self.sampler) {
+            (Some(video), Some(Sampler::Causal(sampler))) => {
+                sampler.set_video(video.take(sampler.next_frames(), &self.model.device)?);
+            }
+            (Some(video), Some(Sampler::Clip(sampler))) if self.frames_generated == 0 => {
+                let frames = self.timeline.total().unwrap_or(1);
+                let whole = geometry.frames_of(0, geometry.latents_of(frames));
+                video.ended = true;
+                sampler.set_video(video.take(whole, &self.model.device)?);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Begins the shots that are due with the next chunk.

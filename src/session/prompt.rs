@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::conditioning::TextContexts;
+use super::restyle::ChunkVideo;
 use crate::digest::Digest;
 use crate::world::Plan;
 
@@ -16,6 +17,8 @@ pub struct ChunkInput {
     pub seed: Option<u64>,
     /// Other subjects, or other places of them.
     pub plan: Option<Plan>,
+    /// The part of the video that goes in. Chunks with one are not cached.
+    pub video: Option<ChunkVideo>,
     /// Whether the chunk is the first after a cut within the scene.
     pub cut: bool,
     /// The latent frames of the chunk are `first..first + count` of the scene.

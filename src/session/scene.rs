@@ -52,7 +52,9 @@ impl SceneBuilder {
         let initial_latents =
             initial_latents.map(|latents| latents.scene(self.latents_before, self.latents)).transpose()?;
         let key = match (&store.cache, &initial_latents) {
-            (Some(_), None) => scene_key(model, request, seed, number, shot.image.as_ref()),
+            (Some(_), None) if request.restyle.is_none() => {
+                scene_key(model, request, seed, number, shot.image.as_ref())
+            }
             _ => None,
         };
         let noise =

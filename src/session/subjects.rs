@@ -113,7 +113,7 @@ impl Picture {
         let on_grey =
             (square.narrow(0, 0, 3)?.broadcast_sub(&(&alpha * f64::from(GROUND))?)? + f64::from(GROUND))?;
         let video = ((on_grey * 2.0)? - 1.0)?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?;
-        let latents = encode(model, &video, cancel)?;
+        let latents = encode(model, &video, &mut model.autoencoder.encoder_state(), cancel)?;
         let (_, _, _, height, width) = latents.dims5()?;
         let [rows, columns] = model.reference_alpha();
         let (cell_height, cell_width) = (side / height / rows, side / width / columns);

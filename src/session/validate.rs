@@ -12,7 +12,7 @@ use crate::policy::Policy;
 use crate::request::Shot;
 use crate::scheduler::MAX_STEPS;
 use crate::watermark::{GenerationId, STRENGTHS, WatermarkKey};
-use crate::{Length, ModelInfo, MotionPath, Reference, Request, Result, Setting, Size, Transition};
+use crate::{Length, ModelInfo, MotionPath, Reference, Request, Restyle, Result, Setting, Size, Transition};
 
 /// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
 const MAX_PROMPT_BYTES: usize = 1 << 14;
@@ -33,6 +33,7 @@ pub struct ValidatedRequest {
     pub initial_latents: Option<Tensor>,
     pub references: Vec<Reference>,
     pub motion_path: Option<MotionPath>,
+    pub restyle: Option<Restyle>,
     pub label: Label,
     pub watermark: Option<WatermarkKey>,
     pub watermark_strength: f64,
@@ -51,6 +52,9 @@ impl ValidatedRequest {
         let policy = request.policy.take().unwrap_or_else(Policy::built_in);
         check_references(&request.references, request.motion_path.as_ref(), info)?;
         let shots = shots(&mut request, info, &policy)?;
+        if let Some(restyle) = &request.restyle {
+            check_restyle(restyle, &shots, info)?;
+        }
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
             return refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
@@ -83,6 +87,7 @@ impl ValidatedRequest {
             initial_latents: request.initial_latents,
             references: request.references,
             motion_path: request.motion_path,
+            restyle: request.restyle,
             label: request.label,
             watermark: request.watermark,
             watermark_strength: request.watermark_strength,
@@ -103,6 +108,9 @@ impl ValidatedRequest {
             .with("numbers", numbers.as_bytes())
             .with("negative", self.negative_prompt.as_bytes());
         digest = with_references(digest, &self.references, self.motion_path.as_ref());
+        if let Some(restyle) = &self.restyle {
+            digest = digest.with("restyle", format!("{restyle:?}").as_bytes());
+        }
         for Shot { start, prompt, seed, image, references, motion_path, transition } in &self.shots {
             digest = digest
                 .with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes())
@@ -175,6 +183,33 @@ fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec
     let digests: Vec<_> = request.references.iter().map(Reference::digest).collect();
     shots.iter().try_for_each(|shot| check_shot(shot, &digests, info, policy))?;
     Ok(shots)
+}
+
+/// Checks the settings of a video that goes in.
+pub fn check_restyle(restyle: &Restyle, shots: &[Shot], info: &ModelInfo) -> Result<()> {
+    for (setting, value) in
+        [(Setting::Strength, restyle.strength), (Setting::MotionNoise, restyle.motion_noise)]
+    {
+        if !(0.0..=1.0).contains(&value) {
+            return refuse(setting, format!("a {setting} of {value} is not possible; use 0 to 1"));
+        }
+    }
+    if info.needs_image {
+        return refuse(
+            Setting::Video,
+            format!("{} starts from an image; for a video use a text-to-video model", info.name),
+        );
+    }
+    if shots.iter().any(|shot| shot.image.is_some()) {
+        return refuse(Setting::Image, "a video goes in; it cannot start from an image too".into());
+    }
+    if shots.iter().skip(1).any(|shot| shot.transition == Transition::Cut) {
+        return refuse(
+            Setting::Shots,
+            "a video goes in, and only it can have cuts; let the shots continue".into(),
+        );
+    }
+    Ok(())
 }
 
 /// Checks references and their path against the abilities of the model.

@@ -15,6 +15,7 @@ mod offload;
 mod original;
 mod plain;
 mod references;
+mod restyle;
 mod scheduler;
 mod session;
 mod shapes;

@@ -10,6 +10,7 @@ mod interrupt;
 mod output;
 mod policy;
 mod provenance;
+mod video;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

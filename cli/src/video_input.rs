@@ -35,7 +35,7 @@ impl VideoInput {
             }
         };
         let description = format!(
-            "uridecodebin name=source caps=video/x-raw expose-all-streams=false ! deinterlace ! videoconvert \
+            "uridecodebin name=source ! deinterlace name=picture ! videoconvert \
              ! videoflip video-direction=auto ! videoscale ! videorate \
              ! video/x-raw,format=RGB,framerate={numerator}/{denominator},pixel-aspect-ratio=1/1 \
              ! appsink name=sink sync=false max-buffers=4"
@@ -48,8 +48,9 @@ impl VideoInput {
         let sink = sink.ok_or_else(|| unreadable(&"no appsink"))?;
         let decoder = pipeline.by_name("source").ok_or_else(|| unreadable(&"no decoder"))?;
         decoder.set_property("uri", uri);
-        decoder.connect_no_more_pads(|decoder| {
-            if decoder.src_pads().is_empty() {
+        let picture = pipeline.by_name("picture").and_then(|element| element.static_pad("sink"));
+        decoder.connect_no_more_pads(move |decoder| {
+            if picture.as_ref().is_none_or(|pad| !pad.is_linked()) {
                 let message = gst::message::Application::new(gst::Structure::new_empty(NO_PICTURE));
                 // Posting fails if the pipeline is stopped.
                 let _ = decoder.post_message(message);

@@ -8,12 +8,12 @@ use soragen_tests::fixtures::{self, values};
 
 use crate::{soragen, stderr};
 
-/// A video of 11 frames, larger than the model's, at twice its frame rate.
+/// A video of 11 frames with sound, larger than the model's, at twice its frame rate.
 fn ball(folder: &Path) -> PathBuf {
-    let path = folder.join("ball.avi");
+    let path = folder.join("ball.mkv");
     launch(&format!(
         "videotestsrc num-buffers=21 pattern=ball ! video/x-raw,format=I420,width=96,height=32,framerate=32/1 \
-         ! avimux ! filesink location={}",
+         ! x264enc ! matroskamux name=mux ! filesink location={} audiotestsrc num-buffers=40 ! vorbisenc ! mux.",
         path.display()
     ));
     path

@@ -7,7 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use soragen::checkpoint::Lora;
 use soragen::label::Label;
-use soragen::{Decoder, Precision, Size};
+use soragen::{Decoder, Precision, Restyle, Size};
 
 use crate::output::Codec;
 use crate::signing::SigningOptions;
@@ -292,11 +292,11 @@ pub struct RenderArgs {
     pub video: Option<String>,
 
     /// How much the video is changed, from 0 to 1
-    #[arg(long, value_name = "N", default_value_t = 0.7, requires = "video", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = Restyle::default().strength, requires = "video", allow_negative_numbers = true)]
     pub strength: f64,
 
     /// How much less where the video moves fast, from 0 to 1; for causal models
-    #[arg(long, value_name = "N", default_value_t = 0.1, requires = "video", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = Restyle::default().motion_noise, requires = "video", allow_negative_numbers = true)]
     pub motion_noise: f64,
 
     /// Picture of a subject that the video shows: a PNG, WebP, JPEG or SVG file, or bank:NAME; may be repeated

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 const STALL_LIMIT: u64 = 10;
 /// The message for a file without video.
 const NO_PICTURE: &str = "soragen-no-picture";
+/// What is wrong with such a file.
+pub const NO_PICTURE_REASON: &str = "the file has no picture";
 
 /// Receives the frames of one stream.
 pub trait FrameReceiver: Send + 'static {
@@ -110,9 +112,7 @@ pub fn decode<T: FrameReceiver>(
         let streams = streams.clone();
         move |decoder| {
             if lock(&streams).is_empty() {
-                let message = gst::message::Application::new(gst::Structure::new_empty(NO_PICTURE));
-                // Posting fails if the pipeline is stopped.
-                let _ = decoder.post_message(message);
+                post_no_picture(decoder);
             }
         }
     });
@@ -142,10 +142,22 @@ pub fn decode<T: FrameReceiver>(
     Ok(Decoded { streams, missing })
 }
 
+/// Posts that the decoder of a file has found no video.
+pub fn post_no_picture(decoder: &gst::Element) {
+    let message = gst::message::Application::new(gst::Structure::new_empty(NO_PICTURE));
+    // Posting fails if the pipeline is stopped.
+    let _ = decoder.post_message(message);
+}
+
+/// Whether `message` is that of [`post_no_picture`].
+pub fn is_no_picture(message: &gst::message::Application) -> bool {
+    message.has_name(NO_PICTURE)
+}
+
 fn no_picture(path: &Path, missing: &[String]) -> Error {
     let reason = match missing {
-        [] => "the file has no picture".to_string(),
-        missing => format!("the file has no picture that can be decoded; missing: {}", missing.join(", ")),
+        [] => NO_PICTURE_REASON.to_string(),
+        missing => format!("{NO_PICTURE_REASON} that can be decoded; missing: {}", missing.join(", ")),
     };
     Error::file(path, reason)
 }
@@ -171,7 +183,7 @@ fn wait(bus: &gst::Bus, progress: &Progress, missing: &mut Vec<String>) -> std::
         match message.as_ref().map(|message| message.view()) {
             Some(gst::MessageView::Eos(_)) => return Ok(End::Complete),
             Some(gst::MessageView::Error(error)) => return Err(error.error().to_string()),
-            Some(gst::MessageView::Application(message)) if message.has_name(NO_PICTURE) => {
+            Some(gst::MessageView::Application(message)) if is_no_picture(message) => {
                 return Ok(End::NoPicture);
             }
             Some(gst::MessageView::Element(message)) if message.has_name("missing-plugin") => {

@@ -1,13 +1,10 @@
 //! Reads the video that goes in, frame by frame.
 
 use gst::prelude::*;
-use gst_video::prelude::*;
 use soragen::{Cancel, RgbImage};
 
+use crate::decode::{NO_PICTURE_REASON, is_no_picture, post_no_picture};
 use crate::error::{Error, Result};
-
-/// The message for a source without video.
-const NO_PICTURE: &str = "soragen-no-picture";
 
 /// The frames of a video at a frame rate, upright, progressive, with square pixels.
 pub struct VideoInput {
@@ -51,16 +48,14 @@ impl VideoInput {
         let picture = pipeline.by_name("picture").and_then(|element| element.static_pad("sink"));
         decoder.connect_no_more_pads(move |decoder| {
             if picture.as_ref().is_none_or(|pad| !pad.is_linked()) {
-                let message = gst::message::Application::new(gst::Structure::new_empty(NO_PICTURE));
-                // Posting fails if the pipeline is stopped.
-                let _ = decoder.post_message(message);
+                post_no_picture(decoder);
             }
         });
         let bus = pipeline.bus().ok_or_else(|| unreadable(&"the pipeline has no bus"))?;
         // The error is on the bus.
         let _ = pipeline.set_state(gst::State::Playing);
         let mut input = Self { source: source.into(), pipeline, bus, sink, first: None };
-        input.first = Some(input.next(cancel)?.ok_or_else(|| unreadable(&"the file has no picture"))?);
+        input.first = Some(input.next(cancel)?.ok_or_else(|| unreadable(&NO_PICTURE_REASON))?);
         Ok(input)
     }
 
@@ -87,8 +82,8 @@ impl VideoInput {
             let ended = self.sink.is_eos();
             match self.bus.pop_filtered(&kinds).as_ref().map(|message| message.view()) {
                 Some(gst::MessageView::Error(error)) => return Err(Error::file(&self.source, error.error())),
-                Some(gst::MessageView::Application(message)) if message.has_name(NO_PICTURE) => {
-                    return Err(Error::file(&self.source, "the file has no picture"));
+                Some(gst::MessageView::Application(message)) if is_no_picture(message) => {
+                    return Err(Error::file(&self.source, NO_PICTURE_REASON));
                 }
                 _ if ended => return Ok(None),
                 _ => {}
@@ -103,12 +98,8 @@ impl Drop for VideoInput {
     }
 }
 
-/// The frame of a sample, without the padding of its rows.
+/// The frame of a sample.
 fn rgb(sample: &gst::Sample) -> Option<RgbImage> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
-    let (width, stride) = (3 * frame.width() as usize, usize::try_from(frame.plane_stride()[0]).ok()?);
-    let rows = frame.plane_data(0).ok()?.chunks(stride).take(frame.height() as usize);
-    let samples: Vec<u8> = rows.flat_map(|row| row.iter().take(width).copied()).collect();
-    RgbImage::from_raw(frame.width(), frame.height(), samples)
+    gstsoragen::to_rgb_image(sample.buffer_owned()?, &info)
 }

@@ -113,12 +113,15 @@ class Clip:
         return Actor(picture, motion, facing, x, y, floats)
 
     @property
+    def visible(self) -> list[Actor]:
+        """The subjects that the clip shows."""
+        return [] if self.absent else self.actors
+
+    @property
     def references(self) -> list[tuple[Picture, int]]:
         """At most `SUBJECTS` pictures with the side that they face."""
-        if self.absent:
-            return []
-        made = [(actor.picture, actor.facing) for actor in self.actors]
-        return made + [(a.picture, -a.facing) for a in self.actors if a.path.turn][: SUBJECTS - len(made)]
+        made = [(actor.picture, actor.facing) for actor in self.visible]
+        return made + [(a.picture, -a.facing) for a in self.visible if a.path.turn][: SUBJECTS - len(made)]
 
     def where(self, frame: int, between: bool) -> list[tuple[int, int, int]]:
         """x, y and facing of all subjects in a video frame, or in a latent frame."""
@@ -130,8 +133,8 @@ class Clip:
         """Places of the references in latent frames, i64 `[latents, SUBJECTS, 2]` (row, column) in latents, and which are to be
         seen, bool `[latents, SUBJECTS]`."""
         places, seen = np.zeros((latents, SUBJECTS, 2), np.int64), np.zeros((latents, SUBJECTS), bool)
-        for i in () if self.absent else range(latents):
-            for (x, y, facing), actor in zip(self.where(i, False), self.actors):
+        for i in range(latents):
+            for actor, (x, y, facing) in zip(self.visible, self.where(i, False)):
                 slot = self.references.index((actor.picture, facing))
                 places[i, slot], seen[i, slot] = (y // LATENT, x // LATENT), -SIDE < x < WIDTH
         return places, seen
@@ -141,7 +144,7 @@ class Clip:
         made = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
         for i in range(count):
             picture = self.scene.background(self.offset, self.speed, i)
-            for actor, (x, y, facing) in () if self.absent else zip(self.actors, self.where(i, True)):
+            for actor, (x, y, facing) in zip(self.visible, self.where(i, True)):
                 if not actor.floats and self.scene.place.name != "sea":
                     shade(picture, x + SIDE / 2, actor.y + 0.96 * SIDE, actor.y - y)
                 put(picture, actor.picture.rgba, x, y, facing)

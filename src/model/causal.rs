@@ -95,6 +95,11 @@ pub enum FirstFrame {
 }
 
 impl CausalConfig {
+    /// Latent frames of the chunk that begins at this latent frame of a scene.
+    pub fn chunk_at(&self, latent: usize) -> usize {
+        if latent == 0 { self.first_chunk.unwrap_or(self.chunk) } else { self.chunk }
+    }
+
     /// Latent frames of the largest chunk.
     pub fn max_chunk(&self) -> usize {
         self.chunk.max(self.first_chunk.unwrap_or(0))

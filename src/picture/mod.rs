@@ -70,10 +70,15 @@ pub fn to_video(image: &RgbImage, size: Size, fit: Fit, device: &Device) -> Resu
     if image.width() == 0 || image.height() == 0 {
         return Err(Error::Request(crate::Setting::Image, "the image is empty".into()));
     }
-    let shape = (size.height as usize, size.width as usize, 3);
-    let pixels = Tensor::from_vec(scaled(image, size, fit), shape, device)?;
+    frames_to_video(scaled(image, size, fit), size, device)
+}
+
+/// Converts whole frames, RGB `[T, H, W, 3]` of `size`, to the input of an autoencoder, f32 `[1, 3, T, H, W]` in \[−1, 1\].
+pub fn frames_to_video(samples: Vec<u8>, size: Size, device: &Device) -> Result<Tensor> {
+    let shape = (samples.len() / size.samples(), size.height as usize, size.width as usize, 3);
+    let pixels = Tensor::from_vec(samples, shape, device)?;
     let unit = ((pixels.to_dtype(DType::F32)? * (2.0 / 255.0))? - 1.0)?;
-    Ok(unit.permute((2, 0, 1))?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?)
+    Ok(unit.permute((3, 0, 1, 2))?.contiguous()?.unsqueeze(0)?)
 }
 
 /// The samples of `frame` stretched to `size`, as diffusers' `VideoProcessor.preprocess_video`: RGB `[H, W, 3]`.

@@ -89,17 +89,13 @@ impl Scheduler {
         sample: &Tensor,
         noise: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let prediction = self.prediction;
+        let (prediction, sigma) = (self.prediction, self.sigma(index));
         match &mut self.kind {
-            Kind::UniPc(unipc) => {
-                unipc.step(index, prediction.clean(predicted, sample, unipc.sigma(index))?, sample)
-            }
+            Kind::UniPc(unipc) => unipc.step(index, prediction.clean(predicted, sample, sigma)?, sample),
             Kind::FlowMatchEuler(euler) => {
-                euler.step(index, prediction.velocity(predicted, sample, euler.sigma(index))?, sample)
+                euler.step(index, prediction.velocity(predicted, sample, sigma)?, sample)
             }
-            Kind::FewStep(few) => {
-                few.step(index, prediction.clean(predicted, sample, few.sigma(index))?, noise)
-            }
+            Kind::FewStep(few) => few.step(index, prediction.clean(predicted, sample, sigma)?, noise),
         }
     }
 }

@@ -161,8 +161,7 @@ impl CausalSampler {
     fn next_latents(&self) -> usize {
         match self.latent_frames {
             0 if self.image_chunk() > 0 => 1,
-            0 => self.config.first_chunk.unwrap_or(self.config.chunk),
-            _ => self.config.chunk,
+            latent => self.config.chunk_at(latent),
         }
     }
 

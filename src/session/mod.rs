@@ -44,7 +44,7 @@ pub use progress::{Phase, Progress, SessionStats};
 use restyle::InputVideo;
 use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
-use validate::{ValidatedRequest, check_references, check_restyle, negative_prompt};
+use validate::{ValidatedRequest, check_references, check_restyle, check_restyled_shot, negative_prompt};
 
 /// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -214,9 +214,8 @@ impl Session {
     /// [`Error::Refused`] by the policy.
     pub fn add_shot(&mut self, shot: Shot) -> Result<()> {
         planner::check_names(&self.model, &shot.references)?;
-        if let Some(video) = &self.video {
-            let first = Shot::new(std::time::Duration::ZERO, "");
-            check_restyle(&video.settings, &[first, shot.clone()], &self.model.info)?;
+        if self.video.is_some() {
+            check_restyled_shot(&shot, false)?;
         }
         self.timeline.add(shot, &self.planner.digests(), &self.model.info, &self.request.policy)
     }
@@ -295,20 +294,16 @@ impl Session {
     /// [`Error::Request`] from a session without [`Request::restyle`], after [`end_video`](Self::end_video), and for a part of a frame.
     pub fn push_frames(&mut self, samples: &[u8]) -> Result<()> {
         let size = self.request.size;
-        match &mut self.video {
-            None => {
-                refuse(Setting::Video, "this session makes a new video; set `restyle` to change one".into())
-            }
-            Some(video) if video.ended => refuse(Setting::Video, "the video has ended".into()),
-            Some(_) if !samples.len().is_multiple_of(size.samples()) => refuse(
-                Setting::Video,
-                format!("{} bytes are no whole frames of {size} in RGB", samples.len()),
-            ),
-            Some(video) => {
-                video.push(samples);
-                Ok(())
-            }
+        let video = self.input_video()?;
+        if video.ended {
+            return refuse(Setting::Video, "the video has ended".into());
         }
+        if !samples.len().is_multiple_of(size.samples()) {
+            let bytes = samples.len();
+            return refuse(Setting::Video, format!("{bytes} bytes are no whole frames of {size} in RGB"));
+        }
+        video.push(samples);
+        Ok(())
     }
 
     /// Ends the video that goes in: no more frames come. The session makes as many frames as went in, or fewer if the request has a
@@ -335,20 +330,24 @@ impl Session {
     /// [`Error::Request`] for values outside 0 to 1, from a session without [`Request::restyle`], and from a model that makes its
     /// video in one piece.
     pub fn set_restyle(&mut self, restyle: Restyle) -> Result<()> {
-        check_restyle(&restyle, &[], &self.model.info)?;
-        match &mut self.video {
-            Some(video) if self.model.info.causal => {
-                video.settings = restyle;
-                Ok(())
-            }
-            Some(_) => refuse(
+        check_restyle(&restyle, &self.model.info)?;
+        let causal = self.model.info.causal;
+        let video = self.input_video()?;
+        if !causal {
+            return refuse(
                 Setting::Strength,
                 "this model makes its video in one piece; its strength cannot change".into(),
-            ),
-            None => {
-                refuse(Setting::Video, "this session makes a new video; set `restyle` to change one".into())
-            }
+            );
         }
+        video.settings = restyle;
+        Ok(())
+    }
+
+    fn input_video(&mut self) -> Result<&mut InputVideo> {
+        self.video.as_mut().ok_or_else(|| {
+            let reason = "this session makes a new video; set `restyle` to change one";
+            Error::Request(Setting::Video, reason.into())
+        })
     }
 
     /// Whether all frames are generated.
@@ -361,9 +360,7 @@ impl Session {
         let geometry = &self.store.geometry;
         match (&self.sampler, &self.model.pacing) {
             (Some(Sampler::Causal(sampler)), _) => sampler.next_frames(),
-            (_, Pacing::Causal { config, .. }) => {
-                geometry.frames_of(0, config.first_chunk.unwrap_or(config.chunk))
-            }
+            (_, Pacing::Causal { config, .. }) => geometry.frames_of(0, config.chunk_at(0)),
             // All at once. Frames after the end fill the last latent frame.
             (_, Pacing::Clip { .. }) if self.frames_generated == 0 => self.timeline.total().unwrap_or(0),
             (_, Pacing::Clip { .. }) => 0,

@@ -1,9 +1,9 @@
 //! The video that goes in: its frames until a chunk takes them, and the noise level that the chunk starts from.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::request::Restyle;
-use crate::{Error, Result, Size};
+use crate::{Error, Result, Size, picture};
 
 /// Of StreamDiffusionV2 (`compute_noise_scale_and_step` in `streamv2v/inference.py`): the difference of two frames that counts as
 /// the fastest motion, as RMSE in \[−1, 1\], and the weight of the level of the chunk before.
@@ -59,9 +59,7 @@ impl InputVideo {
         }
         let rest = self.waiting.split_off(count * frame);
         let taken = std::mem::replace(&mut self.waiting, rest);
-        let shape = (count, self.size.height as usize, self.size.width as usize, 3);
-        let frames = Tensor::from_vec(taken, shape, device)?.to_dtype(DType::F32)?;
-        let frames = ((frames * (2.0 / 255.0))? - 1.0)?.permute((3, 0, 1, 2))?.contiguous()?.unsqueeze(0)?;
+        let frames = picture::frames_to_video(taken, self.size, device)?;
         let sigma = self.level(&frames)?;
         Ok(ChunkVideo { frames, sigma })
     }

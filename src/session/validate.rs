@@ -53,7 +53,8 @@ impl ValidatedRequest {
         check_references(&request.references, request.motion_path.as_ref(), info)?;
         let shots = shots(&mut request, info, &policy)?;
         if let Some(restyle) = &request.restyle {
-            check_restyle(restyle, &shots, info)?;
+            check_restyle(restyle, info)?;
+            shots.iter().enumerate().try_for_each(|(i, shot)| check_restyled_shot(shot, i == 0))?;
         }
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
@@ -186,7 +187,7 @@ fn shots(request: &mut Request, info: &ModelInfo, policy: &Policy) -> Result<Vec
 }
 
 /// Checks the settings of a video that goes in.
-pub fn check_restyle(restyle: &Restyle, shots: &[Shot], info: &ModelInfo) -> Result<()> {
+pub fn check_restyle(restyle: &Restyle, info: &ModelInfo) -> Result<()> {
     for (setting, value) in
         [(Setting::Strength, restyle.strength), (Setting::MotionNoise, restyle.motion_noise)]
     {
@@ -200,10 +201,15 @@ pub fn check_restyle(restyle: &Restyle, shots: &[Shot], info: &ModelInfo) -> Res
             format!("{} starts from an image; for a video use a text-to-video model", info.name),
         );
     }
-    if shots.iter().any(|shot| shot.image.is_some()) {
+    Ok(())
+}
+
+/// Checks a shot of a video that goes in; the `first` one has a cut before it.
+pub fn check_restyled_shot(shot: &Shot, first: bool) -> Result<()> {
+    if shot.image.is_some() {
         return refuse(Setting::Image, "a video goes in; it cannot start from an image too".into());
     }
-    if shots.iter().skip(1).any(|shot| shot.transition == Transition::Cut) {
+    if !first && shot.transition == Transition::Cut {
         return refuse(
             Setting::Shots,
             "a video goes in, and only it can have cuts; let the shots continue".into(),

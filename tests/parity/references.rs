@@ -26,17 +26,17 @@ fn open(folder: &Path) -> WanTransformer {
 
 /// Row and column of latents where a frame shows the reference.
 #[derive(Clone, Copy)]
-enum Shown {
+enum Place {
     At(f64, f64),
     Free,
     Hidden,
 }
 
-const PLACES: [Shown; 5] =
-    [Shown::At(0.0, 0.0), Shown::At(1.0, 3.0), Shown::Hidden, Shown::At(-1.0, 5.0), Shown::At(0.0, -1.0)];
+const PLACES: [Place; 5] =
+    [Place::At(0.0, 0.0), Place::At(1.0, 3.0), Place::Hidden, Place::At(-1.0, 5.0), Place::At(0.0, -1.0)];
 
 /// The predictions for all latent frames, with picture `picture` at these places.
-fn run(picture: usize, places: [Shown; 5]) -> Tensor {
+fn run(picture: usize, places: [Place; 5]) -> Tensor {
     let (transformer, cancel) = (open(puppets().path()), Cancel::new());
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
@@ -49,12 +49,12 @@ fn run(picture: usize, places: [Shown; 5]) -> Tensor {
     let mut cache = KvCache::new(config);
     let chunks = places.into_iter().enumerate().map(|(i, place)| {
         let shown = match place {
-            Shown::At(row, column) => {
+            Place::At(row, column) => {
                 let (shift, placement) = transformer.placement(row, column);
                 vec![(reference(shift), placement)]
             }
-            Shown::Free => vec![(reference([0, 0]), Placement::Free)],
-            Shown::Hidden => vec![],
+            Place::Free => vec![(reference([0, 0]), Placement::Free)],
+            Place::Hidden => vec![],
         };
         cache.set_references(&shown).unwrap();
         let chunk = expected["video"].narrow(2, i, 1).unwrap();
@@ -69,7 +69,7 @@ fn run(picture: usize, places: [Shown; 5]) -> Tensor {
 fn every_frame_shows_the_reference_at_its_place() {
     let expected = tensors("references/chunks.safetensors");
     assert_close("placed", &run(0, PLACES), &expected["placed"], TOLERANCE);
-    assert_close("free", &run(1, [Shown::Free; 5]), &expected["free"], TOLERANCE);
+    assert_close("free", &run(1, [Place::Free; 5]), &expected["free"], TOLERANCE);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod video;
 
 pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, Precision, SoraGen};
+pub use video::rgb::to_rgb_image;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Must load no model and open no device: the registry scanner runs this as well.

@@ -36,9 +36,6 @@ pub struct CausalModel {
     pub causal: CausalConfig,
     guidance_scale: f64,
     pub max_text_tokens: usize,
-    /// The words that it was trained on, by kind, for people.
-    #[serde(default)]
-    knows: BTreeMap<String, Vec<String>>,
 }
 
 /// How a causal model generates chunk after chunk. Counts are latent frames.
@@ -120,21 +117,13 @@ impl CausalModel {
         if let Some(size) = sizes.iter().find(|size| size.width % step != 0 || size.height % step != 0) {
             return Err(source.invalid(SORAGEN, format!("the size {size} is not a multiple of {step}")));
         }
-        let (world, mut knows) = (self.world(source)?, self.knows.clone());
-        for drawing in world
-            .iter()
-            .map(|world| world.bank(source))
-            .collect::<Result<Vec<_>>>()?
-            .iter()
-            .flat_map(|bank| bank.drawings())
-        {
-            knows.entry(format!("drawings ({})", drawing.element)).or_default().push(drawing.name.clone());
-        }
+        let world = self.world(source)?;
         Ok(ModelInfo {
             name: self.name.clone(),
             sizes: Sizes::Exact(sizes),
             frame_rate: self.frame_rate,
             natural_frames: autoencoder.frames_of(self.natural_latents),
+            chunk_frames: autoencoder.temporal_factor() as u64 * self.causal.max_chunk() as u64,
             max_frames: self.max_latents(source)?.map(|latents| autoencoder.frames_of(latents)),
             causal: true,
             remembers_shots: self.causal.shots.is_some(),
@@ -146,7 +135,7 @@ impl CausalModel {
             shift: self.causal.schedule.shift.unwrap_or(1.0),
             negative_prompt: String::new(),
             max_references: world.as_ref().map_or(0, |world| world.max_references),
-            knows,
+            knows: world.map_or_else(|| Ok(BTreeMap::new()), |world| world.vocabulary(source))?,
         })
     }
 

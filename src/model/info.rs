@@ -16,6 +16,8 @@ pub struct ModelInfo {
     pub frame_rate: (u32, u32),
     /// Default length, in frames.
     pub natural_frames: u64,
+    /// Frames that are made at a time, at most: those of a chunk, or the whole clip.
+    pub chunk_frames: u64,
     /// Upper bound of the frames of a scene; `None` without a limit.
     pub max_frames: Option<u64>,
     /// Whether it generates chunk by chunk, and outputs frames before the whole video is generated.
@@ -39,7 +41,8 @@ pub struct ModelInfo {
     pub shift: f64,
     /// Negative prompt.
     pub negative_prompt: String,
-    /// The words that a small model was trained on, by kind, such as subjects and places. Empty if the model does not list them.
+    /// The words that a model with references knows, by kind: its drawings, motions, places, times of day and weathers. Empty for other
+    /// models.
     pub knows: BTreeMap<String, Vec<String>>,
 }
 

@@ -224,6 +224,9 @@ impl CausalSampler {
         {
             self.renew_sink(first);
         }
+        if first > 0 && input.video.as_ref().is_some_and(|video| video.has_cut) {
+            self.replace_sink(count);
+        }
         let new_contexts = self.prompt.chunks_left.is_some();
         if new_contexts {
             reporter.report(Phase::Text, 0);
@@ -239,10 +242,10 @@ impl CausalSampler {
         self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
         let start = match input.video {
             None => None,
-            Some(ChunkVideo { frames, sigma }) => Some(VideoLatents {
-                latents: encode(&self.model, &frames, &mut self.encoder, cancel)?,
-                sigma,
-            }),
+            Some(ChunkVideo { frames, sigma, .. }) => {
+                let latents = encode(&self.model, &frames, &mut self.encoder, cancel)?;
+                Some(VideoLatents { latents, sigma })
+            }
         };
         let latents = match latents {
             Some(latents) => latents,
@@ -292,6 +295,14 @@ impl CausalSampler {
             self.caches.prompt.renew_sink(after);
             self.caches.negative.renew_sink(after);
         }
+    }
+
+    /// After a cut in the video that goes in, within a chunk of `count` latent frames: the first frames after that chunk become the
+    /// sink, once no frame from before the cut is in the window.
+    fn replace_sink(&mut self, count: usize) {
+        let after = self.config.window + count;
+        self.caches.prompt.renew_sink(after);
+        self.caches.negative.renew_sink(after);
     }
 
     /// Recomputes the KV cache with another prompt, as LongLive 1 (`_recache_after_switch` in

@@ -127,7 +127,7 @@ impl ClipSampler {
         };
         let timesteps = self.scheduler.timesteps().to_vec();
         let (mut latents, mut first_step) = (noise.initial(0, frames)?, 0);
-        if let Some(ChunkVideo { frames, sigma }) = self.video.take() {
+        if let Some(ChunkVideo { frames, sigma, .. }) = self.video.take() {
             let video = encode(model, &frames, &mut model.autoencoder.encoder_state(), cancel)?;
             first_step = self.scheduler.first_step(sigma);
             latents = match first_step < timesteps.len() {

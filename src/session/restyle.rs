@@ -1,4 +1,4 @@
-//! The video that goes in: its frames until a chunk takes them, and the noise level that the chunk starts from.
+//! The video that goes in: its frames until a chunk takes them, the noise level that the chunk starts from, and its cuts.
 
 use candle_core::{Device, Tensor};
 
@@ -10,12 +10,22 @@ use crate::{Error, Result, Size, picture};
 const FASTEST: f64 = 0.2;
 const SMOOTHING: f64 = 0.1;
 
+/// Levels of each colour in a histogram, and the share of pixels in other bins that counts as a cut. Motion within a scene moves
+/// pixels, but changes few of their colours. StreamDiffusionV2 compares keys of the KV cache instead: with a threshold for one model,
+/// and only after the chunk has been made.
+const LEVELS: usize = 4;
+const CUT: f64 = 0.5;
+/// Distance of the pixels that are counted.
+const SPACING: usize = 3;
+
 /// The part of the video that a chunk takes.
 pub struct ChunkVideo {
     /// f32 `[1, 3, T, H, W]` in \[−1, 1\].
     pub frames: Tensor,
     /// Noise level, from 0 to 1.
     pub sigma: f64,
+    /// Another scene of the video begins with one of the frames.
+    pub has_cut: bool,
 }
 
 /// The video that goes in.
@@ -29,11 +39,13 @@ pub struct InputVideo {
     pub ended: bool,
     /// The last frame of the chunk before, and its noise level.
     before: Option<(Tensor, f64)>,
+    /// The histogram of that frame.
+    histogram: Option<Histogram>,
 }
 
 impl InputVideo {
     pub fn new(settings: Restyle, size: Size) -> Self {
-        Self { settings, size, waiting: Vec::new(), pushed: 0, ended: false, before: None }
+        Self { settings, size, waiting: Vec::new(), pushed: 0, ended: false, before: None, histogram: None }
     }
 
     /// Adds whole frames, RGB `[T, H, W, 3]`.
@@ -59,9 +71,20 @@ impl InputVideo {
         }
         let rest = self.waiting.split_off(count * frame);
         let taken = std::mem::replace(&mut self.waiting, rest);
+        let has_cut = self.has_cut(&taken);
         let frames = picture::frames_to_video(taken, self.size, device)?;
         let sigma = self.level(&frames)?;
-        Ok(ChunkVideo { frames, sigma })
+        Ok(ChunkVideo { frames, sigma, has_cut })
+    }
+
+    /// Whether one of these frames shows another scene than the frame before it.
+    fn has_cut(&mut self, samples: &[u8]) -> bool {
+        let mut found = false;
+        for frame in samples.chunks_exact(self.size.samples()) {
+            let now = Histogram::of(frame);
+            found |= self.histogram.replace(now.clone()).is_some_and(|before| now.distance(&before) > CUT);
+        }
+        found
     }
 
     /// The noise level of a chunk with these frames.
@@ -83,6 +106,29 @@ impl InputVideo {
         let level = level.clamp(0.0, 1.0);
         self.before = Some((frames.narrow(2, count - 1, 1)?, level));
         Ok(level)
+    }
+}
+
+/// Shares of the pixels of a frame with about the same colour.
+#[derive(Clone)]
+struct Histogram(Vec<f64>);
+
+impl Histogram {
+    /// The histogram of a frame, RGB.
+    fn of(frame: &[u8]) -> Self {
+        let mut bins = vec![0.0; LEVELS.pow(3)];
+        let pixels = frame.chunks_exact(3).step_by(SPACING);
+        let share = 1.0 / pixels.len().max(1) as f64;
+        for pixel in pixels {
+            let bin = pixel.iter().fold(0, |bin, &value| bin * LEVELS + usize::from(value) * LEVELS / 256);
+            bins[bin] += share;
+        }
+        Self(bins)
+    }
+
+    /// Share of the pixels that are in other bins, from 0 to 1.
+    fn distance(&self, other: &Self) -> f64 {
+        self.0.iter().zip(&other.0).map(|(a, b)| (a - b).abs()).sum::<f64>() / 2.0
     }
 }
 
@@ -111,6 +157,20 @@ mod tests {
         }
         let steady = levels(Restyle { motion_noise: 0.0, ..settings }, &[0, 255, 0], &[1, 2]);
         assert!(steady.iter().all(|level| (level - 0.8).abs() < 1e-12), "{steady:?}");
+    }
+
+    #[test]
+    fn cuts_are_other_colours_and_not_motion() {
+        const SIZE: Size = Size { width: 16, height: 2 };
+        // Three quarters of a frame are bright, from column `from` on.
+        let frame = |from: usize, bright: u8| -> Vec<u8> {
+            (0..32).flat_map(|i| [if (i % 16 + 16 - from) % 16 < 12 { bright } else { 20 }; 3]).collect()
+        };
+        let mut video = InputVideo::new(Restyle::default(), SIZE);
+        let frames = [frame(0, 200), frame(5, 200), frame(11, 195), frame(11, 90), frame(0, 90)];
+        frames.iter().for_each(|frame| video.push(frame));
+        let cuts: Vec<_> = (0..5).map(|_| video.take(1, &Device::Cpu).unwrap().has_cut).collect();
+        assert_eq!(cuts, [false, false, false, true, false]);
     }
 
     #[test]

@@ -127,6 +127,23 @@ impl World {
         self.bank.get_or_try_init(|| Bank::read(source))
     }
 
+    /// The words that the model knows, by kind.
+    ///
+    /// # Errors
+    /// As [`bank`](Self::bank).
+    pub fn vocabulary(&self, source: &Source) -> Result<BTreeMap<String, Vec<String>>> {
+        let places = self.places.values().filter_map(|place| place.phrases.first().cloned()).collect();
+        let mut found = BTreeMap::from([
+            ("motions".to_owned(), self.motions.keys().cloned().collect()),
+            ("places".to_owned(), places),
+            ("settings".to_owned(), self.settings.clone()),
+        ]);
+        for drawing in self.bank(source)?.drawings() {
+            found.entry(format!("drawings ({})", drawing.element)).or_default().push(drawing.name.clone());
+        }
+        Ok(found)
+    }
+
     fn lexicon(&self) -> &Lexicon {
         self.lexicon.get_or_init(|| Lexicon::new(self))
     }

@@ -9,6 +9,7 @@ mod caps;
 mod clients;
 mod conformance;
 mod errors;
+mod filter;
 mod frames;
 mod live;
 mod policy;

@@ -84,6 +84,7 @@ fn every_script_that_writes_an_mp4_watermarks_and_signs_it() {
         ("subtitles.sh", &[subtitles, mp4, fast], mp4),
         ("camera.sh", &[video, subtitles, mp4, fast], mp4),
         ("broadcast.sh", &["the red fox", mov, fast, short], mov),
+        ("restyle.sh", &[video, "the red fox", mp4, "strength=0.3"], mp4),
     ] {
         let report = run_signed(script, arguments, Path::new(out));
         assert_eq!(report.state, credentials::State::Valid, "{script}");
@@ -99,6 +100,23 @@ fn watermark_in(file: &str) -> String {
     let stats = crate::provenance::detection_stats(&format!("filesrc location=\"{file}\" ! {detect}"));
     let id = stats.get::<u64>("generation-id");
     format!("{:010x}", id.unwrap_or_else(|_| panic!("{file}: {stats}")))
+}
+
+#[test]
+fn a_camera_is_restyled() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("camera.y4m");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/webcam.sh");
+    let sink = format!("y4menc ! filesink location={}", out.display());
+    let source = "videotestsrc num-buffers=8";
+    let model = model();
+    run_command(
+        Command::new(script).env("SOURCE", source).env("SINK", sink),
+        &["the red fox", &model, "strength=0.5", "rate-mode=every"],
+        "",
+    );
+    let written = std::fs::read(&out).unwrap();
+    assert_eq!(written.windows(5).filter(|bytes| bytes == b"FRAME").count(), 8);
 }
 
 #[test]

@@ -223,6 +223,37 @@ fn the_manifest_of_an_input_image_is_kept() {
     assert!(folder.report().ingredients.is_empty());
 }
 
+#[test]
+fn a_restyled_video_was_edited_and_keeps_the_manifest_of_the_video_before() {
+    let folder = Folder::new();
+    play(&format!("{} ! x264enc ! mp4mux ! {}", source(), folder.sink()), "").unwrap();
+    let (name, before) = (folder.report().manifest, folder.path("before.mp4"));
+    std::fs::rename(folder.out(), &before).unwrap();
+    let restyle = |more: &str| {
+        play(
+            &format!(
+                "filesrc location=\"{}\" ! decodebin ! videoconvert ! sorafilter model=\"{}\" prompt=snow {more} ! x264enc ! \
+                 mp4mux ! {}",
+                before.display(),
+                path("miniature").display(),
+                folder.sink()
+            ),
+            "",
+        )
+        .unwrap();
+    };
+    restyle(&format!("ingredient=\"{}\"", before.display()));
+    let report = folder.report();
+    assert_eq!((report.state, report.generated), (State::Valid, true), "{report:?}");
+    assert_eq!(report.ingredients, [&*name]);
+    let bytes = std::fs::read(folder.out()).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("c2pa.edited") && text.contains("compositeWithTrainedAlgorithmicMedia"));
+    assert!(!text.contains("before.mp4"), "the file name is private");
+    restyle("");
+    assert!(folder.report().ingredients.is_empty() && folder.report().generated);
+}
+
 /// Signs the file `from` again, into the folder's output.
 fn sign_again(folder: &Folder, from: &Path, more: &str) {
     let description =

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! GStreamer plugin with the elements `soragen`, a source that generates video from text, or from an image and text, with a
-//! diffusion model in-process, and `soraprompt`, which generates video from timed text.
+//! diffusion model in-process; `soraprompt`, which generates video from timed text; and `sorafilter`, which restyles video.
 //!
 //! ```text
 //! gst-launch-1.0 soragen prompt="a red fox runs over the snow" ! x264enc ! mp4mux ! filesink location=fox.mp4
@@ -12,10 +12,12 @@
 
 use gst::glib;
 
+mod filter;
 mod prompter;
 mod source;
 mod video;
 
+pub use filter::{RateMode, SoraFilter};
 pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, Precision, SoraGen};
 pub use video::rgb::to_rgb_image;
@@ -25,7 +27,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "builtin")]
     soragen_builtin::register();
     source::register(plugin)?;
-    prompter::register(plugin)
+    prompter::register(plugin)?;
+    filter::register(plugin)
 }
 
 gst::plugin_define!(

@@ -8,7 +8,7 @@ use std::io::{Seek, SeekFrom};
 use c2pa::Builder;
 use serde_json::{Value, json};
 
-use super::{GENERATION, MP4, Origin, Signer, State, TRAINED, WATERMARK, boxes, tags, xmp};
+use super::{GENERATION, MP4, Origin, Signer, State, WATERMARK, boxes, tags, xmp};
 use crate::{Error, Result};
 
 /// Adds an XMP packet to the MP4 in `from`, signs it, and writes it with its manifest to `to`. `time` is the time of
@@ -35,13 +35,16 @@ pub fn sign(
         origin,
         time,
         with_prompts,
-        has_parent,
+        has_parent || origin.parent.is_some(),
     ))?;
     if has_parent {
         // Before any change of the file, which would make the earlier manifest invalid.
         let parent = json!({ "title": "the video before", "relationship": "parentOf", "label": PARENT });
         from.rewind().map_err(read)?;
         builder.add_ingredient_from_stream(parent.to_string(), MP4, from)?;
+    }
+    if let Some(parent) = origin.parent.as_ref().filter(|_| !has_parent) {
+        parent.add_to(&mut builder, PARENT)?;
     }
     for (label, ingredient) in labels(origin).iter().zip(&origin.ingredients) {
         ingredient.add_to(&mut builder, label)?;
@@ -67,7 +70,7 @@ pub fn sign(
     }
 }
 
-/// Label of the ingredient that is the file before it was signed again.
+/// Label of the ingredient that is the video before: the file that is signed again, or the video that was restyled.
 const PARENT: &str = "parent";
 
 /// Labels of the pictures in the manifest.
@@ -84,7 +87,7 @@ fn definition(origin: &Origin, time: &str, with_prompts: bool, has_parent: bool)
         // A file with a parent was opened, not created.
         "action": if has_parent { "c2pa.opened" } else { "c2pa.created" },
         "when": time,
-        "digitalSourceType": TRAINED,
+        "digitalSourceType": origin.source_type(),
         "softwareAgent": agent,
         "description": format!("made by the model {}", origin.models.join(", ")),
     });
@@ -96,6 +99,14 @@ fn definition(origin: &Origin, time: &str, with_prompts: bool, has_parent: bool)
         first["parameters"] = json!({ "ingredientIds": ingredients });
     }
     let mut actions = vec![first];
+    if origin.restyled {
+        actions.push(json!({
+            "action": "c2pa.edited",
+            "when": time,
+            "digitalSourceType": origin.source_type(),
+            "softwareAgent": agent,
+        }));
+    }
     let mut generation = json!({ "software": software, "version": version, "models": origin.models });
     if let Some(provider) = &origin.provider {
         generation["provider"] = json!(provider);

@@ -26,6 +26,8 @@ use crate::Result;
 
 /// IPTC digital source type of generated media.
 const TRAINED: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia";
+/// IPTC digital source type of media that was changed by a model.
+const COMPOSITE: &str = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia";
 /// Label of the assertion with fields that the standard does not define.
 const GENERATION: &str = "io.github.soragen.generation";
 /// Soft binding algorithm of the watermark.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use soragen::watermark::GenerationId;
 
-use super::Ingredient;
+use super::{COMPOSITE, Ingredient, TRAINED};
 use crate::Result;
 
 /// Limit for live streams, which have any number of prompts.
@@ -27,7 +27,11 @@ pub struct Origin {
     pub provider: Option<String>,
     /// Input images that have a manifest.
     pub ingredients: Vec<Ingredient>,
-    /// Paths of all input images that were read. Every shot repeats its paths, and each file is read once.
+    /// Whether a video was changed, and not made anew.
+    pub restyled: bool,
+    /// That video, if it has a manifest.
+    pub parent: Option<Ingredient>,
+    /// Paths of all input files that were read. Every shot repeats its paths, and each file is read once.
     pub images: Vec<String>,
 }
 
@@ -38,7 +42,7 @@ impl Origin {
     /// Adds the fields of an [`EVENT`](Self::EVENT).
     ///
     /// # Errors
-    /// The first error of [`Ingredient::open`]. All other fields are added nevertheless.
+    /// The first error of [`Ingredient::open`] and [`Ingredient::open_video`]. All other fields are added nevertheless.
     pub fn add(&mut self, shot: &gst::StructureRef) -> Result<()> {
         let text = |name: &str| shot.get::<String>(name).ok().filter(|text| !text.is_empty());
         if let Some((software, version)) = text("software").zip(text("version")) {
@@ -54,6 +58,14 @@ impl Origin {
         let paths =
             images.iter().flat_map(|images| images.iter()).filter_map(|path| path.get::<String>().ok());
         let mut first_error = None;
+        self.restyled |= shot.get::<bool>("restyled").unwrap_or_default();
+        if let Some(path) = text("ingredient").filter(|path| !self.images.contains(path)) {
+            match Ingredient::open_video(Path::new(&path)) {
+                Ok(parent) => self.parent = parent,
+                Err(error) => first_error = Some(error),
+            }
+            self.images.push(path);
+        }
         for path in paths {
             if self.images.contains(&path) {
                 continue;
@@ -73,6 +85,12 @@ impl Origin {
         self.prompts.clear();
         self.ingredients.clear();
         self.images.clear();
+        (self.restyled, self.parent) = (false, None);
+    }
+
+    /// IPTC digital source type.
+    pub(super) fn source_type(&self) -> &'static str {
+        if self.restyled { COMPOSITE } else { TRAINED }
     }
 
     /// Name and version of the program; the default is this version of soragen.

@@ -9,7 +9,7 @@ use std::path::Path;
 use c2pa::{Reader, ValidationState};
 use serde_json::Value;
 
-use super::{GENERATION, TRAINED, WATERMARK};
+use super::{COMPOSITE, GENERATION, TRAINED, WATERMARK};
 use crate::{Error, Result};
 
 /// Result of the verification of a manifest.
@@ -110,7 +110,8 @@ fn report(reader: &Reader) -> Option<ManifestReport> {
         },
         manifest: reader.active_label().unwrap_or_default().into(),
         signer: manifest.issuer().into_iter().chain(manifest.common_name()).collect(),
-        generated: first.is_some_and(|first| first["digitalSourceType"] == TRAINED),
+        generated: first
+            .is_some_and(|first| [TRAINED, COMPOSITE].iter().any(|kind| first["digitalSourceType"] == *kind)),
         time: first.and_then(|first| text(&first["when"])),
         software,
         models: texts(&generation["models"]),

@@ -10,7 +10,7 @@ use gst::glib::markup_escape_text;
 use serde_json::json;
 
 use super::boxes::FileBox;
-use super::{Origin, TRAINED, boxes};
+use super::{Origin, boxes};
 use crate::{Error, Result};
 
 /// UUID of the XMP box in ISO base media files (XMP specification, part 3).
@@ -34,7 +34,7 @@ pub fn packet(origin: &Origin, time: &str, with_prompts: bool, earlier: Option<&
     let mut properties = vec![
         ("xmp:CreatorTool", format!("{software} {version}")),
         ("xmp:CreateDate", time.to_string()),
-        ("Iptc4xmpExt:DigitalSourceType", TRAINED.to_string()),
+        ("Iptc4xmpExt:DigitalSourceType", origin.source_type().to_string()),
         ("Iptc4xmpExt:AISystemUsed", format!("{software}, {}", origin.models.join(", "))),
         ("Iptc4xmpExt:AISystemVersionUsed", version.to_string()),
     ];

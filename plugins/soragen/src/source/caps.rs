@@ -16,9 +16,18 @@ pub fn template() -> gst::Caps {
 
 /// The caps that a model with these sizes can output.
 pub fn of_sizes(sizes: &Sizes) -> gst::Caps {
+    with_formats(sizes, &FORMATS)
+}
+
+/// The caps of a video that goes into a model with these sizes.
+pub fn of_input(sizes: &Sizes) -> gst::Caps {
+    with_formats(sizes, &VideoFormat::iter_raw().collect::<Vec<_>>())
+}
+
+fn with_formats(sizes: &Sizes, formats: &[VideoFormat]) -> gst::Caps {
     let builder = || {
         VideoCapsBuilder::new()
-            .format_list(FORMATS)
+            .format_list(formats.iter().copied())
             .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
             .pixel_aspect_ratio(gst::Fraction::new(1, 1))
             .field("interlace-mode", "progressive")

@@ -84,13 +84,7 @@ impl ObjectImpl for SoraGen {
         if !settings.set(pspec.name(), value) {
             unreachable!("GObject knows the properties");
         }
-        let change = match pspec.name() {
-            "prompt" => Some(settings.prompt_change()),
-            "negative-prompt" => Some(settings.negative_prompt_change()),
-            "reference" => Some(settings.references_change()),
-            "motion-path" => Some(settings.motion_path_change()),
-            _ => None,
-        };
+        let change = settings.change_of(pspec.name());
         let live = settings.is_live;
         drop(settings);
         if let (Some(change), Some(running)) = (change, lock(&self.state).running()) {

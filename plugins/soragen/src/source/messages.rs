@@ -65,12 +65,13 @@ pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(Generat
     }
 }
 
-fn load_progress(element: &SoraGen, kind: gst::ProgressType, text: &str) -> gst::Message {
+/// Progress `load`, of the model.
+pub fn load_progress(element: &impl IsA<gst::Object>, kind: gst::ProgressType, text: &str) -> gst::Message {
     gst::message::Progress::builder(kind, "load", text).src(element).build()
 }
 
 /// `soragen-progress`: the phase and step of the worker, and the estimated time until the last frame.
-fn progress_structure(progress: &Progress, total: Option<u64>, elapsed: Duration) -> gst::Structure {
+pub fn progress_structure(progress: &Progress, total: Option<u64>, elapsed: Duration) -> gst::Structure {
     let mut structure = gst::Structure::builder("soragen-progress")
         .field("phase", progress.phase.as_str())
         .field("chunk", progress.chunk)

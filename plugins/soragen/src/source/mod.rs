@@ -8,15 +8,15 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-mod caps;
+pub(crate) mod caps;
 mod deadline;
 mod download;
 mod enums;
-mod error;
+pub(crate) mod error;
 mod frame_time;
 mod generator;
 mod imp;
-mod messages;
+pub(crate) mod messages;
 mod negotiation;
 mod playback;
 mod position;
@@ -30,6 +30,10 @@ mod timecode;
 mod uri;
 
 pub use enums::{Decoder, Label, Precision};
+pub(crate) use frame_time::Rate;
+pub(crate) use generator::Change;
+pub(crate) use properties::specs_of;
+pub(crate) use settings::Settings;
 pub(crate) use state::CueEnd;
 use state::PendingCue;
 

@@ -318,6 +318,12 @@ pub fn specs() -> &'static [glib::ParamSpec] {
     &SPECS
 }
 
+/// New specifications of the properties `names`, for another element: a specification belongs to one class.
+pub fn specs_of(names: &[&str]) -> Vec<glib::ParamSpec> {
+    let specs = table().into_iter().map(|property| property.spec);
+    specs.filter(|spec| names.contains(&spec.name())).collect()
+}
+
 impl Settings {
     /// Sets a property. Returns false if there is none of this name.
     pub fn set(&mut self, name: &str, value: &glib::Value) -> bool {

@@ -66,35 +66,30 @@ impl Settings {
         options
     }
 
-    /// The prompt, for a video that is being generated.
-    pub fn prompt_change(&self) -> Change {
-        Change::Prompt(self.prompt.clone().unwrap_or_default())
-    }
-
-    /// The negative prompt, for a video that is being generated.
-    pub fn negative_prompt_change(&self) -> Change {
-        Change::NegativePrompt(self.negative_prompt.clone())
-    }
-
-    /// The references, for a video that is being generated.
-    pub fn references_change(&self) -> Change {
-        Change::References(References::List(self.reference.clone().unwrap_or_default()))
-    }
-
-    /// The path of the references, for a video that is being generated.
-    pub fn motion_path_change(&self) -> Change {
-        Change::MotionPath(self.motion_path.clone())
+    /// The value of a property that may change while a video is generated; `None` for other properties.
+    pub fn change_of(&self, property: &str) -> Option<Change> {
+        Some(match property {
+            "prompt" => Change::Prompt(self.prompt.clone().unwrap_or_default()),
+            "negative-prompt" => Change::NegativePrompt(self.negative_prompt.clone()),
+            "reference" => Change::References(References::List(self.reference.clone().unwrap_or_default())),
+            "motion-path" => Change::MotionPath(self.motion_path.clone()),
+            _ => return None,
+        })
     }
 
     /// The changes to a video that is being generated with the settings `before`.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
         let changes = [
-            (self.prompt != before.prompt, self.prompt_change()),
-            (self.negative_prompt != before.negative_prompt, self.negative_prompt_change()),
-            (self.reference != before.reference, self.references_change()),
-            (self.motion_path != before.motion_path, self.motion_path_change()),
+            ("prompt", self.prompt != before.prompt),
+            ("negative-prompt", self.negative_prompt != before.negative_prompt),
+            ("reference", self.reference != before.reference),
+            ("motion-path", self.motion_path != before.motion_path),
         ];
-        changes.into_iter().filter(|(changed, _)| *changed).map(|(_, change)| change).collect()
+        changes
+            .into_iter()
+            .filter(|(_, changed)| *changed)
+            .filter_map(|(name, _)| self.change_of(name))
+            .collect()
     }
 
     fn parts(&self) -> Parts {

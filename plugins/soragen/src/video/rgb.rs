@@ -6,24 +6,43 @@ use gst_video::prelude::*;
 use gst_video::{VideoConverter, VideoFormat, VideoFrame, VideoInfo};
 use soragen::RgbImage;
 
+/// Converts frames of one format to RGB images.
+pub struct RgbConverter {
+    converter: VideoConverter,
+    from: VideoInfo,
+    to: VideoInfo,
+}
+
+impl RgbConverter {
+    /// A converter for frames in the format `from`; `None` if GStreamer cannot convert it.
+    pub fn new(from: &VideoInfo) -> Option<Self> {
+        // Both sides must have the same frame rate and interlace mode.
+        let to = VideoInfo::builder(VideoFormat::Rgb, from.width(), from.height())
+            .fps(from.fps())
+            .interlace_mode(from.interlace_mode())
+            .build()
+            .ok()?;
+        Some(Self { converter: VideoConverter::new(from, &to, None).ok()?, from: from.clone(), to })
+    }
+
+    /// The RGB image of `buffer`; `None` if the buffer is too small.
+    pub fn convert(&self, buffer: gst::Buffer) -> Option<RgbImage> {
+        let from = VideoFrame::from_buffer_readable(buffer, &self.from).ok()?;
+        let to = gst::Buffer::with_size(self.to.size()).ok()?;
+        let mut to = VideoFrame::from_buffer_writable(to, &self.to).ok()?;
+        self.converter.frame(&from, &mut to);
+        let (width, height) = (self.to.width(), self.to.height());
+        let stride = usize::try_from(to.plane_stride()[0]).ok()?;
+        let row = width as usize * 3;
+        let lines = to.plane_data(0).ok()?.chunks(stride).take(height as usize);
+        let pixels = lines.flat_map(|line| &line[..row]).copied().collect();
+        RgbImage::from_raw(width, height, pixels)
+    }
+}
+
 /// Converts `buffer`, a frame in the format of `info`, to an RGB image; `None` if GStreamer cannot convert it.
 pub fn to_rgb_image(buffer: gst::Buffer, info: &VideoInfo) -> Option<RgbImage> {
-    let (width, height) = (info.width(), info.height());
-    // The converter requires the same frame rate and interlace mode on both sides.
-    let rgb = VideoInfo::builder(VideoFormat::Rgb, width, height)
-        .fps(info.fps())
-        .interlace_mode(info.interlace_mode())
-        .build()
-        .ok()?;
-    let converter = VideoConverter::new(info, &rgb, None).ok()?;
-    let from = VideoFrame::from_buffer_readable(buffer, info).ok()?;
-    let mut to = VideoFrame::from_buffer_writable(gst::Buffer::with_size(rgb.size()).ok()?, &rgb).ok()?;
-    converter.frame(&from, &mut to);
-    let stride = usize::try_from(to.plane_stride()[0]).ok()?;
-    let row = width as usize * 3;
-    let lines = to.plane_data(0).ok()?.chunks(stride).take(height as usize);
-    let pixels = lines.flat_map(|line| &line[..row]).copied().collect();
-    RgbImage::from_raw(width, height, pixels)
+    RgbConverter::new(info)?.convert(buffer)
 }
 
 #[cfg(test)]

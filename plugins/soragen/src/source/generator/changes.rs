@@ -2,7 +2,7 @@
 
 //! Prompt changes while the video is generated, and their replay.
 
-use soragen::Reference;
+use soragen::{MotionPath, Reference, Session};
 
 /// A change that takes effect with the next chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,23 @@ impl Change {
         })
     }
 
-    fn same_kind(&self, other: &Self) -> bool {
+    /// Applies the change to a session.
+    ///
+    /// # Errors
+    /// Those of the session, and of [`loaded`](Self::loaded).
+    pub fn apply(&self, session: &mut Session) -> soragen::Result<()> {
+        match self {
+            Self::Prompt(prompt) => session.set_prompt(prompt),
+            Self::NegativePrompt(prompt) => session.set_negative_prompt(prompt.as_deref()),
+            Self::References(references) => session.set_references(references.load()?),
+            Self::MotionPath(path) => {
+                let path = path.as_deref().map(MotionPath::parse).transpose()?;
+                session.set_motion_path(path)
+            }
+        }
+    }
+
+    pub fn same_kind(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::{Cache, Cancel, Error, Frames, Model, MotionPath, Result, Session, SessionStats, Shot, Size};
+use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Shot, Size};
 
 use super::changes::Change;
 use super::shared::Shared;
@@ -220,18 +220,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
                     continue;
                 }
             };
-            let applied = self.shared.call_external(|| match &change {
-                Change::Prompt(prompt) => running.session.set_prompt(prompt),
-                Change::NegativePrompt(prompt) => running.session.set_negative_prompt(prompt.as_deref()),
-                Change::References(references) => {
-                    references.load().and_then(|loaded| running.session.set_references(loaded))
-                }
-                Change::MotionPath(path) => path
-                    .as_deref()
-                    .map(MotionPath::parse)
-                    .transpose()
-                    .and_then(|path| running.session.set_motion_path(path)),
-            });
+            let applied = self.shared.call_external(|| change.apply(&mut running.session));
             match applied {
                 Ok(()) => self.shared.lock().changes.record(first, change),
                 Err(error) => self.send(GeneratorEvent::ChangeRejected(&error)),

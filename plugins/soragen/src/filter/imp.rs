@@ -1,0 +1,575 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::{VideoCapsBuilder, VideoInfo, VideoTimeCodeMeta};
+use soragen::{Error, Setting, Threads};
+
+use super::input::{Input, InputFrame};
+use super::negotiation;
+use super::pacing::Pacing;
+use super::settings::{self, RateMode, Settings};
+use super::worker::{Job, Pads, Stop, Worker};
+use crate::source::{PROMPT_CHECK, caps, error, prompt_check};
+use crate::video::rgb::RgbConverter;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("sorafilter", gst::DebugColorFlags::empty(), Some("Video restyling"))
+});
+
+/// No lock is held while the element posts a message, emits a signal or pushes.
+pub struct SoraFilter {
+    sink: gst::Pad,
+    src: gst::Pad,
+    settings: Mutex<Settings>,
+    reader: Mutex<Reader>,
+    input: Input,
+    /// `None` below PAUSED, and while the task uses it.
+    worker: Mutex<Option<Worker>>,
+    /// Sizes of the model; `None` below PAUSED.
+    sizes: Mutex<Option<soragen::Sizes>>,
+}
+
+/// What the sink pad knows of the video that comes in.
+struct Reader {
+    format: Option<Format>,
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    pacing: Pacing,
+    /// The last frame.
+    last: Option<Arc<[u8]>>,
+    /// Its end, if it has a duration.
+    end: Option<gst::ClockTime>,
+}
+
+struct Format {
+    info: VideoInfo,
+    converter: RgbConverter,
+}
+
+impl Reader {
+    fn new(pacing: Pacing) -> Self {
+        Self { format: None, segment: gst::FormattedSegment::new(), pacing, last: None, end: None }
+    }
+
+    /// Forgets the video so far.
+    fn reset(&mut self) {
+        self.pacing.restart();
+        (self.last, self.end) = (None, None);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SoraFilter {
+    const NAME: &'static str = "GstSoraFilter";
+    type Type = super::SoraFilter;
+    type ParentType = gst::Element;
+    type Interfaces = (gst::Preset,);
+
+    fn with_class(class: &Self::Class) -> Self {
+        let template = |name: &str| {
+            class.pad_template(name).unwrap_or_else(|| unreachable!("the class has the template {name}"))
+        };
+        let sink = gst::Pad::builder_from_template(&template("sink"))
+            .chain_function(|_, parent, buffer| {
+                let failed = || Err(gst::FlowError::Error);
+                Self::catch_panic_pad_function(parent, failed, |this| this.chain(&buffer))
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.sink_query(pad, query))
+            })
+            // Caps need not say that a video is progressive and has square pixels.
+            .flags(gst::PadFlags::ACCEPT_INTERSECT)
+            .build();
+        let src = gst::Pad::builder_from_template(&template("src"))
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
+            })
+            .activatemode_function(|pad, parent, _, active| {
+                let failed = || Err(gst::loggable_error!(CAT, "panicked"));
+                Self::catch_panic_pad_function(parent, failed, |this| this.activate_src(pad, active))
+            })
+            .build();
+        Self {
+            sink,
+            src,
+            settings: Mutex::default(),
+            reader: Mutex::new(Reader::new(Pacing::new(None))),
+            input: Input::default(),
+            worker: Mutex::default(),
+            sizes: Mutex::default(),
+        }
+    }
+}
+
+impl ObjectImpl for SoraFilter {
+    fn properties() -> &'static [glib::ParamSpec] {
+        settings::specs()
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| vec![prompt_check()]);
+        &SIGNALS
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut settings = lock(&self.settings);
+        if !settings.set(pspec.name(), value) {
+            unreachable!("GObject knows the properties");
+        }
+        let change = settings.shared.change_of(pspec.name());
+        drop(settings);
+        // Below PAUSED the task starts with the settings.
+        if let Some(change) = change.filter(|_| lock(&self.sizes).is_some()) {
+            self.input.request(change);
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "stats" => self.stats().to_value(),
+            name => {
+                lock(&self.settings).get(name).unwrap_or_else(|| unreachable!("GObject knows the properties"))
+            }
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        for pad in [&self.sink, &self.src] {
+            if let Err(error) = self.obj().add_pad(pad) {
+                gst::error!(CAT, imp = self, "{error}");
+            }
+        }
+    }
+}
+
+impl GstObjectImpl for SoraFilter {}
+
+// GStreamer loads and stores presets itself.
+impl PresetImpl for SoraFilter {}
+
+impl ElementImpl for SoraFilter {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Video restyling",
+                "Filter/Effect/Video",
+                "Changes video as a prompt says, with a diffusion model in-process",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let always = gst::PadPresence::Always;
+            let any = VideoCapsBuilder::new().build();
+            [
+                gst::PadTemplate::new("sink", gst::PadDirection::Sink, always, &any),
+                gst::PadTemplate::new("src", gst::PadDirection::Src, always, &caps::template()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.prepare().map_err(|error| {
+                self.post_error_message(error::message(&error));
+                gst::StateChangeError
+            })?,
+            // Before the pads are deactivated, which waits for their threads.
+            gst::StateChange::PausedToReady => self.input.start_flush(),
+            _ => {}
+        }
+        let changed = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::PausedToReady {
+            lock(&self.sizes).take();
+            *lock(&self.reader) = Reader::new(Pacing::new(None));
+            let worker = lock(&self.worker).take();
+            drop(worker);
+        }
+        Ok(changed)
+    }
+}
+
+impl SoraFilter {
+    /// Checks and reads everything before the task starts.
+    fn prepare(&self) -> soragen::Result<()> {
+        let settings = lock(&self.settings).clone();
+        let shared = &settings.shared;
+        if let Some(name) = shared.missing_model()? {
+            let reason =
+                format!("{name} is not on this machine; download it with `soragen models pull {name}`");
+            return Err(Error::Request(Setting::Model, reason));
+        }
+        let info = shared.info()?;
+        if !info.causal {
+            let reason = format!(
+                "{} makes its video in one piece; use a causal model, such as builtin, or `soragen render --video`",
+                info.name
+            );
+            return Err(Error::Request(Setting::Model, reason));
+        }
+        let mut request = settings.request()?;
+        let element = self.obj().downgrade();
+        let check = move |prompt: &str| {
+            element.upgrade().is_some_and(|element| element.emit_by_name(PROMPT_CHECK, &[&prompt]))
+        };
+        request.policy = request.policy.map(|policy| policy.guarded(check));
+        let threads = Threads::new(shared.threads as usize)?;
+        if let Some(warning) = threads.warning() {
+            gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
+        }
+        let (numerator, denominator) = info.frame_rate;
+        // A frame waits for its chunk, which takes as long to make as to show if the model keeps up.
+        let frames = 2.0 * info.chunk_frames as f64;
+        let latency = Duration::from_secs_f64(frames * f64::from(denominator) / f64::from(numerator));
+        self.input.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX), latency);
+        let rate = (settings.rate_mode == RateMode::Model).then_some(info.frame_rate);
+        *lock(&self.reader) = Reader::new(Pacing::new(rate));
+        *lock(&self.sizes) = Some(info.sizes.clone());
+        *lock(&self.worker) = Some(Worker::new(Job {
+            source: shared.model.clone(),
+            options: shared.open_options(),
+            request,
+            info,
+            rate_mode: settings.rate_mode,
+            ingredient: settings.ingredient.clone(),
+            threads,
+        }));
+        Ok(())
+    }
+
+    /// Queues a frame, and the frame before it where that has to be repeated.
+    fn chain(&self, buffer: &gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let Some(pts) = buffer.pts() else {
+            gst::element_imp_error!(self, gst::StreamError::Format, ("the video has no timestamps"));
+            return Err(gst::FlowError::Error);
+        };
+        let stream_time = {
+            let reader = lock(&self.reader);
+            if reader
+                .segment
+                .clip(pts, buffer.duration().map(|duration| pts.saturating_add(duration)))
+                .is_none()
+            {
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            reader.segment.to_stream_time(pts)
+        };
+        if let Some(time) = stream_time {
+            // Without controlled properties there is nothing to do.
+            let _ = self.obj().sync_values(time);
+        }
+        let arrival = Instant::now();
+        let restyle = lock(&self.settings).restyle;
+        let frame = |pixels: &Arc<[u8]>, pts, timecode| InputFrame {
+            pixels: pixels.clone(),
+            pts,
+            timecode,
+            restyle,
+            arrival,
+        };
+        let mut frames = Vec::new();
+        {
+            let mut reader = lock(&self.reader);
+            let step = reader.pacing.frame(pts.nseconds(), buffer.duration().map(gst::ClockTime::nseconds));
+            reader.end = buffer.duration().map(|duration| pts.saturating_add(duration));
+            if let Some(last) = &reader.last {
+                let repeats =
+                    step.repeats.iter().map(|&time| frame(last, gst::ClockTime::from_nseconds(time), None));
+                frames.extend(repeats);
+            }
+            if step.is_kept {
+                let format = reader.format.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
+                let timecode = buffer.meta::<VideoTimeCodeMeta>().and_then(|meta| meta.tc().try_into().ok());
+                let Some(image) = format.converter.convert(buffer.clone()) else {
+                    drop(reader);
+                    gst::element_imp_error!(self, gst::StreamError::Format, ("a frame cannot be read"));
+                    return Err(gst::FlowError::Error);
+                };
+                let pixels: Arc<[u8]> = image.into_raw().into();
+                frames.push(frame(&pixels, pts, timecode));
+                reader.last = Some(pixels);
+            }
+        }
+        self.push(frames)
+    }
+
+    fn push(&self, frames: Vec<InputFrame>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        for frame in frames {
+            let pts = frame.pts;
+            let dropped = self.input.push(frame)?;
+            if dropped > 0 {
+                gst::debug!(CAT, imp = self, "dropped {dropped} late frames");
+                self.post_late(pts);
+            }
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Posts a QoS message: frames before the one at `pts` were dropped.
+    fn post_late(&self, pts: gst::ClockTime) {
+        let (stats, segment) = (self.input.stats(), lock(&self.reader).segment.clone());
+        let (frames, dropped) = (stats.frames, stats.dropped);
+        let proportion = (frames + dropped) as f64 / frames.max(1) as f64;
+        let message = gst::message::Qos::builder(true)
+            .src(&*self.obj())
+            .running_time(segment.to_running_time(pts))
+            .stream_time(segment.to_stream_time(pts))
+            .timestamp(pts)
+            .values(0, proportion, 1_000_000)
+            .stats(gst::format::Default::from_u64(frames), gst::format::Default::from_u64(dropped))
+            .build();
+        let _ = self.obj().post_message(message);
+    }
+
+    /// Repeats the last frame until `time`.
+    fn fill_until(&self, time: gst::ClockTime) -> bool {
+        let restyle = lock(&self.settings).restyle;
+        let frames: Vec<_> = {
+            let mut reader = lock(&self.reader);
+            let times = reader.pacing.end(time.nseconds());
+            let Some(last) = &reader.last else { return false };
+            let frame = |time| InputFrame {
+                pixels: last.clone(),
+                pts: gst::ClockTime::from_nseconds(time),
+                timecode: None,
+                restyle,
+                arrival: Instant::now(),
+            };
+            times.into_iter().map(frame).collect()
+        };
+        let is_filled = !frames.is_empty();
+        is_filled && self.push(frames).is_ok()
+    }
+
+    fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::trace!(CAT, obj = pad, "{event:?}");
+        match event.view() {
+            gst::EventView::FlushStart(_) => {
+                self.input.start_flush();
+                let forwarded = self.src.push_event(event);
+                let _ = self.src.pause_task();
+                forwarded
+            }
+            gst::EventView::FlushStop(_) => {
+                lock(&self.reader).reset();
+                if let Some(worker) = lock(&self.worker).as_mut() {
+                    worker.reset();
+                }
+                self.input.stop_flush();
+                let forwarded = self.src.push_event(event);
+                self.start_task() && forwarded
+            }
+            gst::EventView::Caps(caps) => self.set_caps(caps.caps()) && self.input.push_event(event),
+            gst::EventView::Segment(segment) => {
+                let Ok(segment) = segment.segment().clone().downcast::<gst::ClockTime>() else {
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("the video has no timestamps: its segment is not in time format")
+                    );
+                    return false;
+                };
+                let mut reader = lock(&self.reader);
+                reader.segment = segment;
+                reader.pacing.restart();
+                drop(reader);
+                self.input.push_event(event)
+            }
+            gst::EventView::Gap(gap) => {
+                let (start, duration) = gap.get();
+                // Repeated frames fill a short gap; the event would only repeat that.
+                self.fill_until(start.saturating_add(duration.unwrap_or_default()))
+                    || self.input.push_event(event)
+            }
+            gst::EventView::Eos(_) => {
+                // The last frame lasts until its end.
+                let end = lock(&self.reader).end;
+                if let Some(end) = end {
+                    self.fill_until(end);
+                }
+                self.input.push_event(event)
+            }
+            _ if event.is_serialized() => self.input.push_event(event),
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    /// Accepts another format of the frames that come in.
+    fn set_caps(&self, caps: &gst::CapsRef) -> bool {
+        let format = VideoInfo::from_caps(caps)
+            .ok()
+            .and_then(|info| Some(Format { converter: RgbConverter::new(&info)?, info }));
+        let Some(format) = format else {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("no frames can be read in the format {caps}")
+            );
+            return false;
+        };
+        let mut query = gst::query::Latency::new();
+        let is_live = self.sink.peer_query(&mut query) && query.result().0;
+        self.input.set_live(is_live);
+        let mut reader = lock(&self.reader);
+        let same_size = reader.format.as_ref().is_some_and(|before| {
+            before.info.width() == format.info.width() && before.info.height() == format.info.height()
+        });
+        if !same_size {
+            // A frame of another size cannot be repeated.
+            reader.last = None;
+        }
+        reader.format = Some(format);
+        true
+    }
+
+    fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(query) => {
+                let sizes = lock(&self.sizes).clone();
+                let possible = match sizes {
+                    Some(sizes) => negotiation::of_sink(&sizes, &self.src.peer_query_caps(None)),
+                    None => pad.pad_template_caps(),
+                };
+                set_result(query, possible);
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(query) => {
+                let sizes = lock(&self.sizes).clone();
+                let possible = sizes.map_or_else(|| pad.pad_template_caps(), |sizes| caps::of_sizes(&sizes));
+                set_result(query, possible);
+                true
+            }
+            gst::QueryViewMut::Latency(query) => {
+                if !self.sink.peer_query(query.query_mut()) {
+                    return false;
+                }
+                let (is_live, min, max) = query.result();
+                let own = gst::ClockTime::from_nseconds(nanoseconds(self.input.latency()));
+                self.input.set_live(is_live);
+                query.set(is_live, min.saturating_add(own), max.map(|max| max.saturating_add(own)));
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    fn activate_src(&self, pad: &gst::Pad, active: bool) -> Result<(), gst::LoggableError> {
+        if active {
+            if self.start_task() { Ok(()) } else { Err(gst::loggable_error!(CAT, "cannot start the task")) }
+        } else {
+            self.input.start_flush();
+            pad.stop_task().map_err(|error| gst::loggable_error!(CAT, "cannot stop the task: {error}"))
+        }
+    }
+
+    fn start_task(&self) -> bool {
+        let element = self.obj().downgrade();
+        let iterate = move || {
+            if let Some(element) = element.upgrade() {
+                element.imp().iterate();
+            }
+        };
+        self.src.start_task(iterate).is_ok()
+    }
+
+    /// One turn of the task.
+    fn iterate(&self) {
+        let Some(mut worker) = lock(&self.worker).take() else {
+            let _ = self.src.pause_task();
+            return;
+        };
+        let element = self.obj();
+        let pads = Pads { element: &element, src: &self.src, input: &self.input };
+        let threads = worker.threads();
+        let result = threads.run(|| worker.step(&pads));
+        worker.set_threads(threads);
+        *lock(&self.worker) = Some(worker);
+        if let Err(stop) = result {
+            self.stop(stop);
+        }
+    }
+
+    /// Pauses the task, and reports why.
+    fn stop(&self, stop: Stop) {
+        let _ = self.src.pause_task();
+        let flow = match &stop {
+            Stop::Flushing => return,
+            Stop::Flow(flow) => *flow,
+            Stop::Failed(_) | Stop::Write(_) => gst::FlowError::Error,
+        };
+        gst::debug!(CAT, imp = self, "the task ends: {flow}");
+        self.input.fail(flow);
+        match stop {
+            Stop::Failed(error) => self.post_error_message(error::message(&error)),
+            Stop::Write(error) => {
+                gst::element_imp_error!(self, gst::CoreError::Negotiation, ("cannot write a frame: {error}"));
+            }
+            Stop::Flow(gst::FlowError::NotNegotiated) => {
+                gst::element_imp_error!(
+                    self,
+                    gst::CoreError::Negotiation,
+                    ("downstream accepts no format of this video; put videoconvert or videoscale behind the element")
+                );
+            }
+            Stop::Flow(gst::FlowError::NotLinked) => {
+                gst::element_imp_error!(self, gst::StreamError::Failed, ("the source pad is not linked"));
+            }
+            Stop::Flow(_) | Stop::Flushing => {}
+        }
+        // Upstream may have ended already, so that nothing else tells downstream.
+        self.src.push_event(gst::event::Eos::new());
+    }
+
+    /// The property `stats`.
+    fn stats(&self) -> gst::Structure {
+        let stats = self.input.stats();
+        let busy = stats.busy.as_secs_f64();
+        gst::Structure::builder("soragen-stats")
+            .field("frames", stats.frames)
+            .field("dropped", stats.dropped)
+            .field("fps", if busy > 0.0 { stats.frames as f64 / busy } else { 0.0 })
+            .field("chunk-ns", nanoseconds(stats.chunk))
+            .field("latency-ns", nanoseconds(self.input.latency()))
+            .build()
+    }
+}
+
+fn set_result(query: &mut gst::query::Caps<gst::QueryRef>, possible: gst::Caps) {
+    let result = match query.filter_owned() {
+        Some(filter) => filter.intersect_with_mode(&possible, gst::CapsIntersectMode::First),
+        None => possible,
+    };
+    query.set_result(&result);
+}

@@ -1,0 +1,406 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The frames and events that wait for the task of the source pad.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use soragen::{Cancel, Restyle};
+
+use crate::source::Change;
+
+/// A frame of the model.
+pub struct InputFrame {
+    /// 8-bit RGB, `[H, W, 3]` without padding.
+    pub pixels: Arc<[u8]>,
+    pub pts: gst::ClockTime,
+    pub timecode: Option<gst_video::ValidVideoTimeCode>,
+    /// How much to change it.
+    pub restyle: Restyle,
+    /// When it came in.
+    pub arrival: Instant,
+}
+
+/// What comes in, in order.
+pub enum Item {
+    Frame(InputFrame),
+    Event(gst::Event),
+}
+
+impl Item {
+    /// Whether the frames before it have to come out before anything after it goes in.
+    fn is_barrier(&self) -> bool {
+        match self {
+            Self::Frame(_) => false,
+            Self::Event(event) => matches!(event.type_(), gst::EventType::Caps | gst::EventType::Eos),
+        }
+    }
+}
+
+/// What waits first.
+pub enum Front {
+    Event(gst::Event),
+    Frame,
+}
+
+/// The frames of a chunk, with the events between them.
+pub struct Chunk {
+    pub items: Vec<Item>,
+    /// Whether it has as many frames as wanted; otherwise the video ends or changes after it.
+    pub is_complete: bool,
+}
+
+/// Why nothing more goes in or comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flushing;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Frames that came out.
+    pub frames: u64,
+    /// Frames that were too late.
+    pub dropped: u64,
+    /// Time spent restyling.
+    pub busy: Duration,
+    /// Time that the last chunk took.
+    pub chunk: Duration,
+}
+
+/// The queue between the two threads.
+#[derive(Default)]
+pub struct Input {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    items: VecDeque<Item>,
+    frames: usize,
+    /// Frames of a chunk.
+    chunk: usize,
+    /// The video comes from a live source.
+    is_live: bool,
+    flushing: bool,
+    /// The result of the last push downstream.
+    flow: Result<gst::FlowSuccess, gst::FlowError>,
+    changes: Vec<Change>,
+    cancel: Cancel,
+    latency: Duration,
+    stats: Stats,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            items: VecDeque::new(),
+            frames: 0,
+            chunk: 1,
+            is_live: false,
+            flushing: true,
+            flow: Ok(gst::FlowSuccess::Ok),
+            changes: Vec::new(),
+            cancel: Cancel::new(),
+            latency: Duration::ZERO,
+            stats: Stats::default(),
+        }
+    }
+}
+
+/// Chunks that may wait.
+const CHUNKS: usize = 2;
+
+impl Input {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts frames for chunks of `chunk` frames, which come out `latency` after they came in.
+    pub fn start(&self, chunk: usize, latency: Duration) {
+        self.update(|state| {
+            *state = State { chunk: chunk.max(1), flushing: false, latency, ..State::default() }
+        });
+    }
+
+    /// Interrupts the waits and the chunk that is being made.
+    pub fn start_flush(&self) {
+        self.update(|state| {
+            state.flushing = true;
+            state.cancel.cancel();
+        });
+    }
+
+    /// Removes everything that waits, and accepts new frames. Both threads must have stopped.
+    pub fn stop_flush(&self) {
+        self.update(|state| {
+            state.items.clear();
+            state.frames = 0;
+            state.flushing = false;
+            state.flow = Ok(gst::FlowSuccess::Ok);
+            state.cancel = Cancel::new();
+        });
+    }
+
+    pub fn set_live(&self, is_live: bool) {
+        self.update(|state| state.is_live = is_live);
+    }
+
+    /// Adds a frame. If there is no room, it waits; or, from a live source, the oldest chunk is dropped. Returns how many frames
+    /// were.
+    ///
+    /// # Errors
+    /// [`gst::FlowError::Flushing`], and the error of the last push downstream.
+    pub fn push(&self, frame: InputFrame) -> Result<u64, gst::FlowError> {
+        let (mut state, mut dropped) = (self.lock(), 0);
+        loop {
+            if state.flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            state.flow?;
+            if state.frames < CHUNKS * state.chunk {
+                break;
+            }
+            if state.is_live {
+                dropped += state.drop_chunk();
+            } else {
+                state = self.wait(state);
+            }
+        }
+        state.items.push_back(Item::Frame(frame));
+        state.frames += 1;
+        drop(state);
+        self.changed.notify_all();
+        Ok(dropped)
+    }
+
+    /// Adds an event. Returns false while flushing, and after an error downstream.
+    pub fn push_event(&self, event: gst::Event) -> bool {
+        self.update(|state| {
+            let accepted = !state.flushing && state.flow.is_ok();
+            if accepted {
+                state.items.push_back(Item::Event(event));
+            }
+            accepted
+        })
+    }
+
+    /// Waits for something to come in. An event is taken.
+    pub fn front(&self) -> Result<Front, Flushing> {
+        let mut state = self.lock();
+        loop {
+            if state.flushing {
+                return Err(Flushing);
+            }
+            match state.items.pop_front() {
+                Some(Item::Event(event)) => return Ok(Front::Event(event)),
+                Some(frame) => {
+                    state.items.push_front(frame);
+                    return Ok(Front::Frame);
+                }
+                None => state = self.wait(state),
+            }
+        }
+    }
+
+    /// Waits for `wanted` frames, or for a change of the format or the end before them, and takes them with the events between.
+    pub fn take(&self, wanted: usize) -> Result<Chunk, Flushing> {
+        let mut state = self.lock();
+        loop {
+            if state.flushing {
+                return Err(Flushing);
+            }
+            if let Some((count, is_complete)) = state.chunk_of(wanted) {
+                let items: Vec<_> = state.items.drain(..count).collect();
+                state.frames -= items.iter().filter(|item| matches!(item, Item::Frame(_))).count();
+                drop(state);
+                self.changed.notify_all();
+                return Ok(Chunk { items, is_complete });
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Ends the stream with an error: later frames are refused with it.
+    pub fn fail(&self, error: gst::FlowError) {
+        self.update(|state| {
+            state.flow = Err(error);
+            state.items.clear();
+            state.frames = 0;
+        });
+    }
+
+    /// Makes a change with the next chunk. It replaces one of the same kind.
+    pub fn request(&self, change: Change) {
+        self.update(|state| {
+            state.changes.retain(|other| !other.same_kind(&change));
+            state.changes.push(change);
+        });
+    }
+
+    pub fn take_changes(&self) -> Vec<Change> {
+        std::mem::take(&mut self.lock().changes)
+    }
+
+    /// Cancels the chunk that is being made.
+    pub fn cancel(&self) -> Cancel {
+        self.lock().cancel.clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.lock().stats
+    }
+
+    /// Adds a chunk of `frames` frames to the statistics. Returns whether the latency grew: `delay` after they came in, the first of
+    /// these frames comes out.
+    pub fn count(&self, frames: u64, took: Duration, delay: Duration) -> bool {
+        let mut state = self.lock();
+        state.stats.frames += frames;
+        state.stats.busy += took;
+        state.stats.chunk = took;
+        let grew = state.is_live && delay > state.latency;
+        if grew {
+            // With room for small differences, so that it does not grow with every chunk.
+            state.latency = delay + delay / 8;
+        }
+        grew
+    }
+
+    /// How long a frame takes to come out.
+    pub fn latency(&self) -> Duration {
+        self.lock().latency
+    }
+}
+
+impl State {
+    /// The items of the next chunk, and whether it has all `wanted` frames; `None` if more have to come.
+    fn chunk_of(&self, wanted: usize) -> Option<(usize, bool)> {
+        let mut frames = 0;
+        for (i, item) in self.items.iter().enumerate() {
+            if item.is_barrier() {
+                return Some((i, false));
+            }
+            frames += usize::from(matches!(item, Item::Frame(_)));
+            if frames == wanted {
+                return Some((i + 1, true));
+            }
+        }
+        None
+    }
+
+    /// Drops the oldest chunk of frames, but no event. Returns how many frames it had.
+    fn drop_chunk(&mut self) -> u64 {
+        let (mut dropped, chunk) = (0, self.chunk);
+        self.items.retain(|item| {
+            let drops = dropped < chunk && matches!(item, Item::Frame(_));
+            dropped += usize::from(drops);
+            !drops
+        });
+        self.frames -= dropped;
+        self.stats.dropped += dropped as u64;
+        dropped as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(number: u64) -> InputFrame {
+        InputFrame {
+            pixels: Arc::default(),
+            pts: gst::ClockTime::from_nseconds(number),
+            timecode: None,
+            restyle: Restyle::default(),
+            arrival: Instant::now(),
+        }
+    }
+
+    fn input(chunk: usize) -> Input {
+        gst::init().unwrap();
+        let input = Input::default();
+        input.start(chunk, Duration::ZERO);
+        input
+    }
+
+    /// The times of the frames of the next chunk; 1000 for an event.
+    fn taken(input: &Input, wanted: usize) -> (Vec<u64>, bool) {
+        let chunk = input.take(wanted).unwrap();
+        let number = |item: &Item| match item {
+            Item::Frame(frame) => frame.pts.nseconds(),
+            Item::Event(_) => 1000,
+        };
+        (chunk.items.iter().map(number).collect(), chunk.is_complete)
+    }
+
+    #[test]
+    fn a_chunk_has_all_frames_or_ends_at_a_barrier() {
+        let input = input(3);
+        (0..4).for_each(|number| {
+            input.push(frame(number)).unwrap();
+        });
+        assert!(input.push_event(gst::event::Tag::new(gst::TagList::new())));
+        input.push(frame(4)).unwrap();
+        assert!(input.push_event(gst::event::Eos::new()));
+        assert!(matches!(input.front(), Ok(Front::Frame)));
+        assert_eq!(taken(&input, 1), (vec![0], true));
+        assert_eq!(taken(&input, 3), (vec![1, 2, 3], true));
+        assert!(matches!(input.front(), Ok(Front::Event(_))), "nothing is before it");
+        assert_eq!(taken(&input, 3), (vec![4], false));
+        assert!(matches!(input.front(), Ok(Front::Event(event)) if event.type_() == gst::EventType::Eos));
+    }
+
+    #[test]
+    fn events_between_frames_keep_their_place() {
+        let input = input(3);
+        input.push(frame(0)).unwrap();
+        assert!(input.push_event(gst::event::Tag::new(gst::TagList::new())));
+        input.push(frame(1)).unwrap();
+        assert_eq!(taken(&input, 2), (vec![0, 1000, 1], true));
+    }
+
+    #[test]
+    fn late_frames_of_a_live_source_are_dropped_by_chunks() {
+        let input = input(2);
+        input.set_live(true);
+        let dropped: Vec<_> = (0..7).map(|number| input.push(frame(number)).unwrap()).collect();
+        assert_eq!(dropped, [0, 0, 0, 0, 2, 0, 2]);
+        assert_eq!(taken(&input, 2), (vec![4, 5], true));
+        assert_eq!(input.stats().dropped, 4);
+    }
+
+    #[test]
+    fn a_full_queue_waits_for_room_unless_it_is_flushed() {
+        let input = Arc::new(input(1));
+        (0..2).for_each(|number| {
+            input.push(frame(number)).unwrap();
+        });
+        let (waiting, room) = (input.clone(), input.clone());
+        let pushing = std::thread::spawn(move || (waiting.push(frame(2)), waiting.push(frame(3))));
+        room.take(1).unwrap();
+        input.start_flush();
+        let (_, last) = pushing.join().unwrap();
+        assert_eq!(last, Err(gst::FlowError::Flushing));
+        assert!(matches!(input.take(1), Err(Flushing)));
+        input.stop_flush();
+        assert_eq!(input.push(frame(4)), Ok(0));
+        assert_eq!(taken(&input, 1), (vec![4], true));
+    }
+
+    #[test]
+    fn after_an_error_downstream_nothing_is_accepted() {
+        let input = input(1);
+        input.fail(gst::FlowError::Eos);
+        assert_eq!(input.push(frame(0)), Err(gst::FlowError::Eos));
+        assert!(!input.push_event(gst::event::Eos::new()));
+    }
+}

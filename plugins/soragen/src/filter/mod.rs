@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element `sorafilter`.
+
+use gst::glib;
+use gst::prelude::*;
+
+mod imp;
+mod input;
+mod negotiation;
+mod output;
+mod pacing;
+mod settings;
+mod worker;
+
+pub use settings::RateMode;
+
+glib::wrapper! {
+    /// Restyles video: it changes each frame as the prompt says, and keeps motion and layout. For causal models.
+    ///
+    /// The streaming thread of the sink pad converts and queues frames; a task of the source pad owns the model, and restyles and
+    /// pushes one chunk after the other.
+    pub struct SoraFilter(ObjectSubclass<imp::SoraFilter>)
+        @extends gst::Element, gst::Object,
+        @implements gst::Preset;
+}
+
+/// Registers the element as `sorafilter`.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    #[cfg(feature = "doc")]
+    RateMode::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(Some(plugin), "sorafilter", gst::Rank::NONE, SoraFilter::static_type())
+}

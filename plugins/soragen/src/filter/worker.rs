@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The task of the source pad: it owns the model, and restyles one chunk after the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_video::VideoInfo;
+use soragen::{
+    Cancel, Error, Frames, Model, ModelInfo, OpenOptions, Progress, Request, Restyle, Session, Size, Threads,
+};
+
+use super::SoraFilter;
+use super::input::{Chunk, Flushing, Front, Input, Item};
+use super::settings::RateMode;
+use super::{negotiation, output};
+use crate::source::{Rate, messages};
+
+/// What the task needs to know.
+pub struct Job {
+    pub source: String,
+    pub options: OpenOptions,
+    /// Without a size.
+    pub request: Request,
+    pub info: ModelInfo,
+    pub rate_mode: RateMode,
+    pub ingredient: Option<String>,
+    pub threads: Threads,
+}
+
+pub struct Worker {
+    job: Job,
+    model: Option<Arc<Model>>,
+    /// Size and rate of the frames that come in.
+    format: Option<(Size, Option<Rate>)>,
+    session: Option<Restyling>,
+    /// The format that was negotiated downstream.
+    video: Option<VideoInfo>,
+    /// Frames that are in the session, and the events between them.
+    pending: VecDeque<Item>,
+}
+
+/// A session, and what was said of it.
+struct Restyling {
+    session: Session,
+    restyle: Restyle,
+    /// Time of its first frame.
+    start: Option<gst::ClockTime>,
+    /// The last shot that was announced.
+    announced: Option<u64>,
+}
+
+/// Why the task ends.
+pub enum Stop {
+    Flushing,
+    /// Downstream refused a frame.
+    Flow(gst::FlowError),
+    Failed(Error),
+    /// A frame cannot be written in the negotiated format.
+    Write(gst::glib::BoolError),
+}
+
+impl From<Flushing> for Stop {
+    fn from(_: Flushing) -> Self {
+        Self::Flushing
+    }
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cancelled => Self::Flushing,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// The element, as the task needs it.
+pub struct Pads<'a> {
+    pub element: &'a SoraFilter,
+    pub src: &'a gst::Pad,
+    pub input: &'a Input,
+}
+
+impl Pads<'_> {
+    fn post(&self, message: gst::Message) {
+        // Posting fails only without a bus.
+        let _ = self.element.post_message(message);
+    }
+}
+
+impl Worker {
+    pub fn new(job: Job) -> Self {
+        Self { job, model: None, format: None, session: None, video: None, pending: VecDeque::new() }
+    }
+
+    /// Forgets the video so far, but not the model.
+    pub fn reset(&mut self) {
+        self.session = None;
+        self.pending.clear();
+    }
+
+    /// Handles what waits first: an event, or the frames of a chunk.
+    pub fn step(&mut self, pads: &Pads) -> Result<(), Stop> {
+        match pads.input.front()? {
+            Front::Event(event) => self.event(event, pads),
+            Front::Frame => self.chunk(pads),
+        }
+    }
+
+    fn event(&mut self, event: gst::Event, pads: &Pads) -> Result<(), Stop> {
+        match event.view() {
+            gst::EventView::Caps(caps) => {
+                self.finish(pads)?;
+                let video = VideoInfo::from_caps(caps.caps())
+                    .map_err(|_| Stop::Flow(gst::FlowError::NotNegotiated))?;
+                let fps = video.fps();
+                let rate = match self.job.rate_mode {
+                    RateMode::Model => Some(self.job.info.frame_rate),
+                    RateMode::Every => (fps.numer() > 0).then_some((fps.numer() as u32, fps.denom() as u32)),
+                };
+                self.format = Some((Size { width: video.width(), height: video.height() }, rate));
+                self.negotiate(pads)
+            }
+            gst::EventView::Eos(_) => {
+                self.finish(pads)?;
+                pads.src.push_event(event);
+                Ok(())
+            }
+            _ => {
+                pads.src.push_event(event);
+                Ok(())
+            }
+        }
+    }
+
+    /// Chooses the format of the frames that come out, and tells downstream.
+    fn negotiate(&mut self, pads: &Pads) -> Result<(), Stop> {
+        let not_negotiated = Stop::Flow(gst::FlowError::NotNegotiated);
+        let Some((size, rate)) = self.format else { return Err(not_negotiated) };
+        let Some(video) = negotiation::of_src(pads.src, size, rate) else { return Err(not_negotiated) };
+        let Ok(caps) = video.to_caps() else { return Err(not_negotiated) };
+        self.video = Some(video);
+        match pads.src.push_event(gst::event::Caps::new(&caps)) {
+            true => Ok(()),
+            false => Err(not_negotiated),
+        }
+    }
+
+    /// Restyles the frames of the next chunk.
+    fn chunk(&mut self, pads: &Pads) -> Result<(), Stop> {
+        self.begin(pads)?;
+        let Some(Restyling { session, restyle, .. }) = &mut self.session else {
+            return Err(Stop::Flow(gst::FlowError::NotNegotiated));
+        };
+        let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
+        let Chunk { items, is_complete } = pads.input.take(wanted)?;
+        for change in pads.input.take_changes() {
+            if let Err(error) = change.apply(session) {
+                gst::element_warning!(pads.element, gst::LibraryError::Settings, ("{error}"));
+            }
+        }
+        let mut frames = items.iter().filter_map(|item| match item {
+            Item::Frame(frame) => Some(frame),
+            Item::Event(_) => None,
+        });
+        // The whole chunk is changed as its first frame is.
+        if let Some(first) = frames.clone().next()
+            && std::mem::replace(restyle, first.restyle) != first.restyle
+        {
+            session.set_restyle(first.restyle)?;
+        }
+        frames.try_for_each(|frame| session.push_frames(&frame.pixels))?;
+        self.pending.extend(items);
+        if is_complete { self.next(pads).map(drop) } else { self.finish(pads) }
+    }
+
+    /// Opens the model and begins a session, if there is none.
+    fn begin(&mut self, pads: &Pads) -> Result<(), Stop> {
+        if self.session.is_some() {
+            return Ok(());
+        }
+        let Some((size, _)) = self.format else { return Err(Stop::Flow(gst::FlowError::NotNegotiated)) };
+        let model = self.model(pads)?;
+        let mut request = self.job.request.clone();
+        request.size = Some(size);
+        let restyle = request.restyle.unwrap_or_default();
+        let session = Session::new(model, request)?;
+        self.session = Some(Restyling { session, restyle, start: None, announced: None });
+        Ok(())
+    }
+
+    fn model(&mut self, pads: &Pads) -> Result<Arc<Model>, Stop> {
+        if let Some(model) = &self.model {
+            return Ok(model.clone());
+        }
+        let post = |kind, text| pads.post(messages::load_progress(pads.element, kind, text));
+        post(gst::ProgressType::Start, "Loading the model");
+        let opened = Model::open(&self.job.source, &self.job.options, &pads.input.cancel());
+        match &opened {
+            Ok(_) => post(gst::ProgressType::Complete, "The model is loaded"),
+            Err(_) => post(gst::ProgressType::Error, "Loading the model failed"),
+        }
+        let model = opened?;
+        for note in model.notes() {
+            gst::element_warning!(pads.element, gst::LibraryError::Settings, ("{note}"));
+        }
+        self.model = Some(model.clone());
+        Ok(model)
+    }
+
+    /// Ends the session: makes its last frames, and pushes them and the events between.
+    fn finish(&mut self, pads: &Pads) -> Result<(), Stop> {
+        if let Some(restyling) = &mut self.session {
+            restyling.session.end_video();
+            while self.next(pads)? {}
+        }
+        self.session = None;
+        for item in std::mem::take(&mut self.pending) {
+            if let Item::Event(event) = item {
+                pads.src.push_event(event);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the next frames of the session and pushes them. Returns false if there are none.
+    fn next(&mut self, pads: &Pads) -> Result<bool, Stop> {
+        let Some(restyling) = &mut self.session else { return Ok(false) };
+        let cancel: Cancel = pads.input.cancel();
+        let began = Instant::now();
+        let mut progress = |progress: Progress| {
+            let structure = messages::progress_structure(&progress, None, Duration::ZERO);
+            let message = gst::message::Element::builder(structure).src(pads.element).build();
+            pads.post(message);
+        };
+        let Some(frames) = restyling.session.next_chunk(&cancel, &mut progress)? else { return Ok(false) };
+        let took = began.elapsed();
+        if pads.src.check_reconfigure() {
+            self.negotiate(pads)?;
+        }
+        self.push(&frames, took, pads)?;
+        Ok(true)
+    }
+
+    /// Pushes frames, and the events before each.
+    fn push(&mut self, frames: &Frames, took: Duration, pads: &Pads) -> Result<(), Stop> {
+        let (Some(restyling), Some(video)) = (&mut self.session, &self.video) else { return Ok(()) };
+        let fps = video.fps();
+        let second = gst::ClockTime::SECOND;
+        let duration =
+            second.mul_div_floor(fps.denom() as u64, fps.numer() as u64).filter(|_| fps.numer() > 0);
+        let mut is_counted = false;
+        for pixels in frames.iter() {
+            let frame = loop {
+                match self.pending.pop_front() {
+                    Some(Item::Frame(frame)) => break frame,
+                    Some(Item::Event(event)) => {
+                        pads.src.push_event(event);
+                    }
+                    None => return Ok(()),
+                }
+            };
+            if !std::mem::replace(&mut is_counted, true)
+                && pads.input.count(frames.len() as u64, took, frame.arrival.elapsed())
+            {
+                pads.post(gst::message::Latency::builder().src(pads.element).build());
+            }
+            let Restyling { session, start, announced, .. } = restyling;
+            let shot = session.shot();
+            if announced.replace(shot.index) != Some(shot.index) {
+                let ingredient = self.job.ingredient.as_deref();
+                let id = session.watermark_id();
+                let structure = output::announcement(shot, frame.pts, &self.job.info.name, ingredient, id);
+                let message = gst::message::Element::builder(structure.clone()).src(pads.element).build();
+                pads.post(message);
+                pads.src.push_event(gst::event::CustomDownstream::new(structure));
+            }
+            let time = frame.pts.saturating_sub(*start.get_or_insert(frame.pts));
+            let mut pixels = pixels.to_vec();
+            output::embed(session.embedder(), &mut pixels, frames.size, shot.index, time);
+            let buffer = output::buffer(&pixels, &frame, video, duration).map_err(Stop::Write)?;
+            pads.src.push(buffer).map_err(Stop::Flow)?;
+        }
+        Ok(())
+    }
+
+    /// The threads that compute.
+    pub fn threads(&mut self) -> Threads {
+        std::mem::take(&mut self.job.threads)
+    }
+
+    pub fn set_threads(&mut self, threads: Threads) {
+        self.job.threads = threads;
+    }
+}

@@ -1,0 +1,304 @@
+//! `sorafilter`: video goes in and comes out restyled.
+
+use gst::prelude::*;
+use soragen::{Cancel, Length, Model, OpenOptions, Request, Restyle, Session, Size};
+use soragen_tests::fixtures::path;
+use soragen_tests::with;
+
+use crate::provenance::detection_stats;
+use crate::support::{Pipeline, error, parse, pictures, pixels, samples, tiny};
+
+const SIZE: Size = Size { width: 48, height: 16 };
+/// Frames of the first chunk, and of the others.
+const CHUNKS: [usize; 2] = [5, 8];
+
+/// `frames` frames of a moving ball.
+fn video(frames: usize, rate: &str) -> String {
+    format!(
+        "videotestsrc pattern=ball num-buffers={frames} ! video/x-raw,format=RGB,width=48,height=16,framerate={rate}"
+    )
+}
+
+fn filter(arguments: &str) -> String {
+    let model = path("miniature");
+    format!(
+        "sorafilter name=filter model=\"{}\" prompt=\"the red fox\" watermark=false motion-noise=0 {arguments} ! \
+         video/x-raw,format=RGB",
+        model.display()
+    )
+}
+
+fn times(samples: &[gst::Sample]) -> Vec<u64> {
+    samples.iter().map(|sample| sample.buffer().unwrap().pts().unwrap().mseconds()).collect()
+}
+
+/// What the engine makes of these frames. `strengths` are those from each chunk on.
+fn by_the_engine(frames: &[Vec<u8>], strengths: &[f64]) -> Vec<Vec<u8>> {
+    let model =
+        Model::open(path("miniature").to_str().unwrap(), &OpenOptions::default(), &Cancel::new()).unwrap();
+    let restyle = |strength| Restyle { strength, motion_noise: 0.0 };
+    let request = with!(Request::default();
+        prompt: "the red fox".into(),
+        length: Length::Endless,
+        watermark: None,
+        restyle: Some(restyle(strengths[0])));
+    let mut session = Session::new(model, request).unwrap();
+    let (mut rest, mut made, mut strengths) = (frames, Vec::new(), strengths.iter());
+    loop {
+        if let Some(&strength) = strengths.next() {
+            session.set_restyle(restyle(strength)).unwrap();
+        }
+        let wanted = session.missing_frames() as usize;
+        let (now, later) = rest.split_at(wanted.min(rest.len()));
+        now.iter().for_each(|frame| session.push_frames(frame).unwrap());
+        rest = later;
+        if now.len() < wanted {
+            session.end_video();
+        }
+        let Some(chunk) = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap() else { return made };
+        made.extend(chunk.iter().map(<[u8]>::to_vec));
+    }
+}
+
+#[test]
+fn frames_equal_those_of_the_engine_and_keep_their_times() {
+    // The last chunk has 4 of 8 frames.
+    let count = CHUNKS[0] + CHUNKS[1] + 4;
+    let frames = pictures(&samples(&video(count, "16/1")));
+    let made = samples(&format!("{} ! {}", video(count, "16/1"), filter("strength=0.6")));
+    assert!(pictures(&made) == by_the_engine(&frames, &[0.6]));
+    assert_eq!(times(&made), (0..count as u64).map(|i| i * 125 / 2).collect::<Vec<_>>());
+    let caps = made[0].caps().unwrap().structure(0).unwrap();
+    assert_eq!(caps.get::<gst::Fraction>("framerate").unwrap(), gst::Fraction::new(16, 1));
+}
+
+#[test]
+fn strength_1_makes_the_video_of_the_source() {
+    let count = CHUNKS[0] + 2 * CHUNKS[1];
+    let made = samples(&format!("{} ! {}", video(count, "16/1"), filter("strength=1")));
+    let source = samples(&format!(
+        "soragen model=\"{}\" prompt=\"the red fox\" watermark=false cache-dir=none duration={} ! video/x-raw,format=RGB",
+        path("miniature").display(),
+        count * 62_500_000
+    ));
+    assert!(pictures(&made) == pictures(&source));
+}
+
+#[test]
+fn motion_keeps_its_speed_at_other_frame_rates() {
+    for (rate, frames) in [("25/1", 25), ("60/1", 60), ("8/1", 8)] {
+        let made = samples(&format!("{} ! {}", video(frames, rate), filter("strength=0")));
+        assert_eq!(made.len(), 16, "{rate}: one second");
+        let times = times(&made);
+        assert!(times.is_sorted_by(|a, b| a < b) && times.last().unwrap() < &1000, "{rate}: {times:?}");
+    }
+    let every = samples(&format!("{} ! {}", video(25, "25/1"), filter("strength=0 rate-mode=every")));
+    assert_eq!(times(&every), (0..25).map(|i| i * 40).collect::<Vec<_>>());
+    let caps = every[0].caps().unwrap().structure(0).unwrap();
+    assert_eq!(caps.get::<gst::Fraction>("framerate").unwrap(), gst::Fraction::new(25, 1));
+}
+
+/// The filter behind an `appsrc`.
+struct Fed {
+    pipeline: Pipeline,
+    source: gst_app::AppSrc,
+    sink: gst_app::AppSink,
+}
+
+impl Fed {
+    fn new(arguments: &str) -> Self {
+        let pipeline = parse(&format!(
+            "appsrc name=source format=time caps=\"{}\" ! {} ! appsink name=sink sync=false",
+            caps("RGB"),
+            filter(arguments)
+        ));
+        let source = pipeline.by_name("source").unwrap().downcast().unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        Self { pipeline, source, sink }
+    }
+
+    fn push(&self, frames: &[Vec<u8>], first: usize) {
+        for (i, frame) in frames.iter().enumerate() {
+            let mut buffer = gst::Buffer::from_slice(frame.clone());
+            let time = gst::ClockTime::from_nseconds((first + i) as u64 * 62_500_000);
+            let writable = buffer.get_mut().unwrap();
+            writable.set_pts(time);
+            writable.set_duration(gst::ClockTime::from_nseconds(62_500_000));
+            self.source.push_buffer(buffer).unwrap();
+        }
+    }
+
+    fn pull(&self, count: usize) -> Vec<Vec<u8>> {
+        (0..count).map(|_| pixels(&self.sink.pull_sample().unwrap())).collect()
+    }
+
+    fn filter(&self) -> gst::Element {
+        self.pipeline.by_name("filter").unwrap()
+    }
+}
+
+fn caps(format: &str) -> String {
+    format!("video/x-raw,format={format},width=48,height=16,framerate=16/1")
+}
+
+#[test]
+fn a_new_strength_and_a_new_prompt_start_with_the_next_chunk() {
+    let count = CHUNKS[0] + 2 * CHUNKS[1];
+    let frames = pictures(&samples(&video(count, "16/1")));
+    let fed = Fed::new("strength=0.8");
+    let (first, others) = frames.split_at(CHUNKS[0]);
+    fed.push(first, 0);
+    let mut made = fed.pull(first.len());
+    fed.filter().set_property("strength", 0.4);
+    fed.push(others, first.len());
+    fed.source.end_of_stream().unwrap();
+    made.extend(fed.pull(others.len()));
+    assert!(fed.sink.pull_sample().is_err() && fed.sink.is_eos());
+    assert!(made == by_the_engine(&frames, &[0.8, 0.4]));
+
+    let fed = Fed::new("strength=0.8");
+    fed.push(first, 0);
+    let same = fed.pull(first.len());
+    assert!(same == made[..first.len()]);
+    fed.filter().set_property("prompt", "a blue bird");
+    fed.push(&others[..CHUNKS[1]], first.len());
+    assert!(fed.pull(CHUNKS[1]) != by_the_engine(&frames, &[0.8])[first.len()..][..CHUNKS[1]]);
+    let bus = fed.pipeline.bus().unwrap();
+    let shots = std::iter::from_fn(|| bus.pop()).filter(|message| message.has_name("soragen-shot"));
+    let prompts: Vec<String> = shots.map(|shot| shot.structure().unwrap().get("prompt").unwrap()).collect();
+    assert_eq!(prompts, ["the red fox", "a blue bird"]);
+}
+
+#[test]
+fn a_flush_starts_over() {
+    let frames = pictures(&samples(&video(CHUNKS[0] + 3, "16/1")));
+    let fed = Fed::new("strength=0.8");
+    // Three frames of the second chunk are lost with the flush.
+    fed.push(&frames, 0);
+    let made = fed.pull(CHUNKS[0]);
+    assert!(fed.source.send_event(gst::event::FlushStart::new()));
+    assert!(fed.source.send_event(gst::event::FlushStop::new(true)));
+    fed.push(&frames[..CHUNKS[0]], 0);
+    assert!(fed.pull(CHUNKS[0]) == made);
+}
+
+#[test]
+fn another_format_in_the_middle_loses_no_frame() {
+    let frames = pictures(&samples(&video(7, "16/1")));
+    let fed = Fed::new("strength=0");
+    fed.push(&frames, 0);
+    fed.source.set_caps(Some(&caps("BGR").parse().unwrap()));
+    let swapped: Vec<Vec<u8>> =
+        frames.iter().map(|frame| frame.chunks(3).flat_map(|p| [p[2], p[1], p[0]]).collect()).collect();
+    fed.push(&swapped, 7);
+    fed.source.end_of_stream().unwrap();
+    let made: Vec<_> = std::iter::from_fn(|| fed.sink.pull_sample().ok()).collect();
+    assert_eq!(made.len(), 14);
+    let made = pictures(&made);
+    assert!(made[..7] == made[7..], "the same frames in another format");
+}
+
+#[test]
+fn a_live_video_gets_the_latency_of_a_chunk() {
+    let pipeline = parse(&format!(
+        "{} ! {} ! fakesink",
+        video(40, "16/1").replace("videotestsrc", "videotestsrc is-live=true"),
+        filter("strength=0")
+    ));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let ends = [gst::MessageType::AsyncDone, gst::MessageType::Error];
+    let done = bus.timed_pop_filtered(None, &ends).unwrap();
+    assert_eq!(done.type_(), gst::MessageType::AsyncDone, "{done:?}");
+    let mut query = gst::query::Latency::new();
+    let filter = pipeline.by_name("filter").unwrap();
+    assert!(filter.static_pad("src").unwrap().query(&mut query));
+    let (is_live, min, _) = query.result();
+    // Twice the 8 frames of a chunk: to collect them and to make them.
+    assert!(is_live && min >= gst::ClockTime::SECOND, "{min}");
+}
+
+#[test]
+fn state_changes_can_come_at_any_time() {
+    let pipeline = parse(&format!("{} ! {} ! fakesink", video(1000, "16/1"), filter("strength=0.5")));
+    for i in 0..100 {
+        pipeline.set_state(gst::State::Playing).unwrap();
+        if i % 10 == 0 {
+            let bus = pipeline.bus().unwrap();
+            let kinds = [gst::MessageType::AsyncDone, gst::MessageType::Error];
+            let done = bus.timed_pop_filtered(None, &kinds).unwrap();
+            assert_eq!(done.type_(), gst::MessageType::AsyncDone, "{done:?}");
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+    let filter = pipeline.by_name("filter").unwrap().downgrade();
+    drop(pipeline);
+    assert!(filter.upgrade().is_none(), "nothing keeps the element");
+}
+
+#[test]
+fn frames_are_marked_and_announced() {
+    let source = "videotestsrc pattern=ball num-buffers=33 ! video/x-raw,width=320,height=192,framerate=16/1";
+    let filter = "sorafilter prompt=\"a cat in the snow\" strength=0.5 ingredient=film.mp4";
+    let stats = detection_stats(&format!("{source} ! {filter} ! soradetect name=detect ! fakesink"));
+    assert!(stats.get::<bool>("marked").unwrap(), "{stats}");
+
+    let pipeline = parse(&format!("{source} ! {filter} ! fakesink"));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let shot = loop {
+        let message = bus.timed_pop(None).unwrap();
+        assert_ne!(message.type_(), gst::MessageType::Error, "{message:?}");
+        if message.has_name("soragen-shot") {
+            break message.structure().unwrap().to_owned();
+        }
+    };
+    assert!(shot.get::<bool>("restyled").unwrap());
+    assert_eq!(shot.get::<&str>("ingredient").unwrap(), "film.mp4");
+    assert_eq!(shot.get::<&str>("prompt").unwrap(), "a cat in the snow");
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let source = video(5, "16/1");
+    let empty = error(&format!("{source} ! {}", filter("prompt=\" \"")));
+    assert!(
+        empty.matches(gst::LibraryError::Settings) && empty.message().contains("prompt is empty"),
+        "{empty}"
+    );
+    let clip = error(&format!(
+        "{source} ! {}",
+        tiny("t2v-unipc").replace("soragen ", "sorafilter ").replace("steps=2", "")
+    ));
+    assert!(clip.matches(gst::LibraryError::Settings) && clip.message().contains("builtin"), "{clip}");
+    let missing = error(&format!("{source} ! sorafilter model=/nowhere prompt=snow"));
+    assert!(missing.matches(gst::ResourceError::NotFound), "{missing:?}");
+    let policy = tempfile::tempdir().unwrap();
+    let file = policy.path().join("policy.toml");
+    std::fs::write(
+        &file,
+        "name = \"t\"\n[[category]]\nname = \"stones\"\naction = \"block\"\nphrases = [\"quartz\"]",
+    )
+    .unwrap();
+    let refused =
+        error(&format!("{source} ! {}", filter(&format!("policy=\"{}\" prompt=\"quartz\"", file.display()))));
+    assert!(refused.matches(gst::ResourceError::NotAuthorized), "{refused:?}");
+}
+
+#[test]
+fn both_pads_have_the_sizes_of_the_model() {
+    let pipeline = parse(&format!("videotestsrc num-buffers=1 ! {} ! fakesink", filter("strength=0")));
+    pipeline.set_state(gst::State::Paused).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let done = bus.timed_pop_filtered(None, &[gst::MessageType::AsyncDone, gst::MessageType::Error]).unwrap();
+    assert_eq!(done.type_(), gst::MessageType::AsyncDone, "{done:?}");
+    for pad in ["sink", "src"] {
+        let caps = pipeline.by_name("filter").unwrap().static_pad(pad).unwrap().current_caps().unwrap();
+        let size = (
+            caps.structure(0).unwrap().get("width").unwrap(),
+            caps.structure(0).unwrap().get("height").unwrap(),
+        );
+        assert_eq!(size, (SIZE.width as i32, SIZE.height as i32), "{pad}");
+    }
+}

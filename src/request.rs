@@ -140,6 +140,9 @@ pub struct Request {
     pub image: Option<RgbImage>,
     /// Changes a video that goes in; `None` makes a new video.
     pub restyle: Option<Restyle>,
+    /// A video that this one continues: its last frames, at the frame rate of the model. The video begins after them. For causal
+    /// models, which see the last [`ModelInfo::past_frames`](crate::ModelInfo::past_frames) of them.
+    pub past: Vec<RgbImage>,
     /// Pictures of subjects that the video shows. Without them the built-in model shows the drawing that the prompt names.
     pub references: Vec<Reference>,
     /// Where the references are, in seconds after the start of the video; `None` leaves it to the prompt.
@@ -189,6 +192,7 @@ impl Request {
             motion_path: None,
             size: None,
             restyle: None,
+            past: Vec::new(),
             length: Length::default(),
             seed: 0,
             steps: None,

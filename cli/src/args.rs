@@ -291,6 +291,11 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE|URI", conflicts_with = "image")]
     pub video: Option<String>,
 
+    /// Video to continue: a file or a URI. The output has its frames, stretched to the size and at the model's frame rate, and then
+    /// the new ones. For causal models
+    #[arg(long, value_name = "FILE|URI", conflicts_with_all = ["image", "video"])]
+    pub extend: Option<String>,
+
     /// How much the video is changed, from 0 to 1
     #[arg(long, value_name = "N", default_value_t = Restyle::default().strength, requires = "video", allow_negative_numbers = true)]
     pub strength: f64,

@@ -1,5 +1,6 @@
 //! `soragen render`.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{
     Cache, Cancel, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference, Request,
-    Restyle, Session, Storyboard, Threads,
+    Restyle, RgbImage, Session, Size, Storyboard, Threads,
 };
 
 use crate::args::RenderArgs;
@@ -72,13 +73,23 @@ fn render(args: &RenderArgs) -> Result<()> {
         args.reference.iter().map(|text| Reference::open(text)).collect::<soragen::Result<_>>()?;
     request.motion_path = args.motion_path.as_deref().map(MotionPath::parse).transpose()?;
     let source = args.video.as_deref();
+    let before = source.or(args.extend.as_deref());
     let mut input = source.map(|source| VideoInput::open(source, info.frame_rate, &cancel)).transpose()?;
+    let most = info.past_frames as usize;
+    let like = |width, height| args.size.unwrap_or_else(|| info.sizes.like(width, height));
+    let past = args.extend.as_deref().map(|source| last_frames(source, most, info.frame_rate, like, &cancel));
+    let past = past.transpose()?.unwrap_or_default();
     let (strength, motion_noise) = (args.strength, args.motion_noise);
     request.restyle = input.is_some().then_some(Restyle { strength, motion_noise });
     request.size = args.size.or_else(|| {
-        let (width, height) = input.as_ref()?.dimensions();
-        Some(info.sizes.like(width, height))
+        let (width, height) = match (&input, past.first()) {
+            (Some(input), _) => input.dimensions(),
+            (None, Some(frame)) => frame.dimensions(),
+            (None, None) => return None,
+        };
+        Some(like(width, height))
     });
+    request.past = past;
     request.length = match length(args, end, &info) {
         // Until the end of the video, if the model can.
         Length::Natural if input.is_some() && info.causal && info.max_frames.is_none() => Length::Endless,
@@ -112,6 +123,8 @@ fn render(args: &RenderArgs) -> Result<()> {
         options,
         model: info.name.clone(),
         generation_id: session.watermark_id(),
+        restyled: before.is_some(),
+        ingredient: before.filter(|source| Path::new(source).exists()).map(Into::into),
         images,
     });
     let output_info = OutputInfo {
@@ -122,15 +135,25 @@ fn render(args: &RenderArgs) -> Result<()> {
         signing,
     };
     let mut output = kind.create(&args.output, &output_info)?;
-    let mut timeline = Timeline::new(info.frame_rate);
+    let mut offset = 0;
+    if let Some(source) = &args.extend {
+        let mut before = VideoInput::open(source, info.frame_rate, &cancel)?;
+        while let Some(frame) = before.next(&cancel)? {
+            output.write_frame(&soragen::stretch_frame(&frame, session.size())?)?;
+            offset += 1;
+        }
+    }
+    let mut timeline = Timeline::new(info.frame_rate, offset);
 
     let bar = progress_bar(session.total_frames());
+    let mut is_made = false;
     let result = loop {
         let fed = input.as_mut().map_or(Ok(()), |input| feed(&mut session, input, &cancel));
         let written = fed
             .and_then(|()| output.write_chunk(&mut session, &cancel, &mut |progress| show(&bar, progress)));
         match written {
             Ok(Some(end)) => {
+                is_made = true;
                 timeline.add(session.shot(), end);
                 bar.set_length(session.total_frames().unwrap_or(end));
                 bar.set_position(end);
@@ -146,7 +169,8 @@ fn render(args: &RenderArgs) -> Result<()> {
         eprintln!("soragen: cannot write the cache: {failure}");
     }
     // After an interrupt the frames so far are kept as a playable file.
-    let kept = output.finish()?;
+    // A video that was only copied is not kept.
+    let kept = is_made && output.finish()?;
     if let Some(path) = args.timeline.as_deref().filter(|_| kept) {
         match timeline.write(path, &args.output) {
             Err(error) if result.is_ok() => return Err(error),
@@ -160,6 +184,28 @@ fn render(args: &RenderArgs) -> Result<()> {
         eprintln!("soragen: stopped before the first frame; no file was written");
     }
     result
+}
+
+/// The last frames of a video, at least one and at most `most`, in the size that the model makes of one `like` it.
+fn last_frames(
+    source: &str,
+    most: usize,
+    frame_rate: (u32, u32),
+    like: impl Fn(u32, u32) -> Size,
+    cancel: &Cancel,
+) -> Result<Vec<RgbImage>> {
+    let mut input = VideoInput::open(source, frame_rate, cancel)?;
+    let (width, height) = input.dimensions();
+    let size = like(width, height);
+    let mut frames = VecDeque::new();
+    while let Some(frame) = input.next(cancel)? {
+        if frames.len() >= most.max(1) {
+            frames.pop_front();
+        }
+        let samples = soragen::stretch_frame(&frame, size)?;
+        frames.extend(RgbImage::from_raw(size.width, size.height, samples));
+    }
+    Ok(frames.into())
 }
 
 /// Gives the session the frames for its next chunk.

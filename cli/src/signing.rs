@@ -20,6 +20,10 @@ pub struct Signing {
     pub model: String,
     /// The id in the watermark; `None` without a watermark.
     pub generation_id: Option<GenerationId>,
+    /// Whether a video goes in.
+    pub restyled: bool,
+    /// The file of that video.
+    pub ingredient: Option<String>,
     /// Paths of the images that the video starts from.
     pub images: Vec<String>,
 }

@@ -13,6 +13,8 @@ use crate::output::PartialFile;
 pub struct Timeline {
     frame_rate: f64,
     shots: Vec<Clip>,
+    /// Frames before the first shot.
+    offset: u64,
     /// Total number of frames.
     frames: u64,
 }
@@ -24,16 +26,19 @@ struct Clip {
 }
 
 impl Timeline {
-    pub fn new((numerator, denominator): (u32, u32)) -> Self {
-        Self { frame_rate: f64::from(numerator) / f64::from(denominator), shots: Vec::new(), frames: 0 }
+    /// A timeline of shots that come after `offset` frames of another video.
+    pub fn new((numerator, denominator): (u32, u32), offset: u64) -> Self {
+        let frame_rate = f64::from(numerator) / f64::from(denominator);
+        Self { frame_rate, shots: Vec::new(), offset, frames: 0 }
     }
 
     /// Adds frames of `shot` up to frame `end`. A shot may be added in several parts.
     pub fn add(&mut self, shot: &ShotInfo, end: u64) {
-        if self.shots.last().is_none_or(|last| last.start < shot.frame) {
-            self.shots.push(Clip { start: shot.frame, prompt: shot.prompt.clone(), seed: shot.seed });
+        let start = self.offset + shot.frame;
+        if self.shots.last().is_none_or(|last| last.start < start) {
+            self.shots.push(Clip { start, prompt: shot.prompt.clone(), seed: shot.seed });
         }
-        self.frames = end;
+        self.frames = self.offset + end;
     }
 
     /// Writes the timeline of the video in the file `media` to `path`.

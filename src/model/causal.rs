@@ -102,6 +102,14 @@ impl CausalConfig {
         self.chunk.max(self.first_chunk.unwrap_or(0))
     }
 
+    /// Latent frames of a video before a scene that fill whole chunks and the KV cache, of `available` ones; `None` if not even the
+    /// first chunk is available.
+    pub fn past_latents(&self, available: usize) -> Option<usize> {
+        let first = self.chunk_at(0);
+        let room = available.min((self.sink + self.window).max(first)).checked_sub(first)?;
+        Some(first + room / self.chunk * self.chunk)
+    }
+
     /// Latent frames that a chunk attends to, with itself: `local_attn_size` in LongLive.
     pub fn attended_frames(&self) -> usize {
         self.sink + self.window + self.chunk
@@ -123,6 +131,10 @@ impl CausalModel {
             sizes: Sizes::Exact(sizes),
             frame_rate: self.frame_rate,
             natural_frames: autoencoder.frames_of(self.natural_latents),
+            past_frames: self
+                .causal
+                .past_latents(usize::MAX)
+                .map_or(0, |latents| autoencoder.frames_of(latents as u64)),
             chunk_frames: autoencoder.temporal_factor() as u64 * self.causal.max_chunk() as u64,
             max_frames: self.max_latents(source)?.map(|latents| autoencoder.frames_of(latents)),
             causal: true,

@@ -18,6 +18,8 @@ pub struct ModelInfo {
     pub natural_frames: u64,
     /// Frames that are made at a time, at most: those of a chunk, or the whole clip.
     pub chunk_frames: u64,
+    /// Last frames of a video that it sees when it continues that video; 0 if it cannot.
+    pub past_frames: u64,
     /// Upper bound of the frames of a scene; `None` without a limit.
     pub max_frames: Option<u64>,
     /// Whether it generates chunk by chunk, and outputs frames before the whole video is generated.

@@ -51,6 +51,7 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         frame_rate,
         natural_frames,
         chunk_frames: natural_frames,
+        past_frames: 0,
         max_frames: Some(autoencoder.frames_of(transformer.rope_max_seq_len as u64)),
         causal: false,
         remembers_shots: false,

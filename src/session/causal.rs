@@ -39,6 +39,8 @@ pub struct CausalSampler {
     noise: SceneNoise,
     /// The image that the scene starts from.
     image: Option<RgbImage>,
+    /// The video that the scene continues, until it is in the KV cache: f32 `[1, 3, T, H, W]`.
+    video_before: Option<Tensor>,
     size: Size,
     blend_chunks: u32,
     /// Input of the next chunk.
@@ -76,6 +78,24 @@ struct KvCaches {
     negative: KvCache,
 }
 
+impl KvCaches {
+    /// Adds the keys and values of finished latents, at the timestep `t`.
+    fn append(
+        &mut self,
+        transformer: &WanTransformer,
+        latents: &Tensor,
+        t: f64,
+        contexts: &TextContexts,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        transformer.cache_chunk(latents, &[t], &contexts.prompt, &mut self.prompt, cancel)?;
+        if let Some(negative) = &contexts.negative {
+            transformer.cache_chunk(latents, &[t], negative, &mut self.negative, cancel)?;
+        }
+        Ok(())
+    }
+}
+
 impl CausalSampler {
     #[expect(clippy::too_many_arguments, reason = "the parts of a generation, each used")]
     pub fn new(
@@ -97,6 +117,10 @@ impl CausalSampler {
             ..ChunkInput::default()
         };
         let model = text.model.clone();
+        let latents_before = match &scene.past {
+            Some(video) => store.geometry.latents_of(video.dim(2).unwrap_or(0) as u64),
+            None => 0,
+        };
         Self {
             encoder: model.autoencoder.encoder_state(),
             decoder: model.autoencoder.decoder_state(),
@@ -108,6 +132,7 @@ impl CausalSampler {
             seed: scene.noise.seed,
             noise: scene.noise,
             image: scene.image,
+            video_before: scene.past,
             size,
             blend_chunks,
             next_input,
@@ -117,7 +142,7 @@ impl CausalSampler {
             caches: KvCaches { prompt: cache(), negative: cache() },
             subjects: Subjects::default(),
             past: PastLatents::new(config.attended_frames()),
-            latent_frames: 0,
+            latent_frames: latents_before,
             config,
         }
     }
@@ -219,8 +244,10 @@ impl CausalSampler {
         }
         self.noise.seed = input.seed.unwrap_or(self.noise.seed);
         self.prompt.update(input.prompt, input.negative);
+        let continues = self.prompt.current.is_some();
         if let Some(plan) = input.plan
             && self.subjects.set_plan(plan)
+            && continues
         {
             self.renew_sink(first);
         }
@@ -257,13 +284,8 @@ impl CausalSampler {
                 latents
             }
         };
-        let t = self.config.context_noise;
         let chunk = latents.to_dtype(self.model.dtype())?;
-        let transformer = &self.transformer;
-        transformer.cache_chunk(&chunk, &[t], &contexts.prompt, &mut self.caches.prompt, cancel)?;
-        if let Some(negative) = &contexts.negative {
-            transformer.cache_chunk(&chunk, &[t], negative, &mut self.caches.negative, cancel)?;
-        }
+        self.caches.append(&self.transformer, &chunk, self.config.context_noise, contexts, cancel)?;
         reporter.forwards += contexts.forwards();
         if self.config.recache {
             self.past.push(&chunk)?;
@@ -277,7 +299,10 @@ impl CausalSampler {
         let embeds = self.prompt.blend(prompt)?;
         let negative = &self.prompt.negative;
         let contexts = self.text.contexts(Expert::High, &self.transformer, &embeds, negative, cancel)?;
-        let changed = self.prompt.prompt_changed && first > 0;
+        if let Some(video) = self.video_before.take() {
+            self.remember(&video, &contexts, cancel, reporter)?;
+        }
+        let changed = self.prompt.prompt_changed && self.prompt.current.is_some() && first > 0;
         if self.config.recache && changed {
             self.recache(first, &contexts, cancel, reporter)?;
         }
@@ -285,6 +310,32 @@ impl CausalSampler {
             self.renew_sink(first);
         }
         self.prompt.advance(embeds, contexts);
+        Ok(())
+    }
+
+    /// Adds the video that the scene continues to the KV cache, chunk by chunk, and to the states of the autoencoder.
+    fn remember(
+        &mut self,
+        video: &Tensor,
+        contexts: &TextContexts,
+        cancel: &Cancel,
+        reporter: &mut Reporter,
+    ) -> Result<()> {
+        let (total, mut frame, mut latent) = (video.dim(2)?, 0, 0);
+        while frame < total {
+            let count = self.config.chunk_at(latent);
+            let frames = self.store.geometry.frames_of(latent, count) as usize;
+            let part = video.narrow(2, frame, frames)?;
+            let latents =
+                encode(&self.model, &part, &mut self.encoder, cancel)?.to_dtype(self.model.dtype())?;
+            self.caches.append(&self.transformer, &latents, self.config.context_noise, contexts, cancel)?;
+            reporter.forwards += contexts.forwards();
+            self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)?;
+            if self.config.recache {
+                self.past.push(&latents)?;
+            }
+            (frame, latent) = (frame + frames, latent + count);
+        }
         Ok(())
     }
 

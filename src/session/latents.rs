@@ -34,6 +34,11 @@ impl LatentGeometry {
         if frames == 0 { 0 } else { 1 + (frames - 1).div_ceil(self.temporal_factor) as usize }
     }
 
+    /// Whole latent frames of `frames` frames.
+    pub fn whole_latents_of(&self, frames: u64) -> usize {
+        if frames == 0 { 0 } else { 1 + ((frames - 1) / self.temporal_factor) as usize }
+    }
+
     /// Frames that the latent frames `first..first + count` of a scene decode to.
     pub fn frames_of(&self, first: usize, count: usize) -> u64 {
         let count = count as u64;

@@ -32,6 +32,7 @@ use crate::request::{Shot, Transition};
 use crate::watermark::{Embedder, GenerationId};
 use crate::{
     Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Request, Restyle, Result, Setting, Size,
+    picture,
 };
 use causal::CausalSampler;
 use clip::ClipSampler;
@@ -86,6 +87,8 @@ pub struct Session {
     planner: Planner,
     /// The video that goes in.
     video: Option<InputVideo>,
+    /// The frames that the first scene continues, until it begins.
+    past: Option<Tensor>,
     stats: SessionStats,
     shots_begun: u64,
     chunks: u64,
@@ -122,9 +125,15 @@ impl Session {
         let generation_id = request.generation_id(info);
         let of_shots = request.shots.iter().flat_map(|shot| &shot.references);
         planner::check_names(&model, request.references.iter().chain(of_shots))?;
+        let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
+        let past = past_frames(&model, &geometry, &mut request)?;
+        let before = past.as_ref().map_or(Ok(0), |past| past.dim(2))? as u64;
         let timeline = Timeline::new(std::mem::take(&mut request.shots), info, request.total_frames);
         let scenes = timeline.scenes();
-        if let (Some(&frames), Some(max)) = (scenes.iter().flatten().max(), info.max_frames)
+        // Only the first scene continues a video.
+        let scene_frames = scenes.iter().flatten().enumerate();
+        let lengths = scene_frames.map(|(i, &frames)| frames + if i == 0 { before } else { 0 });
+        if let (Some(frames), Some(max)) = (lengths.max(), info.max_frames)
             && frames > max
         {
             return refuse(
@@ -134,7 +143,6 @@ impl Session {
         }
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let video = request.restyle.map(|restyle| InputVideo::new(restyle, request.size));
-        let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let initial_latents = request.initial_latents.take();
         let initial_latents = initial_latents
             .map(|latents| InitialLatents::new(latents, scenes, &geometry, &model.device))
@@ -162,6 +170,7 @@ impl Session {
             shot: ShotInfo::default(),
             planner,
             video,
+            past,
             stats: SessionStats::default(),
             shots_begun: 0,
             chunks: 0,
@@ -518,7 +527,12 @@ impl Session {
     fn begin_scene(&mut self, shot: Shot) -> Result<()> {
         let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.frames_generated));
         let latents = self.initial_latents.as_ref();
-        let scene = self.scenes.next(&self.model, &self.request, &self.store, latents, shot, frames)?;
+        let mut scene = self.scenes.next(&self.model, &self.request, &self.store, latents, shot, frames)?;
+        scene.past = self.past.take();
+        if let Some(past) = &scene.past {
+            let latents = self.store.geometry.latents_of(past.dim(2)? as u64);
+            self.planner.continue_video(planner::latent_duration(&self.model).as_secs_f64() * latents as f64);
+        }
         self.sampler = Some(self.sampler_for(scene)?);
         Ok(())
     }
@@ -568,4 +582,29 @@ impl Session {
         let data = frames.flatten_all()?.to_vec1()?;
         Ok(RawFrames { first: self.frames_generated, size: self.request.size, data })
     }
+}
+
+/// The last frames of the video that a request continues, as many as fill whole chunks.
+fn past_frames(
+    model: &Model,
+    geometry: &LatentGeometry,
+    request: &mut ValidatedRequest,
+) -> Result<Option<Tensor>> {
+    let Pacing::Causal { config, .. } = &model.pacing else { return Ok(None) };
+    let frames = std::mem::take(&mut request.past);
+    if frames.is_empty() {
+        return Ok(None);
+    }
+    let available = geometry.whole_latents_of(frames.len() as u64);
+    let Some(latents) = config.past_latents(available) else {
+        let least = geometry.frames_of(0, config.chunk_at(0));
+        let reason = format!("{} frames are too short to continue; give at least {least}", frames.len());
+        return refuse(Setting::Video, reason);
+    };
+    let count = geometry.frames_of(0, latents) as usize;
+    let mut samples = Vec::with_capacity(count * request.size.samples());
+    for frame in &frames[frames.len() - count..] {
+        samples.extend(picture::stretch_frame(frame, request.size)?);
+    }
+    Ok(Some(picture::frames_to_video(samples, request.size, &model.device)?))
 }

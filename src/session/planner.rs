@@ -50,6 +50,11 @@ impl Planner {
         self.outdated = true;
     }
 
+    /// The scene continues a video that lasts this many seconds, and begins with it.
+    pub fn continue_video(&mut self, seconds: f64) {
+        self.scene_begin -= seconds;
+    }
+
     /// Shows other references from the next chunk on.
     pub fn set_references(&mut self, references: Vec<Reference>) {
         self.request.references = references;
@@ -120,7 +125,7 @@ pub fn check_names<'a>(model: &Model, references: impl IntoIterator<Item = &'a R
 }
 
 /// Duration of a latent frame.
-fn latent_duration(model: &Model) -> Duration {
+pub fn latent_duration(model: &Model) -> Duration {
     let (numerator, denominator) = model.info.frame_rate;
     let frames = model.autoencoder.config().temporal_factor() as f64;
     Duration::from_secs_f64(frames * f64::from(denominator) / f64::from(numerator.max(1)))

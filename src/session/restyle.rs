@@ -92,8 +92,8 @@ impl InputVideo {
         let Restyle { strength, motion_noise } = self.settings;
         let count = frames.dim(2)?;
         let level = match &self.before {
-            // At once: frames that stay as they are need no step.
-            _ if strength == 0.0 => 0.0,
+            // At once: frames that stay as they are need no step, and new ones nothing of the video.
+            _ if strength == 0.0 || (strength == 1.0 && motion_noise == 0.0) => strength,
             None => strength,
             Some((last, before)) => {
                 let earlier = Tensor::cat(&[last, &frames.narrow(2, 0, count - 1)?], 2)?;

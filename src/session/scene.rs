@@ -1,6 +1,7 @@
 //! A scene: frames that share one clip or one KV cache. Nothing is kept from before it. A model that remembers shots may cut
 //! inside a scene.
 
+use candle_core::Tensor;
 use image::RgbImage;
 
 use super::latents::{InitialLatents, LatentStore, SceneNoise};
@@ -13,6 +14,8 @@ pub struct Scene {
     /// Frames of the scene; `None` without an end.
     pub frames: Option<u64>,
     pub image: Option<RgbImage>,
+    /// The video that the scene continues, in whole chunks: f32 `[1, 3, T, H, W]` in \[−1, 1\].
+    pub past: Option<Tensor>,
     /// The prompt of the first shot.
     pub prompt: String,
     pub negative_prompt: String,
@@ -52,7 +55,7 @@ impl SceneBuilder {
         let initial_latents =
             initial_latents.map(|latents| latents.scene(self.latents_before, self.latents)).transpose()?;
         let key = match (&store.cache, &initial_latents) {
-            (Some(_), None) if request.restyle.is_none() => {
+            (Some(_), None) if request.restyle.is_none() && !request.continues => {
                 scene_key(model, request, seed, number, shot.image.as_ref())
             }
             _ => None,
@@ -60,7 +63,7 @@ impl SceneBuilder {
         let noise =
             SceneNoise { geometry, device: model.device.clone(), seed, scene: number, initial_latents };
         let negative_prompt = request.negative_prompt.clone();
-        Ok(Scene { frames, image: shot.image, prompt: shot.prompt, negative_prompt, noise, key })
+        Ok(Scene { frames, image: shot.image, past: None, prompt: shot.prompt, negative_prompt, noise, key })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use image::RgbImage;
 
 use super::guidance::Guidance;
 use crate::digest::Digest;
@@ -34,6 +35,10 @@ pub struct ValidatedRequest {
     pub references: Vec<Reference>,
     pub motion_path: Option<MotionPath>,
     pub restyle: Option<Restyle>,
+    /// The session takes them.
+    pub past: Vec<RgbImage>,
+    /// Whether there are any.
+    pub continues: bool,
     pub label: Label,
     pub watermark: Option<WatermarkKey>,
     pub watermark_strength: f64,
@@ -56,6 +61,7 @@ impl ValidatedRequest {
             check_restyle(restyle, info)?;
             shots.iter().enumerate().try_for_each(|(i, shot)| check_restyled_shot(shot, i == 0))?;
         }
+        check_past(&request, &shots, info)?;
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
             return refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
@@ -89,6 +95,8 @@ impl ValidatedRequest {
             references: request.references,
             motion_path: request.motion_path,
             restyle: request.restyle,
+            continues: !request.past.is_empty(),
+            past: request.past,
             label: request.label,
             watermark: request.watermark,
             watermark_strength: request.watermark_strength,
@@ -111,6 +119,9 @@ impl ValidatedRequest {
         digest = with_references(digest, &self.references, self.motion_path.as_ref());
         if let Some(restyle) = &self.restyle {
             digest = digest.with("restyle", format!("{restyle:?}").as_bytes());
+        }
+        for frame in &self.past {
+            digest = digest.with("past", frame.as_raw());
         }
         for Shot { start, prompt, seed, image, references, motion_path, transition } in &self.shots {
             digest = digest
@@ -214,6 +225,31 @@ pub fn check_restyled_shot(shot: &Shot, first: bool) -> Result<()> {
             Setting::Shots,
             "a video goes in, and only it can have cuts; let the shots continue".into(),
         );
+    }
+    Ok(())
+}
+
+/// Checks the video that this one continues.
+fn check_past(request: &Request, shots: &[Shot], info: &ModelInfo) -> Result<()> {
+    if request.past.is_empty() {
+        return Ok(());
+    }
+    if info.past_frames == 0 {
+        let name = &info.name;
+        let reason = format!(
+            "{name} makes its video in one piece; to continue a video use a causal model, such as builtin"
+        );
+        return refuse(Setting::Video, reason);
+    }
+    if request.initial_latents.is_some() {
+        return refuse(
+            Setting::InitialLatents,
+            "the video continues another one; it has no own noise".into(),
+        );
+    }
+    if request.restyle.is_some() || shots.first().is_some_and(|shot| shot.image.is_some()) {
+        let reason = "the video continues another one; it cannot start from an image or change a video too";
+        return refuse(Setting::Video, reason.into());
     }
     Ok(())
 }

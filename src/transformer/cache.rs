@@ -162,7 +162,10 @@ impl KvCache {
         let next = self.next.saturating_sub(frames);
         let kept = self.frames.iter().take(self.sink()).filter(|frame| frame.number < next).count();
         if kept == 0 {
+            let until_sink = self.until_sink;
             self.clear();
+            // The same frames are appended again, and the sink is rebuilt after them.
+            self.until_sink = if until_sink > 0 { until_sink + frames } else { 0 };
         } else {
             let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
             self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;

@@ -230,6 +230,45 @@ fn strength_and_prompt_change_with_the_next_chunk() {
     }
 }
 
+/// The frames of a video as images.
+fn images(size: Size, samples: &[u8]) -> Vec<image::RgbImage> {
+    let frames = samples.chunks(size.samples());
+    frames.map(|frame| image::RgbImage::from_raw(size.width, size.height, frame.to_vec()).unwrap()).collect()
+}
+
+fn continued(past: Vec<image::RgbImage>, frames: u64) -> soragen::Result<Session> {
+    let request = with!(request(1.0); restyle: None, past: past, length: Length::Frames(frames));
+    Session::new(miniature(), request)
+}
+
+#[test]
+fn a_video_is_continued_from_its_last_frames() {
+    // The first chunk of the miniature has 5 frames, later ones 8.
+    let size = continued(Vec::new(), 1).unwrap().size();
+    let before = video(size, 13);
+    // The same as a chunk that is kept, and one that is made anew.
+    let last = &before[8 * size.samples()..];
+    let mut kept = Session::new(miniature(), request(0.0)).unwrap();
+    kept.push_frames(last).unwrap();
+    next(&mut kept);
+    kept.set_restyle(restyle(1.0).unwrap()).unwrap();
+    kept.push_frames(&vec![0; 8 * size.samples()]).unwrap();
+    let expected = next(&mut kept).unwrap();
+    let mut session = continued(images(size, &before), 8).unwrap();
+    assert!(next(&mut session).unwrap() == expected);
+    assert_eq!(next(&mut session), None);
+    let mut other = continued(images(size, &video(size, 5)), 8).unwrap();
+    assert!(next(&mut other).unwrap() != expected);
+
+    let refused = |past: Vec<image::RgbImage>| continued(past, 8).err().unwrap().to_string();
+    assert!(refused(images(size, &video(size, 4))).contains("at least 5"));
+    let whole = with!(Request::new("a fox"); past: images(size, &before), length: Length::Frames(5));
+    assert!(matches!(
+        Session::new(open("pipelines/t2v-unipc"), whole),
+        Err(Error::Request(Setting::Video, _))
+    ));
+}
+
 #[test]
 fn impossible_requests_name_the_setting() {
     let image = image::RgbImage::new(16, 16);

@@ -99,16 +99,16 @@ fn motion_keeps_its_speed_at_other_frame_rates() {
 }
 
 /// The filter behind an `appsrc`.
-struct Fed {
+struct FilterWithSource {
     pipeline: Pipeline,
     source: gst_app::AppSrc,
     sink: gst_app::AppSink,
 }
 
-impl Fed {
+impl FilterWithSource {
     fn new(arguments: &str) -> Self {
         let pipeline = parse(&format!(
-            "appsrc name=source format=time caps=\"{}\" ! {} ! appsink name=sink sync=false",
+            "appsrc name=source format=time caps=\"{}\" ! {} ! appsink name=sink sync=false async=false",
             caps("RGB"),
             filter(arguments)
         ));
@@ -146,7 +146,7 @@ fn caps(format: &str) -> String {
 fn a_new_strength_and_a_new_prompt_start_with_the_next_chunk() {
     let count = CHUNKS[0] + 2 * CHUNKS[1];
     let frames = pictures(&samples(&video(count, "16/1")));
-    let fed = Fed::new("strength=0.8");
+    let fed = FilterWithSource::new("strength=0.8");
     let (first, others) = frames.split_at(CHUNKS[0]);
     fed.push(first, 0);
     let mut made = fed.pull(first.len());
@@ -157,7 +157,7 @@ fn a_new_strength_and_a_new_prompt_start_with_the_next_chunk() {
     assert!(fed.sink.pull_sample().is_err() && fed.sink.is_eos());
     assert!(made == by_the_engine(&frames, &[0.8, 0.4]));
 
-    let fed = Fed::new("strength=0.8");
+    let fed = FilterWithSource::new("strength=0.8");
     fed.push(first, 0);
     let same = fed.pull(first.len());
     assert!(same == made[..first.len()]);
@@ -173,7 +173,7 @@ fn a_new_strength_and_a_new_prompt_start_with_the_next_chunk() {
 #[test]
 fn a_flush_starts_over() {
     let frames = pictures(&samples(&video(CHUNKS[0] + 3, "16/1")));
-    let fed = Fed::new("strength=0.8");
+    let fed = FilterWithSource::new("strength=0.8");
     // Three frames of the second chunk are lost with the flush.
     fed.push(&frames, 0);
     let made = fed.pull(CHUNKS[0]);
@@ -181,12 +181,20 @@ fn a_flush_starts_over() {
     assert!(fed.source.send_event(gst::event::FlushStop::new(true)));
     fed.push(&frames[..CHUNKS[0]], 0);
     assert!(fed.pull(CHUNKS[0]) == made);
+    // A prompt stays after a flush.
+    fed.filter().set_property("prompt", "a blue bird");
+    fed.push(&vec![frames[0].clone(); CHUNKS[1]], CHUNKS[0]);
+    fed.pull(CHUNKS[1]);
+    assert!(fed.source.send_event(gst::event::FlushStart::new()));
+    assert!(fed.source.send_event(gst::event::FlushStop::new(true)));
+    fed.push(&frames[..CHUNKS[0]], 0);
+    assert!(fed.pull(CHUNKS[0]) != made);
 }
 
 #[test]
 fn another_format_in_the_middle_loses_no_frame() {
     let frames = pictures(&samples(&video(7, "16/1")));
-    let fed = Fed::new("strength=0");
+    let fed = FilterWithSource::new("strength=0");
     fed.push(&frames, 0);
     fed.source.set_caps(Some(&caps("BGR").parse().unwrap()));
     let swapped: Vec<Vec<u8>> =
@@ -232,9 +240,11 @@ fn state_changes_can_come_at_any_time() {
         }
         pipeline.set_state(gst::State::Null).unwrap();
     }
-    let filter = pipeline.by_name("filter").unwrap().downgrade();
+    let (gone, is_gone) = std::sync::mpsc::channel();
+    pipeline.by_name("filter").unwrap().add_weak_ref_notify(move || gone.send(()).unwrap());
     drop(pipeline);
-    assert!(filter.upgrade().is_none(), "nothing keeps the element");
+    // The bin may still hold it in a thread of its own.
+    is_gone.recv_timeout(std::time::Duration::from_secs(30)).expect("nothing keeps the element");
 }
 
 #[test]
@@ -257,6 +267,29 @@ fn frames_are_marked_and_announced() {
     assert!(shot.get::<bool>("restyled").unwrap());
     assert_eq!(shot.get::<&str>("ingredient").unwrap(), "film.mp4");
     assert_eq!(shot.get::<&str>("prompt").unwrap(), "a cat in the snow");
+}
+
+#[test]
+fn a_variable_frame_rate_goes_through() {
+    let source = "appsrc name=source format=time caps=\"video/x-raw,format=RGB,width=48,height=16\"";
+    for mode in ["model", "every"] {
+        let pipeline = parse(&format!(
+            "{source} ! {} ! appsink name=sink sync=false",
+            filter(&format!("strength=0 rate-mode={mode}"))
+        ));
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let source: gst_app::AppSrc = pipeline.by_name("source").unwrap().downcast().unwrap();
+        for time in [0, 30, 120] {
+            let mut buffer = gst::Buffer::from_slice(vec![90u8; SIZE.samples()]);
+            buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(time));
+            source.push_buffer(buffer).unwrap();
+        }
+        source.end_of_stream().unwrap();
+        let sink: gst_app::AppSink = pipeline.by_name("sink").unwrap().downcast().unwrap();
+        let made: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+        let expected: &[u64] = if mode == "model" { &[0, 62, 120] } else { &[0, 30, 120] };
+        assert_eq!(times(&made), expected, "{mode}");
+    }
 }
 
 #[test]

@@ -147,6 +147,18 @@ impl Output {
         }
     }
 
+    /// Writes a frame that was not generated, RGB of 8 bits `[H, W, 3]`.
+    pub fn write_frame(&mut self, frame: &[u8]) -> Result<()> {
+        match self {
+            Self::Raw(writer) => {
+                let samples: Vec<f32> = frame.iter().map(|&sample| f32::from(sample) / 255.0).collect();
+                writer.write(&samples);
+                Ok(())
+            }
+            Self::Finished(writer) => writer.write(frame),
+        }
+    }
+
     /// See [`Writer::finish`].
     pub fn finish(self) -> Result<bool> {
         match self {

@@ -239,6 +239,12 @@ fn origin(signing: &Signing) -> gst::Structure {
     if let Some(id) = signing.generation_id {
         origin.set("generation-id", id.get());
     }
+    if signing.restyled {
+        origin.set("restyled", true);
+    }
+    if let Some(ingredient) = &signing.ingredient {
+        origin.set("ingredient", ingredient);
+    }
     origin.set("images", gst::List::new(signing.images.clone()));
     origin
 }

@@ -50,6 +50,24 @@ fn a_video_is_changed_frame_by_frame() {
 }
 
 #[test]
+fn a_video_is_continued() {
+    let folder = tempfile::tempdir().unwrap();
+    let (video, out) = (ball(folder.path()), folder.path().join("out.safetensors"));
+    let video = video.to_str().unwrap();
+    let made = render(&out, &["--extend", video, "--frames", "9"]);
+    assert_eq!(made.dims(), [20, 16, 48, 3], "11 frames of the video and 9 new ones");
+    let other = render(&out, &["--extend", video, "--frames", "9", "--seed", "1"]);
+    let part = |frames: &Tensor, first, count| values(&frames.narrow(0, first, count).unwrap());
+    assert_eq!(part(&made, 0, 11), part(&other, 0, 11));
+    assert_ne!(part(&made, 11, 9), part(&other, 11, 9));
+    assert_ne!(part(&made, 11, 9), values(&render(&out, &["--frames", "9"])), "they continue the video");
+    let mut command = soragen(["render", "a fox", "--frames", "9", "--extend", video, "--model"]);
+    let refused = command.arg(crate::model("t2v-unipc")).arg("-o").arg(&out).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("builtin"), "{}", stderr(&refused));
+}
+
+#[test]
 fn a_whole_clip_is_as_long_as_its_video() {
     let folder = tempfile::tempdir().unwrap();
     let (video, out) = (ball(folder.path()), folder.path().join("out.safetensors"));

@@ -61,7 +61,7 @@ impl Origin {
         self.restyled |= shot.get::<bool>("restyled").unwrap_or_default();
         if let Some(path) = text("ingredient").filter(|path| !self.images.contains(path)) {
             match Ingredient::open_video(Path::new(&path)) {
-                Ok(parent) => self.parent = parent,
+                Ok(parent) => self.parent = self.parent.take().or(parent),
                 Err(error) => first_error = Some(error),
             }
             self.images.push(path);

@@ -285,7 +285,7 @@ impl BaseSinkImpl for C2paSink {
                     gst::element_imp_warning!(
                         self,
                         gst::ResourceError::Read,
-                        ("the manifest of an input image was not added: {error}")
+                        ("the manifest of an input file was not added: {error}")
                     );
                 }
                 Ok(())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
@@ -11,7 +11,7 @@ use soragen::{Error, Setting, Threads};
 
 use super::input::{Input, InputFrame};
 use super::negotiation;
-use super::pacing::Pacing;
+use super::pacing::{LONGEST_GAP, Pacing};
 use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
 use crate::source::{PROMPT_CHECK, caps, error, prompt_check};
@@ -226,9 +226,10 @@ impl SoraFilter {
             return Err(Error::Request(Setting::Model, reason));
         }
         let info = shared.info()?;
-        if !info.causal {
+        if !info.causal || info.max_frames.is_some() {
             let reason = format!(
-                "{} makes its video in one piece; use a causal model, such as builtin, or `soragen render --video`",
+                "{} makes videos of a limited length; use a causal model without a limit, such as builtin, or `soragen render \
+                 --video`",
                 info.name
             );
             return Err(Error::Request(Setting::Model, reason));
@@ -260,6 +261,9 @@ impl SoraFilter {
             ingredient: settings.ingredient.clone(),
             threads,
         }));
+        // What was set meanwhile.
+        let now = lock(&self.settings).shared.clone();
+        now.changes_since(&settings.shared).into_iter().for_each(|change| self.input.request(change));
         Ok(())
     }
 
@@ -284,15 +288,9 @@ impl SoraFilter {
             // Without controlled properties there is nothing to do.
             let _ = self.obj().sync_values(time);
         }
-        let arrival = Instant::now();
         let restyle = lock(&self.settings).restyle;
-        let frame = |pixels: &Arc<[u8]>, pts, timecode| InputFrame {
-            pixels: pixels.clone(),
-            pts,
-            timecode,
-            restyle,
-            arrival,
-        };
+        let frame =
+            |pixels: &Arc<[u8]>, pts, timecode| InputFrame { pixels: pixels.clone(), pts, timecode, restyle };
         let mut frames = Vec::new();
         {
             let mut reader = lock(&self.reader);
@@ -347,24 +345,23 @@ impl SoraFilter {
         let _ = self.obj().post_message(message);
     }
 
-    /// Repeats the last frame until `time`.
-    fn fill_until(&self, time: gst::ClockTime) -> bool {
+    /// Repeats the last frame until `time`, as often as the model's frame rate needs it.
+    fn fill_until(&self, time: gst::ClockTime) {
         let restyle = lock(&self.settings).restyle;
         let frames: Vec<_> = {
             let mut reader = lock(&self.reader);
             let times = reader.pacing.end(time.nseconds());
-            let Some(last) = &reader.last else { return false };
+            let Some(last) = &reader.last else { return };
             let frame = |time| InputFrame {
                 pixels: last.clone(),
                 pts: gst::ClockTime::from_nseconds(time),
                 timecode: None,
                 restyle,
-                arrival: Instant::now(),
             };
             times.into_iter().map(frame).collect()
         };
-        let is_filled = !frames.is_empty();
-        is_filled && self.push(frames).is_ok()
+        // The next frame gets the error too.
+        let _ = self.push(frames);
     }
 
     fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
@@ -378,12 +375,22 @@ impl SoraFilter {
             }
             gst::EventView::FlushStop(_) => {
                 lock(&self.reader).reset();
-                if let Some(worker) = lock(&self.worker).as_mut() {
-                    worker.reset();
-                }
                 self.input.stop_flush();
                 let forwarded = self.src.push_event(event);
-                self.start_task() && forwarded
+                // The task has stopped.
+                let worker = lock(&self.worker).take();
+                if let Some(mut worker) = worker {
+                    worker.reset(&Pads { element: &self.obj(), src: &self.src, input: &self.input });
+                    *lock(&self.worker) = Some(worker);
+                }
+                // While the element stops, its source pad is inactive already.
+                (!self.src.is_active() || self.start_task()) && forwarded
+            }
+            gst::EventView::StreamStart(_) => {
+                if self.input.begin_stream() && self.src.is_active() {
+                    self.start_task();
+                }
+                self.input.push_event(event)
             }
             gst::EventView::Caps(caps) => self.set_caps(caps.caps()) && self.input.push_event(event),
             gst::EventView::Segment(segment) => {
@@ -403,11 +410,15 @@ impl SoraFilter {
             }
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
-                // Repeated frames fill a short gap; the event would only repeat that.
-                self.fill_until(start.saturating_add(duration.unwrap_or_default()))
-                    || self.input.push_event(event)
+                let duration = duration.unwrap_or_default();
+                if duration <= LONGEST_GAP {
+                    // Repeated frames fill it; the event would only repeat that.
+                    self.fill_until(start.saturating_add(duration));
+                    return true;
+                }
+                self.input.push_event(event)
             }
-            gst::EventView::Eos(_) => {
+            gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => {
                 // The last frame lasts until its end.
                 let end = lock(&self.reader).end;
                 if let Some(end) = end {
@@ -452,8 +463,9 @@ impl SoraFilter {
         match query.view_mut() {
             gst::QueryViewMut::Caps(query) => {
                 let sizes = lock(&self.sizes).clone();
+                let same_rate = lock(&self.settings).rate_mode == RateMode::Every;
                 let possible = match sizes {
-                    Some(sizes) => negotiation::of_sink(&sizes, &self.src.peer_query_caps(None)),
+                    Some(sizes) => negotiation::of_sink(&sizes, &self.src.peer_query_caps(None), same_rate),
                     None => pad.pad_template_caps(),
                 };
                 set_result(query, possible);
@@ -526,6 +538,8 @@ impl SoraFilter {
         let _ = self.src.pause_task();
         let flow = match &stop {
             Stop::Flushing => return,
+            // Downstream flushes or stops, and nothing has ended.
+            Stop::Flow(gst::FlowError::Flushing) => return self.input.fail(gst::FlowError::Flushing),
             Stop::Flow(flow) => *flow,
             Stop::Failed(_) | Stop::Write(_) => gst::FlowError::Error,
         };
@@ -540,7 +554,7 @@ impl SoraFilter {
                 gst::element_imp_error!(
                     self,
                     gst::CoreError::Negotiation,
-                    ("downstream accepts no format of this video; put videoconvert or videoscale behind the element")
+                    ("downstream accepts no format of this video; put videoconvert, videoscale or videorate behind the element")
                 );
             }
             Stop::Flow(gst::FlowError::NotLinked) => {

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use soragen::{Cancel, Restyle};
 
@@ -18,8 +18,6 @@ pub struct InputFrame {
     pub timecode: Option<gst_video::ValidVideoTimeCode>,
     /// How much to change it.
     pub restyle: Restyle,
-    /// When it came in.
-    pub arrival: Instant,
 }
 
 /// What comes in, in order.
@@ -33,9 +31,20 @@ impl Item {
     fn is_barrier(&self) -> bool {
         match self {
             Self::Frame(_) => false,
-            Self::Event(event) => matches!(event.type_(), gst::EventType::Caps | gst::EventType::Eos),
+            Self::Event(event) => ends_video(event),
         }
     }
+}
+
+/// Whether the frames before `event` have to come out before it. Frames of an incomplete chunk would wait for frames that come after it.
+pub fn ends_video(event: &gst::Event) -> bool {
+    use gst::EventType::{Caps, Eos, Gap, SegmentDone};
+    matches!(event.type_(), Caps | Eos | Gap | SegmentDone)
+}
+
+/// Whether a flush keeps `event`: upstream does not send it again.
+pub fn survives_flush(event: &gst::Event) -> bool {
+    event.is_sticky() && !matches!(event.type_(), gst::EventType::Segment | gst::EventType::Eos)
 }
 
 /// What waits first.
@@ -51,9 +60,9 @@ pub struct Chunk {
     pub is_complete: bool,
 }
 
-/// Why nothing more goes in or comes out.
+/// A flush interrupted a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flushing;
+pub struct Interrupt;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
@@ -140,11 +149,10 @@ impl Input {
         });
     }
 
-    /// Removes everything that waits, and accepts new frames. Both threads must have stopped.
+    /// Removes everything that waits except what upstream does not send again, and accepts new frames. Both threads must have stopped.
     pub fn stop_flush(&self) {
         self.update(|state| {
-            state.items.clear();
-            state.frames = 0;
+            state.clear();
             state.flushing = false;
             state.flow = Ok(gst::FlowSuccess::Ok);
             state.cancel = Cancel::new();
@@ -195,11 +203,11 @@ impl Input {
     }
 
     /// Waits for something to come in. An event is taken.
-    pub fn front(&self) -> Result<Front, Flushing> {
+    pub fn front(&self) -> Result<Front, Interrupt> {
         let mut state = self.lock();
         loop {
             if state.flushing {
-                return Err(Flushing);
+                return Err(Interrupt);
             }
             match state.items.pop_front() {
                 Some(Item::Event(event)) => return Ok(Front::Event(event)),
@@ -213,11 +221,11 @@ impl Input {
     }
 
     /// Waits for `wanted` frames, or for a change of the format or the end before them, and takes them with the events between.
-    pub fn take(&self, wanted: usize) -> Result<Chunk, Flushing> {
+    pub fn take(&self, wanted: usize) -> Result<Chunk, Interrupt> {
         let mut state = self.lock();
         loop {
             if state.flushing {
-                return Err(Flushing);
+                return Err(Interrupt);
             }
             if let Some((count, is_complete)) = state.chunk_of(wanted) {
                 let items: Vec<_> = state.items.drain(..count).collect();
@@ -234,9 +242,19 @@ impl Input {
     pub fn fail(&self, error: gst::FlowError) {
         self.update(|state| {
             state.flow = Err(error);
-            state.items.clear();
-            state.frames = 0;
+            state.clear();
         });
+    }
+
+    /// Accepts another stream after downstream has ended the one before. Returns whether it had.
+    pub fn begin_stream(&self) -> bool {
+        self.update(|state| {
+            let ended = state.flow == Err(gst::FlowError::Eos);
+            if ended {
+                state.flow = Ok(gst::FlowSuccess::Ok);
+            }
+            ended
+        })
     }
 
     /// Makes a change with the next chunk. It replaces one of the same kind.
@@ -260,13 +278,19 @@ impl Input {
         self.lock().stats
     }
 
-    /// Adds a chunk of `frames` frames to the statistics. Returns whether the latency grew: `delay` after they came in, the first of
-    /// these frames comes out.
-    pub fn count(&self, frames: u64, took: Duration, delay: Duration) -> bool {
+    /// Adds a chunk of `frames` frames, which took `took` to make, to the statistics.
+    pub fn count(&self, frames: u64, took: Duration) {
+        let stats = &mut self.lock().stats;
+        stats.frames += frames;
+        stats.busy += took;
+        stats.chunk = took;
+    }
+
+    /// Raises the latency of a live video, if a chunk of this `duration` takes too long to make. A frame waits for its chunk, or for
+    /// the chunk before if that takes longer, and then for its own to be made. Returns whether the latency grew.
+    pub fn raise_latency(&self, duration: Duration, took: Duration) -> bool {
         let mut state = self.lock();
-        state.stats.frames += frames;
-        state.stats.busy += took;
-        state.stats.chunk = took;
+        let delay = duration.max(took) + took;
         let grew = state.is_live && delay > state.latency;
         if grew {
             // With room for small differences, so that it does not grow with every chunk.
@@ -282,6 +306,11 @@ impl Input {
 }
 
 impl State {
+    fn clear(&mut self) {
+        self.items.retain(|item| matches!(item, Item::Event(event) if survives_flush(event)));
+        self.frames = 0;
+    }
+
     /// The items of the next chunk, and whether it has all `wanted` frames; `None` if more have to come.
     fn chunk_of(&self, wanted: usize) -> Option<(usize, bool)> {
         let mut frames = 0;
@@ -321,7 +350,6 @@ mod tests {
             pts: gst::ClockTime::from_nseconds(number),
             timecode: None,
             restyle: Restyle::default(),
-            arrival: Instant::now(),
         }
     }
 
@@ -360,6 +388,14 @@ mod tests {
     }
 
     #[test]
+    fn the_frames_before_a_gap_or_the_end_of_a_segment_do_not_wait() {
+        gst::init().unwrap();
+        assert!(ends_video(&gst::event::Gap::builder(gst::ClockTime::ZERO).build()));
+        assert!(ends_video(&gst::event::SegmentDone::new(gst::ClockTime::ZERO)));
+        assert!(!ends_video(&gst::event::Tag::new(gst::TagList::new())));
+    }
+
+    #[test]
     fn events_between_frames_keep_their_place() {
         let input = input(3);
         input.push(frame(0)).unwrap();
@@ -390,10 +426,35 @@ mod tests {
         input.start_flush();
         let (_, last) = pushing.join().unwrap();
         assert_eq!(last, Err(gst::FlowError::Flushing));
-        assert!(matches!(input.take(1), Err(Flushing)));
+        assert!(matches!(input.take(1), Err(Interrupt)));
         input.stop_flush();
         assert_eq!(input.push(frame(4)), Ok(0));
         assert_eq!(taken(&input, 1), (vec![4], true));
+    }
+
+    #[test]
+    fn a_flush_keeps_what_upstream_does_not_send_again() {
+        let input = input(2);
+        input.push(frame(0)).unwrap();
+        let caps = gst::Caps::builder("video/x-raw").build();
+        for event in [gst::event::Caps::new(&caps), gst::event::Eos::new()] {
+            assert!(input.push_event(event));
+        }
+        input.start_flush();
+        input.stop_flush();
+        assert!(matches!(input.front(), Ok(Front::Event(event)) if event.type_() == gst::EventType::Caps));
+        input.push(frame(1)).unwrap();
+        assert!(matches!(input.front(), Ok(Front::Frame)));
+    }
+
+    #[test]
+    fn the_latency_grows_with_the_time_of_a_chunk() {
+        let (input, second) = (input(2), Duration::from_secs(1));
+        assert!(!input.raise_latency(second, 3 * second), "not live");
+        input.set_live(true);
+        assert!(input.raise_latency(second, second / 2) && input.latency() >= 3 * second / 2);
+        assert!(!input.raise_latency(second, second / 2));
+        assert!(input.raise_latency(second, 2 * second) && input.latency() >= 4 * second);
     }
 
     #[test]
@@ -402,5 +463,7 @@ mod tests {
         input.fail(gst::FlowError::Eos);
         assert_eq!(input.push(frame(0)), Err(gst::FlowError::Eos));
         assert!(!input.push_event(gst::event::Eos::new()));
+        assert!(input.begin_stream(), "another stream");
+        assert_eq!(input.push(frame(0)), Ok(0));
     }
 }

@@ -8,21 +8,27 @@ use soragen::{Size, Sizes};
 
 use crate::source::{Rate, caps};
 
-/// The caps that the sink pad accepts for a model with these sizes, if downstream accepts `peer`.
-pub fn of_sink(sizes: &Sizes, peer: &gst::Caps) -> gst::Caps {
+/// The caps that the sink pad accepts for a model with these sizes, if downstream accepts `peer`. With `same_rate` both pads have the
+/// same frame rate too.
+pub fn of_sink(sizes: &Sizes, peer: &gst::Caps, same_rate: bool) -> gst::Caps {
     let possible = caps::of_input(sizes);
     if peer.is_any() {
         return possible;
     }
     let mut wanted = gst::Caps::new_empty();
-    for structure in peer.iter() {
-        let mut size = gst::Structure::new_empty("video/x-raw");
-        for side in ["width", "height"] {
-            if let Ok(value) = structure.value(side) {
-                size.set_value(side, value.clone());
+    // A variable rate goes through `rate-mode=every` as it is.
+    let mut offered = caps::of_sizes(sizes);
+    if same_rate {
+        offered.make_mut().set("framerate", gst::FractionRange::new(0, i32::MAX));
+    }
+    for structure in peer.intersect(&offered).iter() {
+        let mut same = gst::Structure::new_empty("video/x-raw");
+        for field in ["width", "height", "framerate"].into_iter().take(if same_rate { 3 } else { 2 }) {
+            if let Ok(value) = structure.value(field) {
+                same.set_value(field, value.clone());
             }
         }
-        wanted.merge(gst::Caps::builder_full().structure(size).build());
+        wanted.merge(gst::Caps::builder_full().structure(same).build());
     }
     possible.intersect(&wanted)
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::source::Rate;
 
 /// A longer time without frames is a gap: it is not filled with repeated frames.
-const LONGEST_GAP: u64 = 1_000_000_000;
+pub const LONGEST_GAP: gst::ClockTime = gst::ClockTime::SECOND;
 
 /// Counts the frames of the model. Times are nanoseconds.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Pacing {
     pub fn frame(&mut self, time: u64, duration: Option<u64>) -> Step {
         let Some(rate) = self.rate else { return Step { repeats: Vec::new(), is_kept: true } };
         let number = match self.start.and_then(|start| time.checked_sub(start)) {
-            Some(since) if since <= time_of(self.count, rate).saturating_add(LONGEST_GAP) => {
+            Some(since) if since <= time_of(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) => {
                 let half = time_of(1, rate) / 2;
                 let half = duration.map_or(half, |duration| half.min(duration / 2));
                 number_at(since.saturating_add(half), rate)
@@ -64,7 +64,7 @@ impl Pacing {
     pub fn end(&mut self, time: u64) -> Vec<u64> {
         let (Some(rate), Some(start)) = (self.rate, self.start) else { return Vec::new() };
         let since = time.saturating_sub(start);
-        if since > time_of(self.count, rate).saturating_add(LONGEST_GAP) {
+        if since > time_of(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) {
             return Vec::new();
         }
         let end = number_at(since.saturating_add(time_of(1, rate) / 2), rate);

@@ -13,7 +13,7 @@ use soragen::{
 };
 
 use super::SoraFilter;
-use super::input::{Chunk, Flushing, Front, Input, Item};
+use super::input::{Chunk, Front, Input, Interrupt, Item, ends_video, survives_flush};
 use super::settings::RateMode;
 use super::{negotiation, output};
 use crate::source::{Rate, messages};
@@ -35,7 +35,9 @@ pub struct Worker {
     model: Option<Arc<Model>>,
     /// Size and rate of the frames that come in.
     format: Option<(Size, Option<Rate>)>,
-    session: Option<Restyling>,
+    /// Those of the frames that come next.
+    next_format: Option<(Size, Option<Rate>)>,
+    session: Option<RestyleSession>,
     /// The format that was negotiated downstream.
     video: Option<VideoInfo>,
     /// Frames that are in the session, and the events between them.
@@ -43,7 +45,7 @@ pub struct Worker {
 }
 
 /// A session, and what was said of it.
-struct Restyling {
+struct RestyleSession {
     session: Session,
     restyle: Restyle,
     /// Time of its first frame.
@@ -62,8 +64,8 @@ pub enum Stop {
     Write(gst::glib::BoolError),
 }
 
-impl From<Flushing> for Stop {
-    fn from(_: Flushing) -> Self {
+impl From<Interrupt> for Stop {
+    fn from(_: Interrupt) -> Self {
         Self::Flushing
     }
 }
@@ -93,13 +95,27 @@ impl Pads<'_> {
 
 impl Worker {
     pub fn new(job: Job) -> Self {
-        Self { job, model: None, format: None, session: None, video: None, pending: VecDeque::new() }
+        Self {
+            job,
+            model: None,
+            format: None,
+            next_format: None,
+            session: None,
+            video: None,
+            pending: VecDeque::new(),
+        }
     }
 
-    /// Forgets the video so far, but not the model.
-    pub fn reset(&mut self) {
+    /// Forgets the video so far after a flush, but neither the model nor what upstream does not send again.
+    pub fn reset(&mut self, pads: &Pads) {
         self.session = None;
-        self.pending.clear();
+        for item in std::mem::take(&mut self.pending) {
+            if let Item::Event(event) = item
+                && survives_flush(&event)
+            {
+                pads.src.push_event(event);
+            }
+        }
     }
 
     /// Handles what waits first: an event, or the frames of a chunk.
@@ -113,7 +129,6 @@ impl Worker {
     fn event(&mut self, event: gst::Event, pads: &Pads) -> Result<(), Stop> {
         match event.view() {
             gst::EventView::Caps(caps) => {
-                self.finish(pads)?;
                 let video = VideoInfo::from_caps(caps.caps())
                     .map_err(|_| Stop::Flow(gst::FlowError::NotNegotiated))?;
                 let fps = video.fps();
@@ -121,18 +136,29 @@ impl Worker {
                     RateMode::Model => Some(self.job.info.frame_rate),
                     RateMode::Every => (fps.numer() > 0).then_some((fps.numer() as u32, fps.denom() as u32)),
                 };
-                self.format = Some((Size { width: video.width(), height: video.height() }, rate));
-                self.negotiate(pads)
-            }
-            gst::EventView::Eos(_) => {
+                // Before anything can be interrupted: the event does not come again.
+                self.next_format = Some((Size { width: video.width(), height: video.height() }, rate));
                 self.finish(pads)?;
-                pads.src.push_event(event);
-                Ok(())
+                self.accept_format(pads)
             }
             _ => {
+                if ends_video(&event) {
+                    self.finish(pads)?;
+                }
                 pads.src.push_event(event);
                 Ok(())
             }
+        }
+    }
+
+    /// Uses the format of the frames that come next, if it is new.
+    fn accept_format(&mut self, pads: &Pads) -> Result<(), Stop> {
+        match self.next_format.take() {
+            Some(format) => {
+                self.format = Some(format);
+                self.negotiate(pads)
+            }
+            None => Ok(()),
         }
     }
 
@@ -143,22 +169,30 @@ impl Worker {
         let Some(video) = negotiation::of_src(pads.src, size, rate) else { return Err(not_negotiated) };
         let Ok(caps) = video.to_caps() else { return Err(not_negotiated) };
         self.video = Some(video);
-        match pads.src.push_event(gst::event::Caps::new(&caps)) {
-            true => Ok(()),
-            false => Err(not_negotiated),
+        let pushed = pads.src.push_event(gst::event::Caps::new(&caps));
+        // Otherwise the pad keeps the event for the next buffer.
+        if !pushed && pads.src.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            pads.src.mark_reconfigure();
+            return Err(Stop::Flushing);
         }
+        Ok(())
     }
 
     /// Restyles the frames of the next chunk.
     fn chunk(&mut self, pads: &Pads) -> Result<(), Stop> {
         self.begin(pads)?;
-        let Some(Restyling { session, restyle, .. }) = &mut self.session else {
+        let Some(RestyleSession { session, restyle, .. }) = &mut self.session else {
             return Err(Stop::Flow(gst::FlowError::NotNegotiated));
         };
         let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
         let Chunk { items, is_complete } = pads.input.take(wanted)?;
         for change in pads.input.take_changes() {
-            if let Err(error) = change.apply(session) {
+            let applied = change.loaded().and_then(|change| {
+                change.apply(session)?;
+                // For sessions after this one.
+                change.apply_to(&mut self.job.request)
+            });
+            if let Err(error) = applied {
                 gst::element_warning!(pads.element, gst::LibraryError::Settings, ("{error}"));
             }
         }
@@ -182,13 +216,14 @@ impl Worker {
         if self.session.is_some() {
             return Ok(());
         }
+        self.accept_format(pads)?;
         let Some((size, _)) = self.format else { return Err(Stop::Flow(gst::FlowError::NotNegotiated)) };
         let model = self.model(pads)?;
         let mut request = self.job.request.clone();
         request.size = Some(size);
         let restyle = request.restyle.unwrap_or_default();
         let session = Session::new(model, request)?;
-        self.session = Some(Restyling { session, restyle, start: None, announced: None });
+        self.session = Some(RestyleSession { session, restyle, start: None, announced: None });
         Ok(())
     }
 
@@ -201,6 +236,7 @@ impl Worker {
         let opened = Model::open(&self.job.source, &self.job.options, &pads.input.cancel());
         match &opened {
             Ok(_) => post(gst::ProgressType::Complete, "The model is loaded"),
+            Err(Error::Cancelled) => post(gst::ProgressType::Canceled, "Loading the model was cancelled"),
             Err(_) => post(gst::ProgressType::Error, "Loading the model failed"),
         }
         let model = opened?;
@@ -213,8 +249,8 @@ impl Worker {
 
     /// Ends the session: makes its last frames, and pushes them and the events between.
     fn finish(&mut self, pads: &Pads) -> Result<(), Stop> {
-        if let Some(restyling) = &mut self.session {
-            restyling.session.end_video();
+        if let Some(running) = &mut self.session {
+            running.session.end_video();
             while self.next(pads)? {}
         }
         self.session = None;
@@ -228,7 +264,7 @@ impl Worker {
 
     /// Makes the next frames of the session and pushes them. Returns false if there are none.
     fn next(&mut self, pads: &Pads) -> Result<bool, Stop> {
-        let Some(restyling) = &mut self.session else { return Ok(false) };
+        let Some(running) = &mut self.session else { return Ok(false) };
         let cancel: Cancel = pads.input.cancel();
         let began = Instant::now();
         let mut progress = |progress: Progress| {
@@ -236,7 +272,7 @@ impl Worker {
             let message = gst::message::Element::builder(structure).src(pads.element).build();
             pads.post(message);
         };
-        let Some(frames) = restyling.session.next_chunk(&cancel, &mut progress)? else { return Ok(false) };
+        let Some(frames) = running.session.next_chunk(&cancel, &mut progress)? else { return Ok(false) };
         let took = began.elapsed();
         if pads.src.check_reconfigure() {
             self.negotiate(pads)?;
@@ -247,12 +283,15 @@ impl Worker {
 
     /// Pushes frames, and the events before each.
     fn push(&mut self, frames: &Frames, took: Duration, pads: &Pads) -> Result<(), Stop> {
-        let (Some(restyling), Some(video)) = (&mut self.session, &self.video) else { return Ok(()) };
-        let fps = video.fps();
-        let second = gst::ClockTime::SECOND;
-        let duration =
-            second.mul_div_floor(fps.denom() as u64, fps.numer() as u64).filter(|_| fps.numer() > 0);
-        let mut is_counted = false;
+        let (Some(running), Some(video)) = (&mut self.session, &self.video) else { return Ok(()) };
+        let duration = duration_of_frame(video);
+        let chunk = Duration::from(duration.unwrap_or_default()) * frames.len() as u32;
+        // The first chunk also encodes the prompt, and may wait for the model.
+        let usual = if running.announced.is_some() { took } else { Duration::ZERO };
+        pads.input.count(frames.len() as u64, took);
+        if pads.input.raise_latency(chunk, usual) {
+            pads.post(gst::message::Latency::builder().src(pads.element).build());
+        }
         for pixels in frames.iter() {
             let frame = loop {
                 match self.pending.pop_front() {
@@ -263,12 +302,7 @@ impl Worker {
                     None => return Ok(()),
                 }
             };
-            if !std::mem::replace(&mut is_counted, true)
-                && pads.input.count(frames.len() as u64, took, frame.arrival.elapsed())
-            {
-                pads.post(gst::message::Latency::builder().src(pads.element).build());
-            }
-            let Restyling { session, start, announced, .. } = restyling;
+            let RestyleSession { session, start, announced, .. } = running;
             let shot = session.shot();
             if announced.replace(shot.index) != Some(shot.index) {
                 let ingredient = self.job.ingredient.as_deref();
@@ -295,4 +329,10 @@ impl Worker {
     pub fn set_threads(&mut self, threads: Threads) {
         self.job.threads = threads;
     }
+}
+
+/// How long a frame is shown; `None` without a fixed rate.
+fn duration_of_frame(video: &VideoInfo) -> Option<gst::ClockTime> {
+    let (numerator, denominator) = (video.fps().numer() as u64, video.fps().denom() as u64);
+    (numerator > 0).then(|| gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)).flatten()
 }

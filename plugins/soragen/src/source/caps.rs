@@ -16,19 +16,20 @@ pub fn template() -> gst::Caps {
 
 /// The caps that a model with these sizes can output.
 pub fn of_sizes(sizes: &Sizes) -> gst::Caps {
-    with_formats(sizes, &FORMATS)
+    with_formats(sizes, &FORMATS, 1)
 }
 
 /// The caps of a video that goes into a model with these sizes.
 pub fn of_input(sizes: &Sizes) -> gst::Caps {
-    with_formats(sizes, &VideoFormat::iter_raw().collect::<Vec<_>>())
+    // 0/1 is a variable rate.
+    with_formats(sizes, &VideoFormat::iter_raw().collect::<Vec<_>>(), 0)
 }
 
-fn with_formats(sizes: &Sizes, formats: &[VideoFormat]) -> gst::Caps {
+fn with_formats(sizes: &Sizes, formats: &[VideoFormat], least_rate: i32) -> gst::Caps {
     let builder = || {
         VideoCapsBuilder::new()
             .format_list(formats.iter().copied())
-            .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
+            .framerate_range(gst::Fraction::new(least_rate, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
             .pixel_aspect_ratio(gst::Fraction::new(1, 1))
             .field("interlace-mode", "progressive")
     };

@@ -2,7 +2,7 @@
 
 //! Prompt changes while the video is generated, and their replay.
 
-use soragen::{MotionPath, Reference, Session};
+use soragen::{MotionPath, Reference, Request, Session};
 
 /// A change that takes effect with the next chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,22 @@ impl Change {
                 session.set_motion_path(path)
             }
         }
+    }
+
+    /// Applies the change to the request of a later session.
+    ///
+    /// # Errors
+    /// Those of [`loaded`](Self::loaded) and [`MotionPath::parse`].
+    pub fn apply_to(&self, request: &mut Request) -> soragen::Result<()> {
+        match self {
+            Self::Prompt(prompt) => request.prompt = prompt.clone(),
+            Self::NegativePrompt(prompt) => request.negative_prompt = prompt.clone(),
+            Self::References(references) => request.references = references.load()?,
+            Self::MotionPath(path) => {
+                request.motion_path = path.as_deref().map(MotionPath::parse).transpose()?;
+            }
+        }
+        Ok(())
     }
 
     pub fn same_kind(&self, other: &Self) -> bool {

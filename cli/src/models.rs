@@ -61,7 +61,7 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
     print_line!("shift        {}", info.shift)?;
     print_line!("negative     {:?}", info.negative_prompt)?;
     for (kind, words) in &info.knows {
-        print_line!("{kind:<13}{}", words.join(", "))?;
+        print_line!("{kind:<12} {}", words.join(", "))?;
     }
     let sizes = soragen::part_sizes(source, parts)?;
     for PartSize { part, parameters, by_layer, .. } in &sizes {

@@ -10,15 +10,19 @@ static FILES: &[(&str, &[u8])] = {
         };
     }
     files![
+        "bank/drawings.bin",
+        "bank/features.bin",
+        "bank/index.json",
         "model_index.json",
         "soragen.json",
         "text_encoder/config.json",
         "text_encoder/model.gguf",
         "tokenizer/tokenizer.json",
         "transformer/config.json",
-        "transformer/diffusion_pytorch_model.safetensors",
+        "transformer/diffusion_pytorch_model.gguf",
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
+        "world.json",
     ]
 };
 

@@ -22,6 +22,50 @@ fn the_place_in_the_prompt_sets_the_colours() {
     assert!(dark.iter().all(|&c| c < 80.0), "space: {dark:?}");
 }
 
+/// Shares of the pixels of the left and the right half of the first frame that are `like` this.
+fn shares(request: &str, like: fn(&[u8]) -> bool) -> [f64; 2] {
+    let source = format!("soragen duration=1 {request} ! video/x-raw,format=RGB,width=320,height=192");
+    let frame = crate::support::pixels(&samples(&source)[0]);
+    let mut counts = [0; 2];
+    frame.chunks_exact(3).enumerate().filter(|(_, pixel)| like(pixel)).for_each(|(i, _)| {
+        counts[usize::from(i % 320 >= 160)] += 1;
+    });
+    counts.map(|count| f64::from(count) / (160.0 * 192.0))
+}
+
+#[test]
+fn a_drawing_is_shown_where_its_path_says() {
+    let orange = |pixel: &[u8]| pixel[0] > 180 && pixel[1] < 150 && pixel[2] < 90;
+    let fox = |path: &str| {
+        shares(
+            &format!("prompt=\"in a green meadow\" reference=bank:fox motion-path=\"0 {path} ground\""),
+            orange,
+        )
+    };
+    let [left, right] = fox("left");
+    assert!(left > 0.05 && right < 0.01, "{left} {right}");
+    let [left, right] = fox("right");
+    assert!(right > 0.05 && left < 0.01, "{left} {right}");
+}
+
+#[test]
+fn a_picture_of_the_user_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disc.png");
+    let disc = image::RgbaImage::from_fn(200, 200, |x, y| {
+        let inside = (x as i32 - 100).pow(2) + (y as i32 - 100).pow(2) < 90 * 90;
+        image::Rgba([220, 30, 160, if inside { 255 } else { 0 }])
+    });
+    disc.save(&file).unwrap();
+    let pink = |pixel: &[u8]| pixel[0] > 150 && pixel[1] < 110 && pixel[2] > 100;
+    let both =
+        shares(&format!("prompt=\"it stands in a green meadow\" reference=\"{}\"", file.display()), pink);
+    // The disc has 128 pixels across, a fifth of the frame.
+    assert!(both.iter().sum::<f64>() / 2.0 > 0.12, "{both:?}");
+    let without = shares("prompt=\"a green meadow\"", pink);
+    assert!(without.iter().sum::<f64>() < 0.01, "{without:?}");
+}
+
 #[test]
 fn a_video_starts_with_its_image() {
     let folder = tempfile::tempdir().unwrap();

@@ -29,10 +29,10 @@ const ENCODED: &str = "x264enc pass=qual quantizer=26 speed-preset=veryfast ! av
 
 #[test]
 fn the_watermark_survives_encoding() {
-    let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=1000000000";
+    let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=2000000000";
     let marked = detection_stats(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     assert!(is_marked(&marked), "{marked}");
-    let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=1000000000";
+    let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=2000000000";
     let other = detection_stats(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     let (id, other) = (id(&marked), id(&other));
     assert!(id.is_some() && other.is_some() && id != other, "another video, another id: {id:?} {other:?}");

@@ -303,7 +303,7 @@ impl SoraFilter {
             }
             if step.is_kept {
                 let format = reader.format.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
-                let timecode = buffer.meta::<VideoTimeCodeMeta>().and_then(|meta| meta.tc().try_into().ok());
+                let timecode = buffer.meta::<VideoTimeCodeMeta>().map(|meta| meta.tc());
                 let Some(image) = format.converter.convert(buffer.clone()) else {
                     drop(reader);
                     gst::element_imp_error!(self, gst::StreamError::Format, ("a frame cannot be read"));

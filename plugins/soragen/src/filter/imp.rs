@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gst::glib;
@@ -14,7 +14,7 @@ use super::negotiation;
 use super::pacing::{LONGEST_GAP, Pacing};
 use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
-use crate::source::{PROMPT_CHECK, caps, error, prompt_check};
+use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
 use crate::video::rgb::RgbConverter;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -60,10 +60,6 @@ impl Reader {
         self.pacing.restart();
         (self.last, self.end) = (None, None);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

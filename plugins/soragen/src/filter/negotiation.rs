@@ -6,7 +6,8 @@ use gst::prelude::*;
 use gst_video::VideoInfo;
 use soragen::{Size, Sizes};
 
-use crate::source::{Rate, caps};
+use crate::source::caps;
+use crate::source::frame_time::Rate;
 
 /// The caps that the sink pad accepts for a model with these sizes, if downstream accepts `peer`. With `same_rate` both pads have the
 /// same frame rate too.

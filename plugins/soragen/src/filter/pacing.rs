@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::source::Rate;
+use crate::source::frame_time::{Rate, frame_at, frame_start};
 
 /// A longer time without frames is a gap: it is not filled with repeated frames.
 pub const LONGEST_GAP: gst::ClockTime = gst::ClockTime::SECOND;
@@ -44,10 +44,10 @@ impl Pacing {
     pub fn frame(&mut self, time: u64, duration: Option<u64>) -> Step {
         let Some(rate) = self.rate else { return Step { repeats: Vec::new(), is_kept: true } };
         let number = match self.start.and_then(|start| time.checked_sub(start)) {
-            Some(since) if since <= time_of(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) => {
-                let half = time_of(1, rate) / 2;
+            Some(since) if since <= frame_start(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) => {
+                let half = frame_start(1, rate) / 2;
                 let half = duration.map_or(half, |duration| half.min(duration / 2));
-                number_at(since.saturating_add(half), rate)
+                frame_at(since.saturating_add(half), rate)
             }
             // The first one, one after a gap, or one before the first.
             _ => {
@@ -64,10 +64,10 @@ impl Pacing {
     pub fn end(&mut self, time: u64) -> Vec<u64> {
         let (Some(rate), Some(start)) = (self.rate, self.start) else { return Vec::new() };
         let since = time.saturating_sub(start);
-        if since > time_of(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) {
+        if since > frame_start(self.count, rate).saturating_add(LONGEST_GAP.nseconds()) {
             return Vec::new();
         }
-        let end = number_at(since.saturating_add(time_of(1, rate) / 2), rate);
+        let end = frame_at(since.saturating_add(frame_start(1, rate) / 2), rate);
         let repeats = self.times(self.count..end);
         self.count = self.count.max(end);
         repeats
@@ -75,20 +75,8 @@ impl Pacing {
 
     fn times(&self, numbers: Range<u64>) -> Vec<u64> {
         let (Some(rate), Some(start)) = (self.rate, self.start) else { return Vec::new() };
-        numbers.map(|number| start + time_of(number, rate)).collect()
+        numbers.map(|number| start + frame_start(number, rate)).collect()
     }
-}
-
-/// Time of frame `number`.
-fn time_of(number: u64, (numerator, denominator): Rate) -> u64 {
-    let time = u128::from(number) * u128::from(denominator) * 1_000_000_000 / u128::from(numerator.max(1));
-    u64::try_from(time).unwrap_or(u64::MAX)
-}
-
-/// Number of the frame that is shown at `time`.
-fn number_at(time: u64, (numerator, denominator): Rate) -> u64 {
-    let frames = u128::from(time) * u128::from(numerator) / (u128::from(denominator.max(1)) * 1_000_000_000);
-    u64::try_from(frames).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::SoraFilter;
 use super::input::{Chunk, Front, Input, Interrupt, Item, ends_video, survives_flush};
 use super::settings::RateMode;
 use super::{negotiation, output};
-use crate::source::{Rate, messages};
+use crate::source::frame_time::{Rate, frame_start};
+use crate::source::{caps, messages};
 
 /// What the task needs to know.
 pub struct Job {
@@ -128,16 +129,15 @@ impl Worker {
 
     fn event(&mut self, event: gst::Event, pads: &Pads) -> Result<(), Stop> {
         match event.view() {
-            gst::EventView::Caps(caps) => {
-                let video = VideoInfo::from_caps(caps.caps())
+            gst::EventView::Caps(event) => {
+                let video = VideoInfo::from_caps(event.caps())
                     .map_err(|_| Stop::Flow(gst::FlowError::NotNegotiated))?;
-                let fps = video.fps();
                 let rate = match self.job.rate_mode {
                     RateMode::Model => Some(self.job.info.frame_rate),
-                    RateMode::Every => (fps.numer() > 0).then_some((fps.numer() as u32, fps.denom() as u32)),
+                    RateMode::Every => Some(caps::rate(&video)).filter(|rate| rate.0 > 0),
                 };
                 // Before anything can be interrupted: the event does not come again.
-                self.next_format = Some((Size { width: video.width(), height: video.height() }, rate));
+                self.next_format = Some((caps::size(&video), rate));
                 self.finish(pads)?;
                 self.accept_format(pads)
             }
@@ -333,6 +333,6 @@ impl Worker {
 
 /// How long a frame is shown; `None` without a fixed rate.
 fn duration_of_frame(video: &VideoInfo) -> Option<gst::ClockTime> {
-    let (numerator, denominator) = (video.fps().numer() as u64, video.fps().denom() as u64);
-    (numerator > 0).then(|| gst::ClockTime::SECOND.mul_div_floor(denominator, numerator)).flatten()
+    let rate = caps::rate(video);
+    (rate.0 > 0).then(|| gst::ClockTime::from_nseconds(frame_start(1, rate)))
 }

@@ -13,7 +13,7 @@ mod deadline;
 mod download;
 mod enums;
 pub(crate) mod error;
-mod frame_time;
+pub(crate) mod frame_time;
 mod generator;
 mod imp;
 pub(crate) mod messages;
@@ -30,8 +30,8 @@ mod timecode;
 mod uri;
 
 pub use enums::{Decoder, Label, Precision};
-pub(crate) use frame_time::Rate;
 pub(crate) use generator::Change;
+pub(crate) use imp::lock;
 pub(crate) use properties::specs_of;
 pub(crate) use settings::Settings;
 pub(crate) use state::CueEnd;

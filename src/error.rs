@@ -86,8 +86,14 @@ pub enum Setting {
     Shots,
     /// The image to start from.
     Image,
+    /// The image to end with.
+    LastImage,
+    /// A video that ends where it begins.
+    Loop,
     /// The video that goes in.
     Video,
+    /// A control video, its mask or its scale.
+    Control,
     /// How much a video that goes in is changed.
     Strength,
     /// How much less where it moves.
@@ -131,7 +137,10 @@ impl std::fmt::Display for Setting {
             Self::Shift => "shift",
             Self::Shots => "storyboard",
             Self::Image => "image",
+            Self::LastImage => "last-image",
+            Self::Loop => "loop",
             Self::Video => "video",
+            Self::Control => "control",
             Self::Strength => "strength",
             Self::MotionNoise => "motion-noise",
             Self::Reference => "reference",

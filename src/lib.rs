@@ -34,6 +34,7 @@ mod digest;
 mod error;
 mod frames;
 pub mod hub;
+mod image_encoder;
 #[cfg(not(feature = "bench"))]
 mod kernels;
 #[cfg(feature = "bench")]
@@ -70,13 +71,13 @@ pub use cancel::Cancel;
 pub use candle_core as candle;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
-/// A decoded image that a video can start from.
-pub use image::RgbImage;
+/// Decoded images: a frame or the start of a video, and a mask.
+pub use image::{GrayImage, RgbImage};
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
 pub use picture::{read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};
-pub use request::{Length, Request, Restyle, Shot, Size, Transition};
+pub use request::{Control, Length, Request, Restyle, Shot, Size, Transition};
 pub use session::{Phase, Progress, Session, SessionStats, ShotInfo};
 pub use storyboard::Storyboard;
 pub use threads::Threads;

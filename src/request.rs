@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use candle_core::Tensor;
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 use serde::Deserialize;
 
 use crate::label::Label;
@@ -43,7 +43,7 @@ impl std::fmt::Display for Size {
 /// Length of a video.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Length {
-    /// The model's own ([`ModelInfo::natural_frames`](crate::ModelInfo::natural_frames)).
+    /// That of the control video, or else the model's own ([`ModelInfo::natural_frames`](crate::ModelInfo::natural_frames)).
     #[default]
     Natural,
     /// A number of frames, at the model's own frame rate.
@@ -116,6 +116,16 @@ impl Default for Restyle {
     }
 }
 
+/// A video that steers a new one, frame by frame, with a VACE model (<https://arxiv.org/abs/2503.07598>): depth, poses, edges, or a
+/// video of which a part is made anew. Frames and masks are stretched to the size. A new video may be longer; the model is free then.
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// From the first frame of the new video on, at the frame rate of the model.
+    pub frames: Vec<RgbImage>,
+    /// As many as `frames`: white where the model makes the picture, and black where the frame is kept. Empty is white.
+    pub mask: Vec<GrayImage>,
+}
+
 /// Everything that decides the frames, apart from the model. `None` is the model's own value, unless the field says otherwise.
 ///
 /// ```
@@ -138,10 +148,21 @@ pub struct Request {
     /// The image to start from, scaled to the size; `None` starts from noise. If its aspect ratio differs, a causal model crops it at the centre and
     /// a whole-clip model stretches it, as diffusers does.
     pub image: Option<RgbImage>,
+    /// The image to end with, stretched to the size. For models with [`ModelInfo::last_image`](crate::ModelInfo::last_image), and a video
+    /// of one shot.
+    pub last_image: Option<RgbImage>,
+    /// Whether the video ends where it begins: its first frame, `image`, follows its last. For models as `last_image`; the number of
+    /// frames is a multiple of those of a latent frame.
+    pub loops: bool,
+    /// A video that steers this one; `None` leaves it to the prompt. For models with
+    /// [`ModelInfo::control`](crate::ModelInfo::control), and a video of one shot.
+    pub control: Option<Control>,
+    /// How much a VACE model is steered, by `control`, images and references; 1 as it was trained.
+    pub control_scale: f64,
     /// Changes a video that goes in; `None` makes a new video.
     pub restyle: Option<Restyle>,
     /// A video that this one continues: its last frames, at the frame rate of the model. The video begins after them. For causal
-    /// models, which see the last [`ModelInfo::past_frames`](crate::ModelInfo::past_frames) of them.
+    /// and VACE models, which see the last [`ModelInfo::past_frames`](crate::ModelInfo::past_frames) of them.
     pub past: Vec<RgbImage>,
     /// Pictures of subjects that the video shows. Without them the built-in model shows the drawing that the prompt names.
     pub references: Vec<Reference>,
@@ -191,6 +212,10 @@ impl Request {
             references: Vec::new(),
             motion_path: None,
             size: None,
+            last_image: None,
+            loops: false,
+            control: None,
+            control_scale: 1.0,
             restyle: None,
             past: Vec::new(),
             length: Length::default(),

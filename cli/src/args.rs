@@ -98,6 +98,10 @@ pub struct PartsArgs {
     #[arg(long, value_name = "PATH")]
     pub autoencoder: Option<PathBuf>,
 
+    /// CLIP image encoder to use instead of the model's, for an image-to-video model of Wan 2.1
+    #[arg(long, value_name = "PATH")]
+    pub image_encoder: Option<PathBuf>,
+
     /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, longlive,
     /// longlive-absolute, longlive-2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
     #[arg(long, value_name = "NAME")]
@@ -111,11 +115,12 @@ pub struct PartsArgs {
 
 impl From<&PartsArgs> for soragen::checkpoint::Parts {
     fn from(args: &PartsArgs) -> Self {
-        let PartsArgs { transformer, text_encoder, autoencoder, recipe, lora } = args;
+        let PartsArgs { transformer, text_encoder, autoencoder, image_encoder, recipe, lora } = args;
         Self {
             transformer: transformer.clone(),
             text_encoder: text_encoder.clone(),
             autoencoder: autoencoder.clone(),
+            image_encoder: image_encoder.clone(),
             recipe: recipe.clone(),
             loras: lora.iter().map(|text| Lora::parse(text)).collect(),
         }

@@ -26,6 +26,8 @@ pub struct Parts {
     pub text_encoder: Option<PathBuf>,
     /// The autoencoder: Wan's or TAEHV.
     pub autoencoder: Option<PathBuf>,
+    /// CLIP's image encoder, of Wan 2.1's image-to-video models.
+    pub image_encoder: Option<PathBuf>,
     /// The recipe of a causal transformer: a known name (`self-forcing` …), or the path of a `soragen.json`. Default:
     /// the one beside the transformer.
     pub recipe: Option<String>,
@@ -129,9 +131,20 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
             }
         }
     }
+    if let Some(file) = &selected.image_encoder {
+        assembly.add(Part::ImageEncoder, file)?;
+    }
     if assembly.base.is_none() {
-        let channels = shapes::latent_channels(&assembly.texts["transformer/config.json"]);
-        for (name, text) in default_configs(channels) {
+        let config = &assembly.texts["transformer/config.json"];
+        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        if config["image_dim"].is_u64() && selected.image_encoder.is_none() {
+            return Err(Error::NotFound {
+                path: path.join(Part::ImageEncoder.folder()),
+                hint: "the transformer reads images; set `image-encoder` to CLIP's, such as clip_vision_h.safetensors"
+                    .into(),
+            });
+        }
+        for (name, text) in default_configs(&config) {
             assembly.texts.insert(name.into(), text.to_string().into_bytes());
         }
     }
@@ -238,11 +251,11 @@ fn tokenizer(folder: &Path) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Default configurations of Wan models. Only Wan 2.2 TI2V-5B has 48 latent channels.
-fn default_configs(channels: u64) -> [(&'static str, Value); 2] {
-    let ti2v = channels == 48;
+/// Default configurations for a transformer of Wan.
+fn default_configs(transformer: &Value) -> [(&'static str, Value); 2] {
+    let (class_name, ti2v) = shapes::pipeline(transformer);
     [
-        (MODEL_INDEX, json!({ "_class_name": "WanPipeline", "expand_timesteps": ti2v })),
+        (MODEL_INDEX, json!({ "_class_name": class_name, "expand_timesteps": ti2v })),
         (
             "scheduler/scheduler_config.json",
             json!({

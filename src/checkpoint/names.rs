@@ -15,6 +15,8 @@ pub enum Part {
     TextEncoder,
     /// diffusers' `AutoencoderKLWan`.
     Autoencoder,
+    /// transformers' `CLIPVisionModel`.
+    ImageEncoder,
 }
 
 impl Part {
@@ -22,7 +24,7 @@ impl Part {
     pub fn of_folder(folder: &str) -> Option<Self> {
         // Both transformers have the same names.
         let folder = if folder == SECOND_TRANSFORMER { Self::Transformer.folder() } else { folder };
-        [Self::Transformer, Self::TextEncoder, Self::Autoencoder]
+        [Self::Transformer, Self::TextEncoder, Self::Autoencoder, Self::ImageEncoder]
             .into_iter()
             .find(|part| part.folder() == folder)
     }
@@ -33,6 +35,7 @@ impl Part {
             Self::Transformer => "transformer",
             Self::TextEncoder => "text_encoder",
             Self::Autoencoder => "vae",
+            Self::ImageEncoder => "image_encoder",
         }
     }
 }
@@ -83,22 +86,40 @@ static TRANSFORMER: Lazy<Table> = Lazy::new(|| {
         pair("condition_embedder.text_embedder.linear_2", "text_embedding.2"),
         pair("scale_shift_table", "head.modulation"),
         pair("proj_out", "head.head"),
-        pair("blocks.*.scale_shift_table", "blocks.*.modulation"),
-        pair("blocks.*.norm2", "blocks.*.norm3"),
-        pair("blocks.*.norm3", "blocks.*.norm2"),
-        pair("blocks.*.ffn.net.0.proj", "blocks.*.ffn.0"),
-        pair("blocks.*.ffn.net.2", "blocks.*.ffn.2"),
+        // The projection of images: Wan 2.1's image-to-video models.
+        pair("condition_embedder.image_embedder.norm1", "img_emb.proj.0"),
+        pair("condition_embedder.image_embedder.ff.net.0.proj", "img_emb.proj.1"),
+        pair("condition_embedder.image_embedder.ff.net.2", "img_emb.proj.3"),
+        pair("condition_embedder.image_embedder.norm2", "img_emb.proj.4"),
+        pair("condition_embedder.image_embedder.pos_embed", "img_emb.emb_pos"),
+        // The control branch: VACE.
+        pair("vace_blocks.*.proj_in", "vace_blocks.*.before_proj"),
+        pair("vace_blocks.*.proj_out", "vace_blocks.*.after_proj"),
     ];
-    for (engine_name, file_name) in [("attn1", "self_attn"), ("attn2", "cross_attn")] {
-        for (to, short) in [
-            ("to_q", "q"),
-            ("to_k", "k"),
-            ("to_v", "v"),
-            ("to_out.0", "o"),
-            ("norm_q", "norm_q"),
-            ("norm_k", "norm_k"),
+    for blocks in ["blocks.*", "vace_blocks.*"] {
+        for (engine_name, file_name) in [
+            ("scale_shift_table", "modulation"),
+            ("norm2", "norm3"),
+            ("norm3", "norm2"),
+            ("ffn.net.0.proj", "ffn.0"),
+            ("ffn.net.2", "ffn.2"),
         ] {
-            table.push((format!("blocks.*.{engine_name}.{to}"), format!("blocks.*.{file_name}.{short}")));
+            table.push((format!("{blocks}.{engine_name}"), format!("{blocks}.{file_name}")));
+        }
+        for (engine_name, file_name) in [("attn1", "self_attn"), ("attn2", "cross_attn")] {
+            for (to, short) in [
+                ("to_q", "q"),
+                ("to_k", "k"),
+                ("to_v", "v"),
+                ("to_out.0", "o"),
+                ("norm_q", "norm_q"),
+                ("norm_k", "norm_k"),
+                ("add_k_proj", "k_img"),
+                ("add_v_proj", "v_img"),
+                ("norm_added_k", "norm_k_img"),
+            ] {
+                table.push((format!("{blocks}.{engine_name}.{to}"), format!("{blocks}.{file_name}.{short}")));
+            }
         }
     }
     table
@@ -252,6 +273,8 @@ pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item 
             &AUTOENCODER_22
         }
         Part::Autoencoder => &AUTOENCODER_21,
+        // Its names are the engine's own.
+        Part::ImageEncoder => return name.into(),
     };
     renamed(name, table, |(engine_name, file_name)| (engine_name, file_name))
 }
@@ -260,7 +283,9 @@ pub fn original_name<'a>(part: Part, name: &str, mut sample: impl Iterator<Item 
 pub fn part_of<'a>(names: impl Iterator<Item = &'a str>) -> Option<Part> {
     names.map(unwrapped).find_map(|name| {
         let has = |part: &str| name.contains(part);
-        if has(".self_attn.") || has(".attn1.") {
+        if has(".mlp.fc1.") || has("patch_embedding.weight") && has("embeddings.") {
+            Some(Part::ImageEncoder)
+        } else if has(".self_attn.") && !has("_proj.") || has(".attn1.") {
             Some(Part::Transformer)
         } else if has(".SelfAttention.") || has(".attn_rel_b.") || has(".pos_embedding.") {
             Some(Part::TextEncoder)
@@ -348,8 +373,10 @@ mod tests {
         all[kind].clone()
     }
 
-    const KINDS: [(&str, Part); 5] = [
+    const KINDS: [(&str, Part); 7] = [
         ("transformer", Part::Transformer),
+        ("transformer-images", Part::Transformer),
+        ("transformer-vace", Part::Transformer),
         ("umt5", Part::TextEncoder),
         ("umt5-gguf", Part::TextEncoder),
         ("vae-2.1", Part::Autoencoder),

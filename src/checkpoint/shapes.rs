@@ -41,6 +41,7 @@ pub fn config(part: Part, shapes: &Shapes, stated: Option<&Value>) -> Result<Val
         Part::Autoencoder => {
             stated["_class_name"].as_str().is_some_and(|name| name.starts_with("Autoencoder"))
         }
+        Part::ImageEncoder => stated["num_hidden_layers"].is_u64(),
     };
     if is_diffusers {
         return Ok(stated.clone());
@@ -49,13 +50,21 @@ pub fn config(part: Part, shapes: &Shapes, stated: Option<&Value>) -> Result<Val
         Part::Transformer => transformer(shapes, stated["num_heads"].as_u64()),
         Part::TextEncoder => umt5(shapes),
         Part::Autoencoder => autoencoder(shapes),
+        Part::ImageEncoder => clip_vision(shapes),
     }
 }
 
-/// Latent channels that a transformer with this configuration reads.
-pub fn latent_channels(config: &[u8]) -> u64 {
-    let config: Value = serde_json::from_slice(config).unwrap_or_default();
-    config["in_channels"].as_u64().unwrap_or(16)
+/// The pipeline of diffusers for a transformer with this configuration, and whether it expands timesteps.
+pub fn pipeline(transformer: &Value) -> (&'static str, bool) {
+    let channels = |name: &str| transformer[name].as_u64();
+    match channels("in_channels") {
+        _ if transformer["vace_layers"].is_array() => ("WanVACEPipeline", false),
+        // Only Wan 2.2 TI2V-5B has 48 latent channels.
+        Some(48) => ("WanPipeline", true),
+        // A mask and an image beside the latents.
+        given if given > channels("out_channels") => ("WanImageToVideoPipeline", false),
+        _ => ("WanPipeline", false),
+    }
 }
 
 fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
@@ -85,7 +94,41 @@ fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
         "ffn_dim": dimension(shapes, model, "blocks.0.ffn.net.0.proj.weight", 0)?,
         "num_layers": count(shapes, "blocks."),
         "cross_attn_norm": shapes.contains_key("blocks.0.norm2.weight"),
-        "added_kv_proj_dim": shapes.get("blocks.0.attn2.add_k_proj.weight").and_then(|shape| shape.first()),
+        "added_kv_proj_dim": shapes.get("blocks.0.attn2.add_k_proj.weight").and_then(|shape| shape.last()),
+        "image_dim": shapes.get("condition_embedder.image_embedder.norm1.weight").and_then(|shape| shape.first()),
+        "pos_embed_seq_len": shapes.get("condition_embedder.image_embedder.pos_embed").and_then(|shape| shape.get(1)),
+        "vace_layers": vace_layers(count(shapes, "blocks."), count(shapes, "vace_blocks.")),
+        "vace_in_channels": shapes.get("vace_patch_embedding.weight").map(|shape| match *shape.as_slice() {
+            [_, channels, _, _, _] => channels,
+            ref flat => flat.iter().skip(1).product::<usize>() / 4,
+        }),
+    }))
+}
+
+/// The blocks that are followed by one of the control branch, at equal distances: every second one of VACE 1.3B, every fifth one of
+/// VACE 14B.
+fn vace_layers(blocks: usize, branch: usize) -> Option<Vec<usize>> {
+    let distance = blocks.checked_div(branch)?.max(1);
+    Some((0..blocks).step_by(distance).take(branch).collect())
+}
+
+fn clip_vision(shapes: &Shapes) -> Result<Value> {
+    let model = "a CLIP image encoder";
+    let prefix =
+        if shapes.keys().any(|name| name.starts_with("vision_model.")) { "vision_model." } else { "" };
+    let of = |name: &str, index| dimension(shapes, model, &format!("{prefix}{name}"), index);
+    let (width, patch) = (of("embeddings.class_embedding", 0)?, of("embeddings.patch_embedding.weight", 2)?);
+    let positions = of("embeddings.position_embedding.weight", 0)?.saturating_sub(1);
+    // ViT-H, of open_clip, is the one of Wan; shapes do not contain heads and activation.
+    let is_huge = width == 1280;
+    Ok(json!({
+        "hidden_size": width,
+        "intermediate_size": of("encoder.layers.0.mlp.fc1.weight", 0)?,
+        "num_hidden_layers": count(shapes, &format!("{prefix}encoder.layers.")),
+        "num_attention_heads": width / if is_huge { 80 } else { 64 },
+        "image_size": positions.isqrt() * patch,
+        "patch_size": patch,
+        "hidden_act": if is_huge { "gelu" } else { "quick_gelu" },
     }))
 }
 
@@ -193,6 +236,11 @@ mod tests {
             ("wan2.1-t2v-1.3b", Part::Transformer),
             ("wan2.1-t2v-14b", Part::Transformer),
             ("wan2.2-ti2v-5b", Part::Transformer),
+            ("wan2.1-i2v-14b", Part::Transformer),
+            ("wan2.1-flf2v-14b", Part::Transformer),
+            ("wan2.1-vace-1.3b", Part::Transformer),
+            ("wan2.1-vace-14b", Part::Transformer),
+            ("clip-vit-h", Part::ImageEncoder),
             ("umt5-xxl", Part::TextEncoder),
             ("wan2.1-vae", Part::Autoencoder),
             ("wan2.2-vae", Part::Autoencoder),
@@ -218,8 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn the_transformer_decides_the_pipeline() {
+        for (name, expected) in [
+            ("wan2.1-t2v-1.3b", ("WanPipeline", false)),
+            ("wan2.2-ti2v-5b", ("WanPipeline", true)),
+            ("wan2.1-i2v-14b", ("WanImageToVideoPipeline", false)),
+            ("wan2.1-vace-14b", ("WanVACEPipeline", false)),
+        ] {
+            let (_, shapes) = real(name);
+            assert_eq!(pipeline(&config(Part::Transformer, &shapes, None).unwrap()), expected, "{name}");
+        }
+    }
+
+    #[test]
     fn the_error_for_another_file_names_the_missing_tensor() {
-        for part in [Part::Transformer, Part::TextEncoder, Part::Autoencoder] {
+        for part in [Part::Transformer, Part::TextEncoder, Part::Autoencoder, Part::ImageEncoder] {
             let error = config(part, &Shapes::from([("x".into(), vec![1])]), None).unwrap_err();
             assert!(error.contains("is missing"), "{error}");
         }

@@ -6,17 +6,21 @@ use super::layout::{MODEL_INDEX, SECOND_TRANSFORMER, ShardIndex};
 use super::name::is_plain;
 
 /// Folders with weights, and the stem of the file names in them.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 5] = [
     ("text_encoder", "model"),
     ("vae", "diffusion_pytorch_model"),
     ("transformer", "diffusion_pytorch_model"),
     (SECOND_TRANSFORMER, "diffusion_pytorch_model"),
+    (IMAGE_ENCODER, "model"),
 ];
+/// CLIP's, of Wan 2.1's image-to-video models.
+const IMAGE_ENCODER: &str = "image_encoder";
 /// Files that not every model has.
-const OPTIONAL: [&str; 5] = [
+const OPTIONAL: [&str; 6] = [
     "soragen.json",
     "scheduler/scheduler_config.json",
     "tokenizer/tokenizer.json",
+    "image_processor/preprocessor_config.json",
     "taew2_1.safetensors",
     "taew2_2.safetensors",
 ];
@@ -48,6 +52,7 @@ pub enum ListError<E> {
 struct ModelIndex {
     /// Library and class; both are null if the model has one transformer.
     transformer_2: Option<(Option<String>, Option<String>)>,
+    image_encoder: Option<(Option<String>, Option<String>)>,
 }
 
 /// The paths of the model in `repository`. Weights come last, so that a snapshot with weights is complete.
@@ -58,9 +63,15 @@ pub fn list<R: Repository>(repository: &mut R) -> Result<Vec<String>, ListError<
     };
     let mut paths = vec![present(repository, MODEL_INDEX.into())?];
     let index: ModelIndex = json(repository, MODEL_INDEX)?;
-    let has_second = matches!(index.transformer_2, Some((_, Some(_))));
-    let parts: Vec<_> =
-        PARTS.into_iter().filter(|(part, _)| *part != SECOND_TRANSFORMER || has_second).collect();
+    let is_listed = |part: &str| {
+        let entry = match part {
+            SECOND_TRANSFORMER => &index.transformer_2,
+            IMAGE_ENCODER => &index.image_encoder,
+            _ => return true,
+        };
+        matches!(entry, Some((_, Some(_))))
+    };
+    let parts: Vec<_> = PARTS.into_iter().filter(|(part, _)| is_listed(part)).collect();
     paths.extend(OPTIONAL.into_iter().filter(|path| repository.has(path)).map(String::from));
     for (part, _) in &parts {
         paths.push(present(repository, format!("{part}/config.json"))?);

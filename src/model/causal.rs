@@ -135,12 +135,16 @@ impl CausalModel {
                 .causal
                 .past_latents(usize::MAX)
                 .map_or(0, |latents| autoencoder.frames_of(latents as u64)),
+            latent_frames: autoencoder.temporal_factor() as u64,
             chunk_frames: autoencoder.temporal_factor() as u64 * self.causal.max_chunk() as u64,
             max_frames: self.max_latents(source)?.map(|latents| autoencoder.frames_of(latents)),
             causal: true,
             remembers_shots: self.causal.shots.is_some(),
             image_to_video: true,
             needs_image: false,
+            last_image: false,
+            needs_last_image: false,
+            control: false,
             steps: self.causal.schedule.timesteps.len() as u32,
             guidance_scale: self.guidance_scale,
             guidance_scale_2: None,

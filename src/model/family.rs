@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::index::PipelineIndex;
+use super::index::{PipelineIndex, VACE_PIPELINE};
 use super::info::ModelInfo;
 use super::wan;
 use crate::checkpoint::Source;
@@ -22,7 +22,8 @@ pub enum Family {
 
 impl Family {
     /// The supported pipelines of diffusers, by their class names.
-    const PIPELINES: &[(&str, Self)] = &[("WanPipeline", Self::Wan), ("WanImageToVideoPipeline", Self::Wan)];
+    const PIPELINES: &[(&str, Self)] =
+        &[("WanPipeline", Self::Wan), ("WanImageToVideoPipeline", Self::Wan), (VACE_PIPELINE, Self::Wan)];
 
     /// The family of the diffusers pipeline `class_name`; a reason if it is not supported.
     pub fn of_pipeline(class_name: &str) -> Result<Self, String> {

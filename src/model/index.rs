@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use crate::scheduler::SchedulerConfig;
 
+/// The class name of a pipeline with a control branch.
+pub const VACE_PIPELINE: &str = "WanVACEPipeline";
+
 /// The entries that the engine uses.
 #[derive(Clone, Debug, Deserialize)]
 pub struct PipelineIndex {
@@ -38,6 +41,11 @@ impl PipelineIndex {
     /// The timestep below which the second transformer computes the steps.
     pub fn boundary(&self, scheduler: &SchedulerConfig) -> Option<f64> {
         Some(self.boundary_ratio? * scheduler.train_timesteps() as f64)
+    }
+
+    /// Whether the transformer has a control branch.
+    pub fn is_vace(&self) -> bool {
+        self.class_name == VACE_PIPELINE
     }
 
     /// Whether the transformer takes the image as further channels beside the latents.

@@ -16,6 +16,8 @@ pub struct ModelInfo {
     pub frame_rate: (u32, u32),
     /// Default length, in frames.
     pub natural_frames: u64,
+    /// Frames that a latent frame stands for, after the first.
+    pub latent_frames: u64,
     /// Frames that are made at a time, at most: those of a chunk, or the whole clip.
     pub chunk_frames: u64,
     /// Last frames of a video that it sees when it continues that video; 0 if it cannot.
@@ -31,6 +33,12 @@ pub struct ModelInfo {
     pub image_to_video: bool,
     /// Whether it must start from an image.
     pub needs_image: bool,
+    /// Whether a video can end with an image; it starts from one too, or from a prompt alone if `needs_image` is not set.
+    pub last_image: bool,
+    /// Whether a video must end with an image.
+    pub needs_last_image: bool,
+    /// Whether a control video can steer it (VACE).
+    pub control: bool,
     /// Pictures of subjects that it takes; 0 for a model without references.
     pub max_references: usize,
     /// Denoising steps.

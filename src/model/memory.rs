@@ -7,6 +7,7 @@ use candle_core::Device;
 use super::experts::{FIRST, SECOND};
 use crate::checkpoint::{Parts, Source, StoredTensor};
 use crate::device::TransformerShape;
+use crate::image_encoder;
 use crate::transformer::WanTransformer;
 use crate::{Error, Precision, Result};
 
@@ -40,6 +41,9 @@ struct Amount {
 }
 
 const TEXT_ENCODER: &str = "text_encoder";
+/// The image encoder is always f32, and one layer of it is in memory at a time.
+const IMAGE_ENCODER: (&str, &str) = (image_encoder::FOLDER, image_encoder::STEM);
+
 const STEMS: [(&str, &str); 3] =
     [(FIRST, "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model"), (TEXT_ENCODER, "model")];
 
@@ -88,6 +92,9 @@ impl PartSize {
         let plain = |amount: Amount| amount.bytes(width, false, device);
         match self.part {
             "vae" => plain(self.rest),
+            image_encoder::FOLDER => {
+                self.rest.parameters.saturating_add(self.largest.parameters).saturating_mul(4)
+            }
             // MiniLM is f32 on every device; UMT5 keeps the blocks of a GGUF file.
             TEXT_ENCODER if !self.by_layer => self.rest.parameters.saturating_mul(4),
             TEXT_ENCODER => plain(self.rest).saturating_add(self.largest.temporary_bytes(width, device)),
@@ -129,6 +136,9 @@ fn of(source: &Source) -> Result<Vec<PartSize>> {
     if source.exists(&format!("{SECOND}/config.json")) {
         sizes.push(size(source, SECOND, "diffusion_pytorch_model")?);
     }
+    if source.exists(&format!("{}/config.json", image_encoder::FOLDER)) {
+        sizes.push(size(source, IMAGE_ENCODER.0, IMAGE_ENCODER.1)?);
+    }
     Ok(sizes)
 }
 
@@ -150,13 +160,15 @@ fn size(source: &Source, part: &'static str, stem: &str) -> Result<PartSize> {
         bytes: sum.bytes.saturating_add(layer.bytes),
         mapped: sum.mapped.saturating_add(layer.mapped),
     });
-    let by_layer = part == TEXT_ENCODER && layers.parameters > 0;
+    let by_layer = [TEXT_ENCODER, image_encoder::FOLDER].contains(&part) && layers.parameters > 0;
     Ok(PartSize { part, parameters, by_layer, rest, layers, largest })
 }
 
 /// `blocks.7` of the transformer's `blocks.7.attn1…`, `encoder.block.7` of UMT5's.
 fn layer(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("encoder.block.").or_else(|| name.strip_prefix("blocks."))?;
+    const PREFIXES: [&str; 5] =
+        ["encoder.block.", "blocks.", "vace_blocks.", "vision_model.encoder.layers.", "encoder.layers."];
+    let rest = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix))?;
     let number = rest.split('.').next()?;
     Some(&name[..name.len() - rest.len() + number.len()])
 }

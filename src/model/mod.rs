@@ -20,6 +20,7 @@ use crate::autoencoder::{Autoencoder, Decoder};
 use crate::cancel::CancellableMutex;
 use crate::checkpoint::{Parts, Source};
 use crate::digest::Digest;
+use crate::image_encoder::ImageEncoder;
 use crate::scheduler::SchedulerConfig;
 use crate::testing::{self, Event};
 use crate::text::{self, TextEncoder};
@@ -70,6 +71,8 @@ pub struct Model {
     precision: Precision,
     pub(crate) text: TextEncoder,
     pub(crate) autoencoder: Autoencoder,
+    /// Of a model that reads images with its prompt.
+    pub(crate) image_encoder: Option<ImageEncoder>,
     pub(crate) pacing: Pacing,
     /// Bytes of memory that this machine has besides the weights, if known. Total memory counts, not free memory: the frames
     /// must not depend on what other programs use.
@@ -171,6 +174,7 @@ impl Model {
                     Pacing::Causal { config: Arc::new(model.causal), transformer: Arc::new(transformer) }
                 }
             },
+            image_encoder: open_image_encoder(source, &device)?,
             autoencoder: Autoencoder::open(source, decoder, streaming, dtype, &device, cancel)?,
             memory_headroom,
             world,
@@ -232,6 +236,24 @@ impl Model {
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
+}
+
+/// The image encoder, if the transformer reads its tokens.
+fn open_image_encoder(source: &Source, device: &Device) -> Result<Option<ImageEncoder>> {
+    let transformer = WanTransformer::config_of(source, experts::FIRST)?;
+    let Some(width) = transformer.image_dim else { return Ok(None) };
+    let encoder = ImageEncoder::open(source, device)?;
+    let config = encoder.config();
+    let images = if transformer.pos_embed_seq_len.is_some() { 2 } else { 1 };
+    let tokens = images * config.tokens();
+    if config.hidden_size != width || transformer.pos_embed_seq_len.is_some_and(|count| count != tokens) {
+        let reason = format!(
+            "hidden_size is {} and {images} images have {tokens} tokens; the transformer takes a width of {width} and {:?} tokens",
+            config.hidden_size, transformer.pos_embed_seq_len
+        );
+        return Err(source.invalid("image_encoder/config.json", reason));
+    }
+    Ok(Some(encoder))
 }
 
 impl std::fmt::Debug for Model {

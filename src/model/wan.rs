@@ -11,6 +11,12 @@ use crate::{Result, Size, autoencoder, transformer};
 
 const TRANSFORMER: &str = "transformer/config.json";
 
+/// Latent frames of another video that a VACE model sees when it continues it: 17 frames, a second of its 81.
+const VACE_PAST: u64 = 5;
+/// References that a VACE model takes. Each takes the place of a latent frame; the paper shows up to three
+/// (<https://arxiv.org/abs/2503.07598>).
+const VACE_REFERENCES: usize = 4;
+
 /// Wan's negative prompt; quality falls without it (`wan/configs/shared_config.py`).
 const NEGATIVE_PROMPT: &str = "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，\
                             低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，\
@@ -33,10 +39,30 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
             format!("in_channels is {}, but the autoencoder requires {channels}", transformer.in_channels);
         return Err(source.invalid(TRANSFORMER, reason));
     }
-    // `wan/configs/wan_t2v_A14B.py` and `wan_i2v_A14B.py` of <https://github.com/Wan-Video/Wan2.2>.
+    let is_vace = index.is_vace();
+    if is_vace != transformer.vace_layers.is_some() {
+        let reason = "a WanVACEPipeline has a transformer with vace_layers, and other pipelines have none";
+        return Err(source.invalid(TRANSFORMER, reason));
+    }
+    let control_channels = 2 * latents + autoencoder.spatial_factor().pow(2);
+    if let Some(channels) = transformer.vace_in_channels
+        && channels != control_channels
+    {
+        let reason =
+            format!("vace_in_channels is {channels}, but the autoencoder requires {control_channels}");
+        return Err(source.invalid(TRANSFORMER, reason));
+    }
+    if transformer.image_dim.is_some() && !needs_image {
+        return Err(source.invalid(TRANSFORMER, "image_dim is set, but the pipeline starts from no image"));
+    }
+    // Each position embedding of the image encoder's tokens belongs to the first or to the last image (FLF2V).
+    let needs_last_image = transformer.pos_embed_seq_len.is_some();
+    // `wan/configs/wan_t2v_A14B.py` and `wan_i2v_A14B.py` of <https://github.com/Wan-Video/Wan2.2>; `generate.py` of
+    // <https://github.com/Wan-Video/Wan2.1>.
     let (steps, guidance_scale, guidance_scale_2) = match (index.has_two_transformers(), needs_image) {
         (true, false) => (40, 4.0, Some(3.0)),
         (true, true) => (40, 3.5, Some(3.5)),
+        (false, true) if !needs_last_image => (40, 5.0, None),
         (false, _) => (50, 5.0, None),
     };
     let round = |side: u32| (side / step * step).max(step);
@@ -51,18 +77,23 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         frame_rate,
         natural_frames,
         chunk_frames: natural_frames,
-        past_frames: 0,
+        past_frames: if is_vace { autoencoder.frames_of(VACE_PAST) } else { 0 },
+        latent_frames: autoencoder.temporal_factor() as u64,
         max_frames: Some(autoencoder.frames_of(transformer.rope_max_seq_len as u64)),
         causal: false,
         remembers_shots: false,
-        image_to_video: index.expand_timesteps || needs_image,
+        image_to_video: index.expand_timesteps || needs_image || is_vace,
         needs_image,
+        // A model that reads its image with the image encoder has learned one image, or two.
+        last_image: is_vace || needs_last_image || (needs_image && transformer.image_dim.is_none()),
+        needs_last_image,
+        control: is_vace,
         steps,
         guidance_scale,
         guidance_scale_2,
         shift: SchedulerConfig::read(source)?.shift(),
         negative_prompt: NEGATIVE_PROMPT.into(),
-        max_references: 0,
+        max_references: if is_vace { VACE_REFERENCES } else { 0 },
         knows: BTreeMap::new(),
     })
 }

@@ -1,5 +1,6 @@
 //! The input image of a video: reading, scaling and conversion.
 
+mod canvas;
 mod complete;
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use rayon::prelude::*;
 
 use crate::{Error, Result, Size};
+pub(crate) use canvas::on_white;
 
 /// The largest picture file that is read.
 const MAX_BYTES: u64 = 512 << 20;
@@ -102,8 +104,32 @@ fn scaled(image: &RgbImage, size: Size, fit: Fit) -> Vec<u8> {
         Fit::Stretch => (width, height),
         Fit::Cover => (width.min(height * ratio), height.min(width / ratio)),
     };
-    let columns = Filter::new(image.width(), shown_width, size.width);
-    let rows = Filter::new(image.height(), shown_height, size.height);
+    filtered(image, (shown_width, shown_height), size, Kernel::LANCZOS)
+}
+
+/// Scales `image` with a bicubic filter like Pillow, so that its shorter side is `side`, and returns the square in its middle, RGB
+/// `[side, side, 3]`; as transformers' `CLIPImageProcessor`.
+///
+/// # Errors
+/// [`Error::Request`] for an image without pixels.
+pub(crate) fn middle_square(image: &RgbImage, side: u32) -> Result<Vec<u8>> {
+    let (width, height) = image.dimensions();
+    let shorter = width.min(height);
+    if shorter == 0 {
+        return Err(Error::Request(crate::Setting::Image, "the image is empty".into()));
+    }
+    let scaled = |length: u32| (u64::from(length) * u64::from(side) / u64::from(shorter)) as u32;
+    let size = Size { width: scaled(width), height: scaled(height) };
+    let pixels = filtered(image, (width.into(), height.into()), size, Kernel::BICUBIC);
+    let (left, top) = ((size.width - side) / 2, (size.height - side) / 2);
+    let row = |y: u32| &pixels[3 * ((top + y) * size.width + left) as usize..][..3 * side as usize];
+    Ok((0..side).flat_map(row).copied().collect())
+}
+
+/// Scales the middle `shown` of `image` to `size` like Pillow 13.
+fn filtered(image: &RgbImage, shown: (f64, f64), size: Size, kernel: Kernel) -> Vec<u8> {
+    let columns = Filter::new(image.width(), shown.0, size.width, kernel);
+    let rows = Filter::new(image.height(), shown.1, size.height, kernel);
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let lost_rows = lost(image.height(), size.height);
     if lost_rows > 0 && lost_rows > 2 * lost(image.width(), size.width) {
@@ -126,11 +152,15 @@ const WEIGHT_BITS: u32 = 22;
 
 impl Filter {
     /// Scales the middle `shown` of `from` pixels to `to` pixels.
-    fn new(from: u32, shown: f64, to: u32) -> Self {
+    fn new(from: u32, shown: f64, to: u32, kernel: Kernel) -> Self {
         let (first, scale) = ((f64::from(from) - shown) / 2.0, shown / f64::from(to));
         // Downscaling widens the filter by the scale.
         let width = scale.max(1.0);
-        Self((0..to).map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, width, from)).collect())
+        Self(
+            (0..to)
+                .map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, width, from, kernel))
+                .collect(),
+        )
     }
 
     /// Filters every row of `width` RGB pixels.
@@ -161,10 +191,11 @@ impl Filter {
 }
 
 impl Taps {
-    fn around(center: f64, width: f64, from: u32) -> Self {
-        let first = (center - LOBES * width + 0.5).max(0.0) as usize;
-        let end = ((center + LOBES * width + 0.5) as usize).min(from as usize);
-        let weights = (first..end).map(|x| lanczos((x as f64 - center + 0.5) / width));
+    fn around(center: f64, width: f64, from: u32, kernel: Kernel) -> Self {
+        let reach = kernel.reach * width;
+        let first = (center - reach + 0.5).max(0.0) as usize;
+        let end = ((center + reach + 0.5) as usize).min(from as usize);
+        let weights = (first..end).map(|x| (kernel.weight)((x as f64 - center + 0.5) / width));
         let weights: Vec<f64> = weights.collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: &f64| (weight / sum * f64::from(1 << WEIGHT_BITS)).round() as i32;
@@ -179,6 +210,18 @@ impl Taps {
     }
 }
 
+/// The weight of a pixel by its distance, up to `reach`.
+#[derive(Clone, Copy)]
+struct Kernel {
+    reach: f64,
+    weight: fn(f64) -> f64,
+}
+
+impl Kernel {
+    const LANCZOS: Self = Self { reach: LOBES, weight: lanczos };
+    const BICUBIC: Self = Self { reach: 2.0, weight: bicubic };
+}
+
 const LOBES: f64 = 3.0;
 
 fn lanczos(x: f64) -> f64 {
@@ -187,6 +230,16 @@ fn lanczos(x: f64) -> f64 {
         if x == 0.0 { 1.0 } else { x.sin() / x }
     };
     if (-LOBES..LOBES).contains(&x) { sinc(x) * sinc(x / LOBES) } else { 0.0 }
+}
+
+/// With a slope of −½ at distance 1.
+fn bicubic(x: f64) -> f64 {
+    let x = x.abs();
+    match x {
+        0.0..1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+        1.0..2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+        _ => 0.0,
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use image::RgbaImage;
 
-use crate::{Error, Result, picture};
+use crate::{Error, Result, Size, picture};
 pub(crate) use ground::premultiplied;
 
 /// The largest file.
@@ -141,6 +141,11 @@ impl ReferencePicture {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.picture.width().to_le_bytes()).update(self.picture.as_raw());
         hasher.finalize().to_string()
+    }
+
+    /// The picture in the middle of white, as VACE models see it: `[3, H, W]` in \[−1, 1\]. `step` is the number of pixels of a latent.
+    pub(crate) fn on_white(&self, size: Size, step: u32) -> Vec<f32> {
+        picture::on_white(&self.picture, size, step)
     }
 
     /// The picture in a square of `side` pixels, as a model sees it: `[side, side, 4]`, red, green and blue premultiplied, all in

@@ -298,7 +298,8 @@ impl CausalSampler {
         let prompt = self.text.embed(&self.prompt.prompt, cancel)?;
         let embeds = self.prompt.blend(prompt)?;
         let negative = &self.prompt.negative;
-        let contexts = self.text.contexts(Expert::High, &self.transformer, &embeds, negative, cancel)?;
+        let contexts =
+            self.text.contexts(Expert::High, &self.transformer, &embeds, negative, None, cancel)?;
         if let Some(video) = self.video_before.take() {
             self.remember(&video, &contexts, cancel, reporter)?;
         }

@@ -1,23 +1,24 @@
 //! Generates a scene as a whole clip: denoises all latents together, then decodes them as a stream.
 //!
-//! As diffusers' `WanPipeline`, from an image `WanImageToVideoPipeline`, and from a video `WanVideoToVideoPipeline`. With `expand_timesteps` the image is the first
-//! latent frame, at timestep 0. Without it, the transformer takes the image as channels beside the latents.
+//! As diffusers' `WanPipeline`, from an image `WanImageToVideoPipeline`, from a video `WanVideoToVideoPipeline`, and with a control video
+//! `WanVACEPipeline`. With `expand_timesteps` the image is the first latent frame, at timestep 0. Without it, the transformer takes the
+//! image as channels beside the latents. References of a VACE model are latent frames before the first one.
 
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::conditioning::{TextConditioner, TextContexts, encode, image_channels, image_latents};
+use super::conditioning::{TextConditioner, TextContexts, encode};
+use super::conditions::Conditions;
 use super::latents::{LatentStore, check_finite, noised, replace_first_frame};
 use super::progress::{Phase, Reporter};
 use super::restyle::ChunkVideo;
 use super::scene::Scene;
 use crate::autoencoder::{DecoderState, Tiling};
 use crate::model::{Expert, Experts};
-use crate::picture::Fit;
 use crate::scheduler::Scheduler;
 use crate::testing::Event;
-use crate::transformer::WanTransformer;
+use crate::transformer::{Control, WanTransformer};
 use crate::{Cancel, Model, Result, Size};
 
 pub struct ClipSampler {
@@ -74,6 +75,7 @@ impl ClipSampler {
 
     /// The frames of the next latent frame, `[T, 3, H, W]` in \[0, 1\].
     pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let past = self.past_latents()?;
         let latents = match &self.latents {
             Some(latents) => latents,
             None => {
@@ -84,9 +86,14 @@ impl ClipSampler {
         reporter.cached = self.cached;
         reporter.report(Phase::Decode, reporter.steps);
         let Model { autoencoder, memory_headroom, .. } = &*self.model;
-        let first = self.decoded;
-        self.decoded += 1;
+        let first = self.decoded.max(past);
+        self.decoded = first + 1;
         if !autoencoder.in_tiles(self.size, *memory_headroom) {
+            if first == past && past > 0 {
+                // The decoder goes on from the video before.
+                let before = latents.narrow(2, 0, past)?.to_dtype(self.model.dtype())?;
+                autoencoder.decode(&before, &mut self.decoder, cancel)?;
+            }
             let next = latents.narrow(2, first, 1)?.to_dtype(self.model.dtype())?;
             return autoencoder.decode(&next, &mut self.decoder, cancel);
         }
@@ -102,10 +109,24 @@ impl ClipSampler {
         Ok(frames.narrow(0, before as usize, geometry.frames_of(first, 1) as usize)?)
     }
 
+    /// Latent frames of the video that the clip continues.
+    fn past_latents(&self) -> Result<usize> {
+        let Some(past) = &self.scene.past else { return Ok(0) };
+        Ok(self.store.geometry.latents_of(past.dim(2)? as u64))
+    }
+
+    /// Latent frames of the clip, with those of the video that it continues.
+    fn latent_frames(&self) -> Result<usize> {
+        let past = self.scene.past.as_ref().map_or(Ok(0), |past| past.dim(2))? as u64;
+        // The last frame of a loop is its first one again, and is not shown.
+        let frames = self.scene.frames.map_or(1, |frames| past + frames + u64::from(self.scene.loops));
+        Ok(self.store.geometry.latents_of(frames))
+    }
+
     /// All latents of the scene, f32 `[1, C, T, H, W]`.
     fn sample(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
-        let Scene { prompt, negative_prompt, noise, image, key, .. } = &self.scene;
-        let frames = self.scene.frames.map_or(1, |frames| noise.geometry.latents_of(frames));
+        let Scene { prompt, negative_prompt, noise, key, references, .. } = &self.scene;
+        let frames = self.latent_frames()?;
         let key = key.map(|key| {
             key.with("prompt", prompt.as_bytes())
                 .with("negative", negative_prompt.as_bytes())
@@ -117,14 +138,10 @@ impl ClipSampler {
         }
         reporter.report(Phase::Text, 0);
         let embeds = self.text.embed(prompt, cancel)?;
-        let (model, size) = (&self.model, self.size);
-        let (first_frame, channels) = match image {
-            None => (None, None),
-            Some(image) if model.info.needs_image => {
-                (None, Some(image_channels(model, image, size, frames, cancel)?))
-            }
-            Some(image) => (Some(image_latents(model, image, size, Fit::Stretch, cancel)?), None),
-        };
+        let model = &self.model;
+        let conditions = Conditions::new(model, &self.scene, self.size, frames, cancel)?;
+        let Conditions { first_frame, channels, .. } = &conditions;
+        let (shown, frames) = (frames, references.len() + frames);
         let timesteps = self.scheduler.timesteps().to_vec();
         let (mut latents, mut first_step) = (noise.initial(0, frames)?, 0);
         if let Some(ChunkVideo { frames, sigma, .. }) = self.video.take() {
@@ -144,9 +161,12 @@ impl ClipSampler {
             // The other expert is dropped first, to free its memory.
             let denoiser = match current.take().filter(|denoiser| denoiser.expert == expert) {
                 Some(denoiser) => denoiser,
-                None => Denoiser::new(&self.text, &self.experts, expert, &embeds, negative_prompt, cancel)?,
+                None => {
+                    let inputs = (&embeds, negative_prompt.as_str(), conditions.images.as_ref());
+                    Denoiser::new(&self.text, &self.experts, expert, inputs, cancel)?
+                }
             };
-            let (mut input, timesteps) = match &first_frame {
+            let (mut input, timesteps) = match first_frame {
                 Some(image) => {
                     let mut timesteps = vec![t; frames];
                     timesteps[0] = 0.0;
@@ -154,16 +174,18 @@ impl ClipSampler {
                 }
                 None => (latents.clone(), vec![t]),
             };
-            if let Some(channels) = &channels {
+            if let Some(channels) = channels {
                 input = Tensor::cat(&[&input, channels], 1)?;
             }
-            let predicted = denoiser.predict(&self.text, &input, &timesteps, cancel)?;
+            let predicted =
+                denoiser.predict(&self.text, &input, &timesteps, conditions.control.as_ref(), cancel)?;
             reporter.forwards += denoiser.contexts.forwards();
             latents = self.scheduler.step(step, &predicted, &latents, || noise.fresh(step, 0, frames))?;
             check_finite(&latents)?;
             current = Some(denoiser);
         }
         let latents = replace_first_frame(first_frame.as_ref(), latents)?;
+        let latents = latents.narrow(2, references.len(), shown)?.contiguous()?;
         self.store.put(key, &latents);
         Ok(latents)
     }
@@ -181,12 +203,11 @@ impl Denoiser {
         text: &TextConditioner,
         experts: &Experts,
         expert: Expert,
-        prompt_embeds: &Tensor,
-        negative: &str,
+        (prompt_embeds, negative, images): (&Tensor, &str, Option<&Tensor>),
         cancel: &Cancel,
     ) -> Result<Self> {
         let transformer = experts.get(expert, cancel)?;
-        let contexts = text.contexts(expert, &transformer, prompt_embeds, negative, cancel)?;
+        let contexts = text.contexts(expert, &transformer, prompt_embeds, negative, images, cancel)?;
         Ok(Self { expert, transformer, contexts })
     }
 
@@ -195,10 +216,16 @@ impl Denoiser {
         text: &TextConditioner,
         latents: &Tensor,
         timesteps: &[f64],
+        control: Option<&Control>,
         cancel: &Cancel,
     ) -> Result<Tensor> {
         let latents = latents.to_dtype(text.model.dtype())?;
-        let forward = |context| self.transformer.forward(&latents, timesteps, context, cancel);
+        let forward = |context| match control {
+            Some(control) => {
+                self.transformer.forward_controlled(&latents, timesteps, context, control, cancel)
+            }
+            None => self.transformer.forward(&latents, timesteps, context, cancel),
+        };
         let prompt = forward(&self.contexts.prompt)?;
         let negative = self.contexts.negative.as_ref().map(forward).transpose()?;
         text.guidance.combine(self.expert, prompt, negative)

@@ -40,16 +40,20 @@ impl TextConditioner {
         Ok(self.model.text.encode(prompt, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
     }
 
-    /// The contexts of the prompt with this embedding and of the `negative` prompt for `transformer`.
+    /// The contexts of the prompt with this embedding and of the `negative` prompt for `transformer`, with the image encoder's tokens of a
+    /// model that reads images.
     pub fn contexts(
         &self,
         expert: Expert,
         transformer: &WanTransformer,
         prompt_embeds: &Tensor,
         negative: &str,
+        images: Option<&Tensor>,
         cancel: &Cancel,
     ) -> Result<TextContexts> {
-        let context = |embeds: &Tensor| transformer.context(&embeds.to_dtype(self.model.dtype())?, cancel);
+        let context = |embeds: &Tensor| {
+            transformer.context_with_images(&embeds.to_dtype(self.model.dtype())?, images, cancel)
+        };
         let negative =
             self.guidance.is_on(expert).then(|| context(&self.embed(negative, cancel)?)).transpose()?;
         Ok(TextContexts { prompt: context(prompt_embeds)?, negative })
@@ -68,23 +72,33 @@ pub fn image_latents(
     encode(model, &video, &mut model.autoencoder.encoder_state(), cancel)
 }
 
-/// `image` for a transformer that takes it as further channels beside the latents, f32
-/// `[1, temporal factor + C, frames, H, W]`: a mask that is 1 at the image's frame, and the latents of a video that is
-/// grey after the image; as diffusers' `WanImageToVideoPipeline`.
+/// `image` and the `last` one, if there is one, for a transformer that takes them as further channels beside the latents, f32
+/// `[1, temporal factor + C, frames, H, W]`: a mask that is 1 at the frames of the images, and the latents of a video that is
+/// grey between them; as diffusers' `WanImageToVideoPipeline`.
 pub fn image_channels(
     model: &Model,
     image: &RgbImage,
+    last: Option<&RgbImage>,
     size: Size,
     frames: usize,
     cancel: &Cancel,
 ) -> Result<Tensor> {
-    let video = picture::to_video(image, size, Fit::Stretch, &model.device)?;
+    let video = |image| picture::to_video(image, size, Fit::Stretch, &model.device);
     let factor = model.autoencoder.config().temporal_factor();
-    let padded = video.pad_with_zeros(2, 0, frames.saturating_sub(1) * factor)?;
+    let grey = frames.saturating_sub(1) * factor;
+    let padded = match last.filter(|_| grey > 0) {
+        None => video(image)?.pad_with_zeros(2, 0, grey)?,
+        Some(last) => Tensor::cat(&[video(image)?.pad_with_zeros(2, 0, grey - 1)?, video(last)?], 2)?,
+    };
     let latents = encode(model, &padded, &mut model.autoencoder.encoder_state(), cancel)?;
     let (_, _, _, height, width) = latents.dims5()?;
-    let mask = Tensor::ones((1, factor, 1, height, width), DType::F32, &model.device)?;
-    let mask = mask.pad_with_zeros(2, 0, frames.saturating_sub(1))?;
+    let first = Tensor::ones((1, factor, 1, height, width), DType::F32, &model.device)?;
+    let mut mask = first.pad_with_zeros(2, 0, frames.saturating_sub(1))?;
+    if last.is_some() && grey > 0 {
+        // The channels are the frames of a latent frame.
+        let at_end = first.narrow(1, 0, 1)?.pad_with_zeros(1, factor - 1, 0)?;
+        mask = (mask + at_end.pad_with_zeros(2, frames - 1, 0)?)?;
+    }
     Ok(Tensor::cat(&[mask, latents], 1)?)
 }
 

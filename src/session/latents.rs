@@ -97,10 +97,12 @@ pub struct InitialLatents {
 }
 
 impl InitialLatents {
-    /// Checks `latents` against the number of `frames` of each scene; `None` is a video without an end.
+    /// Checks `latents` against the number of `frames` of each scene; `None` is a video without an end. Each scene has `references` latent
+    /// frames more, for a VACE model.
     pub fn new(
         latents: Tensor,
         frames: Option<Vec<u64>>,
+        references: usize,
         geometry: &LatentGeometry,
         device: &Device,
     ) -> Result<Self> {
@@ -110,7 +112,8 @@ impl InitialLatents {
                 "initial latents need a video with an end; set a duration".into(),
             );
         };
-        let expected = geometry.shape(frames.into_iter().map(|frames| geometry.latents_of(frames)).sum());
+        let expected =
+            geometry.shape(frames.into_iter().map(|frames| geometry.latents_of(frames) + references).sum());
         if latents.dims() != expected {
             return refuse(
                 Setting::InitialLatents,

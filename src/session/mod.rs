@@ -7,6 +7,7 @@
 mod causal;
 mod clip;
 mod conditioning;
+mod conditions;
 mod finish;
 mod guidance;
 mod latents;
@@ -144,8 +145,9 @@ impl Session {
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let video = request.restyle.map(|restyle| InputVideo::new(restyle, request.size));
         let initial_latents = request.initial_latents.take();
+        let references = if info.control { planner.current_references().len() } else { 0 };
         let initial_latents = initial_latents
-            .map(|latents| InitialLatents::new(latents, scenes, &geometry, &model.device))
+            .map(|latents| InitialLatents::new(latents, scenes, references, &geometry, &model.device))
             .transpose()?;
         let embedder = |key| Embedder::new(key, generation_id, request.watermark_strength);
         let embedder = request.watermark.as_ref().map(embedder);
@@ -278,6 +280,7 @@ impl Session {
     pub fn set_references(&mut self, references: Vec<Reference>) -> Result<()> {
         check_references(&references, None, &self.model.info)?;
         planner::check_names(&self.model, &references)?;
+        self.check_references_may_change()?;
         let digests: Vec<_> = references.iter().map(Reference::digest).collect();
         // They are shown with the prompt of the next chunk.
         let prompt = self.timeline.next_prompt().unwrap_or(&self.shot.prompt);
@@ -373,6 +376,19 @@ impl Session {
             // All at once. Frames after the end fill the last latent frame.
             (_, Pacing::Clip { .. }) if self.frames_generated == 0 => self.timeline.total().unwrap_or(0),
             (_, Pacing::Clip { .. }) => 0,
+        }
+    }
+
+    fn check_references_may_change(&self) -> Result<()> {
+        match self.model.info.control {
+            false => Ok(()),
+            true => refuse(
+                Setting::Reference,
+                format!(
+                    "{} makes its video in one piece; its references cannot change",
+                    self.model.info.name
+                ),
+            ),
         }
     }
 
@@ -527,7 +543,15 @@ impl Session {
     fn begin_scene(&mut self, shot: Shot) -> Result<()> {
         let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.frames_generated));
         let latents = self.initial_latents.as_ref();
-        let mut scene = self.scenes.next(&self.model, &self.request, &self.store, latents, shot, frames)?;
+        // A model with a world places its references in every chunk instead.
+        let references = match self.model.info.control {
+            true => self.planner.current_references().to_vec(),
+            false => Vec::new(),
+        };
+        self.shot.references = references.iter().map(Reference::name).collect();
+        self.shot.reference_files = references.iter().filter_map(Reference::file).map(Into::into).collect();
+        let mut scene =
+            self.scenes.next(&self.model, &self.request, &self.store, latents, shot, references, frames)?;
         scene.past = self.past.take();
         if let Some(past) = &scene.past {
             let latents = self.store.geometry.latents_of(past.dim(2)? as u64);
@@ -590,14 +614,17 @@ fn past_frames(
     geometry: &LatentGeometry,
     request: &mut ValidatedRequest,
 ) -> Result<Option<Tensor>> {
-    let Pacing::Causal { config, .. } = &model.pacing else { return Ok(None) };
     let frames = std::mem::take(&mut request.past);
     if frames.is_empty() {
         return Ok(None);
     }
     let available = geometry.whole_latents_of(frames.len() as u64);
-    let Some(latents) = config.past_latents(available) else {
-        let least = geometry.frames_of(0, config.chunk_at(0));
+    let (found, least) = match &model.pacing {
+        Pacing::Causal { config, .. } => (config.past_latents(available), config.chunk_at(0)),
+        Pacing::Clip { .. } => (Some(available.min(geometry.latents_of(model.info.past_frames))), 1),
+    };
+    let Some(latents) = found else {
+        let least = geometry.frames_of(0, least);
         let reason = format!("{} frames are too short to continue; give at least {least}", frames.len());
         return refuse(Setting::Video, reason);
     };

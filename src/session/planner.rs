@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::conditioning::TextConditioner;
+use crate::error::refuse;
 use crate::reference::Reference;
 use crate::request::Shot;
 use crate::world::{MotionPath, Plan, PlanInputs};
-use crate::{Cancel, Model, Result, Size};
+use crate::{Cancel, Model, Result, Setting, Size};
 
 /// The references of the request and of the current shot, and its plan.
 #[derive(Default)]
@@ -99,7 +100,8 @@ impl Planner {
         Ok(Some(self.plan.clone()))
     }
 
-    fn current_references(&self) -> &[Reference] {
+    /// The references that a user has set.
+    pub fn current_references(&self) -> &[Reference] {
         if self.shot.references.is_empty() { &self.request.references } else { &self.shot.references }
     }
 
@@ -116,12 +118,21 @@ impl Planner {
 
 /// Refuses references to drawings that the model does not have.
 pub fn check_names<'a>(model: &Model, references: impl IntoIterator<Item = &'a Reference>) -> Result<()> {
-    let Some(world) = model.world() else { return Ok(()) };
     let mut names = references.into_iter().filter_map(|reference| match reference {
         Reference::Bank(name) => Some(name),
         Reference::Picture(_) => None,
     });
-    names.try_for_each(|name| world.bank(&model.source)?.find(name).map(|_| ()))
+    match (model.world(), names.next()) {
+        (_, None) => Ok(()),
+        (Some(world), Some(first)) => {
+            let bank = world.bank(&model.source)?;
+            [first].into_iter().chain(names).try_for_each(|name| bank.find(name).map(|_| ()))
+        }
+        (None, Some(_)) => {
+            let reason = format!("{} has no drawings of its own; use the path of a picture", model.info.name);
+            refuse(Setting::Reference, reason)
+        }
+    }
 }
 
 /// Duration of a latent frame.

@@ -1,21 +1,31 @@
 //! A scene: frames that share one clip or one KV cache. Nothing is kept from before it. A model that remembers shots may cut
 //! inside a scene.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use image::RgbImage;
 
 use super::latents::{InitialLatents, LatentStore, SceneNoise};
 use super::validate::ValidatedRequest;
 use crate::digest::Digest;
-use crate::{Model, Result, Shot};
+use crate::{Control, Model, Reference, Result, Shot};
 
 /// The input of a sampler.
 pub struct Scene {
     /// Frames of the scene; `None` without an end.
     pub frames: Option<u64>,
     pub image: Option<RgbImage>,
+    /// The image that it ends with.
+    pub last_image: Option<RgbImage>,
+    /// Whether its first frame follows its last one.
+    pub loops: bool,
     /// The video that the scene continues, in whole chunks: f32 `[1, 3, T, H, W]` in \[−1, 1\].
     pub past: Option<Tensor>,
+    /// What steers a VACE model.
+    pub control: Option<Arc<Control>>,
+    pub control_scale: f64,
+    pub references: Vec<Reference>,
     /// The prompt of the first shot.
     pub prompt: String,
     pub negative_prompt: String,
@@ -36,7 +46,8 @@ pub struct SceneBuilder {
 }
 
 impl SceneBuilder {
-    /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end.
+    /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end. `references` are those of a VACE
+    /// model, each of which takes a latent frame.
     pub fn next(
         &mut self,
         model: &Model,
@@ -44,11 +55,12 @@ impl SceneBuilder {
         store: &LatentStore,
         initial_latents: Option<&InitialLatents>,
         shot: Shot,
+        references: Vec<Reference>,
         frames: Option<u64>,
     ) -> Result<Scene> {
         let geometry = store.geometry;
         self.latents_before += self.latents;
-        self.latents = frames.map_or(0, |frames| geometry.latents_of(frames));
+        self.latents = frames.map_or(0, |frames| geometry.latents_of(frames) + references.len());
         let number = self.next_number;
         self.next_number += 1;
         let seed = shot.seed.unwrap_or(request.seed);
@@ -60,10 +72,26 @@ impl SceneBuilder {
             }
             _ => None,
         };
+        let digests = references.iter().map(Reference::digest);
+        let key = key.map(|key| {
+            digests.fold(request.with_conditions(key), |key, digest| key.with("reference", digest.as_bytes()))
+        });
         let noise =
             SceneNoise { geometry, device: model.device.clone(), seed, scene: number, initial_latents };
-        let negative_prompt = request.negative_prompt.clone();
-        Ok(Scene { frames, image: shot.image, past: None, prompt: shot.prompt, negative_prompt, noise, key })
+        Ok(Scene {
+            frames,
+            image: shot.image,
+            last_image: request.last_image.clone(),
+            loops: request.loops,
+            past: None,
+            control: request.control.clone(),
+            control_scale: request.control_scale,
+            references,
+            prompt: shot.prompt,
+            negative_prompt: request.negative_prompt.clone(),
+            noise,
+            key,
+        })
     }
 }
 

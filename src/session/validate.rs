@@ -13,7 +13,9 @@ use crate::policy::Policy;
 use crate::request::Shot;
 use crate::scheduler::MAX_STEPS;
 use crate::watermark::{GenerationId, STRENGTHS, WatermarkKey};
-use crate::{Length, ModelInfo, MotionPath, Reference, Request, Restyle, Result, Setting, Size, Transition};
+use crate::{
+    Control, Length, ModelInfo, MotionPath, Reference, Request, Restyle, Result, Setting, Size, Transition,
+};
 
 /// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
 const MAX_PROMPT_BYTES: usize = 1 << 14;
@@ -35,6 +37,10 @@ pub struct ValidatedRequest {
     pub references: Vec<Reference>,
     pub motion_path: Option<MotionPath>,
     pub restyle: Option<Restyle>,
+    pub last_image: Option<RgbImage>,
+    pub control: Option<Arc<Control>>,
+    pub loops: bool,
+    pub control_scale: f64,
     /// The session takes them.
     pub past: Vec<RgbImage>,
     /// Whether there are any.
@@ -53,7 +59,7 @@ impl ValidatedRequest {
     /// [`Error::Request`] names the setting and says what the model can make; [`Error::Refused`] by the policy.
     pub fn new(mut request: Request, info: &ModelInfo) -> Result<Self> {
         let size = size(&request, info)?;
-        let total_frames = total_frames(request.length, info)?;
+        let total_frames = total_frames(&request, info)?;
         let policy = request.policy.take().unwrap_or_else(Policy::built_in);
         check_references(&request.references, request.motion_path.as_ref(), info)?;
         let shots = shots(&mut request, info, &policy)?;
@@ -62,6 +68,8 @@ impl ValidatedRequest {
             shots.iter().enumerate().try_for_each(|(i, shot)| check_restyled_shot(shot, i == 0))?;
         }
         check_past(&request, &shots, info)?;
+        check_control(&request, shots.len(), info)?;
+        let last_image = last_image(&mut request, &shots, total_frames, info)?;
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
             return refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
@@ -95,6 +103,10 @@ impl ValidatedRequest {
             references: request.references,
             motion_path: request.motion_path,
             restyle: request.restyle,
+            last_image,
+            control: request.control.map(Arc::new),
+            loops: request.loops,
+            control_scale: request.control_scale,
             continues: !request.past.is_empty(),
             past: request.past,
             label: request.label,
@@ -103,6 +115,28 @@ impl ValidatedRequest {
             embed_watermark: request.embed_watermark,
             policy,
         })
+    }
+
+    /// `digest` with the image that the video ends with, and with what steers a VACE model.
+    pub fn with_conditions(&self, mut digest: Digest) -> Digest {
+        let raw = |digest: Digest, name: &str, (width, height): (u32, u32), samples: &[u8]| {
+            digest.with(name, format!("{width}x{height}").as_bytes()).with(name, samples)
+        };
+        if let Some(image) = &self.last_image {
+            digest = raw(digest, "last image", image.dimensions(), image.as_raw());
+        }
+        if let Some(Control { frames, mask }) = self.control.as_deref() {
+            for frame in frames {
+                digest = raw(digest, "control", frame.dimensions(), frame.as_raw());
+            }
+            for mask in mask {
+                digest = raw(digest, "mask", mask.dimensions(), mask.as_raw());
+            }
+        }
+        match self.control_scale {
+            1.0 => digest,
+            scale => digest.with("control scale", &scale.to_le_bytes()),
+        }
     }
 
     /// A digest of the request and the name of the model, without length and initial latents.
@@ -123,6 +157,7 @@ impl ValidatedRequest {
         for frame in &self.past {
             digest = digest.with("past", frame.as_raw());
         }
+        digest = self.with_conditions(digest);
         for Shot { start, prompt, seed, image, references, motion_path, transition } in &self.shots {
             digest = digest
                 .with("shot", format!("{start:?} {seed:?} {transition:?}").as_bytes())
@@ -143,7 +178,9 @@ fn with_references(mut digest: Digest, references: &[Reference], path: Option<&M
 }
 
 fn size(request: &Request, info: &ModelInfo) -> Result<Size> {
-    let image = request.image.as_ref().or(request.shots.first().and_then(|shot| shot.image.as_ref()));
+    let control = request.control.as_ref().and_then(|control| control.frames.first());
+    let of_shot = request.shots.first().and_then(|shot| shot.image.as_ref());
+    let image = request.image.as_ref().or(of_shot).or(control);
     let size = request.size.unwrap_or_else(|| match image {
         Some(image) => info.sizes.like(image.width(), image.height()),
         None => info.sizes.default_size(),
@@ -154,9 +191,14 @@ fn size(request: &Request, info: &ModelInfo) -> Result<Size> {
     }
 }
 
-fn total_frames(length: Length, info: &ModelInfo) -> Result<Option<u64>> {
-    match length {
-        Length::Natural => Ok(Some(info.natural_frames)),
+fn total_frames(request: &Request, info: &ModelInfo) -> Result<Option<u64>> {
+    match request.length {
+        Length::Natural => Ok(Some(match &request.control {
+            Some(control) if !control.frames.is_empty() => control.frames.len() as u64,
+            // Its last frame would be the first one again.
+            _ if request.loops => info.natural_frames.saturating_sub(1).max(1),
+            _ => info.natural_frames,
+        })),
         Length::Frames(0) => refuse(Setting::Length, "a video needs at least one frame".into()),
         Length::Frames(frames) => Ok(Some(frames)),
         Length::Endless if info.max_frames.is_none() => Ok(None),
@@ -229,6 +271,89 @@ pub fn check_restyled_shot(shot: &Shot, first: bool) -> Result<()> {
     Ok(())
 }
 
+/// Models of the hub that can end with an image, and that take a control video.
+const LAST_IMAGE_MODELS: &str =
+    "hf:Wan-AI/Wan2.1-VACE-1.3B-diffusers or hf:Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers";
+const CONTROL_MODELS: &str = "hf:Wan-AI/Wan2.1-VACE-1.3B-diffusers";
+
+/// Checks the control video and its scale.
+fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()> {
+    let scale = request.control_scale;
+    if !(0.0..=2.0).contains(&scale) {
+        let reason = format!("a control scale of {scale} is not possible; use 0 to 2");
+        return refuse(Setting::Control, reason);
+    }
+    let Some(Control { frames, mask }) = &request.control else { return Ok(()) };
+    if !info.control {
+        let reason =
+            format!("{} takes no control video; use a VACE model, such as {CONTROL_MODELS}", info.name);
+        return refuse(Setting::Control, reason);
+    }
+    if shots > 1 {
+        return refuse(Setting::Control, "a control video steers one shot; remove the other shots".into());
+    }
+    if frames.is_empty() || !(mask.is_empty() || mask.len() == frames.len()) {
+        let reason = format!(
+            "the control video has {} frames and its mask {}; it needs at least one, and as many masks or none",
+            frames.len(),
+            mask.len()
+        );
+        return refuse(Setting::Control, reason);
+    }
+    Ok(())
+}
+
+/// The image that the video ends with.
+fn last_image(
+    request: &mut Request,
+    shots: &[Shot],
+    frames: Option<u64>,
+    info: &ModelInfo,
+) -> Result<Option<RgbImage>> {
+    let image = match (request.last_image.take(), request.loops) {
+        (Some(_), true) => {
+            return refuse(
+                Setting::Loop,
+                "a loop ends with the image that it starts from; remove `last-image`".into(),
+            );
+        }
+        (image, false) => image,
+        (None, true) => match shots.first().and_then(|shot| shot.image.clone()) {
+            None => return refuse(Setting::Loop, "a loop starts and ends with an image; set `image`".into()),
+            image => image,
+        },
+    };
+    let setting = if request.loops { Setting::Loop } else { Setting::LastImage };
+    if image.is_none() {
+        return match info.needs_last_image {
+            true => refuse(setting, format!("{} ends with an image; set `last-image`", info.name)),
+            false => Ok(None),
+        };
+    }
+    if !info.last_image {
+        let reason = format!("{} cannot end with an image; use {LAST_IMAGE_MODELS}", info.name);
+        return refuse(setting, reason);
+    }
+    if shots.len() > 1 {
+        return refuse(setting, "one shot can end with an image; remove the other shots".into());
+    }
+    if frames == Some(1) {
+        return refuse(
+            setting,
+            "a video of one frame cannot start and end with an image; make it longer".into(),
+        );
+    }
+    if let (true, Some(frames)) = (request.loops, frames)
+        && !frames.is_multiple_of(info.latent_frames)
+    {
+        let (step, fewer) = (info.latent_frames, frames / info.latent_frames * info.latent_frames);
+        let reason =
+            format!("a loop of {frames} frames is not possible; use a multiple of {step}, such as {fewer}");
+        return refuse(setting, reason);
+    }
+    Ok(image)
+}
+
 /// Checks the video that this one continues.
 fn check_past(request: &Request, shots: &[Shot], info: &ModelInfo) -> Result<()> {
     if request.past.is_empty() {
@@ -237,7 +362,7 @@ fn check_past(request: &Request, shots: &[Shot], info: &ModelInfo) -> Result<()>
     if info.past_frames == 0 {
         let name = &info.name;
         let reason = format!(
-            "{name} makes its video in one piece; to continue a video use a causal model, such as builtin"
+            "{name} cannot continue a video; use a causal model, such as builtin, or a VACE model, such as {CONTROL_MODELS}"
         );
         return refuse(Setting::Video, reason);
     }
@@ -265,7 +390,7 @@ pub fn check_references(references: &[Reference], path: Option<&MotionPath>, inf
         return refuse(Setting::Reference, format!("{name} takes at most {most} references, not {count}"));
     }
     match path.map(MotionPath::subjects) {
-        Some(_) if most == 0 => {
+        Some(_) if most == 0 || info.control => {
             refuse(Setting::MotionPath, format!("{name} takes no references that could move"))
         }
         Some(paths) if paths > most => {

@@ -41,6 +41,73 @@ impl KeyValue {
     }
 }
 
+/// The keys and values of a cross attention.
+#[derive(Clone, Debug)]
+pub(super) struct ContextKv {
+    text: KeyValue,
+    /// Of the images that the model reads beside the prompt.
+    images: Option<KeyValue>,
+}
+
+/// Cross attention to the prompt, and for some models to images.
+#[derive(Clone, Debug)]
+pub(super) struct CrossAttention {
+    attention: Attention,
+    images: Option<ImageProjections>,
+}
+
+/// The projections of images in a cross attention.
+#[derive(Clone, Debug)]
+struct ImageProjections {
+    to_k: Layer,
+    to_v: Layer,
+    /// f32 `[inner_dim]`.
+    norm_k: Tensor,
+}
+
+impl CrossAttention {
+    pub(super) fn load(tensors: &Tensors, config: &Config) -> Result<Self> {
+        let images = |width: usize| -> Result<ImageProjections> {
+            let dim = config.inner_dim();
+            Ok(ImageProjections {
+                to_k: tensors.linear(width, dim, "add_k_proj")?,
+                to_v: tensors.linear(width, dim, "add_v_proj")?,
+                norm_k: tensors.to_dtype(DType::F32).get(dim, "norm_added_k.weight")?,
+            })
+        };
+        Ok(Self {
+            attention: Attention::load(tensors, config)?,
+            images: config.added_kv_proj_dim.map(images).transpose()?,
+        })
+    }
+
+    /// Projects the prompt `[1, length, inner_dim]`, and images of the same form.
+    pub(super) fn key_value(&self, prompt: &Tensor, images: Option<&Tensor>) -> Result<ContextKv> {
+        let of_images = |(layers, x): (&ImageProjections, &Tensor)| -> Result<KeyValue> {
+            let key = self.attention.normalise(&layers.to_k.forward(x)?, &layers.norm_k)?;
+            Ok(KeyValue {
+                key: self.attention.split(&key)?,
+                value: self.attention.split(&layers.to_v.forward(x)?)?,
+            })
+        };
+        Ok(ContextKv {
+            text: self.attention.key_value(prompt)?,
+            images: self.images.as_ref().zip(images).map(of_images).transpose()?,
+        })
+    }
+
+    /// Attends from the tokens `x` `[.., inner_dim]`; the result has the shape of `x`.
+    pub(super) fn forward(&self, x: &Tensor, context: &ContextKv) -> Result<Tensor> {
+        let query = self.attention.query(x)?;
+        let to = |kv: &KeyValue| attend(&query, &kv.key, &kv.value, MAX_SCORES);
+        let mut attended = to(&context.text)?;
+        if let Some(images) = &context.images {
+            attended = (attended + to(images)?)?;
+        }
+        self.attention.output(&attended, x)
+    }
+}
+
 /// The projections of one attention layer.
 #[derive(Clone, Debug)]
 pub(super) struct Attention {
@@ -77,21 +144,27 @@ impl Attention {
         Ok(KeyValue { key: self.split(&key)?, value: self.split(&self.to_v.forward(x)?)? })
     }
 
-    /// Attends from the tokens `x` `[.., inner_dim]` to `kv`; the result has the shape of `x`. `rotations` are the rotary
-    /// embeddings of the queries and of the keys; without them positions are ignored.
+    /// Attends from the tokens `x` `[.., inner_dim]` to `kv`; the result has the shape of `x`. The rotary embeddings are those of the
+    /// queries and of the keys.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         kv: &KeyValue,
-        rotations: Option<(&Rotation, &Rotation)>,
+        queries: &Rotation,
+        keys: &Rotation,
     ) -> Result<Tensor> {
-        let query = self.split(&self.normalise(&self.to_q.forward(x)?, &self.norm_q)?)?;
-        let attended = match rotations {
-            None => attend(&query, &kv.key, &kv.value, MAX_SCORES)?,
-            Some((queries, keys)) => {
-                attend(&queries.apply(&query)?, &keys.apply(&kv.key)?, &kv.value, MAX_SCORES)?
-            }
-        };
+        let query = queries.apply(&self.query(x)?)?;
+        let attended = attend(&query, &keys.apply(&kv.key)?, &kv.value, MAX_SCORES)?;
+        self.output(&attended, x)
+    }
+
+    /// Projects `x` `[.., inner_dim]` to queries.
+    fn query(&self, x: &Tensor) -> Result<Tensor> {
+        self.split(&self.normalise(&self.to_q.forward(x)?, &self.norm_q)?)
+    }
+
+    /// Projects what the tokens `x` attended to, in the shape of `x`.
+    fn output(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
         let joined = attended.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
         Ok(self.to_out.forward(&joined)?)
     }

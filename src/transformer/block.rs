@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 use candle_nn::{LayerNorm, Module};
 
 use super::Config;
-use super::attention::{Attention, KeyValue};
+use super::attention::{Attention, ContextKv, CrossAttention, KeyValue};
 use super::rope::Rotation;
 use crate::checkpoint::{Layer, Tensors};
 use crate::kernels::gelu;
@@ -18,8 +18,8 @@ pub(super) struct BlockInputs<'a> {
     pub(super) queries: &'a Rotation,
     /// Rotary embedding of the `past` followed by the tokens.
     pub(super) keys: &'a Rotation,
-    /// Keys and values of the prompt in this block.
-    pub(super) text: &'a KeyValue,
+    /// Keys and values of the prompt, and of images, in this block.
+    pub(super) context: &'a ContextKv,
     /// Cached keys and values of earlier frames in this block.
     pub(super) past: Option<&'a KeyValue>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Block {
     attn1: Attention,
     /// f32 weights.
     norm2: Option<LayerNorm>,
-    attn2: Attention,
+    attn2: CrossAttention,
     ffn_in: Layer,
     ffn_out: Layer,
     /// f32 `[1, 6, inner_dim]`.
@@ -50,16 +50,16 @@ impl Block {
             norm: Norm::new(config, tensors.device())?,
             attn1: Attention::load(&tensors.pp("attn1"), config)?,
             norm2: norm2.transpose()?,
-            attn2: Attention::load(&tensors.pp("attn2"), config)?,
+            attn2: CrossAttention::load(&tensors.pp("attn2"), config)?,
             ffn_in: tensors.linear(dim, ffn_dim, "ffn.net.0.proj")?,
             ffn_out: tensors.linear(ffn_dim, dim, "ffn.net.2")?,
             scale_shift_table: full.get((1, 6, dim), "scale_shift_table")?,
         })
     }
 
-    /// Cross attention keys and values of the prompt `[1, length, inner_dim]`.
-    pub(super) fn text(&self, prompt: &Tensor) -> Result<KeyValue> {
-        self.attn2.key_value(prompt)
+    /// Cross attention keys and values of the prompt `[1, length, inner_dim]`, and of images of the same form.
+    pub(super) fn context(&self, prompt: &Tensor, images: Option<&Tensor>) -> Result<ContextKv> {
+        self.attn2.key_value(prompt, images)
     }
 
     /// Self attention keys and values of the tokens `x`, the second result of [`Block::forward`].
@@ -75,10 +75,10 @@ impl Block {
 
         let normed = self.norm.modulated(x, &modulation, 0)?;
         let own = self.attn1.key_value(&normed)?;
-        let rotations = Some((inputs.queries, inputs.keys));
+        let BlockInputs { queries, keys, .. } = *inputs;
         let attended = match inputs.past {
-            None => self.attn1.forward(&normed, &own, rotations)?,
-            Some(past) => self.attn1.forward(&normed, &past.concat(&own)?, rotations)?,
+            None => self.attn1.forward(&normed, &own, queries, keys)?,
+            Some(past) => self.attn1.forward(&normed, &past.concat(&own)?, queries, keys)?,
         };
         let x = gated(x, &attended, &modulation, 2)?;
 
@@ -86,7 +86,7 @@ impl Block {
             None => x.clone(),
             Some(norm) => norm.forward(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?,
         };
-        let x = (&x + self.attn2.forward(&normed, inputs.text, None)?)?;
+        let x = (&x + self.attn2.forward(&normed, inputs.context)?)?;
 
         let normed = self.norm.modulated(&x, &modulation, 3)?;
         let fed = self.ffn_out.forward(&gelu(&self.ffn_in.forward(&normed)?)?)?;

@@ -31,10 +31,16 @@ pub struct Config {
     /// Rows and columns of alpha values per latent of a reference picture; `None` for a model without references. A model of
     /// soragen has this, diffusers does not.
     pub reference_alpha: Option<[usize; 2]>,
-    /// Width of the image encoder of Wan 2.1's image-to-video models; not supported.
+    /// Width of the image encoder's tokens, for a model whose cross attention reads images too (Wan 2.1's image-to-video models).
     pub image_dim: Option<usize>,
-    /// The same models' extra keys and values; not supported.
+    /// Width of the tokens that the extra keys and values are computed from; set with `image_dim`, and the width of a token.
     pub added_kv_proj_dim: Option<usize>,
+    /// Number of the image encoder's tokens for all images together, if each has its own position embedding (FLF2V).
+    pub pos_embed_seq_len: Option<usize>,
+    /// The blocks to which the control branch adds its output, for VACE (<https://arxiv.org/abs/2503.07598>).
+    pub vace_layers: Option<Vec<usize>>,
+    /// Channels of the input of the control branch.
+    pub vace_in_channels: Option<usize>,
 }
 
 impl Default for Config {
@@ -55,6 +61,9 @@ impl Default for Config {
             reference_alpha: None,
             image_dim: None,
             added_kv_proj_dim: None,
+            pos_embed_seq_len: None,
+            vace_layers: None,
+            vace_in_channels: None,
         }
     }
 }
@@ -90,13 +99,6 @@ impl Config {
         let refuse =
             |reason: String| Err(Error::Request(crate::Setting::Model, format!("transformer: {reason}")));
 
-        if self.image_dim.is_some() || self.added_kv_proj_dim.is_some() {
-            return refuse(
-                "image_dim or added_kv_proj_dim is set: image-to-video models of Wan 2.1 are not supported; \
-                 use one of Wan 2.2 (TI2V-5B, I2V-A14B)"
-                    .into(),
-            );
-        }
         let [frames, rows, columns] = self.patch_size;
         let sizes = [
             ("num_attention_heads", self.num_attention_heads),
@@ -110,6 +112,9 @@ impl Config {
             ("rope_max_seq_len", self.rope_max_seq_len),
             ("reference_alpha", self.reference_alpha.map_or(1, |[rows, columns]| rows.min(columns))),
             ("reference_alpha", self.alpha_channels().unwrap_or(1)),
+            ("image_dim", self.image_dim.unwrap_or(1)),
+            ("pos_embed_seq_len", self.pos_embed_seq_len.unwrap_or(1)),
+            ("vace_in_channels", self.vace_in_channels.unwrap_or(1)),
             ("patch_size", rows.min(columns)),
             ("patch_size", rows.max(columns)),
             ("num_attention_heads × attention_head_dim", {
@@ -120,6 +125,32 @@ impl Config {
             if !(1..=MAX_SIZE).contains(&size) {
                 return refuse(format!("{name} is {size}; it must be from 1 to {MAX_SIZE}"));
             }
+        }
+        match (self.image_dim, self.added_kv_proj_dim) {
+            (None, None) if self.pos_embed_seq_len.is_none() => {}
+            (Some(_), Some(width)) if width == self.inner_dim() && self.vace_layers.is_none() => {}
+            _ => {
+                return refuse(format!(
+                    "image_dim is {:?}, added_kv_proj_dim {:?} and pos_embed_seq_len {:?}; a model that reads images sets the \
+                     first two, the second to {}, and has no vace_layers",
+                    self.image_dim,
+                    self.added_kv_proj_dim,
+                    self.pos_embed_seq_len,
+                    self.inner_dim()
+                ));
+            }
+        }
+        if let Some(layers) = &self.vace_layers {
+            let increases = layers.is_sorted_by(|a, b| a < b);
+            if layers.first() != Some(&0) || !increases || layers.last() >= Some(&self.num_layers) {
+                return refuse(format!(
+                    "vace_layers is {layers:?}; it must begin with 0, increase and stay below {}",
+                    self.num_layers
+                ));
+            }
+        }
+        if self.vace_layers.is_some() != self.vace_in_channels.is_some() {
+            return refuse("vace_layers and vace_in_channels must be set together".into());
         }
         if frames != 1 {
             return refuse(format!(

@@ -1,6 +1,7 @@
 //! The timestep and prompt embeddings: diffusers' `WanTimeTextImageEmbedding`.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::LayerNorm;
 
 use super::Config;
 use crate::Result;
@@ -14,8 +15,49 @@ pub(super) struct ConditionEmbedder {
     time_proj: Layer,
     text_in: Layer,
     text_out: Layer,
+    images: Option<ImageEmbedder>,
     freq_dim: usize,
     device: Device,
+}
+
+/// The projection of the image encoder's tokens: diffusers' `WanImageEmbedding`.
+#[derive(Clone, Debug)]
+struct ImageEmbedder {
+    /// f32 `[1, tokens of all images, image_dim]`.
+    positions: Option<Tensor>,
+    /// f32 weights.
+    norm_in: LayerNorm,
+    layer_in: Layer,
+    layer_out: Layer,
+    norm_out: LayerNorm,
+}
+
+/// Of torch's layer norm.
+const NORM_EPS: f64 = 1e-5;
+
+impl ImageEmbedder {
+    fn load(tensors: &Tensors, width: usize, config: &Config) -> Result<Self> {
+        let (dim, full) = (config.inner_dim(), tensors.to_dtype(DType::F32));
+        let norm = |n, name: &str| candle_nn::layer_norm(n, NORM_EPS, (*full.pp(name)).clone());
+        let positions = |tokens| full.get((1, tokens, width), "pos_embed");
+        Ok(Self {
+            positions: config.pos_embed_seq_len.map(positions).transpose()?,
+            norm_in: norm(width, "norm1")?,
+            layer_in: tensors.linear(width, width, "ff.net.0.proj")?,
+            layer_out: tensors.linear(width, dim, "ff.net.2")?,
+            norm_out: norm(dim, "norm2")?,
+        })
+    }
+
+    /// Projects `[1, tokens, image_dim]` to `[1, tokens, inner_dim]`, in the data type of the layers.
+    fn forward(&self, images: &Tensor, dtype: DType) -> Result<Tensor> {
+        let mut x = images.to_dtype(DType::F32)?;
+        if let Some(positions) = &self.positions {
+            x = (x + positions)?;
+        }
+        let hidden = self.layer_in.forward(&self.norm_in.forward(&x)?.to_dtype(dtype)?)?.gelu_erf()?;
+        Ok(self.norm_out.forward(&self.layer_out.forward(&hidden)?.to_dtype(DType::F32)?)?.to_dtype(dtype)?)
+    }
 }
 
 impl ConditionEmbedder {
@@ -28,6 +70,10 @@ impl ConditionEmbedder {
             time_proj: full.linear(dim, 6 * dim, "time_proj")?,
             text_in: tensors.linear(config.text_dim, dim, "text_embedder.linear_1")?,
             text_out: tensors.linear(dim, dim, "text_embedder.linear_2")?,
+            images: config
+                .image_dim
+                .map(|width| ImageEmbedder::load(&tensors.pp("image_embedder"), width, config))
+                .transpose()?,
             freq_dim: config.freq_dim,
             device: tensors.device().clone(),
         })
@@ -46,6 +92,12 @@ impl ConditionEmbedder {
         let embedding = self.time_out.forward(&self.time_in.forward(&sinusoids)?.silu()?)?;
         let projected = self.time_proj.forward(&embedding.silu()?)?;
         Ok((embedding, projected.reshape((timesteps.len(), 6, ()))?))
+    }
+
+    /// Projects the image encoder's tokens `[1, tokens, image_dim]` to `[1, tokens, inner_dim]`; `None` from a model that reads no
+    /// images.
+    pub(super) fn images(&self, images: &Tensor, dtype: DType) -> Result<Option<Tensor>> {
+        self.images.as_ref().map(|embedder| embedder.forward(images, dtype)).transpose()
     }
 
     /// Projects a prompt embedding `[1, length, text_dim]` to `[1, length, inner_dim]`.

@@ -9,27 +9,32 @@ mod block;
 mod block_store;
 mod cache;
 mod config;
+mod control;
 mod embedding;
 mod packed;
 mod reference;
 mod rope;
+
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::Linear;
 
 use crate::checkpoint::{Layer, Source, Tensors};
 
+use crate::kernels;
 use crate::kernels::linear::WeightFormat;
-use crate::kernels::{self, attention::PackedKv};
 use crate::ops::linear;
 use crate::{Cancel, Error, Precision, Result};
-use attention::KeyValue;
+use attention::{ContextKv, KeyValue};
 use block::{Block, BlockInputs, Norm};
 use block_store::BlockStore;
 pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
+pub use control::Control;
+use control::{ControlBlock, ControlEmbedding, ControlTokens, RunningBranch};
 use embedding::ConditionEmbedder;
-use packed::{PackedBlock, PackedBlocks, PackedConfig};
+use packed::{PackedBlock, PackedBlocks, PackedConfig, PackedContextKv, PackedControlBlock};
 use reference::{ChunkReferences, shifted};
 pub use reference::{Placement, ReferenceKv, Shift};
 use rope::{Rope, Rotation};
@@ -43,6 +48,8 @@ pub struct WanTransformer {
     patch_embedding: Linear,
     /// Of the alpha of a reference picture; its bias marks a token as one of a reference.
     reference_embedding: Option<Layer>,
+    /// Of the control branch.
+    control: Option<ControlEmbedding>,
     condition_embedder: ConditionEmbedder,
     blocks: Blocks,
     norm_out: Norm,
@@ -55,19 +62,22 @@ pub struct WanTransformer {
 
 #[derive(Clone, Debug)]
 enum Blocks {
-    Plain(BlockStore<Block>),
+    /// The blocks, and those of the control branch.
+    Plain(BlockStore<Block>, BlockStore<ControlBlock>),
     /// Packed for the CPU kernels.
     Packed(PackedBlocks),
 }
 
-/// The cross attention keys and values of a prompt, for every block. Computed once for each prompt.
+/// The cross attention keys and values of a prompt, and of images that the model reads with it, for every block. Computed once for
+/// each prompt.
 #[derive(Clone, Debug)]
 pub struct Context(PromptKv);
 
+/// Those of the blocks, and of the blocks of the control branch.
 #[derive(Clone, Debug)]
 enum PromptKv {
-    Plain(Vec<KeyValue>),
-    Packed(Vec<PackedKv>),
+    Plain([Vec<ContextKv>; 2]),
+    Packed([Vec<PackedContextKv>; 2]),
 }
 
 /// The embedded latents, the input of the blocks.
@@ -79,6 +89,8 @@ struct Tokens {
     /// f32 `[M, inner_dim]` and `[M, 6, inner_dim]`.
     time: Tensor,
     modulation: Tensor,
+    /// The control video, for the control branch.
+    control: Option<ControlTokens>,
 }
 
 /// What the tokens of a pass attend to.
@@ -174,8 +186,9 @@ impl WanTransformer {
                 .alpha_channels()
                 .map(|channels| weights.linear(channels * config.patch_area(), dim, "reference_embedding"))
                 .transpose()?,
+            control: ControlEmbedding::load(&weights, config)?,
             condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
-            blocks: Blocks::load(weights.pp("blocks"), config, precision, offload, locate, cancel)?,
+            blocks: Blocks::load(&weights, config, precision, offload, locate, cancel)?,
             norm_out: Norm::new(config, device)?,
             scale_shift_table: weights.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
             proj_out: weights.linear(dim, config.out_channels() * config.patch_area(), "proj_out")?,
@@ -195,6 +208,21 @@ impl WanTransformer {
     /// # Errors
     /// [`Error::Request`] for another shape; [`Error::Cancelled`], checked before each block.
     pub fn context(&self, text_embeds: &Tensor, cancel: &Cancel) -> Result<Context> {
+        self.context_with_images(text_embeds, None, cancel)
+    }
+
+    /// As [`context`](Self::context), with the image encoder's tokens of all images, `[1, tokens, image_dim]`, for a model that reads
+    /// images.
+    ///
+    /// # Errors
+    /// As [`context`](Self::context), and [`Error::Request`] if the model needs images and there are none, or the other way round.
+    pub fn context_with_images(
+        &self,
+        text_embeds: &Tensor,
+        images: Option<&Tensor>,
+        cancel: &Cancel,
+    ) -> Result<Context> {
+        self.check_images(images)?;
         let (batch, length, dim) = text_embeds.dims3()?;
         if batch != 1 || length == 0 || dim != self.config.text_dim {
             return Err(Error::Request(
@@ -209,10 +237,41 @@ impl WanTransformer {
         }
         let prompt =
             self.condition_embedder.text(&text_embeds.to_device(&self.device)?.to_dtype(self.dtype)?)?;
+        let images = match images {
+            Some(images) => self.condition_embedder.images(&images.to_device(&self.device)?, self.dtype)?,
+            None => None,
+        };
+        let images = images.as_ref();
         Ok(Context(match &self.blocks {
-            Blocks::Plain(blocks) => PromptKv::Plain(blocks.map(cancel, |block| block.text(&prompt))?),
-            Blocks::Packed(blocks) => PromptKv::Packed(blocks.text(&prompt, cancel)?),
+            Blocks::Plain(blocks, branch) => PromptKv::Plain([
+                blocks.map(cancel, |block| block.context(&prompt, images))?,
+                branch.map(cancel, |beside| beside.block.context(&prompt, images))?,
+            ]),
+            Blocks::Packed(blocks) => PromptKv::Packed(blocks.context(&prompt, images, cancel)?),
         }))
+    }
+
+    fn check_images(&self, images: Option<&Tensor>) -> Result<()> {
+        let tokens = self.config.pos_embed_seq_len;
+        let fits = match (images.map(Tensor::dims), self.config.image_dim) {
+            (None, None) => true,
+            (Some([1, count, width]), Some(dim)) => {
+                *count > 0 && *width == dim && tokens.is_none_or(|tokens| tokens == *count)
+            }
+            _ => false,
+        };
+        if fits {
+            return Ok(());
+        }
+        let reason = match self.config.image_dim {
+            None => "this transformer reads no images".into(),
+            Some(dim) => format!(
+                "the transformer takes image embeddings of [1, {}, {dim}], not {:?}",
+                tokens.map_or("tokens".into(), |tokens| tokens.to_string()),
+                images.map(Tensor::dims)
+            ),
+        };
+        Err(Error::Request(crate::Setting::Shape, reason))
     }
 
     /// Where a chunk shows a reference whose upper left corner is at this row and column of latents: the shift for
@@ -274,7 +333,22 @@ impl WanTransformer {
         context: &Context,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        self.velocity(latents, timesteps, context, None, cancel)
+        self.velocity(latents, timesteps, context, None, None, cancel)
+    }
+
+    /// As [`forward`](Self::forward), steered by a control video, for a VACE model. Without one the control branch does not run.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Request`] from another model.
+    pub fn forward_controlled(
+        &self,
+        latents: &Tensor,
+        timesteps: &[f64],
+        context: &Context,
+        control: &Control,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        self.velocity(latents, timesteps, context, None, Some(control), cancel)
     }
 
     /// Predicts the velocity of the next chunk, which attends to itself and to `cache`; otherwise like
@@ -287,7 +361,7 @@ impl WanTransformer {
         cache: &KvCache,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        self.velocity(latents, timesteps, context, Some(cache), cancel)
+        self.velocity(latents, timesteps, context, Some(cache), None, cancel)
     }
 
     /// Appends a finished chunk to `cache`. An error, including a cancel, leaves `cache` unchanged.
@@ -314,9 +388,14 @@ impl WanTransformer {
         timesteps: &[f64],
         context: &Context,
         cache: Option<&KvCache>,
+        control: Option<&Control>,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let tokens = self.tokens(latents, timesteps)?;
+        let mut tokens = self.tokens(latents, timesteps)?;
+        if let Some(control) = control {
+            control.check(&self.config, latents)?;
+            tokens.control = self.control_tokens(control, tokens.x.dim(0)?)?;
+        }
         let (grid, time) = (tokens.grid, tokens.time.clone());
         let (x, _) = self.run(tokens, context, cache, Pass::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;
@@ -328,18 +407,19 @@ impl WanTransformer {
     /// else.
     fn run(
         &self,
-        tokens: Tokens,
+        mut tokens: Tokens,
         context: &Context,
         cache: Option<&KvCache>,
         pass: Pass,
         cancel: &Cancel,
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let attended = self.attended(tokens.grid, cache)?;
-        let (blocks, texts) = match (&self.blocks, &context.0) {
-            (Blocks::Packed(blocks), PromptKv::Packed(texts)) => {
-                return blocks.run(tokens, texts, &attended, pass, cancel);
+        let embedding = self.control.as_ref();
+        let (blocks, branch, [contexts, branch_contexts]) = match (&self.blocks, &context.0) {
+            (Blocks::Packed(blocks), PromptKv::Packed(contexts)) => {
+                return blocks.run(tokens, contexts, embedding, &attended, pass, cancel);
             }
-            (Blocks::Plain(blocks), PromptKv::Plain(texts)) => (blocks, texts),
+            (Blocks::Plain(blocks, branch), PromptKv::Plain(contexts)) => (blocks, branch, contexts),
             _ => {
                 return Err(Error::Request(
                     crate::Setting::Shape,
@@ -351,9 +431,10 @@ impl WanTransformer {
         let queries = attended.keys.last(frames * rows * columns)?;
         let keys = attended.all_keys()?;
 
+        let mut branch = RunningBranch::new(&mut tokens, embedding, branch, branch_contexts);
         let mut x = tokens.x;
         let mut collected = Vec::new();
-        for (i, text) in texts.iter().enumerate() {
+        for (i, context) in contexts.iter().enumerate() {
             let block = blocks.get(i, cancel)?;
             if pass == Pass::CacheUpdate && i + 1 == blocks.len() {
                 collected.push(block.key_value(&x, &tokens.modulation)?);
@@ -362,9 +443,16 @@ impl WanTransformer {
             let past = attended.past(i)?;
             let past = past.as_ref();
             let modulation = &tokens.modulation;
-            let (next, own) =
-                block.forward(&x, &BlockInputs { modulation, queries: &queries, keys: &keys, text, past })?;
-            x = next;
+            let inputs = BlockInputs { modulation, queries: &queries, keys: &keys, context, past };
+            let added = match &mut branch {
+                Some(branch) => branch.added(i, &x, &inputs, cancel)?,
+                None => None,
+            };
+            let (next, own) = block.forward(&x, &inputs)?;
+            x = match added {
+                Some(added) => (next + added)?,
+                None => next,
+            };
             if pass == Pass::CacheUpdate {
                 collected.push(own);
             }
@@ -431,7 +519,16 @@ impl WanTransformer {
         let grid = [frames, height / patch_rows, width / patch_columns];
         let patches = self.patches(latents, timesteps.len())?;
         let (time, modulation) = self.condition_embedder.time(timesteps)?;
-        Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation })
+        Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation, control: None })
+    }
+
+    /// Embeds a control video, in as many `groups` as the tokens have.
+    fn control_tokens(&self, control: &Control, groups: usize) -> Result<Option<ControlTokens>> {
+        let embed = |embedding: &ControlEmbedding| -> Result<ControlTokens> {
+            let patches = self.patches(&control.latents, groups)?;
+            Ok(ControlTokens { x: embedding.embed(&patches)?, scale: control.scale })
+        };
+        self.control.as_ref().map(embed).transpose()
     }
 
     /// The patches of `x` `[1, C, T, H, W]` in `groups` groups, `[groups, tokens / groups, C × patch]`.
@@ -460,7 +557,7 @@ impl WanTransformer {
 
 impl Blocks {
     fn load(
-        weights: Tensors,
+        weights: &Tensors,
         config: &Config,
         precision: Precision,
         offload: bool,
@@ -468,15 +565,26 @@ impl Blocks {
         cancel: &Cancel,
     ) -> Result<Self> {
         let (count, config) = (config.num_layers, config.clone());
+        let branch_count = config.vace_layers.as_ref().map_or(0, Vec::len);
+        let (branch, weights) = (weights.pp("vace_blocks"), weights.pp("blocks"));
+        let locate = Arc::new(locate);
+        let (branch_config, branch_locate) = (config.clone(), locate.clone());
         // Quantized GGUF tensors need candle's operations; the kernels read f32 and int8 only.
         let packed =
             kernels::arch(weights.dtype(), weights.device()).filter(|_| precision != Precision::Gguf);
         Ok(match packed {
             None => {
                 let load = move |i, cancel: &Cancel| {
-                    Block::load(&weights.pp(i).with_cancel(cancel), &config, cancel).map_err(&locate)
+                    Block::load(&weights.pp(i).with_cancel(cancel), &config, cancel).map_err(&*locate)
                 };
-                Self::Plain(BlockStore::new(count, offload, cancel, load)?)
+                let load_beside = move |i, cancel: &Cancel| {
+                    let weights = branch.pp(i).with_cancel(cancel);
+                    ControlBlock::load(&weights, &branch_config, i == 0, cancel).map_err(&*branch_locate)
+                };
+                Self::Plain(
+                    BlockStore::new(count, offload, cancel, load)?,
+                    BlockStore::new(branch_count, offload, cancel, load_beside)?,
+                )
             }
             Some(arch) => {
                 let format =
@@ -484,9 +592,18 @@ impl Blocks {
                 let packing = PackedConfig::new(arch, format, &config);
                 let load = move |i, cancel: &Cancel| {
                     PackedBlock::load(packing, &weights.pp(i).with_cancel(cancel), &config, cancel)
-                        .map_err(&locate)
+                        .map_err(&*locate)
                 };
-                Self::Packed(PackedBlocks::new(packing, count, offload, cancel, load)?)
+                let load_beside = move |i, cancel: &Cancel| {
+                    let weights = branch.pp(i).with_cancel(cancel);
+                    PackedControlBlock::load(packing, &weights, &branch_config, i == 0, cancel)
+                        .map_err(&*branch_locate)
+                };
+                Self::Packed(PackedBlocks::new(
+                    packing,
+                    BlockStore::new(count, offload, cancel, load)?,
+                    BlockStore::new(branch_count, offload, cancel, load_beside)?,
+                ))
             }
         })
     }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::attention::KeyValue;
 use super::block_store::BlockStore;
+use super::control::ControlEmbedding;
 use super::rope::Rotation;
 use super::{Attended, Config, Pass, Tokens};
 use crate::checkpoint::Tensors;
@@ -64,15 +65,29 @@ pub(super) struct PackedBlock {
     ffn_dim: usize,
 }
 
-/// Cross attention to the prompt.
+/// Cross attention to the prompt, and for some models to images.
 #[derive(Clone, Debug)]
 struct CrossAttention {
     to_q: Linear,
     norm_q: Vec<f32>,
+    prompt: CrossProjections,
+    images: Option<CrossProjections>,
+    to_out: Linear,
+}
+
+/// The projections to keys and values of a cross attention.
+#[derive(Clone, Debug)]
+struct CrossProjections {
     to_k: Linear,
     norm_k: Vec<f32>,
     to_v: Linear,
-    to_out: Linear,
+}
+
+/// The packed form of [`ContextKv`](super::attention::ContextKv).
+#[derive(Clone, Debug)]
+pub(super) struct PackedContextKv {
+    prompt: PackedKv,
+    images: Option<PackedKv>,
 }
 
 /// The self attention projections of all tokens, `[tokens, dim]` each.
@@ -102,7 +117,7 @@ impl PackedBlock {
             }
             Ok(Linear::new(packing.arch, packing.format, (n_in, names.len() * n_out), &weight, Some(&bias)))
         };
-        let layers: [(&[&str], usize, usize); 8] = [
+        let mut layers: Vec<(&[&str], usize, usize)> = vec![
             (&["attn1.to_q", "attn1.to_k", "attn1.to_v"], dim, dim),
             (&["attn1.to_out.0"], dim, dim),
             (&["attn2.to_q"], dim, dim),
@@ -112,10 +127,20 @@ impl PackedBlock {
             (&["ffn.net.0.proj"], dim, ffn_dim),
             (&["ffn.net.2"], ffn_dim, dim),
         ];
+        if let Some(width) = config.added_kv_proj_dim {
+            layers.extend([(&["attn2.add_k_proj"][..], width, dim), (&["attn2.add_v_proj"], width, dim)]);
+        }
         // In parallel: offloaded blocks are loaded one by one, and all threads wait for each.
-        let layers = layers.into_par_iter().map(linear).collect::<Result<Vec<_>>>()?;
+        let mut layers = layers.into_par_iter().map(linear).collect::<Result<Vec<_>>>()?;
+        let added = layers.split_off(8);
         let [to_qkv, to_out, to_q, to_k, to_v, cross_out, ffn_in, ffn_out] =
             <[Linear; 8]>::try_from(layers).unwrap_or_else(|_| unreachable!("as many layers as names"));
+        let images = match <[Linear; 2]>::try_from(added) {
+            Ok([to_k, to_v]) => {
+                Some(CrossProjections { to_k, norm_k: vector("attn2.norm_added_k.weight", dim)?, to_v })
+            }
+            Err(_) => None,
+        };
         let norm2 = || Ok::<_, crate::Error>((vector("norm2.weight", dim)?, vector("norm2.bias", dim)?));
         Ok(Self {
             packing,
@@ -129,9 +154,8 @@ impl PackedBlock {
             cross: CrossAttention {
                 to_q,
                 norm_q: vector("attn2.norm_q.weight", dim)?,
-                to_k,
-                norm_k: vector("attn2.norm_k.weight", dim)?,
-                to_v,
+                prompt: CrossProjections { to_k, norm_k: vector("attn2.norm_k.weight", dim)?, to_v },
+                images,
                 to_out: cross_out,
             },
             ffn_in,
@@ -144,14 +168,22 @@ impl PackedBlock {
         self.packing.dim()
     }
 
-    /// Cross attention keys and values of the prompt `[1, length, dim]`.
-    fn text(&self, prompt: &Tensor) -> Result<PackedKv> {
-        let prompt = kernels::to_vec(prompt)?;
-        let (mut key, mut value) = (vec![0.0; prompt.len()], vec![0.0; prompt.len()]);
-        self.cross.to_k.run(&prompt, &mut key, Epilogue::Store);
-        self.cross.to_v.run(&prompt, &mut value, Epilogue::Store);
+    /// Cross attention keys and values of the prompt `[1, length, dim]`, and of images of the same form.
+    fn context(&self, prompt: &Tensor, images: Option<&Tensor>) -> Result<PackedContextKv> {
+        let of_images = self.cross.images.as_ref().zip(images);
+        Ok(PackedContextKv {
+            prompt: self.key_value(&self.cross.prompt, prompt)?,
+            images: of_images.map(|(layers, images)| self.key_value(layers, images)).transpose()?,
+        })
+    }
+
+    fn key_value(&self, layers: &CrossProjections, x: &Tensor) -> Result<PackedKv> {
+        let x = kernels::to_vec(x)?;
+        let (mut key, mut value) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        layers.to_k.run(&x, &mut key, Epilogue::Store);
+        layers.to_v.run(&x, &mut value, Epilogue::Store);
         for row in key.chunks_exact_mut(self.dim()) {
-            rms_norm(self.packing.arch, row, self.eps, &self.cross.norm_k);
+            rms_norm(self.packing.arch, row, self.eps, &layers.norm_k);
         }
         Ok(self.packing.pack_kv(&key, &value))
     }
@@ -191,13 +223,13 @@ impl PackedBlock {
         all
     }
 
-    /// Everything after the projections, in place on `x`: attention to `kv`, cross attention to `text`, feed forward.
+    /// Everything after the projections, in place on `x`: attention to `kv`, cross attention to `context`, feed forward.
     fn finish(
         &self,
         x: &mut [f32],
         query: &[f32],
         kv: &[&PackedKv],
-        text: &PackedKv,
+        context: &PackedContextKv,
         modulation: &Modulation,
         portion: usize,
     ) {
@@ -221,7 +253,12 @@ impl PackedBlock {
             for row in query.chunks_exact_mut(dim) {
                 rms_norm(self.packing.arch, row, self.eps, &self.cross.norm_q);
             }
-            attend(&query, &[text], &mut attended);
+            attend(&query, &[&context.prompt], &mut attended);
+            if let Some(images) = &context.images {
+                let mut seen = vec![0.0; attended.len()];
+                attend(&query, &[images], &mut seen);
+                attended.iter_mut().zip(seen).for_each(|(attended, seen)| *attended += seen);
+            }
             self.cross.to_out.run(&attended, x, Epilogue::Add);
 
             let normed = self.modulated(x, first, modulation, 3);
@@ -317,35 +354,119 @@ impl Angles {
     }
 }
 
+/// The packed form of [`ControlBlock`](super::control::ControlBlock).
+#[derive(Clone, Debug)]
+pub(super) struct PackedControlBlock {
+    /// Of the first block.
+    proj_in: Option<Linear>,
+    block: PackedBlock,
+    proj_out: Linear,
+}
+
+impl PackedControlBlock {
+    pub(super) fn load(
+        packing: PackedConfig,
+        weights: &Tensors,
+        config: &Config,
+        first: bool,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let dim = config.inner_dim();
+        let linear = |name: &str| -> Result<Linear> {
+            let layer = weights.pp(name);
+            let weight = kernels::to_vec(&layer.get((dim, dim), "weight")?)?;
+            let bias = kernels::to_vec(&layer.get(dim, "bias")?)?;
+            Ok(Linear::new(packing.arch, packing.format, (dim, dim), &weight, Some(&bias)))
+        };
+        Ok(Self {
+            proj_in: first.then(|| linear("proj_in")).transpose()?,
+            block: PackedBlock::load(packing, weights, config, cancel)?,
+            proj_out: linear("proj_out")?,
+        })
+    }
+}
+
+/// The control branch during a pass, as [`RunningBranch`](super::control::RunningBranch).
+struct RunningBranch<'a> {
+    embedding: &'a ControlEmbedding,
+    blocks: &'a BlockStore<PackedControlBlock>,
+    contexts: &'a [PackedContextKv],
+    tokens: Vec<f32>,
+    scale: f32,
+}
+
+impl RunningBranch<'_> {
+    /// What is added to the tokens after block `i` of the transformer; `x` are the tokens before it.
+    fn added(&mut self, i: usize, x: &[f32], pass: &PassInputs, cancel: &Cancel) -> Result<Option<Vec<f32>>> {
+        let Some(index) = self.embedding.beside(i) else { return Ok(None) };
+        let beside = self.blocks.get(index, cancel)?;
+        let (block, portion) = (&beside.block, pass.portion);
+        let size = portion * block.dim();
+        if let Some(proj_in) = &beside.proj_in {
+            let mut tokens = x.to_vec();
+            let portions = tokens.par_chunks_mut(size).zip(self.tokens.par_chunks(size));
+            portions.for_each(|(out, tokens)| proj_in.run(tokens, out, Epilogue::Add));
+            self.tokens = tokens;
+        }
+        let modulation = Modulation::new(&pass.timesteps, &block.table, self.tokens.len() / block.dim());
+        let own = block.project(&self.tokens, &pass.angles, &modulation, portion);
+        let kv = block.packing.pack_kv(&own.rotated, &own.value);
+        block.finish(&mut self.tokens, &own.query, &[&kv], &self.contexts[index], &modulation, portion);
+        let mut added = vec![0.0; x.len()];
+        added.par_chunks_mut(size).zip(self.tokens.par_chunks(size)).for_each(|(out, tokens)| {
+            beside.proj_out.run(tokens, out, Epilogue::Store);
+            out.iter_mut().for_each(|value| *value *= self.scale);
+        });
+        Ok(Some(added))
+    }
+}
+
+/// What all blocks of a pass read.
+struct PassInputs {
+    angles: Angles,
+    /// `[M, 6, dim]`.
+    timesteps: Vec<f32>,
+    portion: usize,
+}
+
 /// All blocks of the transformer.
 #[derive(Clone, Debug)]
 pub(super) struct PackedBlocks {
     packing: PackedConfig,
     block_store: BlockStore<PackedBlock>,
+    /// The blocks of the control branch.
+    branch: BlockStore<PackedControlBlock>,
 }
 
 impl PackedBlocks {
-    /// Loads the blocks; see [`BlockStore::new`].
     pub(super) fn new(
         packing: PackedConfig,
-        count: usize,
-        offload: bool,
-        cancel: &Cancel,
-        load: impl Fn(usize, &Cancel) -> Result<PackedBlock> + Send + Sync + 'static,
-    ) -> Result<Self> {
-        Ok(Self { packing, block_store: BlockStore::new(count, offload, cancel, load)? })
+        block_store: BlockStore<PackedBlock>,
+        branch: BlockStore<PackedControlBlock>,
+    ) -> Self {
+        Self { packing, block_store, branch }
     }
 
-    /// The cross attention keys and values of the prompt `[1, length, dim]`, for every block.
-    pub(super) fn text(&self, prompt: &Tensor, cancel: &Cancel) -> Result<Vec<PackedKv>> {
-        self.block_store.map(cancel, |block| block.text(prompt))
+    /// The cross attention keys and values of the prompt `[1, length, dim]`, and of images of the same form, for every block, and for
+    /// every block of the control branch.
+    pub(super) fn context(
+        &self,
+        prompt: &Tensor,
+        images: Option<&Tensor>,
+        cancel: &Cancel,
+    ) -> Result<[Vec<PackedContextKv>; 2]> {
+        Ok([
+            self.block_store.map(cancel, |block| block.context(prompt, images))?,
+            self.branch.map(cancel, |beside| beside.block.context(prompt, images))?,
+        ])
     }
 
     /// Runs the blocks, like `WanTransformer::run`.
     pub(super) fn run(
         &self,
         tokens: Tokens,
-        texts: &[PackedKv],
+        [contexts, branch_contexts]: &[Vec<PackedContextKv>; 2],
+        embedding: Option<&ControlEmbedding>,
         attended: &Attended,
         pass: Pass,
         cancel: &Cancel,
@@ -366,20 +487,38 @@ impl PackedBlocks {
             None => None,
         };
         let timesteps = kernels::to_vec(&tokens.modulation)?;
-        let portion = portion(count);
+        let inputs = PassInputs { angles, timesteps, portion: portion(count) };
+        let PassInputs { angles, timesteps, portion } = &inputs;
+        let mut branch = match (embedding, &tokens.control) {
+            (Some(embedding), Some(control)) => Some(RunningBranch {
+                embedding,
+                blocks: &self.branch,
+                contexts: branch_contexts,
+                tokens: kernels::to_vec(&control.x)?,
+                scale: control.scale as f32,
+            }),
+            _ => None,
+        };
 
         let mut x = kernels::to_vec(&tokens.x)?;
         let mut collected = Vec::new();
-        for (i, text) in texts.iter().enumerate() {
+        for (i, context) in contexts.iter().enumerate() {
             let block = self.block_store.get(i, cancel)?;
-            let modulation = Modulation::new(&timesteps, &block.table, count);
-            let own = block.project(&x, &angles, &modulation, portion);
-            let last = pass == Pass::CacheUpdate && i + 1 == texts.len();
+            let modulation = Modulation::new(timesteps, &block.table, count);
+            let own = block.project(&x, angles, &modulation, *portion);
+            let last = pass == Pass::CacheUpdate && i + 1 == contexts.len();
             if !last {
+                let added = match &mut branch {
+                    Some(branch) => branch.added(i, &x, &inputs, cancel)?,
+                    None => None,
+                };
                 let current = self.packing.pack_kv(&own.rotated, &own.value);
                 let before = [references, past].into_iter().flatten().filter_map(|before| before.get(i));
                 let kv: Vec<_> = before.chain([&current]).collect();
-                block.finish(&mut x, &own.query, &kv, text, &modulation, portion);
+                block.finish(&mut x, &own.query, &kv, context, &modulation, *portion);
+                if let Some(added) = added {
+                    x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
+                }
             }
             if pass == Pass::CacheUpdate {
                 // Stored as a single head of size `dim`, which is the layout of the projections.

@@ -9,6 +9,7 @@ mod experts;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code, reason = "fills the memory of the GPU")]
 mod gpu;
+mod image_encoder;
 mod layouts;
 mod lora;
 mod offload;
@@ -22,3 +23,4 @@ mod shapes;
 mod shots;
 mod transformer;
 mod umt5;
+mod vace;

@@ -16,7 +16,15 @@ pub fn model<C: DeserializeOwned>(name: &str) -> (C, Shapes) {
 
 #[test]
 fn transformers_load_all_tensors() {
-    for name in ["wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-ti2v-5b"] {
+    for name in [
+        "wan2.1-t2v-1.3b",
+        "wan2.1-t2v-14b",
+        "wan2.2-ti2v-5b",
+        "wan2.1-i2v-14b",
+        "wan2.1-flf2v-14b",
+        "wan2.1-vace-1.3b",
+        "wan2.1-vace-14b",
+    ] {
         let (config, tensors) = model(name);
         assert_loads(name, &tensors, |vb| drop(WanTransformer::load(vb, &config, Precision::F32).unwrap()));
     }

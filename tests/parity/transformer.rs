@@ -215,6 +215,15 @@ fn an_invalid_config_is_an_error_that_names_the_setting() {
     let invalid = [
         (Config { image_dim: Some(1280), ..good.clone() }, "image_dim"),
         (Config { added_kv_proj_dim: Some(5120), ..good.clone() }, "added_kv_proj_dim"),
+        (Config { image_dim: Some(1280), added_kv_proj_dim: Some(512), ..good.clone() }, "5120"),
+        (Config { pos_embed_seq_len: Some(514), ..good.clone() }, "pos_embed_seq_len"),
+        (Config { vace_layers: Some(vec![0]), ..good.clone() }, "vace_in_channels"),
+        (Config { vace_layers: Some(vec![1, 5]), vace_in_channels: Some(96), ..good.clone() }, "vace_layers"),
+        (Config { vace_layers: Some(vec![0, 0]), vace_in_channels: Some(96), ..good.clone() }, "vace_layers"),
+        (
+            Config { vace_layers: Some(vec![0, 40]), vace_in_channels: Some(96), ..good.clone() },
+            "vace_layers",
+        ),
         (Config { patch_size: [2, 2, 2], ..good.clone() }, "patch_size"),
         (Config { patch_size: [1, 0, 2], ..good.clone() }, "patch_size"),
         (Config { num_attention_heads: 0, ..good.clone() }, "num_attention_heads"),

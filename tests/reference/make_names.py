@@ -1,11 +1,11 @@
 """Lists the tensor names of Wan's parts in each checkpoint format, with the diffusers or transformers names, in
 tests/fixtures/names.json. Weights are not stored.
 
-    python make_names.py SELF_FORCING LONGLIVE
+    python make_names.py SELF_FORCING LONGLIVE WAN
 
-SELF_FORCING and LONGLIVE are checkouts of https://github.com/guandeh17/Self-Forcing and
-https://github.com/NVlabs/LongLive. Their `wan/modules` and `wan_5b/modules` are run; these have the tensor names of the
-original checkpoints and of ComfyUI. diffusers converts them; the UMT5 names in GGUF are from llama.cpp (package `gguf`).
+SELF_FORCING, LONGLIVE and WAN are checkouts of https://github.com/guandeh17/Self-Forcing,
+https://github.com/NVlabs/LongLive and https://github.com/Wan-Video/Wan2.1. Their `wan/modules` and `wan_5b/modules` are run; these
+have the tensor names of the original checkpoints and of ComfyUI. diffusers converts them; the UMT5 names in GGUF are from llama.cpp (package `gguf`).
 The script asserts that transformers and diffusers compute the same results with the renamed weights of UMT5 and of
 Wan 2.2's autoencoder.
 """
@@ -50,8 +50,27 @@ def pairs(state: dict, convert) -> list[list[str]]:
 
 
 def transformer(self_forcing: str) -> list[list[str]]:
-    wan = module(self_forcing, "wan/modules/model.py", flash_attention=None)
+    wan = module(self_forcing, "wan/modules/model.py", flash_attention=None, amp=torch.cuda.amp)
     model = wan.WanModel("t2v", dim=24, ffn_dim=16, num_heads=2, num_layers=LAYERS, text_dim=8, freq_dim=8)
+    return pairs(model.state_dict(), convert_wan_transformer_to_diffusers)
+
+
+def with_images(wan: str) -> list[list[str]]:
+    """The model for the first and last image has all names of the other image-to-video models."""
+    model = module(wan, "wan/modules/model.py", flash_attention=None, amp=torch.cuda.amp).WanModel(
+        "flf2v", dim=24, ffn_dim=16, num_heads=2, num_layers=LAYERS, text_dim=8, freq_dim=8
+    )
+    found = pairs(model.state_dict(), convert_wan_transformer_to_diffusers)
+    # diffusers renames it in its conversion script, and not in a single file.
+    return [[name, to.replace("img_emb.emb_pos", "condition_embedder.image_embedder.pos_embed")] for name, to in found]
+
+
+def vace(wan: str) -> list[list[str]]:
+    base = module(wan, "wan/modules/model.py", flash_attention=None, amp=torch.cuda.amp)
+    parts = ("WanAttentionBlock", "WanModel", "sinusoidal_embedding_1d")
+    model = module(wan, "wan/modules/vace_model.py", amp=torch.cuda.amp, **{part: getattr(base, part) for part in parts}).VaceWanModel(
+        vace_layers=[0, 1], vace_in_dim=8, dim=24, ffn_dim=16, num_heads=2, num_layers=LAYERS, text_dim=8, freq_dim=8
+    )
     return pairs(model.state_dict(), convert_wan_transformer_to_diffusers)
 
 
@@ -121,11 +140,13 @@ def vae22(longlive: str) -> list[list[str]]:
 
 
 def main() -> None:
-    self_forcing, longlive = sys.argv[1:]
+    self_forcing, longlive, wan = sys.argv[1:]
     vae21 = module(self_forcing, "wan/modules/vae.py").WanVAE_(dim=8, z_dim=4, temperal_downsample=[False, True, True])
     original, llama = umt5(self_forcing)
     names = {
         "transformer": transformer(self_forcing),
+        "transformer-images": with_images(wan),
+        "transformer-vace": vace(wan),
         "umt5": original,
         "umt5-gguf": llama,
         "vae-2.1": pairs(vae21.state_dict(), convert_wan_vae_to_diffusers),

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from transformers import UMT5Config, UMT5EncoderModel
+from diffusers import AutoencoderKLWan, WanTransformer3DModel, WanVACETransformer3DModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 FOLDER = Path(__file__).parent.parent / "fixtures" / "shapes"
 
@@ -21,6 +21,25 @@ TRANSFORMERS = {
     "wan2.1-t2v-14b": dict(num_attention_heads=40, num_layers=40, ffn_dim=13824, in_channels=16, out_channels=16),
     "wan2.2-ti2v-5b": dict(num_attention_heads=24, num_layers=30, ffn_dim=14336, in_channels=48, out_channels=48),
 }
+IMAGES = dict(in_channels=36, out_channels=16, image_dim=1280, added_kv_proj_dim=5120)
+WITH_IMAGES = {
+    "wan2.1-i2v-14b": dict(num_attention_heads=40, num_layers=40, ffn_dim=13824, **IMAGES),
+    "wan2.1-flf2v-14b": dict(num_attention_heads=40, num_layers=40, ffn_dim=13824, pos_embed_seq_len=514, **IMAGES),
+}
+VACE = {
+    "wan2.1-vace-1.3b": dict(
+        num_attention_heads=12, num_layers=30, ffn_dim=8960, in_channels=16, out_channels=16, vace_layers=list(range(0, 30, 2)),
+        vace_in_channels=96,
+    ),
+    "wan2.1-vace-14b": dict(
+        num_attention_heads=40, num_layers=40, ffn_dim=13824, in_channels=16, out_channels=16, vace_layers=list(range(0, 40, 5)),
+        vace_in_channels=96,
+    ),
+}
+CLIP_VIT_H = dict(
+    hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=16, image_size=224, patch_size=14,
+    hidden_act="gelu",
+)
 VAES = {
     "wan2.1-vae": {},
     "wan2.2-vae": dict(
@@ -55,9 +74,13 @@ def write(name, model, config):
 if __name__ == "__main__":
     FOLDER.mkdir(parents=True, exist_ok=True)
     with torch.device("meta"):
-        for name, config in TRANSFORMERS.items():
+        for name, config in (TRANSFORMERS | WITH_IMAGES).items():
             model = WanTransformer3DModel(attention_head_dim=128, **config)
             write(name, model, dict(model.config))
+        for name, config in VACE.items():
+            model = WanVACETransformer3DModel(attention_head_dim=128, **config)
+            write(name, model, dict(model.config))
+        write("clip-vit-h", CLIPVisionModel(CLIPVisionConfig(**CLIP_VIT_H)), CLIP_VIT_H)
         for name, config in VAES.items():
             model = AutoencoderKLWan(**config)
             write(name, model, dict(model.config))

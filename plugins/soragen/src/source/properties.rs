@@ -100,6 +100,14 @@ properties! {
         )
         .mutable_ready()
     );
+    image_encoder: Option<String> = non_empty(
+        string(
+            "image-encoder",
+            "Image encoder",
+            "File or folder that replaces the CLIP image encoder of an image-to-video model of Wan 2.1 (unset = none)",
+        )
+        .mutable_ready()
+    );
     recipe: Option<String> = non_empty(
         string(
             "recipe",

@@ -99,6 +99,7 @@ impl Settings {
             transformer: path(&self.transformer),
             text_encoder: path(&self.text_encoder),
             autoencoder: path(&self.autoencoder),
+            image_encoder: path(&self.image_encoder),
             recipe: self.recipe.clone(),
             loras: loras.map(str::trim).filter(|lora| !lora.is_empty()).map(Lora::parse).collect(),
         }

@@ -1,0 +1,162 @@
+//! What a whole clip is conditioned on besides its prompt: images, a control video, references, and the video that it continues.
+
+use candle_core::{DType, Tensor};
+use image::{DynamicImage, RgbImage};
+
+use super::conditioning::{image_channels, image_latents};
+use super::scene::Scene;
+use crate::picture::{self, Fit};
+use crate::reference::Reference;
+use crate::transformer::Control;
+use crate::{Cancel, Model, Result, Size};
+
+/// Masks above this are white, of 255: `mask > 0.5` in diffusers.
+const WHITE: u8 = 127;
+
+/// The conditions of a clip, as tensors.
+#[derive(Default)]
+pub struct Conditions {
+    /// The first latent frame, which stays as it is: `[1, C, 1, H, W]`.
+    pub first_frame: Option<Tensor>,
+    /// Further channels beside the latents.
+    pub channels: Option<Tensor>,
+    /// The image encoder's tokens.
+    pub images: Option<Tensor>,
+    /// The input of the control branch.
+    pub control: Option<Control>,
+}
+
+impl Conditions {
+    /// The conditions of `scene`, whose clip has `latents` latent frames without references.
+    pub fn new(model: &Model, scene: &Scene, size: Size, latents: usize, cancel: &Cancel) -> Result<Self> {
+        let mut conditions = Self::default();
+        if model.info.control {
+            conditions.control = Some(control(model, scene, size, latents, cancel)?);
+        } else if let Some(image) = &scene.image {
+            match model.info.needs_image {
+                true => {
+                    let last = scene.last_image.as_ref();
+                    conditions.channels = Some(image_channels(model, image, last, size, latents, cancel)?);
+                }
+                false => {
+                    conditions.first_frame = Some(image_latents(model, image, size, Fit::Stretch, cancel)?)
+                }
+            }
+            let images: Vec<&RgbImage> =
+                [Some(image), scene.last_image.as_ref()].into_iter().flatten().collect();
+            conditions.images =
+                model.image_encoder.as_ref().map(|encoder| encoder.encode(&images, cancel)).transpose()?;
+        }
+        Ok(conditions)
+    }
+}
+
+/// The input of the control branch, as `prepare_video_latents` and `prepare_masks` of diffusers' `WanVACEPipeline`.
+fn control(model: &Model, scene: &Scene, size: Size, latents: usize, cancel: &Cancel) -> Result<Control> {
+    let KnownVideo { video, mask } = KnownVideo::of(model, scene, size, latents)?;
+    let inactive = encode(model, &video.broadcast_mul(&mask.affine(-1.0, 1.0)?)?, cancel)?;
+    let reactive = encode(model, &video.broadcast_mul(&mask)?, cancel)?;
+    let mut video = Tensor::cat(&[inactive, reactive], 1)?;
+    let factor = model.autoencoder.config().spatial_factor();
+    let mut mask = mask_channels(&mask, factor, latents)?;
+    for reference in &scene.references {
+        let Reference::Picture(picture) = reference else { continue };
+        let shape = (1, 3, 1, size.height as usize, size.width as usize);
+        let canvas = Tensor::from_vec(picture.on_white(size, factor as u32), shape, &model.device)?;
+        let known = encode(model, &canvas, cancel)?;
+        // Each stands before those that came first, as in the reference.
+        video = Tensor::cat(&[Tensor::cat(&[&known, &known.zeros_like()?], 1)?, video], 2)?;
+        mask = mask.pad_with_zeros(2, 1, 0)?;
+    }
+    let latents = Tensor::cat(&[video, mask], 1)?.to_dtype(model.dtype())?;
+    Ok(Control { latents, scale: scene.control_scale })
+}
+
+fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
+    super::conditioning::encode(model, video, &mut model.autoencoder.encoder_state(), cancel)
+}
+
+/// A video of which some frames, or parts of them, are known.
+struct KnownVideo {
+    /// f32 `[1, 3, T, H, W]` in \[−1, 1\], grey where nothing is known.
+    video: Tensor,
+    /// `[1, 1, T, H, W]`: 0 where the video stays, 1 where the model makes it.
+    mask: Tensor,
+}
+
+/// A frame of a [`KnownVideo`].
+enum Known<'a> {
+    Nothing,
+    /// It stays.
+    Frame(&'a RgbImage),
+    /// It steers; where the mask is black, it stays.
+    Control(&'a RgbImage, Option<&'a image::GrayImage>),
+}
+
+impl KnownVideo {
+    fn of(model: &Model, scene: &Scene, size: Size, latents: usize) -> Result<Self> {
+        let factor = model.autoencoder.config().temporal_factor();
+        let past = scene.past.as_ref().map_or(Ok(0), |past| past.dim(2))?;
+        let count = 1 + (latents - 1) * factor - past;
+        let mut frames: Vec<Known> = (0..count).map(|_| Known::Nothing).collect();
+        if let Some(control) = &scene.control {
+            for (i, (known, frame)) in frames.iter_mut().zip(&control.frames).enumerate() {
+                *known = Known::Control(frame, control.mask.get(i));
+            }
+        }
+        if let (Some(image), Some(first)) = (&scene.image, frames.first_mut()) {
+            *first = Known::Frame(image);
+        }
+        if let (Some(image), Some(last)) = (&scene.last_image, frames.last_mut()) {
+            *last = Known::Frame(image);
+        }
+        let (mut videos, mut masks) = (Vec::new(), Vec::new());
+        if let Some(past) = &scene.past {
+            videos.push(past.clone());
+            masks.push(past.narrow(1, 0, 1)?.zeros_like()?);
+        }
+        for frame in &frames {
+            let (video, mask) = frame.tensors(model, size)?;
+            videos.push(video);
+            masks.push(mask);
+        }
+        Ok(Self { video: Tensor::cat(&videos, 2)?, mask: Tensor::cat(&masks, 2)? })
+    }
+}
+
+impl Known<'_> {
+    /// The frame `[1, 3, 1, H, W]` and its mask `[1, 1, 1, H, W]`.
+    fn tensors(&self, model: &Model, size: Size) -> Result<(Tensor, Tensor)> {
+        let shape = |channels| (1, channels, 1, size.height as usize, size.width as usize);
+        let zeros = |channels| Tensor::zeros(shape(channels), DType::F32, &model.device);
+        let pixels = |image: &RgbImage| picture::to_video(image, size, Fit::Stretch, &model.device);
+        Ok(match self {
+            Self::Nothing => (zeros(3)?, zeros(1)?.affine(1.0, 1.0)?),
+            Self::Frame(image) => (pixels(image)?, zeros(1)?),
+            Self::Control(frame, None) => (pixels(frame)?, zeros(1)?.affine(1.0, 1.0)?),
+            Self::Control(frame, Some(mask)) => {
+                let mask = DynamicImage::from((*mask).clone()).into_rgb8();
+                let white = |value: &u8| if *value > WHITE { 1_f32 } else { 0.0 };
+                let white: Vec<f32> =
+                    picture::stretch_frame(&mask, size)?.iter().step_by(3).map(white).collect();
+                (pixels(frame)?, Tensor::from_vec(white, shape(1), &model.device)?)
+            }
+        })
+    }
+}
+
+/// The pixels of each latent as channels, `[1, factor², latents, H, W]`, of the mask `[1, 1, T, H, W]`; of the frames of a latent frame
+/// the middle one counts.
+fn mask_channels(mask: &Tensor, factor: usize, latents: usize) -> Result<Tensor> {
+    let (_, _, frames, height, width) = mask.dims5()?;
+    let (rows, columns) = (height / factor, width / factor);
+    let nearest: Vec<u32> =
+        (0..latents).map(|i| ((2 * i + 1) * frames / (2 * latents)).min(frames - 1) as u32).collect();
+    let nearest = Tensor::new(nearest, mask.device())?;
+    let mask = crate::ops::index_select(mask, &nearest, 2)?;
+    Ok(mask
+        .reshape((latents, rows, factor, columns, factor))?
+        .permute((2, 4, 0, 1, 3))?
+        .contiguous()?
+        .reshape((1, factor * factor, latents, rows, columns))?)
+}

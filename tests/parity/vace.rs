@@ -1,0 +1,187 @@
+//! Control videos, masks, references, and the first and last image with a VACE model, compared with diffusers (`make_vace.py`).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use soragen::{
+    Cancel, Control, Error, GrayImage, Length, Model, OpenOptions, Reference, Request, RgbImage, Session,
+    Setting, Size,
+};
+use soragen_tests::fixtures::{assert_close, json, path, tensors};
+use soragen_tests::with;
+
+fn open(folder: &Path) -> Arc<Model> {
+    Model::open(folder.to_str().unwrap(), &OpenOptions::default(), &Cancel::new()).unwrap()
+}
+
+fn picture(name: &str) -> RgbImage {
+    image::open(path(&format!("vace/{name}"))).unwrap().into_rgb8()
+}
+
+fn reference(name: &str) -> Reference {
+    Reference::open(path(&format!("vace/{name}")).to_str().unwrap()).unwrap()
+}
+
+/// The request of one of the cases, and the frames of diffusers.
+fn case(name: &str) -> (Request, Tensor) {
+    let (all, cases) = (tensors("vace/expected.safetensors"), json("vace/cases.json"));
+    let case = &cases["cases"][name];
+    let number = |value: &serde_json::Value| value.as_u64().unwrap() as u32;
+    let (width, height) = (number(&case["size"][0]), number(&case["size"][1]));
+    let stored = |part: &str| all.get(&format!("{name}.{part}"));
+    let frames_of = |part: &str, samples: usize| -> Vec<Vec<u8>> {
+        let samples = width as usize * height as usize * samples;
+        let data: Vec<u8> = stored(part).map_or(Vec::new(), |t| t.flatten_all().unwrap().to_vec1().unwrap());
+        data.chunks_exact(samples).map(<[u8]>::to_vec).collect()
+    };
+    let frames =
+        frames_of("control", 3).into_iter().map(|data| RgbImage::from_raw(width, height, data).unwrap());
+    let mask = frames_of("mask", 1).into_iter().map(|data| GrayImage::from_raw(width, height, data).unwrap());
+    let control = Control { frames: frames.collect(), mask: mask.collect() };
+    let names = |key: &str| -> Vec<String> {
+        case[key].as_array().into_iter().flatten().map(|name| name.as_str().unwrap().into()).collect()
+    };
+    let ends = names("ends");
+    let request = with!(
+        Request::default();
+        prompt: cases["prompt"].as_str().unwrap().into(),
+        negative_prompt: Some(cases["negative"].as_str().unwrap().into()),
+        size: Some(Size { width, height }),
+        length: Length::Frames(case["frames"].as_u64().unwrap()),
+        steps: Some(number(&cases["steps"])),
+        guidance_scale: case["guidance"].as_f64(),
+        control: (!control.frames.is_empty()).then_some(control),
+        control_scale: case["scale"].as_f64().unwrap_or(1.0),
+        references: names("references").iter().map(|name| reference(name)).collect(),
+        image: ends.first().map(|name| picture(name)),
+        last_image: ends.get(1).map(|name| picture(name)),
+        initial_latents: stored("latents").cloned(),
+    );
+    (request, stored("frames").unwrap().clone())
+}
+
+fn frames(model: &Arc<Model>, request: Request) -> Tensor {
+    let mut session = Session::new(model.clone(), request).unwrap();
+    let Size { width, height } = session.size();
+    let mut data = Vec::new();
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
+        data.extend_from_slice(&frames.data);
+    }
+    Tensor::from_vec(data, ((), height as usize, width as usize, 3), &Device::Cpu).unwrap()
+}
+
+fn mean_difference(a: &Tensor, b: &Tensor) -> f32 {
+    (a - b).unwrap().abs().unwrap().mean_all().unwrap().to_scalar().unwrap()
+}
+
+#[test]
+fn frames_equal_those_of_diffusers() {
+    let model = open(&path("vace"));
+    for name in ["text", "control", "scale", "mask", "reference", "references", "first-last"] {
+        let (request, expected) = case(name);
+        let actual = frames(&model, request);
+        assert_close(name, &actual, &expected, 2e-3);
+        let mean = mean_difference(&actual, &expected);
+        assert!(mean <= 1e-4, "{name}: the mean error is {mean:e}");
+    }
+}
+
+#[test]
+fn blocks_that_stay_in_their_file_give_the_same_frames() {
+    let options = with!(OpenOptions::default(); offload: true);
+    let offloaded = Model::open(path("vace").to_str().unwrap(), &options, &Cancel::new()).unwrap();
+    let (request, _) = case("control");
+    assert_close(
+        "offload",
+        &frames(&offloaded, request.clone()),
+        &frames(&open(&path("vace")), request),
+        0.0,
+    );
+}
+
+#[test]
+fn the_length_is_that_of_the_control_video() {
+    let (mut request, _) = case("control");
+    request.length = Length::Natural;
+    request.initial_latents = None;
+    let session = Session::new(open(&path("vace")), request).unwrap();
+    assert_eq!(session.total_frames(), Some(9));
+}
+
+#[test]
+fn a_video_is_continued_from_its_last_frames() {
+    let model = open(&path("vace"));
+    let shown = case("control").0.control.unwrap().frames;
+    let request = with!(
+        Request::new("a red fox");
+        size: Some(Size { width: 48, height: 32 }),
+        length: Length::Frames(6),
+        steps: Some(2),
+        guidance_scale: Some(1.0),
+        past: shown.clone(),
+    );
+    let made = frames(&model, request.clone());
+    assert_eq!(made.dim(0).unwrap(), 6);
+    // A whole clip in which the same frames are known begins with them.
+    let mut control = Control { frames: shown.clone(), mask: Vec::new() };
+    control.mask = shown.iter().map(|frame| GrayImage::new(frame.width(), frame.height())).collect();
+    let clip = with!(request; past: Vec::new(), control: Some(control), length: Length::Frames(15));
+    let whole = frames(&model, clip);
+    assert_close("the rest of the clip", &made, &whole.narrow(0, 9, 6).unwrap(), 1e-5);
+}
+
+#[test]
+fn a_loop_ends_before_its_first_frame() {
+    let model = open(&path("vace"));
+    let request = with!(
+        Request::new("a red fox");
+        size: Some(Size { width: 48, height: 32 }),
+        steps: Some(2),
+        guidance_scale: Some(1.0),
+        image: Some(picture("wide.png")),
+        length: Length::Frames(8),
+        loops: true,
+    );
+    let made = frames(&model, request.clone());
+    // The same clip with one frame more ends with the image that it starts from.
+    let closed = with!(
+        request.clone(); loops: false, length: Length::Frames(9), last_image: Some(picture("wide.png"))
+    );
+    assert_close("loop", &made, &frames(&model, closed).narrow(0, 0, 8).unwrap(), 1e-5);
+    let error = |request| match Session::new(model.clone(), request) {
+        Err(Error::Request(Setting::Loop, reason)) => reason,
+        other => panic!("{:?}", other.err()),
+    };
+    assert!(error(with!(request.clone(); length: Length::Frames(7))).contains("multiple of 4"));
+    assert!(error(with!(request; image: None)).contains("`image`"));
+}
+
+#[test]
+fn what_a_model_cannot_do_is_refused_with_one_that_can() {
+    let vace = open(&path("vace"));
+    let plain = open(&path("pipelines/t2v-unipc"));
+    let causal = open(&path("miniature"));
+    let error = |model: &Arc<Model>, request| match Session::new(model.clone(), request) {
+        Err(Error::Request(setting, reason)) => (setting, reason),
+        other => panic!("{:?}", other.err()),
+    };
+    let control = |mask| Control { frames: vec![picture("wide.png"); 5], mask };
+    let controlled = |mask| with!(Request::new("a fox"); control: Some(control(mask)));
+    let ends = with!(Request::new("a fox"); last_image: Some(picture("wide.png")));
+    for model in [&plain, &causal] {
+        let (setting, reason) = error(model, controlled(Vec::new()));
+        assert!(setting == Setting::Control && reason.contains("VACE"), "{reason}");
+        let (setting, reason) = error(model, ends.clone());
+        assert!(setting == Setting::LastImage && reason.contains("FLF2V"), "{reason}");
+    }
+    let past = with!(Request::new("a fox"); past: vec![picture("wide.png"); 5]);
+    assert!(error(&plain, past).1.contains("VACE"));
+    assert_eq!(error(&vace, controlled(vec![GrayImage::new(4, 4); 4])).0, Setting::Control);
+    let scaled = with!(Request::new("a fox"); control_scale: f64::NAN);
+    assert_eq!(error(&vace, scaled).0, Setting::Control);
+    let drawing = with!(Request::new("a fox"); references: vec![Reference::open("bank:fox").unwrap()]);
+    assert!(error(&vace, drawing).1.contains("no drawings"));
+    let many = with!(Request::new("a fox"); references: vec![reference("wide.png"); 5]);
+    assert!(error(&vace, many).1.contains("at most 4"));
+}

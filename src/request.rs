@@ -164,6 +164,8 @@ pub struct Request {
     /// A video that this one continues: its last frames, at the frame rate of the model. The video begins after them. For causal
     /// and VACE models, which see the last [`ModelInfo::past_frames`](crate::ModelInfo::past_frames) of them.
     pub past: Vec<RgbImage>,
+    /// Frames of that video before `past`. The motions of the built-in model go on from there.
+    pub past_start: u64,
     /// Pictures of subjects that the video shows. Without them the built-in model shows the drawing that the prompt names.
     pub references: Vec<Reference>,
     /// Where the references are, in seconds after the start of the video; `None` leaves it to the prompt.
@@ -218,6 +220,7 @@ impl Request {
             control_scale: 1.0,
             restyle: None,
             past: Vec::new(),
+            past_start: 0,
             length: Length::default(),
             seed: 0,
             steps: None,

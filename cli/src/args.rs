@@ -251,12 +251,12 @@ pub struct RenderArgs {
     #[command(flatten)]
     pub parts: PartsArgs,
 
-    /// Size in pixels [default: the model's; with --image or --video, a size with its aspect ratio]
+    /// Size in pixels [default: the model's; with --image, --video or --control, a size with its aspect ratio]
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<Size>,
 
     /// Length in frames [default: the end of the storyboard, or the model's length; with --video
-    /// of a causal model its end]
+    /// of a causal model its end; with --control its length, at most the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub frames: Option<u64>,
 
@@ -292,12 +292,33 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 
+    /// Image to end with, stretched to the size; for a model of the first and last image, or a VACE model
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["video", "loops"])]
+    pub last_image: Option<PathBuf>,
+
+    /// End where the video begins: its first frame, --image, follows its last. For models as with --last-image
+    #[arg(long = "loop", requires = "image", conflicts_with = "video")]
+    pub loops: bool,
+
+    /// Control video for a VACE model: a file or a URI with depth, poses, edges, or a video of which --mask leaves a part. Its frames
+    /// are stretched to the size
+    #[arg(long, value_name = "FILE|URI")]
+    pub control: Option<String>,
+
+    /// Mask of the control video, a video or an image: white where the picture is made anew, black where it stays
+    #[arg(long, value_name = "FILE|URI", requires = "control")]
+    pub mask: Option<String>,
+
+    /// How much a control video, images and references steer a VACE model, from 0 to 2
+    #[arg(long, value_name = "N", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub control_scale: f64,
+
     /// Video to change: a file or a URI. Its frames are stretched to the size, and it is cut off at the length
     #[arg(long, value_name = "FILE|URI", conflicts_with = "image")]
     pub video: Option<String>,
 
     /// Video to continue: a file or a URI. The output has its frames, stretched to the size and at the model's frame rate, and then
-    /// the new ones. For causal models
+    /// the new ones. For causal and VACE models
     #[arg(long, value_name = "FILE|URI", conflicts_with_all = ["image", "video"])]
     pub extend: Option<String>,
 

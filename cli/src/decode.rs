@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
+use gstsoragen::{NO_PICTURE_REASON, is_no_picture, post_no_picture};
 
 use crate::error::{Error, Result};
 
 /// Seconds without progress after which a decoder is regarded as stalled. Some demuxers never signal the end of the file.
 const STALL_LIMIT: u64 = 10;
-/// The message for a file without video.
-const NO_PICTURE: &str = "soragen-no-picture";
-/// What is wrong with such a file.
-pub const NO_PICTURE_REASON: &str = "the file has no picture";
 
 /// Receives the frames of one stream.
 pub trait FrameReceiver: Send + 'static {
@@ -140,18 +137,6 @@ pub fn decode<T: FrameReceiver>(
         return Err(no_picture(path, &missing));
     }
     Ok(Decoded { streams, missing })
-}
-
-/// Posts that the decoder of a file has found no video.
-pub fn post_no_picture(decoder: &gst::Element) {
-    let message = gst::message::Application::new(gst::Structure::new_empty(NO_PICTURE));
-    // Posting fails if the pipeline is stopped.
-    let _ = decoder.post_message(message);
-}
-
-/// Whether `message` is that of [`post_no_picture`].
-pub fn is_no_picture(message: &gst::message::Application) -> bool {
-    message.has_name(NO_PICTURE)
 }
 
 fn no_picture(path: &Path, missing: &[String]) -> Error {

@@ -17,7 +17,6 @@ mod policy;
 mod render;
 mod signing;
 mod timeline;
-mod video_input;
 
 use std::process::ExitCode;
 

@@ -55,6 +55,15 @@ pub fn info(source: &str, parts: &Parts) -> Result<()> {
         (false, false) => "no",
     };
     print_line!("from image   {from_image}")?;
+    let to_image = match (info.last_image, info.needs_last_image) {
+        (_, true) => "always",
+        (true, false) => "yes",
+        (false, false) => "no",
+    };
+    print_line!("to image     {to_image}")?;
+    print_line!("continues    {}", if info.past_frames > 0 { "yes" } else { "no" })?;
+    print_line!("control      {}", if info.control { "yes" } else { "no" })?;
+    print_line!("references   {}", info.max_references)?;
     print_line!("steps        {}", info.steps)?;
     let second = info.guidance_scale_2.map(|scale| format!(", then {scale}")).unwrap_or_default();
     print_line!("guidance     {}{second}", info.guidance_scale)?;

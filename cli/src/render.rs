@@ -1,20 +1,21 @@
 //! `soragen render`.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
 use candle_core::safetensors::Load;
 use candle_core::{Device, Tensor};
+use gstsoragen::VideoInput;
 use gstsoraprovenance::Destination;
+use image::{DynamicImage, RgbImage};
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::SafeTensors;
 use soragen::checkpoint::Parts;
 use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{
-    Cache, Cancel, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference, Request,
-    Restyle, RgbImage, Session, Size, Storyboard, Threads,
+    Cache, Cancel, Control, Length, Model, ModelInfo, MotionPath, OpenOptions, Phase, Progress, Reference,
+    Request, Restyle, Session, Size, Storyboard, Threads,
 };
 
 use crate::args::RenderArgs;
@@ -23,7 +24,6 @@ use crate::hub;
 use crate::output::{self, OutputInfo};
 use crate::signing::Signing;
 use crate::timeline::Timeline;
-use crate::video_input::VideoInput;
 
 pub fn run(args: &RenderArgs) -> Result<()> {
     let threads = Threads::new(args.threads.into())?;
@@ -61,14 +61,17 @@ fn render(args: &RenderArgs) -> Result<()> {
     let title = prompts.chain(args.prompt.as_deref()).next().unwrap_or_default().to_string();
     let end = storyboard.as_ref().and_then(|board| board.end);
     let references = args.reference.iter().filter(|text| !Reference::is_of_bank(text)).map(Path::new);
-    let images =
-        storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref()).chain(references);
+    let images = storyboard.iter().flat_map(Storyboard::images).chain(args.image.as_deref());
+    let images = images.chain(args.last_image.as_deref()).chain(references);
     let images = images.map(|path| path.to_string_lossy().into_owned()).collect();
     let mut request = Request::new(args.prompt.clone().unwrap_or_default());
     request.shots = storyboard.map(|board| board.shots()).transpose()?.unwrap_or_default();
     request.blend_chunks = args.blend_chunks;
     request.negative_prompt = args.negative.clone();
     request.image = args.image.as_deref().map(soragen::read_image).transpose()?;
+    request.last_image = args.last_image.as_deref().map(soragen::read_image).transpose()?;
+    request.loops = args.loops;
+    request.control_scale = args.control_scale;
     request.references =
         args.reference.iter().map(|text| Reference::open(text)).collect::<soragen::Result<_>>()?;
     request.motion_path = args.motion_path.as_deref().map(MotionPath::parse).transpose()?;
@@ -77,8 +80,8 @@ fn render(args: &RenderArgs) -> Result<()> {
     let mut input = source.map(|source| VideoInput::open(source, info.frame_rate, &cancel)).transpose()?;
     let most = info.past_frames as usize;
     let like = |width, height| args.size.unwrap_or_else(|| info.sizes.like(width, height));
-    let past = args.extend.as_deref().map(|source| last_frames(source, most, info.frame_rate, like, &cancel));
-    let past = past.transpose()?.unwrap_or_default();
+    let last_frames = |source| VideoInput::last_frames(source, most, info.frame_rate, like, &cancel);
+    let (past, past_start) = args.extend.as_deref().map(last_frames).transpose()?.unwrap_or_default();
     let (strength, motion_noise) = (args.strength, args.motion_noise);
     request.restyle = input.is_some().then_some(Restyle { strength, motion_noise });
     request.size = args.size.or_else(|| {
@@ -90,6 +93,8 @@ fn render(args: &RenderArgs) -> Result<()> {
         Some(like(width, height))
     });
     request.past = past;
+    request.past_start = past_start;
+    request.control = control(args, &info, &like, &cancel)?;
     request.length = match length(args, end, &info) {
         // Until the end of the video, if the model can.
         Length::Natural if input.is_some() && info.causal && info.max_frames.is_none() => Length::Endless,
@@ -186,26 +191,38 @@ fn render(args: &RenderArgs) -> Result<()> {
     result
 }
 
-/// The last frames of a video, at least one and at most `most`, in the size that the model makes of one `like` it.
-fn last_frames(
-    source: &str,
-    most: usize,
-    frame_rate: (u32, u32),
+/// The control video and its mask, in the size that the model makes of one `like` it, and cut off at the length of the new video.
+fn control(
+    args: &RenderArgs,
+    info: &ModelInfo,
     like: impl Fn(u32, u32) -> Size,
     cancel: &Cancel,
-) -> Result<Vec<RgbImage>> {
-    let mut input = VideoInput::open(source, frame_rate, cancel)?;
-    let (width, height) = input.dimensions();
-    let size = like(width, height);
-    let mut frames = VecDeque::new();
-    while let Some(frame) = input.next(cancel)? {
-        if frames.len() >= most.max(1) {
-            frames.pop_front();
+) -> Result<Option<Control>> {
+    let Some(source) = args.control.as_deref() else { return Ok(None) };
+    let most = match length(args, None, info) {
+        Length::Frames(frames) => frames,
+        _ => info.natural_frames,
+    } as usize;
+    let mut size = None;
+    let mut read = |source: &str| -> Result<Vec<_>> {
+        let mut input = VideoInput::open(source, info.frame_rate, cancel)?;
+        let (width, height) = input.dimensions();
+        let size = *size.get_or_insert_with(|| like(width, height));
+        let mut frames = Vec::new();
+        while let Some(frame) = input.next(cancel)?.filter(|_| frames.len() < most) {
+            frames.push(gstsoragen::stretched(&frame, size)?);
         }
-        let samples = soragen::stretch_frame(&frame, size)?;
-        frames.extend(RgbImage::from_raw(size.width, size.height, samples));
+        Ok(frames)
+    };
+    let frames = read(source)?;
+    let grey = |frame: RgbImage| DynamicImage::from(frame).into_luma8();
+    let mask = args.mask.as_deref().map(&mut read).transpose()?.unwrap_or_default();
+    let mut mask: Vec<_> = mask.into_iter().map(grey).collect();
+    if let (1, Some(still)) = (mask.len(), mask.first().cloned()) {
+        mask.resize(frames.len(), still);
     }
-    Ok(frames.into())
+    mask.truncate(frames.len());
+    Ok(Some(Control { frames, mask }))
 }
 
 /// Gives the session the frames for its next chunk.

@@ -554,8 +554,10 @@ impl Session {
             self.scenes.next(&self.model, &self.request, &self.store, latents, shot, references, frames)?;
         scene.past = self.past.take();
         if let Some(past) = &scene.past {
-            let latents = self.store.geometry.latents_of(past.dim(2)? as u64);
-            self.planner.continue_video(planner::latent_duration(&self.model).as_secs_f64() * latents as f64);
+            let geometry = &self.store.geometry;
+            let latents = geometry.latents_of(past.dim(2)? as u64);
+            let before = self.request.past_start / self.model.info.latent_frames.max(1);
+            self.planner.continue_video(before as usize, latents, planner::latent_duration(&self.model));
         }
         self.sampler = Some(self.sampler_for(scene)?);
         Ok(())
@@ -629,6 +631,7 @@ fn past_frames(
         return refuse(Setting::Video, reason);
     };
     let count = geometry.frames_of(0, latents) as usize;
+    request.past_start = request.past_start.saturating_add((frames.len() - count) as u64);
     let mut samples = Vec::with_capacity(count * request.size.samples());
     for frame in &frames[frames.len() - count..] {
         samples.extend(picture::stretch_frame(frame, request.size)?);

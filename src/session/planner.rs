@@ -17,6 +17,8 @@ pub struct Planner {
     plan: Plan,
     /// When the scene began, in seconds of the video.
     scene_begin: f64,
+    /// Latent frames of the video that the scene continues: before the scene, and in it.
+    continued: Option<[usize; 2]>,
     /// Whether the scene starts from an image: its subject is there, and needs no drawing.
     image: bool,
     outdated: bool,
@@ -43,6 +45,7 @@ impl Planner {
             self.image = shot.image.is_some();
             self.plan = Plan::default();
             self.scene_begin = seconds;
+            self.continued = None;
         }
         if !live {
             let Shot { references, motion_path, .. } = shot.clone();
@@ -51,9 +54,10 @@ impl Planner {
         self.outdated = true;
     }
 
-    /// The scene continues a video that lasts this many seconds, and begins with it.
-    pub fn continue_video(&mut self, seconds: f64) {
-        self.scene_begin -= seconds;
+    /// The scene continues a video: `latents` latent frames of it, each of this duration, are in the scene, and `before` are not.
+    pub fn continue_video(&mut self, before: usize, latents: usize, duration: Duration) {
+        self.scene_begin -= duration.as_secs_f64() * latents as f64;
+        self.continued = Some([before, latents]);
     }
 
     /// Shows other references from the next chunk on.
@@ -97,6 +101,10 @@ impl Planner {
                 inputs.plan(prompt, references, path, begin, &self.plan, similar)?
             }
         };
+        if let Some([before, latents]) = self.continued.take() {
+            // The shot begins after those in the scene.
+            self.plan.continue_motions(before + latents, latents);
+        }
         Ok(Some(self.plan.clone()))
     }
 

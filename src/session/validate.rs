@@ -43,6 +43,8 @@ pub struct ValidatedRequest {
     pub control_scale: f64,
     /// The session takes them.
     pub past: Vec<RgbImage>,
+    /// Frames before them.
+    pub past_start: u64,
     /// Whether there are any.
     pub continues: bool,
     pub label: Label,
@@ -109,6 +111,7 @@ impl ValidatedRequest {
             control_scale: request.control_scale,
             continues: !request.past.is_empty(),
             past: request.past,
+            past_start: request.past_start,
             label: request.label,
             watermark: request.watermark,
             watermark_strength: request.watermark_strength,
@@ -156,6 +159,9 @@ impl ValidatedRequest {
         }
         for frame in &self.past {
             digest = digest.with("past", frame.as_raw());
+        }
+        if self.continues {
+            digest = digest.with("past start", &self.past_start.to_le_bytes());
         }
         digest = self.with_conditions(digest);
         for Shot { start, prompt, seed, image, references, motion_path, transition } in &self.shots {

@@ -19,6 +19,8 @@ pub struct Plan {
     subjects: Vec<SubjectPlan>,
     /// Latent frame at which the shot began.
     begin: usize,
+    /// Latent frames before the shot in which the motions have been going on.
+    continued: usize,
     path: Option<MotionPath>,
     /// When the path begins, in seconds of the scene; it may have begun before.
     path_begin: f64,
@@ -135,6 +137,7 @@ impl PlanInputs<'_> {
         let mut plan = Plan {
             subjects: Vec::new(),
             begin,
+            continued: 0,
             path: path.cloned(),
             path_begin,
             pan: pan.unwrap_or(0) * world.pan,
@@ -226,10 +229,21 @@ impl Plan {
             .collect()
     }
 
+    /// Lets the motions go on as after so many latent frames before the shot, unless the subjects have left the frame by `latent`.
+    pub fn continue_motions(&mut self, continued: usize, latent: usize) {
+        let before = std::mem::replace(&mut self.continued, continued);
+        if self.places(latent).iter().all(|place| *place == Place::Hidden) {
+            self.continued = before;
+        }
+    }
+
     /// Identifies the plan in cache keys.
     pub fn key(&self) -> String {
-        let Self { begin, path_begin, pan, space, .. } = self;
+        let Self { begin, continued, path_begin, pan, space, .. } = self;
         let mut key = format!("{begin} {path_begin} {pan} {space:?}");
+        if *continued > 0 {
+            key += &format!(" {continued}");
+        }
         for SubjectPlan { picture, motion, facing, x, y, turns } in &self.subjects {
             let Motion { dx, dy, turn, .. } = motion;
             let picture = picture.reference().digest();
@@ -273,7 +287,7 @@ impl Plan {
             let (x, y) = self.space.pixels(point);
             return (x, y, facing.unwrap_or(subject.facing));
         }
-        let latents = latent.saturating_sub(self.begin);
+        let latents = latent.saturating_sub(self.begin).saturating_add(self.continued);
         let (dx, dy, facing) = subject.motion.moved(latents, subject.facing);
         let pan = self.pan.saturating_mul(i32::try_from(latents).unwrap_or(i32::MAX));
         (subject.x.saturating_add(dx).saturating_sub(pan), subject.y.saturating_add(dy), facing)
@@ -561,6 +575,28 @@ mod tests {
         assert_eq!(heights(&after(&fixture.named("a fox jumps"), "a fox waits", 1)), [0; 3]);
         let gone = fixture.named("a fox runs to the right");
         assert_eq!(x(&after(&gone, "a fox waits", 99), 99..100), [Some(32)]);
+    }
+
+    #[test]
+    fn a_motion_goes_on_in_a_video_that_is_continued() {
+        let fixture = Fixture::open();
+        let continued = |prompt: &str, latents| {
+            let mut plan =
+                fixture.inputs().plan(prompt, &[], None, 2, &Plan::default(), |_| Ok(None)).unwrap();
+            plan.continue_motions(latents, 2);
+            plan
+        };
+        let (paces, runs) = ("a fox goes back and forth, to the right", "a fox runs to the right");
+        for prompt in [paces, runs] {
+            let whole = fixture.named(prompt);
+            let rest = continued(prompt, 5);
+            let places =
+                |plan: &Plan, first: usize| (first..first + 6).map(|i| plan.places(i)).collect::<Vec<_>>();
+            assert_eq!(places(&rest, 2), places(&whole, 5), "{prompt}");
+            assert_ne!(rest.key(), continued(prompt, 0).key());
+        }
+        // Who has left comes again.
+        assert_eq!(x(&continued(runs, 99), 2..4), [-8, 0].map(Some));
     }
 
     #[test]

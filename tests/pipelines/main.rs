@@ -7,6 +7,7 @@ mod builtin;
 mod cancel;
 mod caps;
 mod clients;
+mod conditions;
 mod conformance;
 mod errors;
 mod filter;

@@ -85,6 +85,7 @@ fn every_script_that_writes_an_mp4_watermarks_and_signs_it() {
         ("camera.sh", &[video, subtitles, mp4, fast], mp4),
         ("broadcast.sh", &["the red fox", mov, fast, short], mov),
         ("restyle.sh", &[video, "the red fox", mp4, "strength=0.3"], mp4),
+        ("extend.sh", &[video, "the red fox", mp4, fast, "duration=2000000000"], mp4),
     ] {
         let report = run_signed(script, arguments, Path::new(out));
         assert_eq!(report.state, credentials::State::Valid, "{script}");
@@ -117,6 +118,39 @@ fn a_camera_is_restyled() {
     );
     let written = std::fs::read(&out).unwrap();
     assert_eq!(written.windows(5).filter(|bytes| bytes == b"FRAME").count(), 8);
+}
+
+#[test]
+fn extend_sh_writes_both_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let [video, out] = ["video.mkv", "out.mp4"].map(|name| folder.path().join(name).display().to_string());
+    let written = crate::support::samples(
+        "videotestsrc num-buffers=32 ! video/x-raw,width=96,height=32,framerate=32/1 ! x264enc ! matroskamux streamable=true",
+    );
+    let bytes = written.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec());
+    std::fs::write(&video, bytes.collect::<Vec<_>>().concat()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/extend.sh");
+    let arguments = [&video, "the red fox", &out, &model(), "duration=1000000000"];
+    run_command(Command::new(script).env("FORMAT", "width=48,height=16,framerate=16/1"), &arguments, "");
+    // A second of each; `videorate` may repeat the last frame of the first.
+    let count = frames(Path::new(&out)).0;
+    assert!((32..=33).contains(&count), "{count}");
+}
+
+#[test]
+fn overlay_sh_shows_the_background_behind_green() {
+    let folder = tempfile::tempdir().unwrap();
+    let [video, out] = ["green.mkv", "out.mp4"].map(|name| folder.path().join(name).display().to_string());
+    let written = crate::support::samples(
+        "videotestsrc pattern=green num-buffers=16 ! video/x-raw,width=160,height=96,framerate=16/1 ! x264enc \
+         ! matroskamux streamable=true",
+    );
+    let bytes = written.iter().map(|sample| sample.buffer().unwrap().map_readable().unwrap().to_vec());
+    std::fs::write(&video, bytes.collect::<Vec<_>>().concat()).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/overlay.sh");
+    let arguments = [&video, "the red fox", &out, "duration=2000000000"];
+    run_command(Command::new(script).env("SIZE", "width=320,height=192"), &arguments, "");
+    watermark_in(&out);
 }
 
 #[test]

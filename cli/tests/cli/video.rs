@@ -67,6 +67,54 @@ fn a_video_is_continued() {
     assert!(stderr(&refused).contains("builtin"), "{}", stderr(&refused));
 }
 
+/// The frames that the VACE fixture makes.
+fn steered(out: &Path, arguments: &[&str]) -> Tensor {
+    let mut command =
+        soragen(["render", "a red fox", "--steps", "2", "--guidance", "1", "--cache-dir", "", "--model"]);
+    let output = command.arg(fixtures::path("vace")).arg("-o").arg(out).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    candle_core::safetensors::load(out, &Device::Cpu).unwrap().remove("frames").unwrap()
+}
+
+#[test]
+fn a_control_video_steers_a_vace_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (video, out) = (ball(folder.path()), folder.path().join("out.safetensors"));
+    let (video, size) = (video.to_str().unwrap(), "48x32");
+    let black = folder.path().join("black.png");
+    image::RgbImage::new(9, 9).save(&black).unwrap();
+    let steer =
+        |arguments: &[&str]| steered(&out, &[&["--control", video, "--size", size], arguments].concat());
+    // As long as the control video, at the frame rate of the model.
+    let made = steer(&[]);
+    assert_eq!(made.dims(), [11, 32, 48, 3]);
+    assert_ne!(values(&made), values(&steer(&["--control-scale", "0.2"])));
+    assert_eq!(steer(&["--frames", "5"]).dims(), [5, 32, 48, 3]);
+    // A still mask is that of every frame.
+    assert_ne!(values(&made), values(&steer(&["--mask", black.to_str().unwrap()])));
+    let mut command = soragen(["render", "a fox", "--control", video, "--model"]);
+    let refused = command.arg(fixtures::path("miniature")).arg("-o").arg(&out).output().unwrap();
+    assert!(stderr(&refused).contains("VACE"), "{}", stderr(&refused));
+}
+
+#[test]
+fn a_video_ends_with_an_image_or_where_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let [first, last] = ["wide.png", "tall.png"].map(|name| fixtures::path(&format!("vace/{name}")));
+    let (first, last) = (first.to_str().unwrap(), last.to_str().unwrap());
+    let from = |arguments: &[&str]| {
+        steered(&out, &[&["--image", first, "--size", "48x32", "--frames"], arguments].concat())
+    };
+    let plain = from(&["8"]);
+    let ends = from(&["8", "--last-image", last]);
+    let looped = from(&["8", "--loop"]);
+    assert_ne!(values(&plain), values(&ends));
+    // The frame after a loop is its first one.
+    let closed = from(&["9", "--last-image", first]);
+    assert_eq!(values(&looped), values(&closed.narrow(0, 0, 8).unwrap()));
+}
+
 #[test]
 fn a_whole_clip_is_as_long_as_its_video() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ mod video;
 pub use filter::{RateMode, SoraFilter};
 pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, Precision, SoraGen};
-pub use video::rgb::to_rgb_image;
+pub use video::input::{NO_PICTURE_REASON, VideoInput, is_no_picture, post_no_picture, stretched};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     // Must load no model and open no device: the registry scanner runs this as well.

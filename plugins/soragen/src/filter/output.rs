@@ -55,13 +55,10 @@ pub fn announcement(
         start: time.nseconds(),
         model: model.into(),
         images: references.collect(),
+        restyled: true,
+        ingredient: ingredient.map(Into::into),
         generation_id,
         after_another: shot.index > 0,
     };
-    let mut structure = announcement.structure();
-    structure.set("restyled", true);
-    if let Some(ingredient) = ingredient {
-        structure.set("ingredient", ingredient);
-    }
-    structure
+    announcement.structure()
 }

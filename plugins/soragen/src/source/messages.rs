@@ -136,6 +136,10 @@ pub struct ShotAnnouncement {
     pub model: String,
     /// The image files that the video starts from.
     pub images: Vec<String>,
+    /// Whether it changes or continues a video: a file with both is not generated alone.
+    pub restyled: bool,
+    /// The file of that video.
+    pub ingredient: Option<String>,
     /// Payload of the watermark, if the frames have one.
     pub generation_id: Option<GenerationId>,
     /// Frames of another shot were pushed before.
@@ -166,6 +170,12 @@ impl ShotAnnouncement {
         if !self.images.is_empty() {
             // The signer keeps the provenance of these images.
             structure.set("images", gst::List::new(self.images.clone()));
+        }
+        if self.restyled {
+            structure.set("restyled", true);
+        }
+        if let Some(ingredient) = &self.ingredient {
+            structure.set("ingredient", ingredient.as_str());
         }
         structure
     }

@@ -168,6 +168,29 @@ properties! {
         )
         .mutable_ready()
     );
+    last_image: Option<String> = non_empty(
+        string(
+            "last-image",
+            "Last image",
+            "Image file to end with, stretched to the size; for a model of the first and last image, or a VACE model (unset = none)",
+        )
+        .mutable_ready()
+    );
+    loops: bool = value(
+        glib::ParamSpecBoolean::builder("loop")
+            .nick("Loop")
+            .blurb("End where the video begins: its first frame, `image`, follows its last; for models that can end with an image")
+            .mutable_ready()
+    );
+    extend: Option<String> = non_empty(
+        string(
+            "extend",
+            "Extend",
+            "Video to continue, a file or a URI: its last frames are decoded, and the new frames follow them; for causal and VACE models \
+             (unset = none)",
+        )
+        .mutable_ready()
+    );
     reference: Option<String> = non_empty(
         string(
             "reference",

@@ -2,6 +2,7 @@
 
 //! The element while it runs: the next frame, shots, seeks with another seed, length and statistics.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -221,6 +222,8 @@ impl Running {
             start: (start + shown.start).saturating_sub(timing.start),
             model: self.info.name.clone(),
             images,
+            restyled: self.extend.is_some(),
+            ingredient: self.extend.clone().filter(|extend| Path::new(extend).is_file()),
             generation_id: reader.generation_id(),
             after_another: before.is_some(),
         })

@@ -11,7 +11,7 @@ use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, MotionPath, OpenOptions, Reference, Request, Storyboard};
 
 use super::frame_time;
-use super::generator::{Change, References};
+use super::generator::{Change, Past, References};
 pub use super::properties::Settings;
 use super::properties::UriCaps;
 use super::uri::UriValues;
@@ -143,10 +143,11 @@ impl Settings {
                 time: u64::try_from(end.as_nanos()).unwrap_or(u64::MAX),
             }),
             (0, None) if self.is_live && info.max_frames.is_none() => None,
-            (0, None) => Some(VideoLength {
-                frames: info.natural_frames,
-                time: frame_time::frame_start(info.natural_frames, info.frame_rate),
-            }),
+            (0, None) => {
+                // The last frame of a loop would be the first one again.
+                let frames = info.natural_frames - u64::from(self.loops && info.natural_frames > 1);
+                Some(VideoLength { frames, time: frame_time::frame_start(frames, info.frame_rate) })
+            }
             (duration, _) => {
                 let time = u64::try_from(duration).ok()?;
                 Some(VideoLength { frames: frame_time::frames_before(time, info.frame_rate), time })
@@ -157,7 +158,14 @@ impl Settings {
     /// The image files that the shots start from.
     pub fn images(&self, storyboard: Option<&Storyboard>) -> Vec<String> {
         let of_shots = storyboard.into_iter().flat_map(Storyboard::images);
-        self.image.iter().cloned().chain(of_shots.map(|path| path.to_string_lossy().into_owned())).collect()
+        let own = self.image.iter().chain(&self.last_image).cloned();
+        own.chain(of_shots.map(|path| path.to_string_lossy().into_owned())).collect()
+    }
+
+    /// The video that the new one continues.
+    pub fn past(&self, info: &ModelInfo) -> Option<Past> {
+        let source = self.extend.clone()?;
+        Some(Past { source, frames: info.past_frames as usize, frame_rate: info.frame_rate })
     }
 
     /// The request for a video of `frames` frames, or an endless one. Its size is set after negotiation.
@@ -167,6 +175,8 @@ impl Settings {
         request.blend_chunks = self.blend_chunks;
         request.negative_prompt = self.negative_prompt.clone();
         request.image = path(&self.image).map(soragen::read_image).transpose()?;
+        request.last_image = path(&self.last_image).map(soragen::read_image).transpose()?;
+        request.loops = self.loops;
         request.references =
             self.reference.as_deref().map(Reference::open_list).transpose()?.unwrap_or_default();
         request.motion_path = self.motion_path.as_deref().map(MotionPath::parse).transpose()?;

@@ -26,6 +26,7 @@ struct Prepared {
     is_live: bool,
     tags: gst::TagList,
     images: Vec<String>,
+    extend: Option<String>,
 }
 
 impl SoraGen {
@@ -80,13 +81,15 @@ impl SoraGen {
             source: settings.model.clone(),
             options: settings.open_options(),
             request: settings.request(length.map(|length| length.frames), storyboard)?,
+            past: settings.past(&info),
             prompt_check,
             cache: settings.cache(),
             threads,
             streamed_shots,
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));
-        Ok(Prepared { job, info, length, is_live: settings.is_live, tags, images })
+        let extend = settings.extend.clone();
+        Ok(Prepared { job, info, length, is_live: settings.is_live, tags, images, extend })
     }
 
     /// Starts the download of the model. The start completes after it.
@@ -205,7 +208,7 @@ impl SoraGen {
 
 impl Prepared {
     fn start(self, element: &super::SoraGen) -> soragen::Result<Running> {
-        let Self { job, info, length, is_live, tags, images } = self;
+        let Self { job, info, length, is_live, tags, images, extend } = self;
         let on_event = messages::event_poster(element, length.map(|length| length.frames));
         let generator = Generator::start(job, on_event)
             .map_err(|e| soragen::Error::Device(format!("cannot spawn a thread: {e}")))?;
@@ -222,6 +225,7 @@ impl Prepared {
             shot: None,
             tags: Some(tags),
             images,
+            extend,
             download: None,
         })
     }

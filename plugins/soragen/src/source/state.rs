@@ -81,6 +81,8 @@ pub struct Running {
     pub tags: Option<gst::TagList>,
     /// The image files that the video starts from.
     pub images: Vec<String>,
+    /// The video that it continues, a file or a URI.
+    pub extend: Option<String>,
     /// Cancels the download that preceded the start, so that it does not complete the start after `stop`.
     pub download: Option<Cancel>,
 }

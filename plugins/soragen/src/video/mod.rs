@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Conversion between raw video frames and 8-bit RGB.
+//! Videos from files, and conversion between raw video frames and 8-bit RGB.
 
 pub mod convert;
+pub mod input;
 pub mod rgb;

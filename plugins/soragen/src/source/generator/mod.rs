@@ -27,6 +27,8 @@ pub struct Job {
     pub source: String,
     pub options: OpenOptions,
     pub request: Request,
+    /// The video that the new one continues.
+    pub past: Option<Past>,
     /// The application's decision on a prompt that the policy accepts. It is called on the worker's thread.
     pub prompt_check: Box<dyn Fn(&str) -> bool + Send + Sync>,
     /// The cache of latents.
@@ -35,6 +37,14 @@ pub struct Job {
     pub threads: Threads,
     /// Shots arrive through [`Generator::add_shot`]; `request` has none.
     pub streamed_shots: bool,
+}
+
+/// A video that is read from a file or a URI, at the frame rate of the model.
+pub struct Past {
+    pub source: String,
+    /// How many of its last frames the model sees, at most.
+    pub frames: usize,
+    pub frame_rate: (u32, u32),
 }
 
 /// An event of the worker. It is sent on the worker's thread.

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use soragen::{Cache, Cancel, Error, Frames, Model, Result, Session, SessionStats, Shot, Size};
+use soragen::{Cache, Cancel, Error, Frames, Model, Result, RgbImage, Session, SessionStats, Shot, Size};
 
 use super::changes::Change;
 use super::shared::Shared;
-use super::{GeneratorEvent, Job};
+use super::{GeneratorEvent, Job, Past};
+use crate::video::input::VideoInput;
 
 /// Capacity of the frame queue in bytes.
 const QUEUE_BYTES: usize = 128 << 20;
@@ -19,8 +20,13 @@ pub struct Worker<R> {
     on_event: R,
     /// The warning about the cache was sent.
     cache_warned: bool,
+    /// The frames that the video continues, in the size of the last session.
+    past: Option<(Size, LastFrames)>,
     started: Instant,
 }
+
+/// The last frames of a video, and the number of frames before them.
+type LastFrames = (Vec<RgbImage>, u64);
 
 /// The next step of a session.
 enum Task {
@@ -52,7 +58,7 @@ struct Pending {
 
 impl<R: FnMut(GeneratorEvent)> Worker<R> {
     pub fn new(shared: Arc<Shared>, on_event: R) -> Self {
-        Self { shared, on_event, cache_warned: false, started: Instant::now() }
+        Self { shared, on_event, cache_warned: false, past: None, started: Instant::now() }
     }
 
     /// Opens the model, then runs one session after the other until the generator is dropped.
@@ -108,8 +114,19 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         }
     }
 
+    /// The frames that the video continues.
+    fn past(&mut self, past: &Past, size: Size, cancel: &Cancel) -> Result<LastFrames> {
+        if let Some((_, frames)) = self.past.as_ref().filter(|(read, _)| *read == size) {
+            return Ok(frames.clone());
+        }
+        let frames =
+            VideoInput::last_frames(&past.source, past.frames, past.frame_rate, |_, _| size, cancel)?;
+        self.past = Some((size, frames.clone()));
+        Ok(frames)
+    }
+
     fn start_session<'a>(
-        &self,
+        &mut self,
         job: &'a Job,
         model: &Arc<Model>,
         size: Size,
@@ -117,6 +134,9 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     ) -> Result<RunningSession<'a>> {
         let mut request = job.request.clone();
         request.size = Some(size);
+        if let Some(past) = &job.past {
+            (request.past, request.past_start) = self.past(past, size, &cancel)?;
+        }
         {
             let state = self.shared.lock();
             request.seed = state.seed.unwrap_or(request.seed);

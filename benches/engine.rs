@@ -102,6 +102,7 @@ fn transformer() -> Result<f64> {
         sink: 1,
         shots: None,
         positions: Positions::Relative,
+        ring: None,
     });
     for _ in 0..7 {
         transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel)?;

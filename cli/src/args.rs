@@ -103,7 +103,7 @@ pub struct PartsArgs {
     pub image_encoder: Option<PathBuf>,
 
     /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, longlive,
-    /// longlive-absolute, longlive-2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
+    /// longlive-absolute, longlive-2, streamdiffusion-v2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
     #[arg(long, value_name = "NAME")]
     pub recipe: Option<String>,
 

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use crate::{Error, Result};
 
 /// The known causal students of Wan: <https://github.com/guandeh17/Self-Forcing>,
-/// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>. `causal-forcing-framewise` is the name
-/// that the 2-step recipe had first.
-const RECIPES: [(&str, &str); 9] = [
+/// <https://github.com/thu-ml/Causal-Forcing>, <https://github.com/NVlabs/LongLive>,
+/// <https://github.com/chenfengxu714/StreamDiffusionV2>. `causal-forcing-framewise` is the name that the 2-step recipe had first.
+const RECIPES: [(&str, &str); 10] = [
     ("self-forcing", include_str!("recipes/self-forcing.json")),
     ("causal-forcing", include_str!("recipes/causal-forcing.json")),
     ("causal-forcing-framewise", include_str!("recipes/causal-forcing-framewise-2.json")),
@@ -21,6 +21,7 @@ const RECIPES: [(&str, &str); 9] = [
     ("longlive", include_str!("recipes/longlive.json")),
     ("longlive-absolute", include_str!("recipes/longlive-absolute.json")),
     ("longlive-2", include_str!("recipes/longlive-2.json")),
+    ("streamdiffusion-v2", include_str!("recipes/streamdiffusion-v2.json")),
 ];
 
 /// The file with the recipe of a causal model.

@@ -10,7 +10,7 @@ use super::info::ModelInfo;
 use super::sizes::{MAX_SIDE, Sizes};
 use crate::checkpoint::Source;
 use crate::scheduler::ChunkScheduleConfig;
-use crate::transformer::{Positions, ShotMemory, WanTransformer};
+use crate::transformer::{Positions, RingConfig, ShotMemory, WanTransformer};
 use crate::world::{WORLD, World};
 use crate::{Result, Size, autoencoder};
 
@@ -57,6 +57,8 @@ pub struct CausalConfig {
     pub positions: Positions,
     /// Timestep at which finished latents are written to the KV cache.
     pub context_noise: f64,
+    /// Keeps the latents of each chunk's last step in a ring in place of finished latents, as StreamDiffusionV2.
+    pub ring: Option<RingConfig>,
     /// Whether a new prompt within a scene recomputes the KV cache, as in LongLive 1.
     #[serde(default)]
     pub recache: bool,
@@ -174,8 +176,8 @@ impl CausalModel {
                 "`reference_alpha` does not divide the pixels of a latent",
             ),
             (
-                causal.max_chunk() == 1 && !causal.recache,
-                "a model with references has chunks of 1, without `recache`",
+                causal.max_chunk() == 1 && !causal.recache && causal.ring.is_none(),
+                "a model with references has chunks of 1, without `recache` and `ring`",
             ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
@@ -210,8 +212,11 @@ impl CausalModel {
             shots,
             renew_sink,
             positions,
+            ring,
             ..
         } = &self.causal;
+        let slots = sink.saturating_add(*window).saturating_add(*chunk);
+        let (of_training, offset) = (self.causal.schedule.training_shift, self.causal.schedule.video_offset);
         let timesteps = &self.causal.schedule.timesteps;
         let first_timesteps = self.causal.schedule.first_timesteps.as_deref().unwrap_or(timesteps);
         let is_timestep = |t: &f64| (0.0..=1000.0).contains(t);
@@ -263,6 +268,23 @@ impl CausalModel {
             (
                 renew_sink.is_none_or(|after| after >= *window && *sink > 0),
                 "`renew_sink` is less than `window`, or there is no `sink`",
+            ),
+            (
+                ring.is_none_or(|ring| ring.adaptive_sink.is_finite() && slots < ring.last_position),
+                "`adaptive_sink` is no number, or `last_position` is within the ring",
+            ),
+            (
+                ring.is_none() || *chunk == 1 && *positions == Positions::Relative && shots.is_none(),
+                "a `ring` has chunks of 1, and neither absolute `positions` nor `shots`",
+            ),
+            (
+                ring.is_none() || !self.causal.recache && renew_sink.is_none(),
+                "a `ring` excludes `recache` and `renew_sink`",
+            ),
+            (
+                of_training.is_none_or(|shift| shift.is_finite() && shift > 0.0)
+                    && offset.is_none_or(|offset| (0.0..1000.0).contains(&offset)),
+                "`training_shift` is not above 0, or `video_offset` no timestep",
             ),
             (self.guidance_scale >= 1.0, "`guidance_scale` is below 1"),
             (self.max_text_tokens > 2, "`max_text_tokens` leaves no room for a prompt"),

@@ -26,6 +26,10 @@ pub struct ChunkScheduleConfig {
     pub first_timesteps: Option<Vec<f64>>,
     /// The shift of the schedule that `timesteps` are from. Nothing is computed from it: it is the model's default value.
     pub shift: Option<f64>,
+    /// The shift of the training timesteps, if the noise level of a step is that of the nearest of them; for [`Solver::FewStep`].
+    pub training_shift: Option<f64>,
+    /// How far below its noise level, in thousandths, the first timestep of a video that goes in is; `None` starts within the schedule.
+    pub video_offset: Option<f64>,
     /// The solver; its key in `soragen.json` is `sampler`.
     #[serde(rename = "sampler")]
     pub solver: Solver,
@@ -41,6 +45,8 @@ pub struct ChunkSchedule {
     prediction: Prediction,
     first_timesteps: Vec<f64>,
     timesteps: Vec<f64>,
+    training_shift: Option<f64>,
+    video_offset: Option<f64>,
 }
 
 impl ChunkScheduleConfig {
@@ -54,6 +60,8 @@ impl ChunkScheduleConfig {
             prediction: self.prediction,
             first_timesteps: resample(first, if own_steps { first.len() } else { steps }, shift),
             timesteps: resample(&self.timesteps, steps, shift),
+            training_shift: self.training_shift,
+            video_offset: self.video_offset,
         }
     }
 }
@@ -67,13 +75,27 @@ impl ChunkSchedule {
         const EPSILON: f64 = 1e-3;
         let all = if first { &self.first_timesteps } else { &self.timesteps };
         let level = 1000.0 * sigma;
-        let mut timesteps: Vec<f64> = all.iter().copied().filter(|&t| t <= level + EPSILON).collect();
-        if sigma < 1.0 && timesteps.first().is_none_or(|&t| t < level - EPSILON) {
-            timesteps.insert(0, level);
-        }
+        let timesteps = match self.video_offset.filter(|_| sigma < 1.0) {
+            Some(offset) => {
+                // In place of the first timestep, as in StreamDiffusionV2 (`compute_noise_scale_and_step`).
+                let start = ((level + EPSILON).floor() - offset).max(1.0);
+                let rest = all.iter().skip(1).copied().filter(|&t| t < start);
+                [start].into_iter().chain(rest).collect()
+            }
+            None => {
+                let mut timesteps: Vec<f64> = all.iter().copied().filter(|&t| t <= level + EPSILON).collect();
+                if sigma < 1.0 && timesteps.first().is_none_or(|&t| t < level - EPSILON) {
+                    timesteps.insert(0, level);
+                }
+                timesteps
+            }
+        };
         let kind = match self.solver {
             Solver::Euler => Kind::FlowMatchEuler(FlowMatchEuler::from_timesteps(timesteps)),
-            Solver::FewStep => Kind::FewStep(FewStep::from_timesteps(timesteps)),
+            Solver::FewStep => Kind::FewStep(match self.training_shift {
+                Some(shift) => FewStep::from_training_timesteps(timesteps, shift),
+                None => FewStep::from_timesteps(timesteps),
+            }),
             Solver::UniPc => {
                 let sigmas = timesteps.iter().map(|t| t / 1000.0).collect();
                 Kind::UniPc(UniPc::at(sigmas, 1000.0, UniPcOptions::default()))
@@ -124,6 +146,8 @@ mod tests {
             prediction: Prediction::Flow,
             first_timesteps: vec![1000.0, 500.0],
             timesteps: vec![1000.0, 750.0, 500.0],
+            training_shift: None,
+            video_offset: None,
         };
         let steps = |first, sigma| schedule.start(first, sigma).timesteps().to_vec();
         assert_eq!(steps(false, 1.0), [1000.0, 750.0, 500.0]);
@@ -131,6 +155,12 @@ mod tests {
         assert_eq!(steps(false, 0.625), [625.0, 500.0]);
         assert_eq!(steps(false, 0.125), [125.0]);
         assert_eq!(steps(true, 0.75), [750.0, 500.0]);
+        let below = ChunkSchedule { video_offset: Some(100.0), ..schedule.clone() };
+        let steps = |sigma| below.start(false, sigma).timesteps().to_vec();
+        assert_eq!(steps(1.0), [1000.0, 750.0, 500.0]);
+        assert_eq!(steps(0.9), [800.0, 750.0, 500.0]);
+        assert_eq!(steps(0.3), [200.0]);
+        assert_eq!(steps(0.05), [1.0]);
     }
 
     #[test]

@@ -34,6 +34,17 @@ impl FewStep {
         Self { timesteps, sigmas }
     }
 
+    /// As [`from_timesteps`](Self::from_timesteps); the noise level of a step is that of the nearest of the 1000 training timesteps with
+    /// this `shift`, as in CausVid and StreamDiffusionV2 (`models/wan/flow_match.py`).
+    pub fn from_training_timesteps(timesteps: Vec<f64>, shift: f64) -> Self {
+        let trained: Vec<f64> = (0..1000).map(|i| shifted(f64::from(1000 - i) / 1000.0, shift)).collect();
+        let nearest = |t: &f64| {
+            let off = |sigma: &f64| (1000.0 * sigma - t).abs();
+            trained.iter().copied().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(t / 1000.0)
+        };
+        Self { sigmas: timesteps.iter().map(nearest).collect(), timesteps }
+    }
+
     /// The timestep that the transformer receives at each step.
     pub fn timesteps(&self) -> &[f64] {
         &self.timesteps

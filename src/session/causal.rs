@@ -108,9 +108,9 @@ impl CausalSampler {
         blend_chunks: u32,
         scene: Scene,
     ) -> Self {
-        let CausalConfig { chunk, window, sink, positions, ref shots, .. } = *config;
+        let CausalConfig { chunk, window, sink, positions, ring, ref shots, .. } = *config;
         let shots = shots.as_ref().map(|shots| shots.memory);
-        let cache = || KvCache::new(KvCacheConfig { chunk, window, sink, shots, positions });
+        let cache = || KvCache::new(KvCacheConfig { chunk, window, sink, shots, positions, ring });
         let next_input = ChunkInput {
             prompt: Some((scene.prompt, 0)),
             negative: Some(scene.negative_prompt),
@@ -274,19 +274,21 @@ impl CausalSampler {
                 Some(VideoLatents { latents, sigma })
             }
         };
-        let latents = match latents {
-            Some(latents) => latents,
+        let (latents, is_cached) = match latents {
+            Some(latents) => (latents, false),
             None => {
                 let frames = first..first + count;
-                let latents = self.chunk_latents(contexts, frames, start.as_ref(), cancel, reporter)?;
-                check_finite(&latents)?;
-                self.store.put(key, &latents);
-                latents
+                let made = self.chunk_latents(contexts, frames, start.as_ref(), cancel, reporter)?;
+                check_finite(&made.0)?;
+                self.store.put(key, &made.0);
+                made
             }
         };
         let chunk = latents.to_dtype(self.model.dtype())?;
-        self.caches.append(&self.transformer, &chunk, self.config.context_noise, contexts, cancel)?;
-        reporter.forwards += contexts.forwards();
+        if !is_cached {
+            self.caches.append(&self.transformer, &chunk, self.config.context_noise, contexts, cancel)?;
+            reporter.forwards += contexts.forwards();
+        }
         if self.config.recache {
             self.past.push(&chunk)?;
         }
@@ -377,7 +379,8 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// The latent frames `frames`, f32: denoised, or encoded from the image that the scene starts from, or of the `video` that goes in.
+    /// The latent frames `frames`, f32: denoised, or encoded from the image that the scene starts from, or of the `video` that goes in; and
+    /// whether they are in the KV cache already.
     fn chunk_latents(
         &self,
         contexts: &TextContexts,
@@ -385,9 +388,9 @@ impl CausalSampler {
         video: Option<&VideoLatents>,
         cancel: &Cancel,
         reporter: &mut Reporter,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, bool)> {
         if let Some(VideoLatents { latents, .. }) = video.filter(|video| video.sigma == 0.0) {
-            return Ok(latents.clone());
+            return Ok((latents.clone(), false));
         }
         let image = match &self.image {
             Some(image) if frames.start == 0 => {
@@ -397,8 +400,11 @@ impl CausalSampler {
         };
         match image {
             // The image is the whole chunk.
-            Some(image) if self.config.image == FirstFrame::Apart => Ok(image),
-            image => self.denoise(contexts, frames, image.as_ref(), video, cancel, reporter),
+            Some(image) if self.config.image == FirstFrame::Apart => Ok((image, false)),
+            image => {
+                let latents = self.denoise(contexts, frames, image.as_ref(), video, cancel, reporter)?;
+                Ok((latents, self.config.ring.is_some()))
+            }
         }
     }
 
@@ -417,7 +423,10 @@ impl CausalSampler {
         let sigma = video.map_or(1.0, |video| video.sigma);
         let mut scheduler = self.schedule.start(first == self.image_chunk(), sigma);
         let timesteps = scheduler.timesteps().to_vec();
-        reporter.steps = timesteps.len() as u32;
+        let steps = timesteps.len();
+        reporter.steps = steps as u32;
+        self.caches.prompt.set_passes(steps);
+        self.caches.negative.set_passes(steps);
         let noise = self.noise.initial(first, count)?;
         let start = match video {
             Some(video) => noised(&video.latents, &noise, sigma)?,
@@ -433,23 +442,14 @@ impl CausalSampler {
                 frame_timesteps[0] = 0.0;
             }
             let input = latents.to_dtype(self.model.dtype())?;
-            let prompt = transformer.forward_chunk(
-                &input,
-                &frame_timesteps,
-                &contexts.prompt,
-                &self.caches.prompt,
-                cancel,
-            )?;
-            let negative = match &contexts.negative {
-                Some(negative) => Some(transformer.forward_chunk(
-                    &input,
-                    &frame_timesteps,
-                    negative,
-                    &self.caches.negative,
-                    cancel,
-                )?),
-                None => None,
+            let last = self.config.ring.is_some() && step + 1 == steps;
+            let forward = |context, cache| match last {
+                true => transformer.finish_chunk(&input, &frame_timesteps, context, cache, cancel),
+                false => transformer.forward_chunk(&input, &frame_timesteps, context, cache, cancel),
             };
+            let prompt = forward(&contexts.prompt, &self.caches.prompt)?;
+            let negative = contexts.negative.as_ref();
+            let negative = negative.map(|negative| forward(negative, &self.caches.negative)).transpose()?;
             reporter.forwards += contexts.forwards();
             let predicted = self.text.guidance.combine(Expert::High, prompt, negative)?;
             let stepped =

@@ -145,16 +145,17 @@ impl Attention {
     }
 
     /// Attends from the tokens `x` `[.., inner_dim]` to `kv`; the result has the shape of `x`. The rotary embeddings are those of the
-    /// queries and of the keys.
+    /// queries and of the keys; without the second the keys are rotated already.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         kv: &KeyValue,
         queries: &Rotation,
-        keys: &Rotation,
+        keys: Option<&Rotation>,
     ) -> Result<Tensor> {
         let query = queries.apply(&self.query(x)?)?;
-        let attended = attend(&query, &keys.apply(&kv.key)?, &kv.value, MAX_SCORES)?;
+        let key = keys.map_or_else(|| Ok(kv.key.clone()), |keys| keys.apply(&kv.key))?;
+        let attended = attend(&query, &key, &kv.value, MAX_SCORES)?;
         self.output(&attended, x)
     }
 

@@ -5,6 +5,7 @@ use candle_nn::{LayerNorm, Module};
 
 use super::Config;
 use super::attention::{Attention, ContextKv, CrossAttention, KeyValue};
+use super::ring::{RingPass, Slot};
 use super::rope::Rotation;
 use crate::checkpoint::{Layer, Tensors};
 use crate::kernels::gelu;
@@ -22,6 +23,20 @@ pub(super) struct BlockInputs<'a> {
     pub(super) context: &'a ContextKv,
     /// Cached keys and values of earlier frames in this block.
     pub(super) past: Option<&'a KeyValue>,
+    /// The ring in place of these, and the number of the block.
+    pub(super) ring: Option<(RingPass<'a>, usize)>,
+}
+
+/// Writes the keys and values of a chunk into the ring, and returns all in it, with rotated keys.
+fn in_ring(own: &KeyValue, rotation: &Rotation, pass: RingPass, block: usize) -> Result<KeyValue> {
+    let own = KeyValue { key: rotation.apply(&own.key)?, value: own.value.clone() };
+    let tokens = own.tokens()? / pass.frames;
+    let frame = |i: usize| Slot::plain(own.narrow(i * tokens, tokens)?);
+    let slots = pass.write(block, (0..pass.frames).map(frame).collect::<Result<_>>()?);
+    let all: Vec<_> = slots.iter().filter_map(|slot| slot.plain()).collect();
+    let keys: Vec<_> = all.iter().map(|kv| &kv.key).collect();
+    let values: Vec<_> = all.iter().map(|kv| &kv.value).collect();
+    Ok(KeyValue { key: Tensor::cat(&keys, 2)?, value: Tensor::cat(&values, 2)? })
 }
 
 /// Self attention, cross attention to the prompt, feed forward.
@@ -76,9 +91,13 @@ impl Block {
         let normed = self.norm.modulated(x, &modulation, 0)?;
         let own = self.attn1.key_value(&normed)?;
         let BlockInputs { queries, keys, .. } = *inputs;
-        let attended = match inputs.past {
-            None => self.attn1.forward(&normed, &own, queries, keys)?,
-            Some(past) => self.attn1.forward(&normed, &past.concat(&own)?, queries, keys)?,
+        let attended = match (inputs.ring, inputs.past) {
+            (Some((ring, block)), _) => {
+                let kv = in_ring(&own, queries, ring, block)?;
+                self.attn1.forward(&normed, &kv, queries, None)?
+            }
+            (None, None) => self.attn1.forward(&normed, &own, queries, Some(keys))?,
+            (None, Some(past)) => self.attn1.forward(&normed, &past.concat(&own)?, queries, Some(keys))?,
         };
         let x = gated(x, &attended, &modulation, 2)?;
 

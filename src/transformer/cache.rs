@@ -6,11 +6,12 @@ use serde::Deserialize;
 
 use super::attention::KeyValue;
 use super::reference::{ChunkReferences, Placement, ReferenceKv};
+use super::ring::{Ring, RingConfig};
 use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
 /// The sizes of the cache, in latent frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct KvCacheConfig {
     /// Frames generated at a time.
     pub chunk: usize,
@@ -25,6 +26,9 @@ pub struct KvCacheConfig {
     /// Temporal positions of the frames.
     #[serde(default)]
     pub positions: Positions,
+    /// Keeps frames in a ring in place of a sink and a window; its size is that of both and a chunk.
+    #[serde(default)]
+    pub ring: Option<RingConfig>,
 }
 
 /// Where the temporal positions of frames are counted from.
@@ -74,6 +78,8 @@ pub struct KvCache {
     pub(super) packed: OnceLock<Vec<PackedKv>>,
     /// What the next chunk attends to besides the cached frames.
     pub(super) references: ChunkReferences,
+    /// In place of all of the above.
+    pub(super) ring: Option<Ring>,
 }
 
 /// A latent frame in the cache.
@@ -99,12 +105,22 @@ impl KvCache {
             blocks: Vec::new(),
             packed: OnceLock::new(),
             references: ChunkReferences::default(),
+            ring: config
+                .ring
+                .map(|ring| Ring::new(ring, config.sink + config.window + config.chunk, config.sink)),
+        }
+    }
+
+    /// The next chunk has so many denoising steps; for a ring.
+    pub fn set_passes(&self, passes: usize) {
+        if let Some(ring) = &self.ring {
+            ring.set_passes(passes);
         }
     }
 
     /// Number of cached latent frames.
     pub fn frames(&self) -> usize {
-        self.frames.len()
+        self.ring.as_ref().map_or(self.frames.len(), Ring::frames)
     }
 
     /// Shows these references at these places from the next chunk on, in place of those before. Chunks of a model with references
@@ -146,6 +162,9 @@ impl KvCache {
     pub fn clear(&mut self) {
         self.until_sink = 0;
         self.next = 0;
+        if let Some(ring) = &self.ring {
+            ring.clear();
+        }
         self.frames.clear();
         self.blocks.clear();
         self.forget_packed();
@@ -194,6 +213,9 @@ impl KvCache {
 
     /// Rejects a chunk whose frames differ in size from the cached ones.
     pub(super) fn check(&self, tokens_per_frame: usize) -> Result<()> {
+        if let Some(ring) = &self.ring {
+            return ring.check(tokens_per_frame);
+        }
         match self.blocks.first() {
             Some(first) if first.tokens()? != self.frames() * tokens_per_frame => {
                 Err(Error::Request(crate::Setting::Shape, "the frame size changed within a shot".into()))
@@ -251,7 +273,7 @@ mod tests {
     use super::*;
 
     fn config(chunk: usize, window: usize, sink: usize, shots: Option<ShotMemory>) -> KvCacheConfig {
-        KvCacheConfig { chunk, window, sink, shots, positions: Positions::Relative }
+        KvCacheConfig { chunk, window, sink, shots, positions: Positions::Relative, ring: None }
     }
 
     /// The cached frames, identified by their keys.

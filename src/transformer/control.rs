@@ -145,7 +145,7 @@ impl<'a> RunningBranch<'a> {
         cancel: &Cancel,
     ) -> Result<Option<Tensor>> {
         let Some(index) = self.embedding.beside(i) else { return Ok(None) };
-        let inputs = BlockInputs { context: &self.contexts[index], past: None, ..*inputs };
+        let inputs = BlockInputs { context: &self.contexts[index], past: None, ring: None, ..*inputs };
         let (tokens, added) = self.blocks.get(index, cancel)?.forward(&self.tokens, x, &inputs)?;
         self.tokens = tokens;
         Ok(Some((added * self.scale)?))

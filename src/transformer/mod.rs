@@ -13,6 +13,7 @@ mod control;
 mod embedding;
 mod packed;
 mod reference;
+mod ring;
 mod rope;
 
 use std::sync::Arc;
@@ -37,6 +38,8 @@ use embedding::ConditionEmbedder;
 use packed::{PackedBlock, PackedBlocks, PackedConfig, PackedContextKv, PackedControlBlock};
 use reference::{ChunkReferences, shifted};
 pub use reference::{Placement, ReferenceKv, Shift};
+pub use ring::RingConfig;
+use ring::RingPass;
 use rope::{Rope, Rotation};
 
 /// A loaded transformer. Clones share the weights.
@@ -100,6 +103,8 @@ struct Attended<'a> {
     keys: Rotation,
     /// References, with their rotary embedding.
     references: Option<(&'a ChunkReferences, Rotation)>,
+    /// The ring, in place of `cache` and `references`.
+    ring: Option<RingPass<'a>>,
 }
 
 impl Attended<'_> {
@@ -364,7 +369,26 @@ impl WanTransformer {
         self.velocity(latents, timesteps, context, Some(cache), None, cancel)
     }
 
-    /// Appends a finished chunk to `cache`. An error, including a cancel, leaves `cache` unchanged.
+    /// As [`forward_chunk`](Self::forward_chunk), for the last step of a chunk with a ring in its `cache`, which every step writes to. After
+    /// an error, including a cancel, the ring may have a part of the chunk.
+    pub fn finish_chunk(
+        &self,
+        latents: &Tensor,
+        timesteps: &[f64],
+        context: &Context,
+        cache: &KvCache,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let tokens = self.tokens(latents, timesteps)?;
+        let [frames, rows, columns] = tokens.grid;
+        let velocity = self.velocity_of(tokens, context, Some(cache), cancel)?;
+        if let Some(ring) = &cache.ring {
+            ring.advance(frames, rows * columns);
+        }
+        Ok(velocity)
+    }
+
+    /// Appends a finished chunk to `cache`. An error, including a cancel, leaves `cache` unchanged, unless it has a ring.
     ///
     /// A chunk is denoised in several steps with [`forward_chunk`](Self::forward_chunk); the clean chunk is then cached at
     /// timestep 0 (<https://arxiv.org/abs/2506.08009>).
@@ -376,6 +400,9 @@ impl WanTransformer {
         cache: &mut KvCache,
         cancel: &Cancel,
     ) -> Result<()> {
+        if cache.ring.is_some() {
+            return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
+        }
         let tokens = self.tokens(latents, timesteps)?;
         let frames = tokens.grid[0];
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
@@ -396,6 +423,17 @@ impl WanTransformer {
             control.check(&self.config, latents)?;
             tokens.control = self.control_tokens(control, tokens.x.dim(0)?)?;
         }
+        self.velocity_of(tokens, context, cache, cancel)
+    }
+
+    /// The velocity of embedded latents.
+    fn velocity_of(
+        &self,
+        tokens: Tokens,
+        context: &Context,
+        cache: Option<&KvCache>,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
         let (grid, time) = (tokens.grid, tokens.time.clone());
         let (x, _) = self.run(tokens, context, cache, Pass::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;
@@ -443,7 +481,8 @@ impl WanTransformer {
             let past = attended.past(i)?;
             let past = past.as_ref();
             let modulation = &tokens.modulation;
-            let inputs = BlockInputs { modulation, queries: &queries, keys: &keys, context, past };
+            let ring = attended.ring.map(|ring| (ring, i));
+            let inputs = BlockInputs { modulation, queries: &queries, keys: &keys, context, past, ring };
             let added = match &mut branch {
                 Some(branch) => branch.added(i, &x, &inputs, cancel)?,
                 None => None,
@@ -467,6 +506,15 @@ impl WanTransformer {
         [frames, rows, columns]: [usize; 3],
         cache: Option<&'a KvCache>,
     ) -> Result<Attended<'a>> {
+        if let Some((cache, ring)) = cache.and_then(|cache| Some((cache, cache.ring.as_ref()?))) {
+            cache.check(rows * columns)?;
+            return Ok(Attended {
+                cache: None,
+                keys: self.rope.rotation(&ring.times(frames), rows, columns, &self.device)?,
+                references: None,
+                ring: Some(RingPass { ring, frames }),
+            });
+        }
         let times = match cache {
             None => (0..frames).collect(),
             Some(cache) => {
@@ -482,6 +530,7 @@ impl WanTransformer {
             cache,
             keys: self.rope.rotation(&times, rows, columns, &self.device)?,
             references: references.transpose()?,
+            ring: None,
         })
     }
 

@@ -4,7 +4,7 @@
 //! portion of the tokens through a whole block, in buffers that stay in the CPU cache. The threads synchronise once per
 //! block, for the keys and values of all tokens.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::attention::KeyValue;
 use super::block_store::BlockStore;
 use super::control::ControlEmbedding;
+use super::ring::{RingPass, Slot, SlotKv};
 use super::rope::Rotation;
 use super::{Attended, Config, Pass, Tokens};
 use crate::checkpoint::Tensors;
@@ -461,6 +462,17 @@ impl PackedBlocks {
         ])
     }
 
+    /// Writes the keys and values of a chunk into the ring of `block`, and returns all in it.
+    fn in_ring(&self, own: &Projections, pass: RingPass, block: usize) -> Vec<Arc<SlotKv>> {
+        let dim = self.packing.dim();
+        let each = own.rotated.len() / pass.frames;
+        let frames = own.rotated.chunks_exact(each).zip(own.value.chunks_exact(each));
+        let slot = |(keys, values): (&[f32], &[f32])| {
+            Slot::packed(self.packing.pack_kv(keys, values), keys, values, dim)
+        };
+        pass.write(block, frames.map(slot).collect())
+    }
+
     /// Runs the blocks, like `WanTransformer::run`.
     pub(super) fn run(
         &self,
@@ -512,10 +524,16 @@ impl PackedBlocks {
                     Some(branch) => branch.added(i, &x, &inputs, cancel)?,
                     None => None,
                 };
-                let current = self.packing.pack_kv(&own.rotated, &own.value);
-                let before = [references, past].into_iter().flatten().filter_map(|before| before.get(i));
-                let kv: Vec<_> = before.chain([&current]).collect();
-                block.finish(&mut x, &own.query, &kv, context, &modulation, *portion);
+                if let Some(ring) = attended.ring {
+                    let slots = self.in_ring(&own, ring, i);
+                    let kv: Vec<_> = slots.iter().filter_map(|slot| slot.packed()).collect();
+                    block.finish(&mut x, &own.query, &kv, context, &modulation, *portion);
+                } else {
+                    let current = self.packing.pack_kv(&own.rotated, &own.value);
+                    let before = [references, past].into_iter().flatten().filter_map(|before| before.get(i));
+                    let kv: Vec<_> = before.chain([&current]).collect();
+                    block.finish(&mut x, &own.query, &kv, context, &modulation, *portion);
+                }
                 if let Some(added) = added {
                     x.iter_mut().zip(added).for_each(|(x, added)| *x += added);
                 }

@@ -21,6 +21,7 @@ mod scheduler;
 mod session;
 mod shapes;
 mod shots;
+mod streamv2v;
 mod transformer;
 mod umt5;
 mod vace;

@@ -45,7 +45,14 @@ fn run(picture: usize, places: [Place; 5]) -> Tensor {
         let (latents, alpha) = (part("pictures", picture), part("alpha", picture));
         transformer.reference(&latents, &alpha, shift, &context, &cancel).unwrap()
     };
-    let config = KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None, positions: Positions::Relative };
+    let config = KvCacheConfig {
+        chunk: 1,
+        window: 2,
+        sink: 1,
+        shots: None,
+        positions: Positions::Relative,
+        ring: None,
+    };
     let mut cache = KvCache::new(config);
     let chunks = places.into_iter().enumerate().map(|(i, place)| {
         let shown = match place {

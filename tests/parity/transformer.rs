@@ -36,7 +36,7 @@ fn a_step_equals_diffusers() {
 }
 
 fn config(chunk: usize, window: usize, sink: usize) -> KvCacheConfig {
-    KvCacheConfig { chunk, window, sink, shots: None, positions: Positions::Relative }
+    KvCacheConfig { chunk, window, sink, shots: None, positions: Positions::Relative, ring: None }
 }
 
 struct Causal {

@@ -2,7 +2,7 @@
 
 use gst::prelude::*;
 use soragen::{Cancel, Length, Model, OpenOptions, Request, Restyle, Session, Size};
-use soragen_tests::fixtures::path;
+use soragen_tests::fixtures::{copy, path};
 use soragen_tests::with;
 
 use crate::provenance::detection_stats;
@@ -225,6 +225,97 @@ fn a_live_video_gets_the_latency_of_a_chunk() {
     let (is_live, min, _) = query.result();
     // Twice the 8 frames of a chunk: to collect them and to make them.
     assert!(is_live && min >= gst::ClockTime::SECOND, "{min}");
+}
+
+/// When the sinks show their buffers: running time and timestamp of each.
+fn shown(pipeline: &Pipeline, name: &str) -> std::sync::mpsc::Receiver<(gst::ClockTime, gst::ClockTime)> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let clocked = pipeline.downgrade();
+    pipeline.by_name(name).unwrap().connect("handoff", false, move |values| {
+        let buffer = values[1].get::<gst::Buffer>().unwrap();
+        let now = clocked.upgrade().and_then(|pipeline| pipeline.current_running_time());
+        let _ = sender.send((now?, buffer.pts()?));
+        None
+    });
+    receiver
+}
+
+/// On the wall clock, for `SORAGEN_LIVE_SECONDS`: part of `make endurance`.
+#[test]
+#[ignore = "takes a minute and measures time; make endurance runs it"]
+fn a_live_video_through_a_slow_model_keeps_its_latency_and_its_memory() {
+    let seconds = std::env::var("SORAGEN_LIVE_SECONDS").map_or(60, |text| text.parse::<u64>().unwrap());
+    let chunk = gst::ClockTime::from_mseconds(500);
+    // A chunk of half a second has four steps: once at a quarter of the time, once at twice the time.
+    for (delay, is_fast) in [(31, true), (250, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&path("miniature"), folder.path());
+        let _hook = soragen::testing::slow(
+            folder.path(),
+            std::time::Duration::from_millis(delay),
+            soragen::testing::wait,
+        );
+        let pipeline = parse(&format!(
+            "{} ! sorafilter name=filter model=\"{}\" prompt=fox strength=1 motion-noise=0 ! \
+             fakesink name=video sync=true signal-handoffs=true audiotestsrc is-live=true ! \
+             audio/x-raw,rate=48000 ! fakesink name=audio sync=true signal-handoffs=true",
+            video(100_000, "16/1").replace("videotestsrc", "videotestsrc is-live=true"),
+            folder.path().display()
+        ));
+        let (video, audio) = (shown(&pipeline, "video"), shown(&pipeline, "audio"));
+        let filter = pipeline.by_name("filter").unwrap();
+        let bus = pipeline.bus().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut memory = Vec::new();
+        let end = gst::ClockTime::from_seconds(seconds);
+        while pipeline.current_running_time().is_none_or(|now| now < end) {
+            let kinds = [gst::MessageType::Error, gst::MessageType::Latency];
+            if let Some(message) = bus.timed_pop_filtered(gst::ClockTime::from_mseconds(200), &kinds) {
+                assert_eq!(message.type_(), gst::MessageType::Latency, "{message:?}");
+                pipeline.recalculate_latency().unwrap();
+            }
+            memory.push(crate::memory::memory("VmRSS").unwrap());
+        }
+        let latency = latency_of(&filter);
+        let stats = filter.property::<gst::Structure>("stats");
+        pipeline.set_state(gst::State::Null).unwrap();
+        let (video, audio): (Vec<_>, Vec<_>) = (video.try_iter().collect(), audio.try_iter().collect());
+        let (made, dropped) = (stats.get::<u64>("frames").unwrap(), stats.get::<u64>("dropped").unwrap());
+        let worst = |shown: &[(gst::ClockTime, gst::ClockTime)]| {
+            let late = shown
+                .iter()
+                .skip(shown.len() / 4)
+                .map(|(now, pts)| now.nseconds() as i64 - pts.nseconds() as i64);
+            gst::ClockTime::from_nseconds(late.max().unwrap().max(0) as u64)
+        };
+        let (late, behind) = (worst(&video), worst(&audio));
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        let (early, last) = (memory[memory.len() / 3], memory[memory.len() - 1]);
+        println!(
+            "{delay} ms a step: {made} frames, {dropped} dropped, latency {latency}, video shown after {late}, audio after {behind}, \
+             {:.1} MB after a third, {:.1} MB at the end",
+            megabytes(early),
+            megabytes(last)
+        );
+        assert_eq!(dropped > 0, !is_fast, "{stats}");
+        // All frames are made or counted, but those that still wait: two chunks, and the one that is made.
+        let all = seconds * 16;
+        assert!(
+            (all - 40..=all + 16).contains(&(made + dropped)),
+            "{made} made and {dropped} dropped of {all}"
+        );
+        assert!(late <= latency + chunk / 2, "{late} after the latency of {latency}");
+        let apart = if late > behind { late - behind } else { behind - late };
+        assert!(apart <= chunk, "video and audio are {apart} apart");
+        assert!(last < early + (8 << 20), "the memory grows from {early} to {last}");
+    }
+}
+
+/// The latency that `element` answers.
+fn latency_of(element: &gst::Element) -> gst::ClockTime {
+    let mut query = gst::query::Latency::new();
+    assert!(element.static_pad("src").unwrap().query(&mut query));
+    query.result().1
 }
 
 #[test]

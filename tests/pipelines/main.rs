@@ -13,6 +13,8 @@ mod errors;
 mod filter;
 mod frames;
 mod live;
+#[path = "../../benches/memory.rs"]
+mod memory;
 mod policy;
 mod prompter;
 mod provenance;

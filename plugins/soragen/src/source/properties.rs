@@ -113,7 +113,7 @@ properties! {
             "recipe",
             "Recipe",
             "Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, \
-             longlive, longlive-absolute, longlive-2, or a soragen.json file (unset = the soragen.json next to the \
+             longlive, longlive-absolute, longlive-2, streamdiffusion-v2, or a soragen.json file (unset = the soragen.json next to the \
              transformer, if there is one)",
         )
         .mutable_ready()

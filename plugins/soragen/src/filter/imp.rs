@@ -12,6 +12,7 @@ use soragen::{Error, Setting, Threads};
 use super::input::{Input, InputFrame};
 use super::negotiation;
 use super::pacing::{LONGEST_GAP, Pacing};
+use super::pusher::{Pusher, PusherThread};
 use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
 use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
@@ -28,6 +29,9 @@ pub struct SoraFilter {
     settings: Mutex<Settings>,
     reader: Mutex<Reader>,
     input: Input,
+    out: Pusher,
+    /// `None` below PAUSED.
+    out_thread: Mutex<Option<PusherThread>>,
     /// `None` below PAUSED, and while the task uses it.
     worker: Mutex<Option<Worker>>,
     /// Sizes of the model; `None` below PAUSED.
@@ -102,6 +106,8 @@ impl ObjectSubclass for SoraFilter {
             .build();
         Self {
             sink,
+            out: Pusher::new(src.clone()),
+            out_thread: Mutex::default(),
             src,
             settings: Mutex::default(),
             reader: Mutex::new(Reader::new(Pacing::new(None))),
@@ -197,15 +203,18 @@ impl ElementImpl for SoraFilter {
                 gst::StateChangeError
             })?,
             // Before the pads are deactivated, which waits for their threads.
-            gst::StateChange::PausedToReady => self.input.start_flush(),
+            gst::StateChange::PausedToReady => {
+                self.input.start_flush();
+                self.out.start_flush();
+            }
             _ => {}
         }
         let changed = self.parent_change_state(transition)?;
         if transition == gst::StateChange::PausedToReady {
             lock(&self.sizes).take();
             *lock(&self.reader) = Reader::new(Pacing::new(None));
-            let worker = lock(&self.worker).take();
-            drop(worker);
+            let (worker, thread) = (lock(&self.worker).take(), lock(&self.out_thread).take());
+            drop((worker, thread));
         }
         Ok(changed)
     }
@@ -245,6 +254,9 @@ impl SoraFilter {
         let frames = 2.0 * info.chunk_frames as f64;
         let latency = Duration::from_secs_f64(frames * f64::from(denominator) / f64::from(numerator));
         self.input.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX), latency);
+        let thread = self.out.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX));
+        let thread = thread.map_err(|e| Error::Device(format!("cannot spawn a thread: {e}")))?;
+        *lock(&self.out_thread) = Some(thread);
         let rate = (settings.rate_mode == RateMode::Model).then_some(info.frame_rate);
         *lock(&self.reader) = Reader::new(Pacing::new(rate));
         *lock(&self.sizes) = Some(info.sizes.clone());
@@ -365,6 +377,7 @@ impl SoraFilter {
         match event.view() {
             gst::EventView::FlushStart(_) => {
                 self.input.start_flush();
+                self.out.start_flush();
                 let forwarded = self.src.push_event(event);
                 let _ = self.src.pause_task();
                 forwarded
@@ -372,11 +385,17 @@ impl SoraFilter {
             gst::EventView::FlushStop(_) => {
                 lock(&self.reader).reset();
                 self.input.stop_flush();
+                self.out.stop_flush();
                 let forwarded = self.src.push_event(event);
                 // The task has stopped.
                 let worker = lock(&self.worker).take();
                 if let Some(mut worker) = worker {
-                    worker.reset(&Pads { element: &self.obj(), src: &self.src, input: &self.input });
+                    worker.reset(&Pads {
+                        element: &self.obj(),
+                        src: &self.src,
+                        out: &self.out,
+                        input: &self.input,
+                    });
                     *lock(&self.worker) = Some(worker);
                 }
                 // While the element stops, its source pad is inactive already.
@@ -442,7 +461,7 @@ impl SoraFilter {
         };
         let mut query = gst::query::Latency::new();
         let is_live = self.sink.peer_query(&mut query) && query.result().0;
-        self.input.set_live(is_live);
+        self.set_live(is_live);
         let mut reader = lock(&self.reader);
         let same_size = reader.format.as_ref().is_some_and(|before| {
             before.info.width() == format.info.width() && before.info.height() == format.info.height()
@@ -485,7 +504,7 @@ impl SoraFilter {
                 }
                 let (is_live, min, max) = query.result();
                 let own = gst::ClockTime::from_nseconds(nanoseconds(self.input.latency()));
-                self.input.set_live(is_live);
+                self.set_live(is_live);
                 query.set(is_live, min.saturating_add(own), max.map(|max| max.saturating_add(own)));
                 true
             }
@@ -498,6 +517,7 @@ impl SoraFilter {
             if self.start_task() { Ok(()) } else { Err(gst::loggable_error!(CAT, "cannot start the task")) }
         } else {
             self.input.start_flush();
+            self.out.start_flush();
             pad.stop_task().map_err(|error| gst::loggable_error!(CAT, "cannot stop the task: {error}"))
         }
     }
@@ -519,7 +539,7 @@ impl SoraFilter {
             return;
         };
         let element = self.obj();
-        let pads = Pads { element: &element, src: &self.src, input: &self.input };
+        let pads = Pads { element: &element, src: &self.src, out: &self.out, input: &self.input };
         let threads = worker.threads();
         let result = threads.run(|| worker.step(&pads));
         worker.set_threads(threads);
@@ -559,7 +579,15 @@ impl SoraFilter {
             Stop::Flow(_) | Stop::Flushing => {}
         }
         // Upstream may have ended already, so that nothing else tells downstream.
-        self.src.push_event(gst::event::Eos::new());
+        let eos = gst::event::Eos::new();
+        if !self.out.event(eos.clone()) {
+            self.src.push_event(eos);
+        }
+    }
+
+    fn set_live(&self, is_live: bool) {
+        self.input.set_live(is_live);
+        self.out.set_live(is_live);
     }
 
     /// The property `stats`.

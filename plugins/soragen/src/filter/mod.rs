@@ -10,6 +10,7 @@ mod input;
 mod negotiation;
 mod output;
 mod pacing;
+mod pusher;
 mod settings;
 mod worker;
 
@@ -18,8 +19,8 @@ pub use settings::RateMode;
 glib::wrapper! {
     /// Restyles video: it changes each frame as the prompt says, and keeps motion and layout. For causal models.
     ///
-    /// The streaming thread of the sink pad converts and queues frames; a task of the source pad owns the model, and restyles and
-    /// pushes one chunk after the other.
+    /// The streaming thread of the sink pad converts and queues frames; a task of the source pad owns the model, and restyles one chunk
+    /// after the other and pushes its frames. Those of a live video are pushed by a thread of their own.
     pub struct SoraFilter(ObjectSubclass<imp::SoraFilter>)
         @extends gst::Element, gst::Object,
         @implements gst::Preset;

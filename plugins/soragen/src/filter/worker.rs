@@ -14,6 +14,7 @@ use soragen::{
 
 use super::SoraFilter;
 use super::input::{Chunk, Front, Input, Interrupt, Item, ends_video, survives_flush};
+use super::pusher::Pusher;
 use super::settings::RateMode;
 use super::{negotiation, output};
 use crate::source::frame_time::{Rate, frame_start};
@@ -84,6 +85,8 @@ impl From<Error> for Stop {
 pub struct Pads<'a> {
     pub element: &'a SoraFilter,
     pub src: &'a gst::Pad,
+    /// Pushes to `src`.
+    pub out: &'a Pusher,
     pub input: &'a Input,
 }
 
@@ -145,7 +148,7 @@ impl Worker {
                 if ends_video(&event) {
                     self.finish(pads)?;
                 }
-                pads.src.push_event(event);
+                pads.out.event(event);
                 Ok(())
             }
         }
@@ -169,7 +172,7 @@ impl Worker {
         let Some(video) = negotiation::of_src(pads.src, size, rate) else { return Err(not_negotiated) };
         let Ok(caps) = video.to_caps() else { return Err(not_negotiated) };
         self.video = Some(video);
-        let pushed = pads.src.push_event(gst::event::Caps::new(&caps));
+        let pushed = pads.out.event(gst::event::Caps::new(&caps));
         // Otherwise the pad keeps the event for the next buffer.
         if !pushed && pads.src.pad_flags().contains(gst::PadFlags::FLUSHING) {
             pads.src.mark_reconfigure();
@@ -256,7 +259,7 @@ impl Worker {
         self.session = None;
         for item in std::mem::take(&mut self.pending) {
             if let Item::Event(event) = item {
-                pads.src.push_event(event);
+                pads.out.event(event);
             }
         }
         Ok(())
@@ -297,7 +300,7 @@ impl Worker {
                 match self.pending.pop_front() {
                     Some(Item::Frame(frame)) => break frame,
                     Some(Item::Event(event)) => {
-                        pads.src.push_event(event);
+                        pads.out.event(event);
                     }
                     None => return Ok(()),
                 }
@@ -310,13 +313,13 @@ impl Worker {
                 let structure = output::announcement(shot, frame.pts, &self.job.info.name, ingredient, id);
                 let message = gst::message::Element::builder(structure.clone()).src(pads.element).build();
                 pads.post(message);
-                pads.src.push_event(gst::event::CustomDownstream::new(structure));
+                pads.out.event(gst::event::CustomDownstream::new(structure));
             }
             let time = frame.pts.saturating_sub(*start.get_or_insert(frame.pts));
             let mut pixels = pixels.to_vec();
             output::embed(session.embedder(), &mut pixels, frames.size, shot.index, time);
             let buffer = output::buffer(&pixels, &frame, video, duration).map_err(Stop::Write)?;
-            pads.src.push(buffer).map_err(Stop::Flow)?;
+            pads.out.frame(buffer).map_err(Stop::Flow)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 `stills` and `clips` sample in torch, with references and places, half of them with drawings that were never trained, and compare
 with the drawn frames: decibels on the subject, rank and error of `ruler.py`. The autoencoder's own decibels are the upper bound.
 `judge` renders prompts with the engine, which chooses the reference itself, and looks for the drawing in frames 0, 12, 28, 47 and 81
-(with `--seconds` only in the first and the last), for its motion, and for the place in the last frame. Without `--soragen` it judges
+(with `--seconds` only in the first and the last; not in these if it crosses the frame), for its motion, and for the place in the last frame. Without `--soragen` it judges
 drawn clips: the upper bound. `paths` gives random paths, and counts the frames in which the drawing is
 found within 8 pixels of its path. `pairs` gives two references, and looks for both on their sides.
 """
@@ -150,6 +150,11 @@ def moves(video: np.ndarray, clip: Clip, first: tuple[int, int]) -> bool:
     return bool(np.sign(went) == np.sign(clip.speed))
 
 
+def crosses(motion: str) -> bool:
+    """Whether the subject comes into the frame and leaves it: the first frame shows a part of it, and the last frame nothing."""
+    return any(MOTIONS[motion].dx) and not MOTIONS[motion].turn
+
+
 def judge(args: argparse.Namespace) -> None:
     rng, found, rows, titles = np.random.default_rng(43), [], [], []
     vae = None if args.soragen else autoencoder(args.state)
@@ -177,9 +182,10 @@ def judge(args: argparse.Namespace) -> None:
         some = [f for f in found if f["kind"] == kind]
         report[kind] = {
             f"frame {frame}": {
-                "of": len(some), "nearest": sum(f["ranks"][j] == 1 for f in some), "error": median([f["errors"][j] for f in some]),
+                "of": len(seen), "nearest": sum(f["ranks"][j] == 1 for f in seen), "error": median([f["errors"][j] for f in seen]),
             }
             for j, frame in enumerate(at) if j < len(found[0]["ranks"])
+            if (seen := [f for f in some if j not in (0, len(at) - 1) or not crosses(f["motion"])])
         }
     told = [f["place"] for f in found if f["place"] is not None]
     report["place"] = {"of": len(told), "right": sum(told)}

@@ -9,6 +9,7 @@ end; the result `STATE/decoder.pt` is an average over the last steps.
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def train(state: Path, seconds: float, batch: int, rate: float, blocks: tuple[in
     footage, before, saved, recent = Footage(seed), seconds_at_work(), time.time(), []
     while elapsed < seconds:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = rate * min(1, (step + 1) / 20) * (0.5 + 0.5 * np.cos(np.pi * elapsed / seconds))
+            group["lr"] = rate * min(1, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * elapsed / seconds))
         video = footage.sample(batch)
         with torch.no_grad():
             latents = model.encode(video)

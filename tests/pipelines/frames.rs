@@ -141,7 +141,7 @@ fn a_seek_gives_the_same_frames() {
 
 #[test]
 fn tags_describe_the_request() {
-    let pipeline = parse(&format!("{} seed=7 ! fakesink", tiny("t2v-unipc")));
+    let pipeline = parse(&format!("{} seed=7 duration=1 ! {SIZE} ! fakesink", tiny("t2v-unipc")));
     pipeline.set_state(gst::State::Playing).unwrap();
     let bus = pipeline.bus().unwrap();
     let tags = bus.timed_pop_filtered(None, &[gst::MessageType::Tag, gst::MessageType::Error]).unwrap();

@@ -102,6 +102,10 @@ pub struct PartsArgs {
     #[arg(long, value_name = "PATH")]
     pub image_encoder: Option<PathBuf>,
 
+    /// VACE transformer whose control branch is added to the transformer, for a causal student of the same base
+    #[arg(long, value_name = "PATH")]
+    pub vace: Option<PathBuf>,
+
     /// Sampling recipe of a causal transformer: self-forcing, causal-forcing, causal-forcing-framewise-1, -2 or -4, longlive,
     /// longlive-absolute, longlive-2, streamdiffusion-v2, or the path of a soragen.json [default: soragen.json in the transformer's folder]
     #[arg(long, value_name = "NAME")]
@@ -115,12 +119,13 @@ pub struct PartsArgs {
 
 impl From<&PartsArgs> for soragen::checkpoint::Parts {
     fn from(args: &PartsArgs) -> Self {
-        let PartsArgs { transformer, text_encoder, autoencoder, image_encoder, recipe, lora } = args;
+        let PartsArgs { transformer, text_encoder, autoencoder, image_encoder, vace, recipe, lora } = args;
         Self {
             transformer: transformer.clone(),
             text_encoder: text_encoder.clone(),
             autoencoder: autoencoder.clone(),
             image_encoder: image_encoder.clone(),
+            vace: vace.clone(),
             recipe: recipe.clone(),
             loras: lora.iter().map(|text| Lora::parse(text)).collect(),
         }

@@ -28,6 +28,8 @@ pub struct Parts {
     pub autoencoder: Option<PathBuf>,
     /// CLIP's image encoder, of Wan 2.1's image-to-video models.
     pub image_encoder: Option<PathBuf>,
+    /// A VACE transformer, whose control branch is added to the transformer.
+    pub vace: Option<PathBuf>,
     /// The recipe of a causal transformer: a known name (`self-forcing` …), or the path of a `soragen.json`. Default:
     /// the one beside the transformer.
     pub recipe: Option<String>,
@@ -48,6 +50,8 @@ pub struct Assembly {
     pub(super) files: BTreeMap<String, PathBuf>,
     /// Weight files, by folder of the part.
     pub(super) weights: BTreeMap<&'static str, Vec<PathBuf>>,
+    /// Weight files with the control branch.
+    pub(super) branch: Option<Vec<PathBuf>>,
     /// LoRAs of the transformer.
     pub(super) loras: Vec<Lora>,
 }
@@ -64,6 +68,26 @@ impl Assembly {
             (_, Some(base)) => base.join(path),
             (_, None) => self.path.join(path),
         }
+    }
+
+    /// Adds the control branch of the VACE transformer at `path`.
+    fn add_branch(&mut self, path: &Path) -> Result<()> {
+        let found = files_of(Part::Transformer, path)?;
+        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
+        let weights = Weights::open(Some(Part::Transformer), &found).map_err(|e| invalid(plain(&e)))?;
+        let name = "transformer/config.json";
+        let text = match (self.texts.get(name), &self.base) {
+            (Some(text), _) => text.clone(),
+            (None, Some(base)) => std::fs::read(base.join(name))
+                .map_err(|source| Error::Io { path: base.join(name), source })?,
+            (None, None) => Vec::new(),
+        };
+        let mut config: Value =
+            serde_json::from_slice(&text).map_err(|e| invalid(format!("{name} cannot be parsed: {e}")))?;
+        shapes::add_branch(&mut config, &weights.shapes()).map_err(invalid)?;
+        self.texts.insert(name.into(), config.to_string().into_bytes());
+        self.branch = Some(found);
+        Ok(())
     }
 
     /// Adds the weights of `part` at `path`, with their configuration.
@@ -105,7 +129,7 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
     for lora in &loras {
         refuse_pickle(&lora.path)?;
     }
-    let mut assembly = Assembly { path: path.into(), base, texts, files, weights, loras };
+    let mut assembly = Assembly { path: path.into(), base, texts, files, weights, branch: None, loras };
     let mut selected = parts.clone();
     if assembly.base.is_none() {
         if path.is_dir() {
@@ -133,6 +157,9 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
     }
     if let Some(file) = &selected.image_encoder {
         assembly.add(Part::ImageEncoder, file)?;
+    }
+    if let Some(file) = &parts.vace {
+        assembly.add_branch(file)?;
     }
     if assembly.base.is_none() {
         let config = &assembly.texts["transformer/config.json"];

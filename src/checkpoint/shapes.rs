@@ -98,10 +98,7 @@ fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
         "image_dim": shapes.get("condition_embedder.image_embedder.norm1.weight").and_then(|shape| shape.first()),
         "pos_embed_seq_len": shapes.get("condition_embedder.image_embedder.pos_embed").and_then(|shape| shape.get(1)),
         "vace_layers": vace_layers(count(shapes, "blocks."), count(shapes, "vace_blocks.")),
-        "vace_in_channels": shapes.get("vace_patch_embedding.weight").map(|shape| match *shape.as_slice() {
-            [_, channels, _, _, _] => channels,
-            ref flat => flat.iter().skip(1).product::<usize>() / 4,
-        }),
+        "vace_in_channels": shapes.get("vace_patch_embedding.weight").map(|patch| vace_channels(patch)),
     }))
 }
 
@@ -110,6 +107,28 @@ fn transformer(shapes: &Shapes, heads: Option<u64>) -> Result<Value> {
 fn vace_layers(blocks: usize, branch: usize) -> Option<Vec<usize>> {
     let distance = blocks.checked_div(branch)?.max(1);
     Some((0..blocks).step_by(distance).take(branch).collect())
+}
+
+/// Adds the control branch with tensors of these shapes to the configuration of a transformer.
+pub fn add_branch(config: &mut Value, shapes: &Shapes) -> Result<()> {
+    let model = "a VACE transformer";
+    let patch = get(shapes, model, "vace_patch_embedding.weight")?;
+    let blocks = config["num_layers"].as_u64().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+    let layers = vace_layers(blocks, count(shapes, "vace_blocks."));
+    if layers.as_ref().is_none_or(Vec::is_empty) || count(shapes, "blocks.") != blocks {
+        return Err(format!("{model} with {blocks} blocks is needed for this transformer"));
+    }
+    config["vace_layers"] = json!(layers);
+    config["vace_in_channels"] = json!(vace_channels(patch));
+    Ok(())
+}
+
+/// Channels of the control video. GGUF flattens a convolution to four dimensions.
+fn vace_channels(patch: &[usize]) -> usize {
+    match *patch {
+        [_, channels, _, _, _] => channels,
+        ref flat => flat.iter().skip(1).product::<usize>() / 4,
+    }
 }
 
 fn clip_vision(shapes: &Shapes) -> Result<Value> {

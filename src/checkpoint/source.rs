@@ -213,6 +213,12 @@ impl Source {
     fn part_weights(&self, folder: &str, stem: &str) -> Result<Weights> {
         let (path, weights) = self.open(folder, stem)?;
         let mut weights = weights.map_err(|e| self.invalid(&path, plain(&e)))?;
+        if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder))
+            && let Some(files) = &assembly.branch
+        {
+            let branch = Weights::open(Some(Part::Transformer), files);
+            weights = weights.with_branch(branch.map_err(|e| self.invalid(&path, plain(&e)))?);
+        }
         if let (Self::Assembled(assembly), Some(Part::Transformer)) = (self, Part::of_folder(folder)) {
             let other = if folder == SECOND_TRANSFORMER { Expert::High } else { Expert::Low };
             let loras: Vec<_> =
@@ -341,6 +347,9 @@ impl Source {
                         key = of_file(key, PEFT_CONFIG, &config)?;
                     }
                     key = key.with("noise", expert.as_bytes());
+                }
+                for file in assembly.branch.iter().flatten().filter(|_| counts("transformer")) {
+                    key = of_file(key, "branch", file)?;
                 }
                 for (name, file) in assembly.files.iter().filter(|(name, _)| counts(name)) {
                     key = of_file(key, name, file)?;

@@ -25,7 +25,12 @@ pub struct Weights {
     /// Names in the files, by the engine's names.
     names: Arc<HashMap<String, String>>,
     loras: Arc<[Changes]>,
+    /// Weights of the control branch in other files, in place of those that the files have.
+    branch: Option<Arc<Weights>>,
 }
+
+/// The prefix of the names in the control branch of VACE.
+const BRANCH: &str = "vace_";
 
 /// A matrix in the quantized blocks of a GGUF file.
 pub struct QuantizedBlocks {
@@ -51,7 +56,20 @@ impl Weights {
             Some(part) => names::by_engine_names(part, stored.iter().map(|(name, _)| name.as_str())),
             None => stored.into_iter().map(|(name, _)| (name.clone(), name)).collect(),
         };
-        Self { files: Arc::new(files), names: Arc::new(names), loras: Arc::new([]) }
+        Self { files: Arc::new(files), names: Arc::new(names), loras: Arc::new([]), branch: None }
+    }
+
+    /// Takes the control branch from `branch`.
+    pub fn with_branch(self, branch: Self) -> Self {
+        Self { branch: Some(Arc::new(branch)), ..self }
+    }
+
+    /// The weights with the tensor `name`: those of the branch, or these.
+    fn of(&self, name: &str) -> &Self {
+        match &self.branch {
+            Some(branch) if name.starts_with(BRANCH) => branch,
+            _ => self,
+        }
     }
 
     /// Adds `loras` to the weights of `part`.
@@ -75,7 +93,7 @@ impl Weights {
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.names.contains_key(name)
+        self.of(name).names.contains_key(name)
     }
 
     /// All tensors; nothing is loaded. A quantized tensor counts the bytes of its LoRAs. A tensor that a LoRA changes
@@ -91,7 +109,10 @@ impl Weights {
             stored.mappable &= self.loras.is_empty();
             Some((name.clone(), stored))
         };
-        self.names.iter().filter_map(stored).collect()
+        let own: HashMap<_, _> = self.names.iter().filter_map(stored).collect();
+        let Some(branch) = &self.branch else { return own };
+        let of_branch = branch.stored().into_iter().filter(|(name, _)| name.starts_with(BRANCH));
+        own.into_iter().filter(|(name, _)| !name.starts_with(BRANCH)).chain(of_branch).collect()
     }
 
     /// The shapes of all tensors; nothing is loaded.
@@ -101,6 +122,9 @@ impl Weights {
 
     /// The matrix `name` in GGUF blocks with its LoRAs. `None` if it is not quantized, or if a LoRA adds a whole matrix.
     pub fn quantized(&self, name: &str, device: &Device) -> Result<Option<QuantizedBlocks>> {
+        if !std::ptr::eq(self.of(name), self) {
+            return self.of(name).quantized(name, device);
+        }
         let (WeightFiles::Gguf(file), Some(in_file)) = (&*self.files, self.names.get(name)) else {
             return Ok(None);
         };
@@ -115,6 +139,9 @@ impl Weights {
 
     /// The matrix `name`, left in its file. `None` if it is in GGUF blocks or in another data type, or if there is a LoRA.
     pub fn mapped(&self, name: &str, shape: [usize; 2]) -> Result<Option<MappedMatrix>> {
+        if !std::ptr::eq(self.of(name), self) {
+            return self.of(name).mapped(name, shape);
+        }
         let Some(in_file) = self.names.get(name).filter(|_| self.loras.is_empty()) else { return Ok(None) };
         let Some(view) = self.files.view(in_file)? else { return Ok(None) };
         let Some(format) = StoredFormat::of(view.dtype()) else { return Ok(None) };
@@ -161,6 +188,9 @@ impl Weights {
 
     /// Loads a tensor as `dtype`, with its scale and its LoRAs.
     pub fn load(&self, name: &str, dtype: DType, device: &Device, cancel: &Cancel) -> Result<Tensor> {
+        if !std::ptr::eq(self.of(name), self) {
+            return self.of(name).load(name, dtype, device, cancel);
+        }
         let missing = || Error::CannotFindTensor { path: name.into() };
         let in_file = self.names.get(name).ok_or_else(missing)?;
         let in_pieces = match device.is_cpu() && dtype == DType::F32 {

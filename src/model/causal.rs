@@ -15,6 +15,7 @@ use crate::world::{WORLD, World};
 use crate::{Result, Size, autoencoder};
 
 pub(super) const SORAGEN: &str = "soragen.json";
+const TRANSFORMER: &str = "transformer/config.json";
 /// Limit of latent frames in a chunk, a window or a sink: hundreds of times as many as any model has.
 const MAX_LATENTS: usize = 4096;
 /// Limit of the default length, in latent frames: months of video.
@@ -128,6 +129,8 @@ impl CausalModel {
             return Err(source.invalid(SORAGEN, format!("the size {size} is not a multiple of {step}")));
         }
         let world = self.world(source)?;
+        let transformer = WanTransformer::config_of(source, FIRST)?;
+        transformer.check_control(&autoencoder).map_err(|reason| source.invalid(TRANSFORMER, reason))?;
         Ok(ModelInfo {
             name: self.name.clone(),
             sizes: Sizes::Exact(sizes),
@@ -146,7 +149,7 @@ impl CausalModel {
             needs_image: false,
             last_image: false,
             needs_last_image: false,
-            control: false,
+            control: transformer.vace_layers.is_some(),
             steps: self.causal.schedule.timesteps.len() as u32,
             guidance_scale: self.guidance_scale,
             guidance_scale_2: None,

@@ -44,14 +44,7 @@ pub fn pipeline_info(source: &Source, index: &PipelineIndex) -> Result<ModelInfo
         let reason = "a WanVACEPipeline has a transformer with vace_layers, and other pipelines have none";
         return Err(source.invalid(TRANSFORMER, reason));
     }
-    let control_channels = 2 * latents + autoencoder.spatial_factor().pow(2);
-    if let Some(channels) = transformer.vace_in_channels
-        && channels != control_channels
-    {
-        let reason =
-            format!("vace_in_channels is {channels}, but the autoencoder requires {control_channels}");
-        return Err(source.invalid(TRANSFORMER, reason));
-    }
+    transformer.check_control(&autoencoder).map_err(|reason| source.invalid(TRANSFORMER, reason))?;
     if transformer.image_dim.is_some() && !needs_image {
         return Err(source.invalid(TRANSFORMER, "image_dim is set, but the pipeline starts from no image"));
     }

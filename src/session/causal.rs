@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, encode, image_latents};
+use super::conditions::ControlVideo;
 use super::latents::{LatentStore, SceneNoise, check_finite, noised, replace_first_frame};
 use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
@@ -62,6 +63,8 @@ pub struct CausalSampler {
     decoder: DecoderState,
     /// Latent frames generated.
     latent_frames: usize,
+    /// What steers the scene.
+    control: Option<ControlVideo>,
 }
 
 /// The video that goes into a chunk.
@@ -117,6 +120,7 @@ impl CausalSampler {
             ..ChunkInput::default()
         };
         let model = text.model.clone();
+        let control = scene.control.map(|control| ControlVideo::new(&model, control, scene.control_scale));
         let latents_before = match &scene.past {
             Some(video) => store.geometry.latents_of(video.dim(2).unwrap_or(0) as u64),
             None => 0,
@@ -143,6 +147,7 @@ impl CausalSampler {
             subjects: Subjects::default(),
             past: PastLatents::new(config.attended_frames()),
             latent_frames: latents_before,
+            control,
             config,
         }
     }
@@ -267,6 +272,12 @@ impl CausalSampler {
         }
         let KvCaches { prompt, negative } = &mut self.caches;
         self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
+        if let Some(control) = &mut self.control {
+            let frames = self.store.geometry.frames_of(first, count) as usize;
+            let control = control.next(&self.model, self.size, (count, frames), cancel)?;
+            self.caches.prompt.set_control(Some(control.clone()));
+            self.caches.negative.set_control(Some(control));
+        }
         let start = match input.video {
             None => None,
             Some(ChunkVideo { frames, sigma, .. }) => {

@@ -1,10 +1,13 @@
 //! What a whole clip is conditioned on besides its prompt: images, a control video, references, and the video that it continues.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, RgbImage};
 
 use super::conditioning::{image_channels, image_latents};
 use super::scene::Scene;
+use crate::autoencoder::EncoderState;
 use crate::picture::{self, Fit};
 use crate::reference::Reference;
 use crate::transformer::Control;
@@ -51,11 +54,63 @@ impl Conditions {
     }
 }
 
+/// What steers a causal scene, chunk by chunk.
+pub struct ControlVideo {
+    control: Arc<crate::Control>,
+    scale: f64,
+    /// Of what stays, and of what steers.
+    encoders: [EncoderState; 2],
+    /// Frames taken so far.
+    taken: usize,
+}
+
+impl ControlVideo {
+    pub fn new(model: &Model, control: Arc<crate::Control>, scale: f64) -> Self {
+        let state = || model.autoencoder.encoder_state();
+        Self { control, scale, encoders: [state(), state()], taken: 0 }
+    }
+
+    /// The input of the control branch for the next `latents` latent frames, which stand for `frames` frames. After the end of the
+    /// control video the model is free.
+    pub fn next(
+        &mut self,
+        model: &Model,
+        size: Size,
+        (latents, frames): (usize, usize),
+        cancel: &Cancel,
+    ) -> Result<Control> {
+        let known = (self.taken..self.taken + frames).map(|i| match self.control.frames.get(i) {
+            Some(frame) => Known::Control(frame, self.control.mask.get(i)),
+            None => Known::Nothing,
+        });
+        let (mut videos, mut masks) = (Vec::new(), Vec::new());
+        for known in known {
+            let (video, mask) = known.tensors(model, size)?;
+            videos.push(video);
+            masks.push(mask);
+        }
+        self.taken += frames;
+        let (video, mask) = (Tensor::cat(&videos, 2)?, Tensor::cat(&masks, 2)?);
+        let parts = parts(&video, &mask)?;
+        let [inactive, reactive] = &mut self.encoders;
+        let inactive = super::conditioning::encode(model, &parts[0], inactive, cancel)?;
+        let reactive = super::conditioning::encode(model, &parts[1], reactive, cancel)?;
+        let mask = mask_channels(&mask, model.autoencoder.config().spatial_factor(), latents)?;
+        let latents = Tensor::cat(&[inactive, reactive, mask], 1)?.to_dtype(model.dtype())?;
+        Ok(Control { latents, scale: self.scale })
+    }
+}
+
+/// What stays of a video, and what steers or is made anew, where the mask is 1.
+fn parts(video: &Tensor, mask: &Tensor) -> Result<[Tensor; 2]> {
+    Ok([video.broadcast_mul(&mask.affine(-1.0, 1.0)?)?, video.broadcast_mul(mask)?])
+}
+
 /// The input of the control branch, as `prepare_video_latents` and `prepare_masks` of diffusers' `WanVACEPipeline`.
 fn control(model: &Model, scene: &Scene, size: Size, latents: usize, cancel: &Cancel) -> Result<Control> {
     let KnownVideo { video, mask } = KnownVideo::of(model, scene, size, latents)?;
-    let inactive = encode(model, &video.broadcast_mul(&mask.affine(-1.0, 1.0)?)?, cancel)?;
-    let reactive = encode(model, &video.broadcast_mul(&mask)?, cancel)?;
+    let [inactive, reactive] = parts(&video, &mask)?;
+    let (inactive, reactive) = (encode(model, &inactive, cancel)?, encode(model, &reactive, cancel)?);
     let mut video = Tensor::cat(&[inactive, reactive], 1)?;
     let factor = model.autoencoder.config().spatial_factor();
     let mut mask = mask_channels(&mask, factor, latents)?;

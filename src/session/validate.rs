@@ -298,6 +298,11 @@ fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()
     if shots > 1 {
         return refuse(Setting::Control, "a control video steers one shot; remove the other shots".into());
     }
+    if info.causal && !request.past.is_empty() {
+        let reason =
+            format!("{} cannot be steered while it continues a video; remove one of them", info.name);
+        return refuse(Setting::Control, reason);
+    }
     if frames.is_empty() || !(mask.is_empty() || mask.len() == frames.len()) {
         let reason = format!(
             "the control video has {} frames and its mask {}; it needs at least one, and as many masks or none",

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
+use super::control::Control;
 use super::reference::{ChunkReferences, Placement, ReferenceKv};
 use super::ring::{Ring, RingConfig};
 use crate::kernels::attention::PackedKv;
@@ -78,7 +79,9 @@ pub struct KvCache {
     pub(super) packed: OnceLock<Vec<PackedKv>>,
     /// What the next chunk attends to besides the cached frames.
     pub(super) references: ChunkReferences,
-    /// In place of all of the above.
+    /// What steers the next chunk.
+    pub(super) control: Option<Control>,
+    /// In place of the cached frames and the references.
     pub(super) ring: Option<Ring>,
 }
 
@@ -105,6 +108,7 @@ impl KvCache {
             blocks: Vec::new(),
             packed: OnceLock::new(),
             references: ChunkReferences::default(),
+            control: None,
             ring: config
                 .ring
                 .map(|ring| Ring::new(ring, config.sink + config.window + config.chunk, config.sink)),
@@ -128,6 +132,11 @@ impl KvCache {
     pub fn set_references(&mut self, references: &[(ReferenceKv, Placement)]) -> Result<()> {
         self.references = ChunkReferences::new(references)?;
         Ok(())
+    }
+
+    /// Steers the next chunk, for a model with a control branch; its latents have the frames, rows and columns of the chunk.
+    pub fn set_control(&mut self, control: Option<Control>) {
+        self.control = control;
     }
 
     /// Starts a new shot with the next chunk: its sink replaces that of the previous shot.

@@ -89,6 +89,17 @@ impl Config {
         self.reference_alpha.map(|[rows, columns]| rows.saturating_mul(columns))
     }
 
+    /// Rejects a control branch whose input does not fit to the autoencoder: the video twice, and a mask of the pixels of a latent.
+    pub(crate) fn check_control(&self, autoencoder: &crate::autoencoder::Config) -> Result<(), String> {
+        let needed = 2 * autoencoder.latent_channels() + autoencoder.spatial_factor().pow(2);
+        match self.vace_in_channels {
+            Some(channels) if channels != needed => {
+                Err(format!("vace_in_channels is {channels}, but the autoencoder requires {needed}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Rejects invalid sizes and unsupported variants.
     ///
     /// # Errors

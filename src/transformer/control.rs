@@ -1,7 +1,7 @@
 //! The control branch of VACE (<https://arxiv.org/abs/2503.07598>): diffusers' `WanVACETransformer3DModel`.
 //!
 //! Its blocks run beside those of the transformer, on the tokens of a control video. After some blocks of the transformer the output
-//! of one block of the branch is added to the tokens.
+//! of one block of the branch is added to the tokens. In a causal model the branch sees the tokens of the chunk alone.
 
 use candle_core::Tensor;
 use candle_nn::Linear;
@@ -145,7 +145,9 @@ impl<'a> RunningBranch<'a> {
         cancel: &Cancel,
     ) -> Result<Option<Tensor>> {
         let Some(index) = self.embedding.beside(i) else { return Ok(None) };
-        let inputs = BlockInputs { context: &self.contexts[index], past: None, ring: None, ..*inputs };
+        // It sees the chunk alone.
+        let context = &self.contexts[index];
+        let inputs = BlockInputs { context, past: None, ring: None, keys: inputs.queries, ..*inputs };
         let (tokens, added) = self.blocks.get(index, cancel)?.forward(&self.tokens, x, &inputs)?;
         self.tokens = tokens;
         Ok(Some((added * self.scale)?))

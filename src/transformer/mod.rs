@@ -379,7 +379,7 @@ impl WanTransformer {
         cache: &KvCache,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let tokens = self.tokens(latents, timesteps)?;
+        let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
         let [frames, rows, columns] = tokens.grid;
         let velocity = self.velocity_of(tokens, context, Some(cache), cancel)?;
         if let Some(ring) = &cache.ring {
@@ -403,7 +403,7 @@ impl WanTransformer {
         if cache.ring.is_some() {
             return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
         }
-        let tokens = self.tokens(latents, timesteps)?;
+        let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
         let frames = tokens.grid[0];
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
         cache.append(frames, new)
@@ -418,11 +418,8 @@ impl WanTransformer {
         control: Option<&Control>,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let mut tokens = self.tokens(latents, timesteps)?;
-        if let Some(control) = control {
-            control.check(&self.config, latents)?;
-            tokens.control = self.control_tokens(control, tokens.x.dim(0)?)?;
-        }
+        let control = control.or_else(|| cache?.control.as_ref());
+        let tokens = self.controlled_tokens(latents, timesteps, control)?;
         self.velocity_of(tokens, context, cache, cancel)
     }
 
@@ -571,13 +568,24 @@ impl WanTransformer {
         Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation, control: None })
     }
 
-    /// Embeds a control video, in as many `groups` as the tokens have.
-    fn control_tokens(&self, control: &Control, groups: usize) -> Result<Option<ControlTokens>> {
-        let embed = |embedding: &ControlEmbedding| -> Result<ControlTokens> {
-            let patches = self.patches(&control.latents, groups)?;
-            Ok(ControlTokens { x: embedding.embed(&patches)?, scale: control.scale })
-        };
-        self.control.as_ref().map(embed).transpose()
+    /// As [`tokens`](Self::tokens), with those of the control video.
+    fn controlled_tokens(
+        &self,
+        latents: &Tensor,
+        timesteps: &[f64],
+        control: Option<&Control>,
+    ) -> Result<Tokens> {
+        let mut tokens = self.tokens(latents, timesteps)?;
+        if let Some(control) = control {
+            control.check(&self.config, latents)?;
+            let groups = tokens.x.dim(0)?;
+            let embed = |embedding: &ControlEmbedding| -> Result<ControlTokens> {
+                let patches = self.patches(&control.latents, groups)?;
+                Ok(ControlTokens { x: embedding.embed(&patches)?, scale: control.scale })
+            };
+            tokens.control = self.control.as_ref().map(embed).transpose()?;
+        }
+        Ok(tokens)
     }
 
     /// The patches of `x` `[1, C, T, H, W]` in `groups` groups, `[groups, tokens / groups, C × patch]`.

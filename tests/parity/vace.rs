@@ -1,12 +1,15 @@
 //! Control videos, masks, references, and the first and last image with a VACE model, compared with diffusers (`make_vace.py`).
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use soragen::checkpoint::Parts;
+use soragen::transformer::{self, KvCache, KvCacheConfig, Positions, WanTransformer};
 use soragen::{
-    Cancel, Control, Error, GrayImage, Length, Model, OpenOptions, Reference, Request, RgbImage, Session,
-    Setting, Size,
+    Cancel, Control, Error, GrayImage, Length, Model, OpenOptions, Precision, Reference, Request, RgbImage,
+    Session, Setting, Size,
 };
 use soragen_tests::fixtures::{assert_close, json, path, tensors};
 use soragen_tests::with;
@@ -98,6 +101,98 @@ fn blocks_that_stay_in_their_file_give_the_same_frames() {
         &frames(&open(&path("vace")), request),
         0.0,
     );
+}
+
+/// A VACE transformer with one block in its control branch, for the transformer of the miniature.
+fn branch(folder: &Path) -> PathBuf {
+    let base = tensors("miniature/transformer/diffusion_pytorch_model.safetensors");
+    let mut all: HashMap<String, Tensor> = base.clone();
+    for (name, tensor) in &base {
+        if let Some(rest) = name.strip_prefix("blocks.1.") {
+            all.insert(format!("vace_blocks.0.{rest}"), tensor.clone());
+        }
+    }
+    let patch = &base["patch_embedding.weight"];
+    let (dim, channels, _, rows, columns) = patch.dims5().unwrap();
+    let wave = |count: usize, step: f32| {
+        Tensor::from_vec((0..count).map(|i| (i as f32 * step).sin() * 0.2).collect(), count, &Device::Cpu)
+            .unwrap()
+    };
+    for name in ["vace_blocks.0.proj_in", "vace_blocks.0.proj_out", "vace_patch_embedding"] {
+        all.insert(format!("{name}.bias"), wave(dim, 0.3));
+    }
+    for (name, step) in [("vace_blocks.0.proj_in", 0.7), ("vace_blocks.0.proj_out", 1.1)] {
+        all.insert(format!("{name}.weight"), wave(dim * dim, step).reshape((dim, dim)).unwrap());
+    }
+    let pixels = 16 * 16;
+    let shape = (dim, 2 * channels + pixels, 1, rows, columns);
+    let patch = wave(dim * (2 * channels + pixels) * rows * columns, 0.37).reshape(shape).unwrap();
+    all.insert("vace_patch_embedding.weight".into(), patch);
+    let file = folder.join("vace.safetensors");
+    candle_core::safetensors::save(&all, &file).unwrap();
+    file
+}
+
+#[test]
+fn a_causal_student_is_steered_by_the_branch_of_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = Parts { vace: Some(branch(folder.path())), ..Parts::default() };
+    let options = with!(OpenOptions::default(); parts: parts);
+    let model = Model::open(path("miniature").to_str().unwrap(), &options, &Cancel::new()).unwrap();
+    assert!(model.info().control && model.info().causal);
+    // The same in the first chunk of 5 frames, and another one after it.
+    let frame = |t: u32, level: u8| {
+        RgbImage::from_fn(48, 16, |x, y| image::Rgb([(4 * x + t) as u8, (9 * y) as u8, level]))
+    };
+    let control = |later: u8| Control {
+        frames: (0..21).map(|t| frame(t, if t < 5 { 90 } else { later })).collect(),
+        mask: Vec::new(),
+    };
+    let made = |control: Option<Control>, control_scale| {
+        let request = with!(Request::new("the red fox"); length: Length::Frames(21), control, control_scale);
+        frames(&model, request)
+    };
+    let (dark, light) = (made(Some(control(0)), 1.0), made(Some(control(250)), 1.0));
+    let part = |video: &Tensor, first, count| video.narrow(0, first, count).unwrap();
+    assert_close("before", &part(&dark, 0, 5), &part(&light, 0, 5), 0.0);
+    assert!(mean_difference(&part(&dark, 5, 16), &part(&light, 5, 16)) > 1e-4);
+    let free = made(None, 1.0);
+    assert!(mean_difference(&dark, &free) > 1e-4);
+    assert_close("without weight", &made(Some(control(0)), 0.0), &free, 1e-6);
+    // The branch of another base.
+    let other = Parts { vace: Some(path("vace/transformer")), ..Parts::default() };
+    let options = with!(OpenOptions::default(); parts: other);
+    let error = Model::open(path("miniature").to_str().unwrap(), &options, &Cancel::new()).err().unwrap();
+    assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("2 blocks"), "{error}");
+}
+
+#[test]
+fn a_controlled_chunk_without_a_past_equals_a_clip() {
+    let (source, cancel) = (soragen::checkpoint::Source::Folder(path("vace")), Cancel::new());
+    let transformer =
+        WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &cancel).unwrap();
+    let config = transformer.config().clone();
+    let random = |channels: usize| Tensor::randn(0_f32, 1.0, (1, channels, 3, 4, 6), &Device::Cpu).unwrap();
+    let latents = random(config.in_channels);
+    let control = transformer::Control { latents: random(config.vace_in_channels.unwrap()), scale: 0.7 };
+    let text = Tensor::randn(0_f32, 1.0, (1, 8, config.text_dim), &Device::Cpu).unwrap();
+    let context = transformer.context(&text.to_dtype(DType::F32).unwrap(), &cancel).unwrap();
+    let clip = transformer.forward_controlled(&latents, &[500.0], &context, &control, &cancel).unwrap();
+    let mut cache = KvCache::new(KvCacheConfig {
+        chunk: 3,
+        window: 3,
+        sink: 0,
+        shots: None,
+        positions: Positions::Relative,
+        ring: None,
+    });
+    cache.set_control(Some(control));
+    let chunk = transformer.forward_chunk(&latents, &[500.0], &context, &cache, &cancel).unwrap();
+    assert_close("chunk", &chunk, &clip, 1e-5);
+    // After a past the branch sees the chunk alone.
+    transformer.cache_chunk(&latents, &[0.0], &context, &mut cache, &cancel).unwrap();
+    let later = transformer.forward_chunk(&latents, &[500.0], &context, &cache, &cancel).unwrap();
+    assert!(mean_difference(&later, &clip) > 1e-4);
 }
 
 #[test]

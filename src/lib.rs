@@ -71,8 +71,8 @@ pub use cancel::Cancel;
 pub use candle_core as candle;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
-/// Decoded images: a frame or the start of a video, and a mask.
-pub use image::{GrayImage, RgbImage};
+/// Decoded images: a frame or the start of a video, a mask, and what converts between them.
+pub use image::{DynamicImage, GrayImage, RgbImage};
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
 pub use picture::{read_image, stretch_frame};
 pub use precision::Precision;

@@ -297,7 +297,7 @@ pub struct RenderArgs {
     #[arg(long, value_name = "FILE")]
     pub image: Option<PathBuf>,
 
-    /// Image to end with, stretched to the size; for a model of the first and last image, or a VACE model
+    /// Image to end with, stretched to the size; for a VACE model, Wan 2.1 FLF2V-14B or Wan 2.2 I2V-A14B
     #[arg(long, value_name = "FILE", conflicts_with_all = ["video", "loops"])]
     pub last_image: Option<PathBuf>,
 

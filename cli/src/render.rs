@@ -76,7 +76,12 @@ fn render(args: &RenderArgs) -> Result<()> {
         args.reference.iter().map(|text| Reference::open(text)).collect::<soragen::Result<_>>()?;
     request.motion_path = args.motion_path.as_deref().map(MotionPath::parse).transpose()?;
     let source = args.video.as_deref();
-    let before = source.or(args.extend.as_deref());
+    // Where its mask is black, the control video is shown.
+    let edited = args.control.as_deref().filter(|_| args.mask.is_some());
+    let shown = source.or(args.extend.as_deref()).or(edited);
+    if args.extend.is_some() {
+        info.check_extend()?;
+    }
     let mut input = source.map(|source| VideoInput::open(source, info.frame_rate, &cancel)).transpose()?;
     let most = info.past_frames as usize;
     let like = |width, height| args.size.unwrap_or_else(|| info.sizes.like(width, height));
@@ -94,7 +99,7 @@ fn render(args: &RenderArgs) -> Result<()> {
     });
     request.past = past;
     request.past_start = past_start;
-    request.control = control(args, &info, &like, &cancel)?;
+    request.control = control(args, end, &info, &like, &cancel)?;
     request.length = match length(args, end, &info) {
         // Until the end of the video, if the model can.
         Length::Natural if input.is_some() && info.causal && info.max_frames.is_none() => Length::Endless,
@@ -128,8 +133,8 @@ fn render(args: &RenderArgs) -> Result<()> {
         options,
         model: info.name.clone(),
         generation_id: session.watermark_id(),
-        restyled: before.is_some(),
-        ingredient: before.filter(|source| Path::new(source).exists()).map(Into::into),
+        restyled: shown.is_some(),
+        ingredient: shown.filter(|source| Path::new(source).exists()).map(Into::into),
         images,
     });
     let output_info = OutputInfo {
@@ -194,12 +199,14 @@ fn render(args: &RenderArgs) -> Result<()> {
 /// The control video and its mask, in the size that the model makes of one `like` it, and cut off at the length of the new video.
 fn control(
     args: &RenderArgs,
+    end: Option<Duration>,
     info: &ModelInfo,
     like: impl Fn(u32, u32) -> Size,
     cancel: &Cancel,
 ) -> Result<Option<Control>> {
     let Some(source) = args.control.as_deref() else { return Ok(None) };
-    let most = match length(args, None, info) {
+    info.check_control()?;
+    let most = match length(args, end, info) {
         Length::Frames(frames) => frames,
         _ => info.natural_frames,
     } as usize;

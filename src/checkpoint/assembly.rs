@@ -17,6 +17,8 @@ use crate::error::plain;
 use crate::hub::layout::MODEL_INDEX;
 use crate::{Error, Result};
 
+const TRANSFORMER: &str = "transformer/config.json";
+
 /// Files or folders that replace parts of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Parts {
@@ -75,19 +77,22 @@ impl Assembly {
         let found = files_of(Part::Transformer, path)?;
         let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
         let weights = Weights::open(Some(Part::Transformer), &found).map_err(|e| invalid(plain(&e)))?;
-        let name = "transformer/config.json";
-        let text = match (self.texts.get(name), &self.base) {
-            (Some(text), _) => text.clone(),
-            (None, Some(base)) => std::fs::read(base.join(name))
-                .map_err(|source| Error::Io { path: base.join(name), source })?,
-            (None, None) => Vec::new(),
-        };
-        let mut config: Value =
-            serde_json::from_slice(&text).map_err(|e| invalid(format!("{name} cannot be parsed: {e}")))?;
+        let mut config = self.transformer_config()?;
         shapes::add_branch(&mut config, &weights.shapes()).map_err(invalid)?;
-        self.texts.insert(name.into(), config.to_string().into_bytes());
+        self.texts.insert(TRANSFORMER.into(), config.to_string().into_bytes());
         self.branch = Some(found);
         Ok(())
+    }
+
+    /// The configuration of the transformer so far.
+    fn transformer_config(&self) -> Result<Value> {
+        let path = self.path(TRANSFORMER);
+        let text = match self.texts.get(TRANSFORMER) {
+            Some(text) => text.clone(),
+            None => std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?,
+        };
+        serde_json::from_slice(&text)
+            .map_err(|e| Error::Invalid { path, reason: format!("{TRANSFORMER} cannot be parsed: {e}") })
     }
 
     /// Adds the weights of `part` at `path`, with their configuration.
@@ -157,13 +162,18 @@ pub fn assemble(path: &Path, parts: &Parts) -> Result<Assembly> {
     }
     if let Some(file) = &selected.image_encoder {
         assembly.add(Part::ImageEncoder, file)?;
+        if !assembly.transformer_config()?["image_dim"].is_u64() {
+            return Err(Error::Request(
+                crate::Setting::Parts,
+                "the transformer reads no images; remove `image-encoder`, or use one of Wan 2.1's image-to-video models".into(),
+            ));
+        }
     }
     if let Some(file) = &parts.vace {
         assembly.add_branch(file)?;
     }
     if assembly.base.is_none() {
-        let config = &assembly.texts["transformer/config.json"];
-        let config: Value = serde_json::from_slice(config).unwrap_or_default();
+        let config = assembly.transformer_config()?;
         if config["image_dim"].is_u64() && selected.image_encoder.is_none() {
             return Err(Error::NotFound {
                 path: path.join(Part::ImageEncoder.folder()),

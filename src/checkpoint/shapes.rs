@@ -62,7 +62,9 @@ pub fn pipeline(transformer: &Value) -> (&'static str, bool) {
         // Only Wan 2.2 TI2V-5B has 48 latent channels.
         Some(48) => ("WanPipeline", true),
         // A mask and an image beside the latents.
-        given if given > channels("out_channels") => ("WanImageToVideoPipeline", false),
+        Some(given) if channels("out_channels").is_some_and(|made| given > made) => {
+            ("WanImageToVideoPipeline", false)
+        }
         _ => ("WanPipeline", false),
     }
 }

@@ -130,6 +130,9 @@ impl CausalModel {
         }
         let world = self.world(source)?;
         let transformer = WanTransformer::config_of(source, FIRST)?;
+        if self.causal.ring.is_some_and(|ring| ring.last_position > transformer.rope_max_seq_len) {
+            return Err(source.invalid(SORAGEN, "`last_position` exceeds the positions of the transformer"));
+        }
         transformer.check_control(&autoencoder).map_err(|reason| source.invalid(TRANSFORMER, reason))?;
         Ok(ModelInfo {
             name: self.name.clone(),
@@ -284,6 +287,7 @@ impl CausalModel {
                 ring.is_none() || !self.causal.recache && renew_sink.is_none(),
                 "a `ring` excludes `recache` and `renew_sink`",
             ),
+            (ring.is_none() || first_chunk.unwrap_or(1) <= slots, "`first_chunk` does not fit into the ring"),
             (
                 of_training.is_none_or(|shift| shift.is_finite() && shift > 0.0)
                     && offset.is_none_or(|offset| (0.0..1000.0).contains(&offset)),

@@ -118,12 +118,14 @@ pub(crate) fn middle_square(image: &RgbImage, side: u32) -> Result<Vec<u8>> {
     if shorter == 0 {
         return Err(Error::Request(crate::Setting::Image, "the image is empty".into()));
     }
-    let scaled = |length: u32| (u64::from(length) * u64::from(side) / u64::from(shorter)) as u32;
-    let size = Size { width: scaled(width), height: scaled(height) };
-    let pixels = filtered(image, (width.into(), height.into()), size, Kernel::BICUBIC);
-    let (left, top) = ((size.width - side) / 2, (size.height - side) / 2);
-    let row = |y: u32| &pixels[3 * ((top + y) * size.width + left) as usize..][..3 * side as usize];
-    Ok((0..side).flat_map(row).copied().collect())
+    // Only the middle of the scaled image is computed: a narrow one would be as long as it likes.
+    let scaled = |length: u32| u64::from(length) * u64::from(side) / u64::from(shorter);
+    let middle = |length: u32| {
+        let (all, first) = (scaled(length), (scaled(length) - u64::from(side)) / 2);
+        Filter::part(length, all, first..first + u64::from(side), Kernel::BICUBIC)
+    };
+    let lost = |from: u32| i64::from(from) - scaled(from) as i64;
+    Ok(both(image, &middle(width), &middle(height), (lost(width), lost(height))))
 }
 
 /// Scales the middle `shown` of `image` to `size` like Pillow 13.
@@ -131,11 +133,16 @@ fn filtered(image: &RgbImage, shown: (f64, f64), size: Size, kernel: Kernel) -> 
     let columns = Filter::new(image.width(), shown.0, size.width, kernel);
     let rows = Filter::new(image.height(), shown.1, size.height, kernel);
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
-    let lost_rows = lost(image.height(), size.height);
-    if lost_rows > 0 && lost_rows > 2 * lost(image.width(), size.width) {
+    let lost = (lost(image.width(), size.width), lost(image.height(), size.height));
+    both(image, &columns, &rows, lost)
+}
+
+/// Filters columns and rows; `lost` are the columns and rows that scaling removes.
+fn both(image: &RgbImage, columns: &Filter, rows: &Filter, lost: (i64, i64)) -> Vec<u8> {
+    if lost.1 > 0 && lost.1 > 2 * lost.0 {
         columns.across(&rows.down(image.as_raw(), image.width()), image.width())
     } else {
-        rows.down(&columns.across(image.as_raw(), image.width()), size.width)
+        rows.down(&columns.across(image.as_raw(), image.width()), columns.0.len() as u32)
     }
 }
 
@@ -161,6 +168,13 @@ impl Filter {
                 .map(|x| Taps::around(first + (f64::from(x) + 0.5) * scale, width, from, kernel))
                 .collect(),
         )
+    }
+
+    /// Scales `from` pixels to `to` pixels, and keeps the range `part` of them.
+    fn part(from: u32, to: u64, part: std::ops::Range<u64>, kernel: Kernel) -> Self {
+        let scale = f64::from(from) / to as f64;
+        let taps = |x: u64| Taps::around((x as f64 + 0.5) * scale, scale.max(1.0), from, kernel);
+        Self(part.map(taps).collect())
     }
 
     /// Filters every row of `width` RGB pixels.

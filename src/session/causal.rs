@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, encode, image_latents};
-use super::conditions::ControlVideo;
+use super::conditions::{ControlFrame, ControlVideo};
 use super::latents::{LatentStore, SceneNoise, check_finite, noised, replace_first_frame};
 use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
@@ -175,6 +175,12 @@ impl CausalSampler {
     /// The part of the video that goes into the next chunk, of [`next_frames`](Self::next_frames) frames.
     pub fn set_video(&mut self, video: ChunkVideo) {
         self.next_input.video = Some(video);
+    }
+
+    /// Frames that steer the next chunks, after those of the request.
+    pub fn push_control(&mut self, frames: impl IntoIterator<Item = ControlFrame>, scale: f64) {
+        let model = &self.model;
+        self.control.get_or_insert_with(|| ControlVideo::new(model, Arc::default(), scale)).push(frames);
     }
 
     /// Latent frames generated.

@@ -132,6 +132,9 @@ impl ClipSampler {
                 .with("negative", negative_prompt.as_bytes())
                 .with("latents", &(frames as u64).to_le_bytes())
         });
+        // The frame of the last image.
+        let end = self.scene.last_image.as_ref().and(self.scene.frames);
+        let key = key.map(|key| end.map_or(key, |end| key.with("end", &end.to_le_bytes())));
         if let Some(latents) = self.store.get(key, frames) {
             self.cached = true;
             return Ok(latents);

@@ -1,9 +1,10 @@
 //! What a whole clip is conditioned on besides its prompt: images, a control video, references, and the video that it continues.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::conditioning::{image_channels, image_latents};
 use super::scene::Scene;
@@ -54,9 +55,15 @@ impl Conditions {
     }
 }
 
+/// A frame that steers, and its mask.
+pub type ControlFrame = (RgbImage, Option<GrayImage>);
+
 /// What steers a causal scene, chunk by chunk.
 pub struct ControlVideo {
+    /// Those of the request.
     control: Arc<crate::Control>,
+    /// Those that were given later.
+    pushed: VecDeque<ControlFrame>,
     scale: f64,
     /// Of what stays, and of what steers.
     encoders: [EncoderState; 2],
@@ -67,7 +74,12 @@ pub struct ControlVideo {
 impl ControlVideo {
     pub fn new(model: &Model, control: Arc<crate::Control>, scale: f64) -> Self {
         let state = || model.autoencoder.encoder_state();
-        Self { control, scale, encoders: [state(), state()], taken: 0 }
+        Self { control, pushed: VecDeque::new(), scale, encoders: [state(), state()], taken: 0 }
+    }
+
+    /// Adds frames after those of the request.
+    pub fn push(&mut self, frames: impl IntoIterator<Item = ControlFrame>) {
+        self.pushed.extend(frames);
     }
 
     /// The input of the control branch for the next `latents` latent frames, which stand for `frames` frames. After the end of the
@@ -79,12 +91,15 @@ impl ControlVideo {
         (latents, frames): (usize, usize),
         cancel: &Cancel,
     ) -> Result<Control> {
-        let known = (self.taken..self.taken + frames).map(|i| match self.control.frames.get(i) {
-            Some(frame) => Known::Control(frame, self.control.mask.get(i)),
-            None => Known::Nothing,
-        });
         let (mut videos, mut masks) = (Vec::new(), Vec::new());
-        for known in known {
+        for i in self.taken..self.taken + frames {
+            let given = self.control.frames.get(i);
+            let pushed = if given.is_some() { None } else { self.pushed.pop_front() };
+            let known = match (given, &pushed) {
+                (Some(frame), _) => Known::Control(frame, self.control.mask.get(i)),
+                (None, Some((frame, mask))) => Known::Control(frame, mask.as_ref()),
+                (None, None) => Known::Nothing,
+            };
             let (video, mask) = known.tensors(model, size)?;
             videos.push(video);
             masks.push(mask);
@@ -145,7 +160,7 @@ enum Known<'a> {
     /// It stays.
     Frame(&'a RgbImage),
     /// It steers; where the mask is black, it stays.
-    Control(&'a RgbImage, Option<&'a image::GrayImage>),
+    Control(&'a RgbImage, Option<&'a GrayImage>),
 }
 
 impl KnownVideo {
@@ -162,8 +177,15 @@ impl KnownVideo {
         if let (Some(image), Some(first)) = (&scene.image, frames.first_mut()) {
             *first = Known::Frame(image);
         }
-        if let (Some(image), Some(last)) = (&scene.last_image, frames.last_mut()) {
-            *last = Known::Frame(image);
+        if let Some(image) = &scene.last_image {
+            // Frames after the end fill the last latent frame, and are not shown.
+            let end = match scene.frames {
+                Some(frames) if !scene.loops => frames as usize,
+                _ => count,
+            };
+            if let Some(last) = frames.get_mut(end.clamp(1, count) - 1) {
+                *last = Known::Frame(image);
+            }
         }
         let (mut videos, mut masks) = (Vec::new(), Vec::new());
         if let Some(past) = &scene.past {

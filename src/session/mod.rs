@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
+use image::{GrayImage, RgbImage};
 
 use crate::error::refuse;
 use crate::frames::RawFrames;
@@ -38,6 +39,7 @@ use crate::{
 use causal::CausalSampler;
 use clip::ClipSampler;
 use conditioning::TextConditioner;
+use conditions::ControlFrame;
 use finish::Finisher;
 use latents::{InitialLatents, LatentGeometry, LatentStore};
 use planner::Planner;
@@ -90,6 +92,8 @@ pub struct Session {
     video: Option<InputVideo>,
     /// The frames that the first scene continues, until it begins.
     past: Option<Tensor>,
+    /// Frames that steer the next chunk.
+    control: Vec<ControlFrame>,
     stats: SessionStats,
     shots_begun: u64,
     chunks: u64,
@@ -174,6 +178,7 @@ impl Session {
             planner,
             video,
             past,
+            control: Vec::new(),
             stats: SessionStats::default(),
             shots_begun: 0,
             chunks: 0,
@@ -228,6 +233,10 @@ impl Session {
         planner::check_names(&self.model, &shot.references)?;
         if self.video.is_some() {
             check_restyled_shot(&shot, false)?;
+        }
+        if self.request.control.is_some() || self.request.last_image.is_some() {
+            let reason = "the control video and the last image are of the only shot; no other can be added";
+            return refuse(Setting::Shots, reason.into());
         }
         self.timeline.add(shot, &self.planner.digests(), &self.model.info, &self.request.policy)
     }
@@ -316,6 +325,21 @@ impl Session {
             return refuse(Setting::Video, format!("{bytes} bytes are no whole frames of {size} in RGB"));
         }
         video.push(samples);
+        Ok(())
+    }
+
+    /// Gives a frame that steers the next frame of the video that goes in, with its mask, as [`Control`](crate::Control) has them. Frames
+    /// that get none are free.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a session without [`Request::restyle`], and from a model without a control branch.
+    pub fn push_control(&mut self, frame: RgbImage, mask: Option<GrayImage>) -> Result<()> {
+        if !(self.model.info.control && self.model.info.causal) {
+            let reason = format!("{} is not steered frame by frame", self.model.info.name);
+            return refuse(Setting::Control, reason);
+        }
+        self.input_video()?;
+        self.control.push((frame, mask));
         Ok(())
     }
 
@@ -461,6 +485,9 @@ impl Session {
         let geometry = self.store.geometry;
         match (&mut self.video, &mut self.sampler) {
             (Some(video), Some(Sampler::Causal(sampler))) => {
+                if !self.control.is_empty() {
+                    sampler.push_control(self.control.drain(..), self.request.control_scale);
+                }
                 sampler.set_video(video.take(sampler.next_frames(), &self.model.device)?);
             }
             (Some(video), Some(Sampler::Clip(sampler))) if self.frames_generated == 0 => {

@@ -9,6 +9,7 @@ use image::RgbImage;
 use super::latents::{InitialLatents, LatentStore, SceneNoise};
 use super::validate::ValidatedRequest;
 use crate::digest::Digest;
+use crate::model::Pacing;
 use crate::{Control, Model, Reference, Result, Shot};
 
 /// The input of a sampler.
@@ -67,7 +68,7 @@ impl SceneBuilder {
         let initial_latents =
             initial_latents.map(|latents| latents.scene(self.latents_before, self.latents)).transpose()?;
         let key = match (&store.cache, &initial_latents) {
-            (Some(_), None) if request.restyle.is_none() && !request.continues => {
+            (Some(_), None) if request.restyle.is_none() && !request.continues && !has_ring(model) => {
                 scene_key(model, request, seed, number, shot.image.as_ref())
             }
             _ => None,
@@ -93,6 +94,11 @@ impl SceneBuilder {
             key,
         })
     }
+}
+
+/// Whether the KV cache has noisy latents, which cannot be made again from finished ones.
+fn has_ring(model: &Model) -> bool {
+    matches!(&model.pacing, Pacing::Causal { config, .. } if config.ring.is_some())
 }
 
 fn scene_key(

@@ -71,6 +71,9 @@ impl ValidatedRequest {
         }
         check_past(&request, &shots, info)?;
         check_control(&request, shots.len(), info)?;
+        if info.control && !info.causal {
+            check_reference_latents(&request, &shots)?;
+        }
         let last_image = last_image(&mut request, &shots, total_frames, info)?;
         let steps = request.steps.unwrap_or(info.steps);
         if !(1..=MAX_STEPS).contains(&steps) {
@@ -278,9 +281,43 @@ pub fn check_restyled_shot(shot: &Shot, first: bool) -> Result<()> {
 }
 
 /// Models of the hub that can end with an image, and that take a control video.
-const LAST_IMAGE_MODELS: &str =
-    "hf:Wan-AI/Wan2.1-VACE-1.3B-diffusers or hf:Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers";
+const LAST_IMAGE_MODELS: &str = "a VACE model, Wan 2.1 FLF2V-14B or Wan 2.2 I2V-A14B, such as \
+                                 hf:Wan-AI/Wan2.1-FLF2V-14B-720P-diffusers";
 const CONTROL_MODELS: &str = "hf:Wan-AI/Wan2.1-VACE-1.3B-diffusers";
+
+impl ModelInfo {
+    /// Checks that the model can continue a video.
+    ///
+    /// # Errors
+    /// [`Error::Request`](crate::Error::Request) names models that can.
+    pub fn check_extend(&self) -> Result<()> {
+        if self.past_frames > 0 {
+            return Ok(());
+        }
+        let reason = format!(
+            "{} cannot continue a video; use a causal model, such as builtin, or a VACE model, such as {CONTROL_MODELS}",
+            self.name
+        );
+        refuse(Setting::Video, reason)
+    }
+
+    /// Checks that a control video can steer the model.
+    ///
+    /// # Errors
+    /// As [`check_extend`](Self::check_extend).
+    pub fn check_control(&self) -> Result<()> {
+        match self.control {
+            true => Ok(()),
+            false => {
+                let reason = format!(
+                    "{} takes no control video; use a VACE model, such as {CONTROL_MODELS}",
+                    self.name
+                );
+                refuse(Setting::Control, reason)
+            }
+        }
+    }
+}
 
 /// Checks the control video and its scale.
 fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()> {
@@ -289,12 +326,10 @@ fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()
         let reason = format!("a control scale of {scale} is not possible; use 0 to 2");
         return refuse(Setting::Control, reason);
     }
-    let Some(Control { frames, mask }) = &request.control else { return Ok(()) };
-    if !info.control {
-        let reason =
-            format!("{} takes no control video; use a VACE model, such as {CONTROL_MODELS}", info.name);
-        return refuse(Setting::Control, reason);
+    if request.control.is_some() || scale != 1.0 {
+        info.check_control()?;
     }
+    let Some(Control { frames, mask }) = &request.control else { return Ok(()) };
     if shots > 1 {
         return refuse(Setting::Control, "a control video steers one shot; remove the other shots".into());
     }
@@ -310,6 +345,20 @@ fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()
             mask.len()
         );
         return refuse(Setting::Control, reason);
+    }
+    Ok(())
+}
+
+/// Checks the references of a model that makes a latent frame of each.
+fn check_reference_latents(request: &Request, shots: &[Shot]) -> Result<()> {
+    let of_shots = shots.iter().any(|shot| !shot.references.is_empty());
+    if request.restyle.is_some() && (of_shots || !request.references.is_empty()) {
+        let reason = "a video that goes in cannot be changed with references; remove one of them";
+        return refuse(Setting::Reference, reason.into());
+    }
+    if request.initial_latents.is_some() && of_shots {
+        let reason = "with initial latents every shot has the same references; set those of the request";
+        return refuse(Setting::InitialLatents, reason.into());
     }
     Ok(())
 }
@@ -354,13 +403,26 @@ fn last_image(
             "a video of one frame cannot start and end with an image; make it longer".into(),
         );
     }
-    if let (true, Some(frames)) = (request.loops, frames)
-        && !frames.is_multiple_of(info.latent_frames)
-    {
-        let (step, fewer) = (info.latent_frames, frames / info.latent_frames * info.latent_frames);
-        let reason =
-            format!("a loop of {frames} frames is not possible; use a multiple of {step}, such as {fewer}");
-        return refuse(setting, reason);
+    let step = info.latent_frames;
+    let fewer = |frames: u64| (frames / step * step).max(step);
+    match (request.loops, frames) {
+        (true, Some(frames)) if !frames.is_multiple_of(step) => {
+            let reason = format!(
+                "a loop of {frames} frames is not possible; use a multiple of {step}, such as {}",
+                fewer(frames)
+            );
+            return refuse(setting, reason);
+        }
+        // Its mask knows the last frame of a latent frame only.
+        (false, Some(frames)) if !info.control && !(frames - 1).is_multiple_of(step) => {
+            let reason = format!(
+                "{} ends with an image after one frame more than a multiple of {step}, such as {} frames, not after {frames}",
+                info.name,
+                fewer(frames) + 1
+            );
+            return refuse(setting, reason);
+        }
+        _ => {}
     }
     Ok(image)
 }
@@ -370,13 +432,7 @@ fn check_past(request: &Request, shots: &[Shot], info: &ModelInfo) -> Result<()>
     if request.past.is_empty() {
         return Ok(());
     }
-    if info.past_frames == 0 {
-        let name = &info.name;
-        let reason = format!(
-            "{name} cannot continue a video; use a causal model, such as builtin, or a VACE model, such as {CONTROL_MODELS}"
-        );
-        return refuse(Setting::Video, reason);
-    }
+    info.check_extend()?;
     if request.initial_latents.is_some() {
         return refuse(
             Setting::InitialLatents,

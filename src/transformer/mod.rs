@@ -470,9 +470,8 @@ impl WanTransformer {
         let mut x = tokens.x;
         let mut collected = Vec::new();
         for (i, context) in contexts.iter().enumerate() {
-            let block = blocks.get(i, cancel)?;
             if pass == Pass::CacheUpdate && i + 1 == blocks.len() {
-                collected.push(block.key_value(&x, &tokens.modulation)?);
+                collected.push(blocks.get(i, cancel)?.key_value(&x, &tokens.modulation)?);
                 break;
             }
             let past = attended.past(i)?;
@@ -480,11 +479,12 @@ impl WanTransformer {
             let modulation = &tokens.modulation;
             let ring = attended.ring.map(|ring| (ring, i));
             let inputs = BlockInputs { modulation, queries: &queries, keys: &keys, context, past, ring };
+            // Before the block is loaded: with `offload` one block at a time is in memory.
             let added = match &mut branch {
                 Some(branch) => branch.added(i, &x, &inputs, cancel)?,
                 None => None,
             };
-            let (next, own) = block.forward(&x, &inputs)?;
+            let (next, own) = blocks.get(i, cancel)?.forward(&x, &inputs)?;
             x = match added {
                 Some(added) => (next + added)?,
                 None => next,

@@ -515,15 +515,16 @@ impl PackedBlocks {
         let mut x = kernels::to_vec(&tokens.x)?;
         let mut collected = Vec::new();
         for (i, context) in contexts.iter().enumerate() {
+            let last = pass == Pass::CacheUpdate && i + 1 == contexts.len();
+            // Before the block is loaded: with `offload` one block at a time is in memory.
+            let added = match &mut branch {
+                Some(branch) if !last => branch.added(i, &x, &inputs, cancel)?,
+                _ => None,
+            };
             let block = self.block_store.get(i, cancel)?;
             let modulation = Modulation::new(timesteps, &block.table, count);
             let own = block.project(&x, angles, &modulation, *portion);
-            let last = pass == Pass::CacheUpdate && i + 1 == contexts.len();
             if !last {
-                let added = match &mut branch {
-                    Some(branch) => branch.added(i, &x, &inputs, cancel)?,
-                    None => None,
-                };
                 if let Some(ring) = attended.ring {
                     let slots = self.in_ring(&own, ring, i);
                     let kv: Vec<_> = slots.iter().filter_map(|slot| slot.packed()).collect();

@@ -1,7 +1,6 @@
 //! Control videos, masks, references, and the first and last image with a VACE model, compared with diffusers (`make_vace.py`).
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,7 +10,7 @@ use soragen::{
     Cancel, Control, Error, GrayImage, Length, Model, OpenOptions, Precision, Reference, Request, RgbImage,
     Session, Setting, Size,
 };
-use soragen_tests::fixtures::{assert_close, json, path, tensors};
+use soragen_tests::fixtures::{assert_close, control_branch, json, path, tensors};
 use soragen_tests::with;
 
 fn open(folder: &Path) -> Arc<Model> {
@@ -103,40 +102,10 @@ fn blocks_that_stay_in_their_file_give_the_same_frames() {
     );
 }
 
-/// A VACE transformer with one block in its control branch, for the transformer of the miniature.
-fn branch(folder: &Path) -> PathBuf {
-    let base = tensors("miniature/transformer/diffusion_pytorch_model.safetensors");
-    let mut all: HashMap<String, Tensor> = base.clone();
-    for (name, tensor) in &base {
-        if let Some(rest) = name.strip_prefix("blocks.1.") {
-            all.insert(format!("vace_blocks.0.{rest}"), tensor.clone());
-        }
-    }
-    let patch = &base["patch_embedding.weight"];
-    let (dim, channels, _, rows, columns) = patch.dims5().unwrap();
-    let wave = |count: usize, step: f32| {
-        Tensor::from_vec((0..count).map(|i| (i as f32 * step).sin() * 0.2).collect(), count, &Device::Cpu)
-            .unwrap()
-    };
-    for name in ["vace_blocks.0.proj_in", "vace_blocks.0.proj_out", "vace_patch_embedding"] {
-        all.insert(format!("{name}.bias"), wave(dim, 0.3));
-    }
-    for (name, step) in [("vace_blocks.0.proj_in", 0.7), ("vace_blocks.0.proj_out", 1.1)] {
-        all.insert(format!("{name}.weight"), wave(dim * dim, step).reshape((dim, dim)).unwrap());
-    }
-    let pixels = 16 * 16;
-    let shape = (dim, 2 * channels + pixels, 1, rows, columns);
-    let patch = wave(dim * (2 * channels + pixels) * rows * columns, 0.37).reshape(shape).unwrap();
-    all.insert("vace_patch_embedding.weight".into(), patch);
-    let file = folder.join("vace.safetensors");
-    candle_core::safetensors::save(&all, &file).unwrap();
-    file
-}
-
 #[test]
 fn a_causal_student_is_steered_by_the_branch_of_its_base() {
     let folder = tempfile::tempdir().unwrap();
-    let parts = Parts { vace: Some(branch(folder.path())), ..Parts::default() };
+    let parts = Parts { vace: Some(control_branch(folder.path())), ..Parts::default() };
     let options = with!(OpenOptions::default(); parts: parts);
     let model = Model::open(path("miniature").to_str().unwrap(), &options, &Cancel::new()).unwrap();
     assert!(model.info().control && model.info().causal);

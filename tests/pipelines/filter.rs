@@ -1,8 +1,9 @@
 //! `sorafilter`: video goes in and comes out restyled.
 
 use gst::prelude::*;
-use soragen::{Cancel, Length, Model, OpenOptions, Request, Restyle, Session, Size};
-use soragen_tests::fixtures::{copy, path};
+use soragen::checkpoint::Parts;
+use soragen::{Cancel, DynamicImage, Length, Model, OpenOptions, Request, Restyle, RgbImage, Session, Size};
+use soragen_tests::fixtures::{control_branch, copy, path};
 use soragen_tests::with;
 
 use crate::provenance::detection_stats;
@@ -383,6 +384,78 @@ fn a_variable_frame_rate_goes_through() {
     }
 }
 
+/// `frames` frames that steer, beside a video of 16 frames per second.
+fn side_video(pad: &str, pattern: &str, frames: usize, rate: &str) -> String {
+    format!(
+        "videotestsrc pattern={pattern} num-buffers={frames} ! \
+         video/x-raw,format=RGB,width=48,height=16,framerate={rate} ! filter.{pad}"
+    )
+}
+
+#[test]
+fn the_pads_control_and_mask_steer_the_frames_at_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let branch = control_branch(folder.path());
+    let count = CHUNKS[0] + CHUNKS[1];
+    let control = side_video("control", "snow", count.div_ceil(2), "8/1");
+    let mask = side_video("mask", "checkers-8", count, "16/1");
+    let filter = filter(&format!("strength=0.8 control-scale=0.7 vace=\"{}\"", branch.display()));
+    let made = pictures(&samples(&format!("{control} {mask} {} ! {filter}", video(count, "16/1"))));
+
+    let pictures_of = |side: &str| pictures(&samples(side.split(" ! filter.").next().unwrap()));
+    let (controls, masks) = (pictures_of(&control), pictures_of(&mask));
+    let image = |pixels: &[u8]| RgbImage::from_raw(SIZE.width, SIZE.height, pixels.to_vec()).unwrap();
+    let parts = Parts { vace: Some(branch), ..Parts::default() };
+    let options = with!(OpenOptions::default(); parts: parts);
+    let model = Model::open(path("miniature").to_str().unwrap(), &options, &Cancel::new()).unwrap();
+    let by_the_engine = |steered: bool| {
+        let request = with!(Request::default();
+            prompt: "the red fox".into(),
+            length: Length::Endless,
+            watermark: None,
+            control_scale: 0.7,
+            restyle: Some(Restyle { strength: 0.8, motion_noise: 0.0 }));
+        let mut session = Session::new(model.clone(), request).unwrap();
+        for (i, frame) in pictures(&samples(&video(count, "16/1"))).iter().enumerate() {
+            session.push_frames(frame).unwrap();
+            if steered {
+                let mask = DynamicImage::from(image(&masks[i])).into_luma8();
+                session.push_control(image(&controls[i / 2]), Some(mask)).unwrap();
+            }
+        }
+        let mut made: Vec<Vec<u8>> = Vec::new();
+        for _ in CHUNKS {
+            let chunk = session.next_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap();
+            made.extend(chunk.iter().map(<[u8]>::to_vec));
+        }
+        made
+    };
+    assert!(made == by_the_engine(true));
+    assert!(made != by_the_engine(false));
+}
+
+#[test]
+fn a_flush_does_not_wait_for_a_frame_that_steers() {
+    let folder = tempfile::tempdir().unwrap();
+    let branch = control_branch(folder.path());
+    let pipeline = parse(&format!(
+        "appsrc name=control format=time caps=\"{}\" ! filter.control {} ! {} ! fakesink async=false",
+        caps("RGB"),
+        video(5, "16/1"),
+        filter(&format!("vace=\"{}\"", branch.display()))
+    ));
+    let pad = pipeline.by_name("filter").unwrap().static_pad("sink").unwrap();
+    let (sender, arrived) = std::sync::mpsc::channel();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = sender.send(());
+        gst::PadProbeReturn::Ok
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    arrived.recv().unwrap();
+    assert!(pad.send_event(gst::event::FlushStart::new()));
+    assert!(pad.send_event(gst::event::FlushStop::new(true)));
+}
+
 #[test]
 fn errors_say_what_to_do() {
     let source = video(5, "16/1");
@@ -396,6 +469,12 @@ fn errors_say_what_to_do() {
         tiny("t2v-unipc").replace("soragen ", "sorafilter ").replace("steps=2", "")
     ));
     assert!(clip.matches(gst::LibraryError::Settings) && clip.message().contains("builtin"), "{clip}");
+    let control = side_video("control", "snow", 5, "16/1");
+    let steered = error(&format!("{control} {source} ! {}", filter("")));
+    assert!(
+        steered.matches(gst::LibraryError::Settings) && steered.message().contains("`vace`"),
+        "{steered}"
+    );
     let missing = error(&format!("{source} ! sorafilter model=/nowhere prompt=snow"));
     assert!(missing.matches(gst::ResourceError::NotFound), "{missing:?}");
     let policy = tempfile::tempdir().unwrap();

@@ -96,3 +96,33 @@ pub fn assert_close(what: &str, actual: &Tensor, expected: &Tensor, tolerance: f
         .fold(0.0, f32::max);
     assert!(furthest <= tolerance, "{what}: off by {furthest:e}, more than {tolerance:e}");
 }
+
+/// A VACE transformer with one block in its control branch, for the transformer of the miniature.
+pub fn control_branch(folder: &Path) -> PathBuf {
+    let base = tensors("miniature/transformer/diffusion_pytorch_model.safetensors");
+    let mut all: HashMap<String, Tensor> = base.clone();
+    for (name, tensor) in &base {
+        if let Some(rest) = name.strip_prefix("blocks.1.") {
+            all.insert(format!("vace_blocks.0.{rest}"), tensor.clone());
+        }
+    }
+    let patch = &base["patch_embedding.weight"];
+    let (dim, channels, _, rows, columns) = patch.dims5().unwrap();
+    let wave = |count: usize, step: f32| {
+        Tensor::from_vec((0..count).map(|i| (i as f32 * step).sin() * 0.2).collect(), count, &Device::Cpu)
+            .unwrap()
+    };
+    for name in ["vace_blocks.0.proj_in", "vace_blocks.0.proj_out", "vace_patch_embedding"] {
+        all.insert(format!("{name}.bias"), wave(dim, 0.3));
+    }
+    for (name, step) in [("vace_blocks.0.proj_in", 0.7), ("vace_blocks.0.proj_out", 1.1)] {
+        all.insert(format!("{name}.weight"), wave(dim * dim, step).reshape((dim, dim)).unwrap());
+    }
+    let pixels = 16 * 16;
+    let shape = (dim, 2 * channels + pixels, 1, rows, columns);
+    let patch = wave(dim * (2 * channels + pixels) * rows * columns, 0.37).reshape(shape).unwrap();
+    all.insert("vace_patch_embedding.weight".into(), patch);
+    let file = folder.join("vace.safetensors");
+    candle_core::safetensors::save(&all, &file).unwrap();
+    file
+}

@@ -7,9 +7,9 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::{VideoCapsBuilder, VideoInfo, VideoTimeCodeMeta};
-use soragen::{Error, Setting, Threads};
+use soragen::{DynamicImage, Error, RgbImage, Setting, Threads};
 
-use super::input::{Input, InputFrame};
+use super::input::{ControlFrame, Input, InputFrame};
 use super::negotiation;
 use super::pacing::{LONGEST_GAP, Pacing};
 use super::pusher::{Pusher, PusherThread};
@@ -17,6 +17,7 @@ use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
 use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
 use crate::video::rgb::RgbConverter;
+use crate::video::side_input::SideInput;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("sorafilter", gst::DebugColorFlags::empty(), Some("Video restyling"))
@@ -30,6 +31,9 @@ pub struct SoraFilter {
     reader: Mutex<Reader>,
     input: Input,
     out: Pusher,
+    /// The pads that steer.
+    control: SidePad,
+    mask: SidePad,
     /// `None` below PAUSED.
     out_thread: Mutex<Option<PusherThread>>,
     /// `None` below PAUSED, and while the task uses it.
@@ -107,6 +111,8 @@ impl ObjectSubclass for SoraFilter {
         Self {
             sink,
             out: Pusher::new(src.clone()),
+            control: SidePad::default(),
+            mask: SidePad::default(),
             out_thread: Mutex::default(),
             src,
             settings: Mutex::default(),
@@ -180,9 +186,11 @@ impl ElementImpl for SoraFilter {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let always = gst::PadPresence::Always;
+            let (always, request) = (gst::PadPresence::Always, gst::PadPresence::Request);
             let any = VideoCapsBuilder::new().build();
             [
+                gst::PadTemplate::new(CONTROL, gst::PadDirection::Sink, request, &any),
+                gst::PadTemplate::new(MASK, gst::PadDirection::Sink, request, &any),
                 gst::PadTemplate::new("sink", gst::PadDirection::Sink, always, &any),
                 gst::PadTemplate::new("src", gst::PadDirection::Src, always, &caps::template()),
             ]
@@ -191,6 +199,51 @@ impl ElementImpl for SoraFilter {
             .collect()
         });
         &TEMPLATES
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        _name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let name = template.name_template();
+        let mut side = lock(&self.side(name)?.pad);
+        if side.is_some() {
+            gst::warning!(CAT, imp = self, "the pad {name} exists already");
+            return None;
+        }
+        let pad = gst::Pad::builder_from_template(template)
+            .name(name)
+            .chain_function(|pad, parent, buffer| {
+                let failed = || Err(gst::FlowError::Error);
+                Self::catch_panic_pad_function(parent, failed, |this| match this.side(&pad.name()) {
+                    Some(side) => side.input.push(buffer),
+                    None => Err(gst::FlowError::Error),
+                })
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || false,
+                    |this| this.side(&pad.name()).is_some_and(|side| side.input.event(&event)),
+                )
+            })
+            .build();
+        let _ = pad.set_active(true);
+        *side = Some(pad.clone());
+        drop(side);
+        self.obj().add_pad(&pad).ok()?;
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        let Some(side) = self.side(&pad.name()) else { return };
+        side.input.flush_start();
+        let _ = pad.set_active(false);
+        let _ = self.obj().remove_pad(pad);
+        *lock(&side.pad) = None;
+        side.input.reset();
     }
 
     fn change_state(
@@ -206,6 +259,7 @@ impl ElementImpl for SoraFilter {
             gst::StateChange::PausedToReady => {
                 self.input.start_flush();
                 self.out.start_flush();
+                [&self.control, &self.mask].into_iter().for_each(|side| side.input.flush_start());
             }
             _ => {}
         }
@@ -220,9 +274,52 @@ impl ElementImpl for SoraFilter {
     }
 }
 
+const CONTROL: &str = "control";
+const MASK: &str = "mask";
+
+/// A pad whose frames steer those of the pad `sink` at the same time.
+#[derive(Default)]
+struct SidePad {
+    pad: Mutex<Option<gst::Pad>>,
+    input: SideInput,
+}
+
+impl SidePad {
+    fn is_linked(&self) -> bool {
+        lock(&self.pad).as_ref().is_some_and(gst::Pad::is_linked)
+    }
+
+    /// The frame at this running time, if the pad is linked.
+    fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
+        if !self.is_linked() {
+            return Ok(None);
+        }
+        self.input.set_main_time(time);
+        self.input.frame_at(time)
+    }
+}
+
 impl SoraFilter {
+    fn side(&self, name: &str) -> Option<&SidePad> {
+        match name {
+            CONTROL => Some(&self.control),
+            MASK => Some(&self.mask),
+            _ => None,
+        }
+    }
+
+    /// What steers the frame at this running time.
+    fn control_at(&self, time: Option<gst::ClockTime>) -> Result<Option<ControlFrame>, gst::FlowError> {
+        let Some(time) = time.map(Duration::from) else { return Ok(None) };
+        let mask = self.mask.frame_at(time)?;
+        let Some(frame) = self.control.frame_at(time)? else { return Ok(None) };
+        let mask = mask.map(|mask| Arc::new(DynamicImage::from(mask).into_luma8()));
+        Ok(Some(ControlFrame { frame: Arc::new(frame), mask }))
+    }
+
     /// Checks and reads everything before the task starts.
     fn prepare(&self) -> soragen::Result<()> {
+        [&self.control, &self.mask].into_iter().for_each(|side| side.input.reset());
         let settings = lock(&self.settings).clone();
         let shared = &settings.shared;
         if let Some(name) = shared.missing_model()? {
@@ -239,6 +336,11 @@ impl SoraFilter {
             );
             return Err(Error::Request(Setting::Model, reason));
         }
+        if !info.control && (self.control.is_linked() || self.mask.is_linked()) {
+            let reason =
+                format!("{} has no control branch; set `vace` to a VACE transformer of its base", info.name);
+            return Err(Error::Request(Setting::Control, reason));
+        }
         let mut request = settings.request()?;
         let element = self.obj().downgrade();
         let check = move |prompt: &str| {
@@ -254,7 +356,15 @@ impl SoraFilter {
         let frames = 2.0 * info.chunk_frames as f64;
         let latency = Duration::from_secs_f64(frames * f64::from(denominator) / f64::from(numerator));
         self.input.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX), latency);
-        let thread = self.out.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX));
+        // Of a start that has failed.
+        drop(lock(&self.out_thread).take());
+        let element = self.obj().downgrade();
+        let on_failure = move |error| {
+            if let Some(element) = element.upgrade() {
+                element.imp().stop(Stop::Flow(error));
+            }
+        };
+        let thread = self.out.start(usize::try_from(info.chunk_frames).unwrap_or(usize::MAX), on_failure);
         let thread = thread.map_err(|e| Error::Device(format!("cannot spawn a thread: {e}")))?;
         *lock(&self.out_thread) = Some(thread);
         let rate = (settings.rate_mode == RateMode::Model).then_some(info.frame_rate);
@@ -281,7 +391,7 @@ impl SoraFilter {
             gst::element_imp_error!(self, gst::StreamError::Format, ("the video has no timestamps"));
             return Err(gst::FlowError::Error);
         };
-        let stream_time = {
+        let (stream_time, running_time) = {
             let reader = lock(&self.reader);
             if reader
                 .segment
@@ -290,15 +400,31 @@ impl SoraFilter {
             {
                 return Ok(gst::FlowSuccess::Ok);
             }
-            reader.segment.to_stream_time(pts)
+            (reader.segment.to_stream_time(pts), reader.segment.to_running_time(pts))
         };
         if let Some(time) = stream_time {
             // Without controlled properties there is nothing to do.
             let _ = self.obj().sync_values(time);
         }
         let restyle = lock(&self.settings).restyle;
-        let frame =
-            |pixels: &Arc<[u8]>, pts, timecode| InputFrame { pixels: pixels.clone(), pts, timecode, restyle };
+        let control = match self.control_at(running_time) {
+            Err(gst::FlowError::NotNegotiated) => {
+                gst::element_imp_error!(
+                    self,
+                    gst::StreamError::Format,
+                    ("a frame of the pad control or mask cannot be read")
+                );
+                return Err(gst::FlowError::Error);
+            }
+            control => control?,
+        };
+        let frame = |pixels: &Arc<[u8]>, pts, timecode| InputFrame {
+            pixels: pixels.clone(),
+            pts,
+            timecode,
+            restyle,
+            control: control.clone(),
+        };
         let mut frames = Vec::new();
         {
             let mut reader = lock(&self.reader);
@@ -356,6 +482,9 @@ impl SoraFilter {
     /// Repeats the last frame until `time`, as often as the model's frame rate needs it.
     fn fill_until(&self, time: gst::ClockTime) {
         let restyle = lock(&self.settings).restyle;
+        let running_time = lock(&self.reader).segment.to_running_time(time);
+        // Their time has come too; an error comes with the next frame.
+        let control = self.control_at(running_time).unwrap_or_default();
         let frames: Vec<_> = {
             let mut reader = lock(&self.reader);
             let times = reader.pacing.end(time.nseconds());
@@ -365,6 +494,7 @@ impl SoraFilter {
                 pts: gst::ClockTime::from_nseconds(time),
                 timecode: None,
                 restyle,
+                control: control.clone(),
             };
             times.into_iter().map(frame).collect()
         };
@@ -376,6 +506,7 @@ impl SoraFilter {
         gst::trace!(CAT, obj = pad, "{event:?}");
         match event.view() {
             gst::EventView::FlushStart(_) => {
+                [&self.control, &self.mask].into_iter().for_each(|side| side.input.flush_main());
                 self.input.start_flush();
                 self.out.start_flush();
                 let forwarded = self.src.push_event(event);
@@ -383,10 +514,11 @@ impl SoraFilter {
                 forwarded
             }
             gst::EventView::FlushStop(_) => {
+                [&self.control, &self.mask].into_iter().for_each(|side| side.input.restart_main());
                 lock(&self.reader).reset();
                 self.input.stop_flush();
-                self.out.stop_flush();
                 let forwarded = self.src.push_event(event);
+                self.out.stop_flush();
                 // The task has stopped.
                 let worker = lock(&self.worker).take();
                 if let Some(mut worker) = worker {
@@ -402,6 +534,7 @@ impl SoraFilter {
                 (!self.src.is_active() || self.start_task()) && forwarded
             }
             gst::EventView::StreamStart(_) => {
+                self.out.begin_stream();
                 if self.input.begin_stream() && self.src.is_active() {
                     self.start_task();
                 }
@@ -434,11 +567,13 @@ impl SoraFilter {
                 self.input.push_event(event)
             }
             gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => {
+                let sides = [&self.control, &self.mask];
                 // The last frame lasts until its end.
                 let end = lock(&self.reader).end;
                 if let Some(end) = end {
                     self.fill_until(end);
                 }
+                sides.into_iter().for_each(|side| side.input.end_main());
                 self.input.push_event(event)
             }
             _ if event.is_serialized() => self.input.push_event(event),
@@ -555,12 +690,17 @@ impl SoraFilter {
         let flow = match &stop {
             Stop::Flushing => return,
             // Downstream flushes or stops, and nothing has ended.
-            Stop::Flow(gst::FlowError::Flushing) => return self.input.fail(gst::FlowError::Flushing),
+            Stop::Flow(gst::FlowError::Flushing) => {
+                self.input.fail(gst::FlowError::Flushing);
+                return;
+            }
             Stop::Flow(flow) => *flow,
             Stop::Failed(_) | Stop::Write(_) => gst::FlowError::Error,
         };
         gst::debug!(CAT, imp = self, "the task ends: {flow}");
-        self.input.fail(flow);
+        if !self.input.fail(flow) {
+            return;
+        }
         match stop {
             Stop::Failed(error) => self.post_error_message(error::message(&error)),
             Stop::Write(error) => {
@@ -580,7 +720,7 @@ impl SoraFilter {
         }
         // Upstream may have ended already, so that nothing else tells downstream.
         let eos = gst::event::Eos::new();
-        if !self.out.event(eos.clone()) {
+        if self.out.event(eos.clone()).is_err() {
             self.src.push_event(eos);
         }
     }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use soragen::{Cancel, Restyle};
+use soragen::{Cancel, GrayImage, Restyle, RgbImage};
 
 use crate::source::Change;
 
@@ -18,6 +18,15 @@ pub struct InputFrame {
     pub timecode: Option<gst_video::ValidVideoTimeCode>,
     /// How much to change it.
     pub restyle: Restyle,
+    /// What steers it.
+    pub control: Option<ControlFrame>,
+}
+
+/// A frame of the pad `control` and one of the pad `mask`, at the time of a frame.
+#[derive(Clone)]
+pub struct ControlFrame {
+    pub frame: Arc<RgbImage>,
+    pub mask: Option<Arc<GrayImage>>,
 }
 
 /// What comes in, in order.
@@ -238,12 +247,14 @@ impl Input {
         }
     }
 
-    /// Ends the stream with an error: later frames are refused with it.
-    pub fn fail(&self, error: gst::FlowError) {
+    /// Ends the stream with an error: later frames are refused with it. Returns false if it has ended with one before.
+    pub fn fail(&self, error: gst::FlowError) -> bool {
         self.update(|state| {
+            let is_first = state.flow.is_ok();
             state.flow = Err(error);
             state.clear();
-        });
+            is_first
+        })
     }
 
     /// Accepts another stream after downstream has ended the one before. Returns whether it had.
@@ -350,6 +361,7 @@ mod tests {
             pts: gst::ClockTime::from_nseconds(number),
             timecode: None,
             restyle: Restyle::default(),
+            control: None,
         }
     }
 

@@ -20,7 +20,8 @@ glib::wrapper! {
     /// Restyles video: it changes each frame as the prompt says, and keeps motion and layout. For causal models.
     ///
     /// The streaming thread of the sink pad converts and queues frames; a task of the source pad owns the model, and restyles one chunk
-    /// after the other and pushes its frames. Those of a live video are pushed by a thread of their own.
+    /// after the other and pushes its frames. Those of a live video are pushed by a thread of their own. The frames of the request pads
+    /// `control` and `mask` steer those of the sink pad at the same running time.
     pub struct SoraFilter(ObjectSubclass<imp::SoraFilter>)
         @extends gst::Element, gst::Object,
         @implements gst::Preset;

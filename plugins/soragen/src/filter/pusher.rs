@@ -62,7 +62,7 @@ impl Shared {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self) {
+    fn run(&self, on_failure: impl Fn(gst::FlowError)) {
         let mut state = self.lock();
         while !state.quit {
             let next = if state.flushing { None } else { state.items.pop_front() };
@@ -83,9 +83,15 @@ impl Shared {
             };
             state = self.lock();
             state.busy = false;
-            if flow.is_err() {
-                state.flow = flow;
-                state.clear();
+            // A flush has its own state.
+            let failure = flow.err().filter(|_| !state.flushing);
+            if let Some(error) = failure {
+                state.flow = Err(error);
+                state.keep_sticky();
+                drop(state);
+                // Nobody may push anything after it.
+                on_failure(error);
+                state = self.lock();
             }
             self.changed.notify_all();
         }
@@ -95,6 +101,12 @@ impl Shared {
 impl State {
     fn clear(&mut self) {
         self.items.clear();
+        self.frames = 0;
+    }
+
+    /// Forgets what waits, but not what upstream does not send again.
+    fn keep_sticky(&mut self) {
+        self.items.retain(|item| matches!(item, Item::Event(event) if survives_flush(event)));
         self.frames = 0;
     }
 
@@ -119,18 +131,24 @@ impl Pusher {
         Self(Arc::new(Shared { pad, state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    /// Starts the thread, and lets `room` frames of a live video wait.
+    /// Starts the thread, and lets `room` frames of a live video wait. `on_failure` gets the error of a push in the thread, which may have
+    /// been the last one.
     ///
     /// # Errors
     /// If the system cannot spawn a thread.
-    pub fn start(&self, room: usize) -> std::io::Result<PusherThread> {
+    pub fn start(
+        &self,
+        room: usize,
+        on_failure: impl Fn(gst::FlowError) + Send + 'static,
+    ) -> std::io::Result<PusherThread> {
         self.0.update(|state| {
             state.clear();
             (state.room, state.quit, state.flushing) = (room.max(1), false, false);
             state.flow = Ok(gst::FlowSuccess::Ok);
         });
         let shared = self.0.clone();
-        let thread = std::thread::Builder::new().name("sorafilter".into()).spawn(move || shared.run())?;
+        let thread =
+            std::thread::Builder::new().name("sorafilter".into()).spawn(move || shared.run(on_failure))?;
         Ok(PusherThread { shared: self.0.clone(), thread: Some(thread) })
     }
 
@@ -142,8 +160,16 @@ impl Pusher {
     pub fn start_flush(&self) {
         self.0.update(|state| {
             state.flushing = true;
-            state.items.retain(|item| matches!(item, Item::Event(event) if survives_flush(event)));
-            state.frames = 0;
+            state.keep_sticky();
+        });
+    }
+
+    /// Accepts another stream after downstream has ended the one before.
+    pub fn begin_stream(&self) {
+        self.0.update(|state| {
+            if state.flow == Err(gst::FlowError::Eos) {
+                state.flow = Ok(gst::FlowSuccess::Ok);
+            }
         });
     }
 
@@ -170,13 +196,22 @@ impl Pusher {
         }
     }
 
-    /// Pushes an event, after the frames before it.
-    pub fn event(&self, event: gst::Event) -> bool {
-        match self.queued(Item::Event(event)) {
-            Ok(Some(Item::Event(event))) => self.0.pad.push_event(event),
-            Ok(_) => true,
-            Err(_) => false,
+    /// Pushes an event, after the frames before it. During a flush one that upstream does not send again waits for its end.
+    ///
+    /// # Errors
+    /// As [`frame`](Self::frame).
+    pub fn event(&self, event: gst::Event) -> Result<(), gst::FlowError> {
+        {
+            let mut state = self.0.lock();
+            if state.flushing && !state.quit && survives_flush(&event) {
+                state.items.push_back(Item::Event(event));
+                return Ok(());
+            }
         }
+        if let Some(Item::Event(event)) = self.queued(Item::Event(event))? {
+            self.0.pad.push_event(event);
+        }
+        Ok(())
     }
 
     /// Queues an item of a live video. Returns that of another video, when nothing is before it.

@@ -58,13 +58,27 @@ const SHARED: [&str; 25] = [
 ];
 
 /// The values of the properties.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     pub shared: source::Settings,
     pub restyle: Restyle,
     pub rate_mode: RateMode,
     /// The file that the video comes from.
     pub ingredient: Option<String>,
+    /// How much the pads `control` and `mask` steer.
+    pub control_scale: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            shared: source::Settings::default(),
+            restyle: Restyle::default(),
+            rate_mode: RateMode::default(),
+            ingredient: None,
+            control_scale: 1.0,
+        }
+    }
 }
 
 impl Settings {
@@ -77,6 +91,8 @@ impl Settings {
             "ingredient" => {
                 self.ingredient = read::<Option<String>>(value).filter(|path| !path.is_empty());
             }
+            "vace" => self.shared.vace = read::<Option<String>>(value).filter(|path| !path.is_empty()),
+            "control-scale" => self.control_scale = read(value),
             name => return self.shared.set(name, value),
         }
         true
@@ -89,6 +105,8 @@ impl Settings {
             "motion-noise" => self.restyle.motion_noise.to_value(),
             "rate-mode" => self.rate_mode.to_value(),
             "ingredient" => self.ingredient.to_value(),
+            "vace" => self.shared.vace.to_value(),
+            "control-scale" => self.control_scale.to_value(),
             name => return self.shared.get(name),
         })
     }
@@ -104,6 +122,7 @@ impl Settings {
         }
         let mut request = self.shared.request(None, None)?;
         request.restyle = Some(self.restyle);
+        request.control_scale = self.control_scale;
         // The watermark follows the time of the frames that come out, which may have gaps.
         request.embed_watermark = false;
         Ok(request)
@@ -121,7 +140,7 @@ pub fn specs() -> &'static [glib::ParamSpec] {
     &SPECS
 }
 
-fn own() -> [glib::ParamSpec; 5] {
+fn own() -> [glib::ParamSpec; 7] {
     let defaults = Restyle::default();
     let share = |name: &'static str| glib::ParamSpecDouble::builder(name).minimum(0.0).maximum(1.0);
     [
@@ -149,6 +168,19 @@ fn own() -> [glib::ParamSpec; 5] {
             .blurb("File that the video comes from; a signer records it, with its manifest if it has one (unset = none)")
             .mutable_ready()
             .build(),
+        glib::ParamSpecString::builder("vace")
+            .nick("VACE")
+            .blurb("File or folder of a VACE transformer whose control branch is added to the model, for the pads control and mask \
+                    (unset = none)")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecDouble::builder("control-scale")
+            .nick("Control scale")
+            .blurb("How much the pads control and mask steer the video; 1 as the model was trained")
+            .maximum(2.0)
+            .default_value(1.0)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb("frames: number of frames that came out; dropped: number of frames that were too late; fps: frames per second \
@@ -167,7 +199,7 @@ mod tests {
         gst::init().unwrap();
         let names: Vec<_> = specs().iter().map(|spec| spec.name()).collect();
         assert!(SHARED.iter().all(|name| names.contains(name)), "{names:?}");
-        assert_eq!(names.len(), SHARED.len() + 5);
+        assert_eq!(names.len(), SHARED.len() + 7);
         let mut settings = Settings::default();
         for spec in specs().iter().filter(|spec| spec.name() != "stats") {
             let value = settings.get(spec.name()).unwrap();

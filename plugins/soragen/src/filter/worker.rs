@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_video::VideoInfo;
 use soragen::{
-    Cancel, Error, Frames, Model, ModelInfo, OpenOptions, Progress, Request, Restyle, Session, Size, Threads,
+    Cancel, Error, Frames, Model, ModelInfo, OpenOptions, Progress, Request, Restyle, RgbImage, Session,
+    Size, Threads,
 };
 
 use super::SoraFilter;
-use super::input::{Chunk, Front, Input, Interrupt, Item, ends_video, survives_flush};
+use super::input::{Chunk, ControlFrame, Front, Input, Interrupt, Item, ends_video, survives_flush};
 use super::pusher::Pusher;
 use super::settings::RateMode;
 use super::{negotiation, output};
@@ -117,7 +118,8 @@ impl Worker {
             if let Item::Event(event) = item
                 && survives_flush(&event)
             {
-                pads.src.push_event(event);
+                // Only a stop meanwhile refuses it.
+                let _ = pads.out.event(event);
             }
         }
     }
@@ -148,7 +150,7 @@ impl Worker {
                 if ends_video(&event) {
                     self.finish(pads)?;
                 }
-                pads.out.event(event);
+                pads.out.event(event).map_err(Stop::Flow)?;
                 Ok(())
             }
         }
@@ -172,13 +174,7 @@ impl Worker {
         let Some(video) = negotiation::of_src(pads.src, size, rate) else { return Err(not_negotiated) };
         let Ok(caps) = video.to_caps() else { return Err(not_negotiated) };
         self.video = Some(video);
-        let pushed = pads.out.event(gst::event::Caps::new(&caps));
-        // Otherwise the pad keeps the event for the next buffer.
-        if !pushed && pads.src.pad_flags().contains(gst::PadFlags::FLUSHING) {
-            pads.src.mark_reconfigure();
-            return Err(Stop::Flushing);
-        }
-        Ok(())
+        pads.out.event(gst::event::Caps::new(&caps)).map_err(Stop::Flow)
     }
 
     /// Restyles the frames of the next chunk.
@@ -209,7 +205,12 @@ impl Worker {
         {
             session.set_restyle(first.restyle)?;
         }
-        frames.try_for_each(|frame| session.push_frames(&frame.pixels))?;
+        frames.try_for_each(|frame| {
+            if let Some(ControlFrame { frame, mask }) = &frame.control {
+                session.push_control(RgbImage::clone(frame), mask.as_deref().cloned())?;
+            }
+            session.push_frames(&frame.pixels)
+        })?;
         self.pending.extend(items);
         if is_complete { self.next(pads).map(drop) } else { self.finish(pads) }
     }
@@ -259,7 +260,7 @@ impl Worker {
         self.session = None;
         for item in std::mem::take(&mut self.pending) {
             if let Item::Event(event) = item {
-                pads.out.event(event);
+                pads.out.event(event).map_err(Stop::Flow)?;
             }
         }
         Ok(())
@@ -300,7 +301,7 @@ impl Worker {
                 match self.pending.pop_front() {
                     Some(Item::Frame(frame)) => break frame,
                     Some(Item::Event(event)) => {
-                        pads.out.event(event);
+                        pads.out.event(event).map_err(Stop::Flow)?;
                     }
                     None => return Ok(()),
                 }
@@ -313,7 +314,7 @@ impl Worker {
                 let structure = output::announcement(shot, frame.pts, &self.job.info.name, ingredient, id);
                 let message = gst::message::Element::builder(structure.clone()).src(pads.element).build();
                 pads.post(message);
-                pads.out.event(gst::event::CustomDownstream::new(structure));
+                pads.out.event(gst::event::CustomDownstream::new(structure)).map_err(Stop::Flow)?;
             }
             let time = frame.pts.saturating_sub(*start.get_or_insert(frame.pts));
             let mut pixels = pixels.to_vec();

@@ -10,8 +10,8 @@ use gst_base::prelude::*;
 use soragen::storyboard::{self, PadText};
 use soragen::{RgbImage, Shot, Transition};
 
-use super::video_input::VideoInput;
 use crate::source::{CueEnd, PROMPT_CHECK, SoraGen};
+use crate::video::side_input::SideInput;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Timed text to video"))
@@ -62,7 +62,7 @@ pub struct SoraPrompt {
     text: Mutex<TextState>,
     /// The pad `video`, if it was requested.
     video: Mutex<Option<gst::Pad>>,
-    video_input: VideoInput,
+    video_input: SideInput,
 }
 
 impl SoraPrompt {
@@ -132,7 +132,7 @@ impl SoraPrompt {
             }
             first
         };
-        self.video_input.set_text_time(start);
+        self.video_input.set_main_time(start);
         if prompt.is_empty() {
             self.source.set_shots_complete_until(start);
             return Ok(());
@@ -181,23 +181,15 @@ impl SoraPrompt {
     }
 
     fn video_event(&self, pad: &gst::Pad, event: &gst::Event) -> bool {
-        match event.view() {
-            gst::EventView::Caps(event) => return self.video_input.set_caps(event.caps()),
-            gst::EventView::Segment(event) => {
-                let Ok(segment) = event.segment().clone().downcast::<gst::ClockTime>() else {
-                    gst::element_imp_error!(
-                        self,
-                        gst::StreamError::Format,
-                        ("the video has no timestamps: its segment is not in time format")
-                    );
-                    return false;
-                };
-                self.video_input.set_segment(segment);
+        if !self.video_input.event(event) {
+            if event.type_() == gst::EventType::Segment {
+                gst::element_imp_error!(
+                    self,
+                    gst::StreamError::Format,
+                    ("the video has no timestamps: its segment is not in time format")
+                );
             }
-            gst::EventView::FlushStart(_) => self.video_input.flush_start(),
-            gst::EventView::FlushStop(_) => self.video_input.flush_stop(),
-            gst::EventView::Eos(_) => self.video_input.end(),
-            _ => {}
+            return false;
         }
         gst::trace!(CAT, obj = pad, "{event:?}");
         true
@@ -229,14 +221,14 @@ impl SoraPrompt {
                 {
                     text.gap_end = text.gap_end.max(end.into());
                     drop(text);
-                    self.video_input.set_text_time(end.into());
+                    self.video_input.set_main_time(end.into());
                     self.source.set_shots_complete_until(end.into());
                 }
             }
             gst::EventView::Eos(_) => {
                 let now = self.live_time();
                 let end = self.text().end(now);
-                self.video_input.end_text();
+                self.video_input.end_main();
                 self.source.finish_shots(end);
             }
             _ => {}
@@ -271,7 +263,7 @@ impl ObjectSubclass for SoraPrompt {
             src,
             text: Mutex::default(),
             video: Mutex::default(),
-            video_input: VideoInput::default(),
+            video_input: SideInput::default(),
         }
     }
 }

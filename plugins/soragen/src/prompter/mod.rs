@@ -6,7 +6,6 @@ use gst::glib;
 use gst::prelude::*;
 
 mod imp;
-mod video_input;
 
 glib::wrapper! {
     /// Generates video from timed text, such as subtitles or the output of an application.

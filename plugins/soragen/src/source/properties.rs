@@ -35,6 +35,8 @@ macro_rules! properties {
         pub struct Settings {
             $(pub $field: $type,)+
             pub uri_caps: UriCaps,
+            /// A VACE transformer; `sorafilter` has the property.
+            pub vace: Option<String>,
         }
 
         impl Default for Settings {
@@ -42,6 +44,7 @@ macro_rules! properties {
                 Self {
                     $($field: $read($builder.build().default_value()),)+
                     uri_caps: UriCaps::default(),
+                    vace: None,
                 }
             }
         }
@@ -172,7 +175,7 @@ properties! {
         string(
             "last-image",
             "Last image",
-            "Image file to end with, stretched to the size; for a model of the first and last image, or a VACE model (unset = none)",
+            "Image file to end with, stretched to the size; for a VACE model, Wan 2.1 FLF2V-14B or Wan 2.2 I2V-A14B (unset = none)",
         )
         .mutable_ready()
     );

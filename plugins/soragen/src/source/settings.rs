@@ -100,7 +100,7 @@ impl Settings {
             text_encoder: path(&self.text_encoder),
             autoencoder: path(&self.autoencoder),
             image_encoder: path(&self.image_encoder),
-            vace: None,
+            vace: path(&self.vace),
             recipe: self.recipe.clone(),
             loras: loras.map(str::trim).filter(|lora| !lora.is_empty()).map(Lora::parse).collect(),
         }

@@ -65,6 +65,9 @@ impl SoraGen {
                 format!("{text:?} is not a time code; use one like 10:00:00:00"),
             ));
         }
+        if settings.extend.is_some() {
+            info.check_extend()?;
+        }
         let storyboard = settings.storyboard()?;
         let storyboard = storyboard.as_ref();
         let streamed_shots = self.streamed_shots.load(Ordering::Relaxed);

@@ -5,3 +5,4 @@
 pub mod convert;
 pub mod input;
 pub mod rgb;
+pub mod side_input;

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The video pad's input: the frames that shots start from.
+//! A video beside the main stream: the frames that shots start from, or that steer a video.
 //!
-//! It holds one frame. The pad blocks the next frame until the text has reached its time, so a shot starts from the frame of
-//! its own time, no matter which stream is ahead.
+//! It holds one frame. The pad blocks the next frame until the main stream has reached its time, so that the frame of each time is
+//! found, no matter which stream is ahead.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use soragen::RgbImage;
 
-use crate::video::rgb::to_rgb_image;
+use super::rgb::to_rgb_image;
 
 #[derive(Default)]
-pub struct VideoInput {
+pub struct SideInput {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -25,10 +25,12 @@ struct State {
     current: Option<Frame>,
     /// Start of the frame that is blocked in the pad.
     next: Option<Duration>,
-    /// Running time that the text has reached.
-    text_time: Duration,
-    /// The text stream has ended.
-    text_ended: bool,
+    /// Running time that the main stream has reached.
+    main_time: Duration,
+    /// The main stream has ended.
+    main_ended: bool,
+    /// The main stream is being flushed.
+    main_flushing: bool,
     /// The video stream has ended.
     ended: bool,
     flushing: bool,
@@ -42,7 +44,7 @@ struct Frame {
     end: Option<Duration>,
 }
 
-impl VideoInput {
+impl SideInput {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -52,7 +54,7 @@ impl VideoInput {
         self.changed.notify_all();
     }
 
-    /// Holds `buffer`. Except for the first frame, it waits until the text has reached its time.
+    /// Holds `buffer`. Except for the first frame, it waits until the main stream has reached its time.
     pub fn push(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut state = self.state();
         let Some(info) = state.info.clone() else {
@@ -66,14 +68,14 @@ impl VideoInput {
         let end = buffer.duration().map(|duration| start + Duration::from(duration));
         state.next = Some(start);
         self.changed.notify_all();
-        while state.current.is_some() && start > state.text_time && !state.text_ended && !state.flushing {
+        while state.current.is_some() && start > state.main_time && !state.main_ended && !state.flushing {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.next = None;
         if state.flushing {
             return Err(gst::FlowError::Flushing);
         }
-        if !state.text_ended {
+        if !state.main_ended {
             state.current = Some(Frame { buffer, info, start, end });
         }
         drop(state);
@@ -81,7 +83,7 @@ impl VideoInput {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// Waits for the frame at `time`, which the text has reached, or else the first one after it; after the
+    /// Waits for the frame at `time`, which the main stream has reached, or else the first one after it; after the
     /// end the last frame, and `None` if there was no frame.
     ///
     /// # Errors
@@ -89,7 +91,7 @@ impl VideoInput {
     pub fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
         let mut state = self.state();
         loop {
-            if state.flushing {
+            if state.flushing || state.main_flushing {
                 return Err(gst::FlowError::Flushing);
             }
             let found = state.current.as_ref().is_some_and(|frame| {
@@ -108,14 +110,26 @@ impl VideoInput {
         to_rgb_image(buffer, &info).map(Some).ok_or(gst::FlowError::NotNegotiated)
     }
 
-    /// Declares that the text has reached `time`.
-    pub fn set_text_time(&self, time: Duration) {
-        self.update(|state| state.text_time = state.text_time.max(time));
+    /// Declares that the main stream has reached `time`.
+    pub fn set_main_time(&self, time: Duration) {
+        self.update(|state| state.main_time = state.main_time.max(time));
     }
 
-    /// Declares the end of the text stream.
-    pub fn end_text(&self) {
-        self.update(|state| state.text_ended = true);
+    /// Declares the end of the main stream.
+    pub fn end_main(&self) {
+        self.update(|state| state.main_ended = true);
+    }
+
+    /// Interrupts the wait of the main stream, until its time starts again.
+    pub fn flush_main(&self) {
+        self.update(|state| state.main_flushing = true);
+    }
+
+    /// Declares that the time of the main stream starts again.
+    pub fn restart_main(&self) {
+        self.update(|state| {
+            (state.main_time, state.main_ended, state.main_flushing) = (Duration::ZERO, false, false);
+        });
     }
 
     /// Interrupts all waits.
@@ -124,28 +138,36 @@ impl VideoInput {
     }
 
     /// Drops the frame, and accepts new ones in the same format.
-    pub fn flush_stop(&self) {
+    fn flush_stop(&self) {
         self.update(|state| {
-            let (info, text_time, text_ended) = (state.info.take(), state.text_time, state.text_ended);
-            *state = State { info, text_time, text_ended, ..State::default() };
+            let (info, main_time, main_ended) = (state.info.take(), state.main_time, state.main_ended);
+            let main_flushing = state.main_flushing;
+            *state = State { info, main_time, main_ended, main_flushing, ..State::default() };
         });
     }
 
-    /// Declares the end of the video stream.
-    pub fn end(&self) {
-        self.update(|state| state.ended = true);
-    }
-
     /// Sets the format. Returns false if it is not raw video.
-    pub fn set_caps(&self, caps: &gst::CapsRef) -> bool {
+    fn set_caps(&self, caps: &gst::CapsRef) -> bool {
         let info = gst_video::VideoInfo::from_caps(caps).ok();
         let valid = info.is_some();
         self.update(|state| state.info = info);
         valid
     }
 
-    pub fn set_segment(&self, segment: gst::FormattedSegment<gst::ClockTime>) {
-        self.update(|state| state.segment = segment);
+    /// Handles an event of the pad. Returns false if the event cannot be used: video without a time, or no raw video.
+    pub fn event(&self, event: &gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::Caps(event) => return self.set_caps(event.caps()),
+            gst::EventView::Segment(event) => match event.segment().clone().downcast::<gst::ClockTime>() {
+                Ok(segment) => self.update(|state| state.segment = segment),
+                Err(_) => return false,
+            },
+            gst::EventView::FlushStart(_) => self.flush_start(),
+            gst::EventView::FlushStop(_) => self.flush_stop(),
+            gst::EventView::Eos(_) => self.update(|state| state.ended = true),
+            _ => {}
+        }
+        true
     }
 
     /// Returns to the initial state.

@@ -279,60 +279,63 @@ mod tests {
         pass.write(0, frames.iter().map(|degrees| frame(*degrees)).collect()).iter().map(degrees).collect()
     }
 
-    fn ring() -> Ring {
-        let ring = Ring::new(RingConfig { adaptive_sink: 0.2, last_position: 9 }, 4, 2);
-        ring.set_passes(1);
+    /// As in the recipe, apart from the last position.
+    fn ring(passes: usize) -> Ring {
+        let ring = Ring::new(RingConfig { adaptive_sink: 0.2, last_position: 20 }, 6, 3);
+        ring.set_passes(passes);
         ring
     }
 
     #[test]
     fn the_oldest_frame_after_the_sink_is_replaced() {
-        let ring = ring();
+        let ring = ring(1);
         assert_eq!(written(&ring, &[0.0, 1.0]), [0, 1]);
         ring.advance(2, 1);
         for (now, expected) in [
             (2.0, &[0, 1, 2][..]),
             (3.0, &[0, 1, 2, 3]),
-            (4.0, &[0, 1, 4, 3]),
-            (5.0, &[0, 1, 4, 5]),
-            (6.0, &[0, 1, 6, 5]),
+            (4.0, &[0, 1, 2, 3, 4]),
+            (5.0, &[0, 1, 2, 3, 4, 5]),
+            // The last frame of the sink was empty when its frame came, and thus unlike it.
+            (6.0, &[0, 1, 6, 3, 4, 5]),
+            (7.0, &[0, 1, 6, 7, 4, 5]),
+            (8.0, &[0, 1, 6, 7, 8, 5]),
+            (9.0, &[0, 1, 6, 7, 8, 9]),
+            (10.0, &[0, 1, 6, 10, 8, 9]),
         ] {
             assert_eq!(written(&ring, &[now]), expected);
             ring.advance(1, 1);
         }
-        assert_eq!(ring.times(1), [7]);
-        ring.advance(2, 1);
-        assert_eq!(ring.times(1), [3], "positions go back behind the ring");
+        assert_eq!(ring.times(1), [11]);
+        ring.advance(9, 1);
+        assert_eq!(ring.times(1), [5], "positions go back behind the ring");
     }
 
     #[test]
     fn with_two_passes_the_first_one_writes_where_the_chunk_before_was() {
-        let ring = ring();
-        ring.set_passes(2);
-        for chunk in [&[0.0, 1.0][..], &[2.0], &[3.0]] {
+        let ring = ring(2);
+        for chunk in [&[0.0, 1.0][..], &[2.0], &[3.0], &[4.0], &[5.0]] {
             written(&ring, chunk);
             written(&ring, chunk);
             ring.advance(chunk.len(), 1);
         }
-        assert_eq!(written(&ring, &[4.0]), [0, 1, 4, 3]);
-        assert_eq!(written(&ring, &[5.0]), [0, 1, 4, 5]);
+        assert_eq!(written(&ring, &[6.0]), [0, 1, 6, 3, 4, 5]);
+        assert_eq!(written(&ring, &[7.0]), [0, 1, 6, 7, 4, 5]);
         ring.advance(1, 1);
-        assert_eq!(written(&ring, &[6.0]), [0, 1, 4, 6]);
-        assert_eq!(written(&ring, &[7.0]), [0, 1, 7, 6]);
+        assert_eq!(written(&ring, &[8.0]), [0, 1, 6, 8, 4, 5]);
+        assert_eq!(written(&ring, &[9.0]), [0, 1, 6, 8, 9, 5]);
     }
 
     #[test]
     fn a_frame_that_is_unlike_the_sink_becomes_a_part_of_it() {
-        let ring = ring();
+        let ring = ring(1);
         written(&ring, &[0.0, 60.0]);
         ring.advance(2, 1);
-        for now in [1.0, 2.0] {
+        for now in [1.0, 2.0, 3.0, 4.0] {
             written(&ring, &[now]);
             ring.advance(1, 1);
         }
-        // Its direction is at right angles to the first frame, and near the second.
-        assert_eq!(written(&ring, &[90.0]), [90, 60, 1, 2]);
-        ring.advance(1, 1);
-        assert_eq!(written(&ring, &[80.0]), [90, 60, 80, 2]);
+        // Its direction is at right angles to the first frame.
+        assert_eq!(written(&ring, &[90.0]), [90, 60, 1, 2, 3, 4]);
     }
 }

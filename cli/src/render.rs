@@ -99,7 +99,7 @@ fn render(args: &RenderArgs) -> Result<()> {
     });
     request.past = past;
     request.past_start = past_start;
-    request.control = control(args, end, &info, &like, &cancel)?;
+    request.control = control(args, end, &info, like, &cancel)?;
     request.length = match length(args, end, &info) {
         // Until the end of the video, if the model can.
         Length::Natural if input.is_some() && info.causal && info.max_frames.is_none() => Length::Endless,

@@ -20,14 +20,14 @@ pub enum PacingConfig {
     /// A whole clip at once: a pipeline of diffusers, `model_index.json`.
     Clip(PipelineIndex),
     /// Chunk by chunk: `soragen.json` beside the parts of the model.
-    Causal(CausalModel),
+    Causal(Box<CausalModel>),
 }
 
 impl PacingConfig {
     /// Reads `soragen.json`, or else `model_index.json`.
     pub fn read(source: &Source) -> Result<Self> {
         if source.exists(SORAGEN) {
-            let model: CausalModel = source.json(SORAGEN)?;
+            let model: Box<CausalModel> = source.json(SORAGEN)?;
             model.check().map_err(|reason| source.invalid(SORAGEN, reason))?;
             return Ok(Self::Causal(model));
         }

@@ -568,18 +568,18 @@ impl Session {
         Ok(changed)
     }
 
-    fn begin_scene(&mut self, shot: Shot) -> Result<()> {
+    fn begin_scene(&mut self, mut shot: Shot) -> Result<()> {
         let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.frames_generated));
         let latents = self.initial_latents.as_ref();
         // A model with a world places its references in every chunk instead.
-        let references = match self.model.info.control && !self.model.info.causal {
+        shot.references = match self.model.info.control && !self.model.info.causal {
             true => self.planner.current_references().to_vec(),
             false => Vec::new(),
         };
-        self.shot.references = references.iter().map(Reference::name).collect();
-        self.shot.reference_files = references.iter().filter_map(Reference::file).map(Into::into).collect();
-        let mut scene =
-            self.scenes.next(&self.model, &self.request, &self.store, latents, shot, references, frames)?;
+        let references = shot.references.iter();
+        self.shot.references = references.clone().map(Reference::name).collect();
+        self.shot.reference_files = references.filter_map(Reference::file).map(Into::into).collect();
+        let mut scene = self.scenes.next(&self.model, &self.request, &self.store, latents, shot, frames)?;
         scene.past = self.past.take();
         if let Some(past) = &scene.past {
             let geometry = &self.store.geometry;

@@ -47,8 +47,8 @@ pub struct SceneBuilder {
 }
 
 impl SceneBuilder {
-    /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end. `references` are those of a VACE
-    /// model, each of which takes a latent frame.
+    /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end. The references of the shot are those
+    /// of a VACE model, each of which takes a latent frame.
     pub fn next(
         &mut self,
         model: &Model,
@@ -56,12 +56,11 @@ impl SceneBuilder {
         store: &LatentStore,
         initial_latents: Option<&InitialLatents>,
         shot: Shot,
-        references: Vec<Reference>,
         frames: Option<u64>,
     ) -> Result<Scene> {
         let geometry = store.geometry;
         self.latents_before += self.latents;
-        self.latents = frames.map_or(0, |frames| geometry.latents_of(frames) + references.len());
+        self.latents = frames.map_or(0, |frames| geometry.latents_of(frames) + shot.references.len());
         let number = self.next_number;
         self.next_number += 1;
         let seed = shot.seed.unwrap_or(request.seed);
@@ -73,7 +72,7 @@ impl SceneBuilder {
             }
             _ => None,
         };
-        let digests = references.iter().map(Reference::digest);
+        let digests = shot.references.iter().map(Reference::digest);
         let key = key.map(|key| {
             digests.fold(request.with_conditions(key), |key, digest| key.with("reference", digest.as_bytes()))
         });
@@ -87,7 +86,7 @@ impl SceneBuilder {
             past: None,
             control: request.control.clone(),
             control_scale: request.control_scale,
-            references,
+            references: shot.references,
             prompt: shot.prompt,
             negative_prompt: request.negative_prompt.clone(),
             noise,

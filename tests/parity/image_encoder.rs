@@ -101,6 +101,16 @@ fn images_are_required() {
     // It has learned one image.
     let with_last = with!(request("i2v"); last_image: request("i2v").image);
     assert_eq!(error("i2v", with_last), Setting::LastImage);
+    // Its mask has the last frame of a latent frame only.
+    assert_eq!(error("flf2v", with!(request("flf2v"); length: Length::Frames(8))), Setting::LastImage);
+}
+
+#[test]
+fn a_transformer_that_reads_no_images_refuses_an_image_encoder() {
+    let file = path("image_encoder/i2v/image_encoder/model.safetensors");
+    let parts = Parts { image_encoder: Some(file), ..Parts::default() };
+    let refused = open(&path("pipelines/t2v-unipc"), parts);
+    assert!(matches!(&refused, Err(Error::Request(Setting::Parts, _))), "{:?}", refused.err());
 }
 
 #[test]

@@ -222,6 +222,26 @@ fn a_loop_ends_before_its_first_frame() {
 }
 
 #[test]
+fn the_last_image_is_the_last_frame_at_any_length() {
+    let model = open(&path("vace"));
+    let mask = |level| GrayImage::from_pixel(48, 32, image::Luma([level]));
+    let control = Control { frames: vec![picture("tall.png"); 7], mask: vec![mask(255); 7] };
+    let request = with!(
+        Request::new("a red fox");
+        size: Some(Size { width: 48, height: 32 }),
+        steps: Some(2),
+        guidance_scale: Some(1.0),
+        length: Length::Frames(7),
+        control: Some(control.clone()),
+        last_image: Some(picture("wide.png")),
+    );
+    let mut masked = control;
+    (masked.frames[6], masked.mask[6]) = (picture("wide.png"), mask(0));
+    let by_mask = with!(request.clone(); control: Some(masked), last_image: None);
+    assert_close("frames", &frames(&model, request), &frames(&model, by_mask), 0.0);
+}
+
+#[test]
 fn what_a_model_cannot_do_is_refused_with_one_that_can() {
     let vace = open(&path("vace"));
     let plain = open(&path("pipelines/t2v-unipc"));
@@ -248,4 +268,15 @@ fn what_a_model_cannot_do_is_refused_with_one_that_can() {
     assert!(error(&vace, drawing).1.contains("no drawings"));
     let many = with!(Request::new("a fox"); references: vec![reference("wide.png"); 5]);
     assert!(error(&vace, many).1.contains("at most 4"));
+    let one = vec![reference("wide.png")];
+    let changed =
+        with!(Request::new("a fox"); references: one.clone(), restyle: Some(soragen::Restyle::default()));
+    assert_eq!(error(&vace, changed).0, Setting::Reference);
+    let shot = with!(soragen::Shot::new(std::time::Duration::ZERO, "a fox"); references: one);
+    let noise = Tensor::zeros((1, 4, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let own_noise = with!(Request::default(); shots: vec![shot], initial_latents: Some(noise));
+    assert_eq!(error(&vace, own_noise).0, Setting::InitialLatents);
+    let mut session = Session::new(vace.clone(), controlled(Vec::new())).unwrap();
+    let later = soragen::Shot::new(std::time::Duration::from_secs(1), "a bird");
+    assert!(matches!(session.add_shot(later), Err(Error::Request(Setting::Shots, _))));
 }

@@ -32,7 +32,7 @@ fn the_watermark_survives_encoding() {
     let source = "soragen prompt=\"a fish swims under water\" steps=2 duration=2000000000";
     let marked = detection_stats(&format!("{source} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     assert!(is_marked(&marked), "{marked}");
-    let prompt = "soragen prompt=\"a cat swims under water\" steps=2 duration=2000000000";
+    let prompt = "soragen prompt=\"a horse in a meadow\" steps=2 duration=2000000000";
     let other = detection_stats(&format!("{prompt} ! {ENCODED} ! soradetect name=detect ! fakesink"));
     let (id, other) = (id(&marked), id(&other));
     assert!(id.is_some() && other.is_some() && id != other, "another video, another id: {id:?} {other:?}");

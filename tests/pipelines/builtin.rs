@@ -1,6 +1,6 @@
 //! The built-in model.
 
-use crate::support::samples;
+use crate::support::{pictures, samples};
 
 /// Mean red, green and blue of the first frame.
 fn colours(request: &str) -> [f64; 3] {
@@ -83,4 +83,22 @@ fn frames_are_streamed_before_the_video_is_complete() {
         samples("soragen prompt=\"snow\" steps=1 guidance-scale=1 duration=3600000000000 num-buffers=9");
     assert_eq!(made.len(), 9);
     assert_eq!(made[8].buffer().unwrap().pts().unwrap().mseconds(), 500);
+}
+
+#[test]
+fn the_stronger_the_restyling_the_less_of_the_video_stays() {
+    let source = "videotestsrc pattern=ball num-buffers=13 ! video/x-raw,format=RGB,width=320,height=192,framerate=16/1";
+    let before = pictures(&samples(source));
+    let psnr = |strength: &str| {
+        let filter = format!(
+            "sorafilter prompt=\"a red fox in the snow\" motion-noise=0 watermark=false strength={strength} ! video/x-raw,format=RGB"
+        );
+        let after = pictures(&samples(&format!("{source} ! {filter}")));
+        assert_eq!(after.len(), before.len());
+        let squares = before.iter().flatten().zip(after.iter().flatten());
+        let sum: f64 = squares.map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        10.0 * (255_f64.powi(2) * before.concat().len() as f64 / sum).log10()
+    };
+    let falling: Vec<_> = ["0", "0.6", "0.9", "0.97", "1"].iter().map(|strength| psnr(strength)).collect();
+    assert!(falling.is_sorted_by(|a, b| a > b), "{falling:?}");
 }

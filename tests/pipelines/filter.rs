@@ -435,6 +435,19 @@ fn the_pads_control_and_mask_steer_the_frames_at_their_time() {
 }
 
 #[test]
+fn one_thread_may_feed_both_pads() {
+    let folder = tempfile::tempdir().unwrap();
+    let branch = control_branch(folder.path());
+    let steering = side_video("control", "snow", 8, "16/1").replace("filter.control", "tee name=both");
+    let made = samples(&format!(
+        "{steering} both. ! filter.control both. ! filter.mask {} ! {}",
+        video(8, "16/1"),
+        filter(&format!("vace=\"{}\"", branch.display()))
+    ));
+    assert_eq!(made.len(), 8);
+}
+
+#[test]
 fn a_flush_does_not_wait_for_a_frame_that_steers() {
     let folder = tempfile::tempdir().unwrap();
     let branch = control_branch(folder.path());
@@ -475,6 +488,10 @@ fn errors_say_what_to_do() {
         steered.matches(gst::LibraryError::Settings) && steered.message().contains("`vace`"),
         "{steered}"
     );
+    let folder = tempfile::tempdir().unwrap();
+    let branch = format!("vace=\"{}\"", control_branch(folder.path()).display());
+    let masked = error(&format!("{} {source} ! {}", side_video("mask", "snow", 5, "16/1"), filter(&branch)));
+    assert!(masked.matches(gst::LibraryError::Settings) && masked.message().contains("control"), "{masked}");
     let missing = error(&format!("{source} ! sorafilter model=/nowhere prompt=snow"));
     assert!(missing.matches(gst::ResourceError::NotFound), "{missing:?}");
     let policy = tempfile::tempdir().unwrap();

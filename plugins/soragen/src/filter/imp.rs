@@ -230,6 +230,13 @@ impl ElementImpl for SoraFilter {
                 )
             })
             .build();
+        let element = self.obj().downgrade();
+        pad.connect_unlinked(move |pad, _| {
+            let element = element.upgrade();
+            if let Some(side) = element.as_ref().and_then(|element| element.imp().side(&pad.name())) {
+                side.input.end();
+            }
+        });
         let _ = pad.set_active(true);
         *side = Some(pad.clone());
         drop(side);
@@ -239,11 +246,10 @@ impl ElementImpl for SoraFilter {
 
     fn release_pad(&self, pad: &gst::Pad) {
         let Some(side) = self.side(&pad.name()) else { return };
-        side.input.flush_start();
+        side.input.close();
         let _ = pad.set_active(false);
         let _ = self.obj().remove_pad(pad);
         *lock(&side.pad) = None;
-        side.input.reset();
     }
 
     fn change_state(
@@ -259,7 +265,7 @@ impl ElementImpl for SoraFilter {
             gst::StateChange::PausedToReady => {
                 self.input.start_flush();
                 self.out.start_flush();
-                [&self.control, &self.mask].into_iter().for_each(|side| side.input.flush_start());
+                self.sides().for_each(|side| side.input.stop());
             }
             _ => {}
         }
@@ -291,11 +297,7 @@ impl SidePad {
 
     /// The frame at this running time, if the pad is linked.
     fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
-        if !self.is_linked() {
-            return Ok(None);
-        }
-        self.input.set_main_time(time);
-        self.input.frame_at(time)
+        if self.is_linked() { self.input.frame_at(time) } else { Ok(None) }
     }
 }
 
@@ -308,18 +310,24 @@ impl SoraFilter {
         }
     }
 
+    fn sides(&self) -> impl Iterator<Item = &SidePad> {
+        [&self.control, &self.mask].into_iter()
+    }
+
     /// What steers the frame at this running time.
     fn control_at(&self, time: Option<gst::ClockTime>) -> Result<Option<ControlFrame>, gst::FlowError> {
         let Some(time) = time.map(Duration::from) else { return Ok(None) };
-        let mask = self.mask.frame_at(time)?;
+        // Both first: one thread may feed both pads.
+        self.sides().for_each(|side| side.input.set_main_time(time));
         let Some(frame) = self.control.frame_at(time)? else { return Ok(None) };
+        let mask = self.mask.frame_at(time)?;
         let mask = mask.map(|mask| Arc::new(DynamicImage::from(mask).into_luma8()));
         Ok(Some(ControlFrame { frame: Arc::new(frame), mask }))
     }
 
     /// Checks and reads everything before the task starts.
     fn prepare(&self) -> soragen::Result<()> {
-        [&self.control, &self.mask].into_iter().for_each(|side| side.input.reset());
+        self.sides().for_each(|side| side.input.reset());
         let settings = lock(&self.settings).clone();
         let shared = &settings.shared;
         if let Some(name) = shared.missing_model()? {
@@ -339,6 +347,10 @@ impl SoraFilter {
         if !info.control && (self.control.is_linked() || self.mask.is_linked()) {
             let reason =
                 format!("{} has no control branch; set `vace` to a VACE transformer of its base", info.name);
+            return Err(Error::Request(Setting::Control, reason));
+        }
+        if self.mask.is_linked() && !self.control.is_linked() {
+            let reason = "the pad mask is linked, but not the pad control; link it too".into();
             return Err(Error::Request(Setting::Control, reason));
         }
         let mut request = settings.request()?;
@@ -406,7 +418,54 @@ impl SoraFilter {
             // Without controlled properties there is nothing to do.
             let _ = self.obj().sync_values(time);
         }
+        let duration = buffer.duration();
+        let (step, last) = {
+            let mut reader = lock(&self.reader);
+            reader.end = duration.map(|duration| pts.saturating_add(duration));
+            (reader.pacing.frame(pts.nseconds(), duration.map(gst::ClockTime::nseconds)), reader.last.clone())
+        };
+        if let Some(last) = &last {
+            self.repeat(last, &step.repeats)?;
+        }
+        if !step.is_kept {
+            // The pads beside it go on.
+            if let Some(time) = running_time.map(Duration::from) {
+                self.sides().for_each(|side| side.input.set_main_time(time));
+            }
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let timecode = buffer.meta::<VideoTimeCodeMeta>().map(|meta| meta.tc());
+        let pixels: Arc<[u8]> = {
+            let mut reader = lock(&self.reader);
+            let format = reader.format.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
+            let Some(image) = format.converter.convert(buffer.clone()) else {
+                drop(reader);
+                gst::element_imp_error!(self, gst::StreamError::Format, ("a frame cannot be read"));
+                return Err(gst::FlowError::Error);
+            };
+            let pixels: Arc<[u8]> = image.into_raw().into();
+            reader.last = Some(pixels.clone());
+            pixels
+        };
+        self.push(pixels, pts, timecode)
+    }
+
+    /// Queues `pixels` once more for each of these times.
+    fn repeat(&self, pixels: &Arc<[u8]>, times: &[u64]) -> Result<(), gst::FlowError> {
+        times.iter().try_for_each(|&time| {
+            self.push(pixels.clone(), gst::ClockTime::from_nseconds(time), None).map(drop)
+        })
+    }
+
+    /// Queues a frame, with what steers it.
+    fn push(
+        &self,
+        pixels: Arc<[u8]>,
+        pts: gst::ClockTime,
+        timecode: Option<gst_video::ValidVideoTimeCode>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let restyle = lock(&self.settings).restyle;
+        let running_time = lock(&self.reader).segment.to_running_time(pts);
         let control = match self.control_at(running_time) {
             Err(gst::FlowError::NotNegotiated) => {
                 gst::element_imp_error!(
@@ -418,47 +477,10 @@ impl SoraFilter {
             }
             control => control?,
         };
-        let frame = |pixels: &Arc<[u8]>, pts, timecode| InputFrame {
-            pixels: pixels.clone(),
-            pts,
-            timecode,
-            restyle,
-            control: control.clone(),
-        };
-        let mut frames = Vec::new();
-        {
-            let mut reader = lock(&self.reader);
-            let step = reader.pacing.frame(pts.nseconds(), buffer.duration().map(gst::ClockTime::nseconds));
-            reader.end = buffer.duration().map(|duration| pts.saturating_add(duration));
-            if let Some(last) = &reader.last {
-                let repeats =
-                    step.repeats.iter().map(|&time| frame(last, gst::ClockTime::from_nseconds(time), None));
-                frames.extend(repeats);
-            }
-            if step.is_kept {
-                let format = reader.format.as_ref().ok_or(gst::FlowError::NotNegotiated)?;
-                let timecode = buffer.meta::<VideoTimeCodeMeta>().map(|meta| meta.tc());
-                let Some(image) = format.converter.convert(buffer.clone()) else {
-                    drop(reader);
-                    gst::element_imp_error!(self, gst::StreamError::Format, ("a frame cannot be read"));
-                    return Err(gst::FlowError::Error);
-                };
-                let pixels: Arc<[u8]> = image.into_raw().into();
-                frames.push(frame(&pixels, pts, timecode));
-                reader.last = Some(pixels);
-            }
-        }
-        self.push(frames)
-    }
-
-    fn push(&self, frames: Vec<InputFrame>) -> Result<gst::FlowSuccess, gst::FlowError> {
-        for frame in frames {
-            let pts = frame.pts;
-            let dropped = self.input.push(frame)?;
-            if dropped > 0 {
-                gst::debug!(CAT, imp = self, "dropped {dropped} late frames");
-                self.post_late(pts);
-            }
+        let dropped = self.input.push(InputFrame { pixels, pts, timecode, restyle, control })?;
+        if dropped > 0 {
+            gst::debug!(CAT, imp = self, "dropped {dropped} late frames");
+            self.post_late(pts);
         }
         Ok(gst::FlowSuccess::Ok)
     }
@@ -481,32 +503,21 @@ impl SoraFilter {
 
     /// Repeats the last frame until `time`, as often as the model's frame rate needs it.
     fn fill_until(&self, time: gst::ClockTime) {
-        let restyle = lock(&self.settings).restyle;
-        let running_time = lock(&self.reader).segment.to_running_time(time);
-        // Their time has come too; an error comes with the next frame.
-        let control = self.control_at(running_time).unwrap_or_default();
-        let frames: Vec<_> = {
+        let (times, last) = {
             let mut reader = lock(&self.reader);
-            let times = reader.pacing.end(time.nseconds());
-            let Some(last) = &reader.last else { return };
-            let frame = |time| InputFrame {
-                pixels: last.clone(),
-                pts: gst::ClockTime::from_nseconds(time),
-                timecode: None,
-                restyle,
-                control: control.clone(),
-            };
-            times.into_iter().map(frame).collect()
+            (reader.pacing.end(time.nseconds()), reader.last.clone())
         };
-        // The next frame gets the error too.
-        let _ = self.push(frames);
+        if let Some(last) = &last {
+            // The next frame gets the error too.
+            let _ = self.repeat(last, &times);
+        }
     }
 
     fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
         gst::trace!(CAT, obj = pad, "{event:?}");
         match event.view() {
             gst::EventView::FlushStart(_) => {
-                [&self.control, &self.mask].into_iter().for_each(|side| side.input.flush_main());
+                self.sides().for_each(|side| side.input.flush_main());
                 self.input.start_flush();
                 self.out.start_flush();
                 let forwarded = self.src.push_event(event);
@@ -514,7 +525,7 @@ impl SoraFilter {
                 forwarded
             }
             gst::EventView::FlushStop(_) => {
-                [&self.control, &self.mask].into_iter().for_each(|side| side.input.restart_main());
+                self.sides().for_each(|side| side.input.restart_main());
                 lock(&self.reader).reset();
                 self.input.stop_flush();
                 let forwarded = self.src.push_event(event);
@@ -534,6 +545,7 @@ impl SoraFilter {
                 (!self.src.is_active() || self.start_task()) && forwarded
             }
             gst::EventView::StreamStart(_) => {
+                self.sides().for_each(|side| side.input.begin_main());
                 self.out.begin_stream();
                 if self.input.begin_stream() && self.src.is_active() {
                     self.start_task();
@@ -550,6 +562,7 @@ impl SoraFilter {
                     );
                     return false;
                 };
+                self.sides().for_each(|side| side.input.begin_main());
                 let mut reader = lock(&self.reader);
                 reader.segment = segment;
                 reader.pacing.restart();
@@ -567,13 +580,12 @@ impl SoraFilter {
                 self.input.push_event(event)
             }
             gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => {
-                let sides = [&self.control, &self.mask];
                 // The last frame lasts until its end.
                 let end = lock(&self.reader).end;
                 if let Some(end) = end {
                     self.fill_until(end);
                 }
-                sides.into_iter().for_each(|side| side.input.end_main());
+                self.sides().for_each(|side| side.input.end_main());
                 self.input.push_event(event)
             }
             _ if event.is_serialized() => self.input.push_event(event),
@@ -686,21 +698,17 @@ impl SoraFilter {
 
     /// Pauses the task, and reports why.
     fn stop(&self, stop: Stop) {
-        let _ = self.src.pause_task();
         let flow = match &stop {
-            Stop::Flushing => return,
-            // Downstream flushes or stops, and nothing has ended.
-            Stop::Flow(gst::FlowError::Flushing) => {
-                self.input.fail(gst::FlowError::Flushing);
-                return;
-            }
-            Stop::Flow(flow) => *flow,
-            Stop::Failed(_) | Stop::Write(_) => gst::FlowError::Error,
+            Stop::Flushing => None,
+            Stop::Flow(flow) => Some(*flow),
+            Stop::Failed(_) | Stop::Write(_) => Some(gst::FlowError::Error),
         };
+        // Before the task pauses, which takes as long as its turn.
+        let is_first = flow.is_some_and(|flow| self.input.fail(flow));
+        let _ = self.src.pause_task();
+        // Downstream flushes or stops, and nothing has ended.
+        let Some(flow) = flow.filter(|flow| is_first && *flow != gst::FlowError::Flushing) else { return };
         gst::debug!(CAT, imp = self, "the task ends: {flow}");
-        if !self.input.fail(flow) {
-            return;
-        }
         match stop {
             Stop::Failed(error) => self.post_error_message(error::message(&error)),
             Stop::Write(error) => {

@@ -82,17 +82,19 @@ impl Shared {
                 }
             };
             state = self.lock();
-            state.busy = false;
             // A flush has its own state.
             let failure = flow.err().filter(|_| !state.flushing);
             if let Some(error) = failure {
                 state.flow = Err(error);
                 state.keep_sticky();
                 drop(state);
+                // Whoever waits for room must not hold up what follows.
+                self.changed.notify_all();
                 // Nobody may push anything after it.
                 on_failure(error);
                 state = self.lock();
             }
+            state.busy = false;
             self.changed.notify_all();
         }
     }

@@ -366,7 +366,7 @@ impl ElementImpl for SoraPrompt {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        self.video_input.flush_start();
+        self.video_input.stop();
         let _ = pad.set_active(false);
         let _ = self.obj().remove_pad(pad);
         *self.video.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -383,7 +383,7 @@ impl ElementImpl for SoraPrompt {
                 self.video_input.reset();
             }
             // Before the pads are deactivated, which waits for their streaming threads.
-            gst::StateChange::PausedToReady => self.video_input.flush_start(),
+            gst::StateChange::PausedToReady => self.video_input.stop(),
             _ => {}
         }
         self.parent_change_state(transition)

@@ -91,7 +91,7 @@ impl SideInput {
     pub fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
         let mut state = self.state();
         loop {
-            if state.flushing || state.main_flushing {
+            if state.main_flushing {
                 return Err(gst::FlowError::Flushing);
             }
             let found = state.current.as_ref().is_some_and(|frame| {
@@ -129,11 +129,32 @@ impl SideInput {
     pub fn restart_main(&self) {
         self.update(|state| {
             (state.main_time, state.main_ended, state.main_flushing) = (Duration::ZERO, false, false);
+            state.current = None;
         });
     }
 
-    /// Interrupts all waits.
-    pub fn flush_start(&self) {
+    /// Declares that the main stream goes on after its end.
+    pub fn begin_main(&self) {
+        self.update(|state| state.main_ended = false);
+    }
+
+    /// Declares the end of the video stream.
+    pub fn end(&self) {
+        self.update(|state| state.ended = true);
+    }
+
+    /// Ends both streams until [`reset`](Self::reset).
+    pub fn stop(&self) {
+        self.update(|state| (state.flushing, state.main_flushing) = (true, true));
+    }
+
+    /// Takes no more frames, and holds none, until [`reset`](Self::reset).
+    pub fn close(&self) {
+        self.update(|state| *state = State { flushing: true, ended: true, ..State::default() });
+    }
+
+    /// Interrupts the wait of the video stream.
+    fn flush_start(&self) {
         self.update(|state| state.flushing = true);
     }
 
@@ -159,12 +180,13 @@ impl SideInput {
         match event.view() {
             gst::EventView::Caps(event) => return self.set_caps(event.caps()),
             gst::EventView::Segment(event) => match event.segment().clone().downcast::<gst::ClockTime>() {
-                Ok(segment) => self.update(|state| state.segment = segment),
+                Ok(segment) => self.update(|state| (state.segment, state.ended) = (segment, false)),
                 Err(_) => return false,
             },
             gst::EventView::FlushStart(_) => self.flush_start(),
             gst::EventView::FlushStop(_) => self.flush_stop(),
-            gst::EventView::Eos(_) => self.update(|state| state.ended = true),
+            gst::EventView::StreamStart(_) => self.update(|state| state.ended = false),
+            gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => self.end(),
             _ => {}
         }
         true

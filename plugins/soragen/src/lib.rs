@@ -13,6 +13,7 @@
 use gst::glib;
 
 mod filter;
+mod monitor;
 mod prompter;
 mod source;
 mod video;

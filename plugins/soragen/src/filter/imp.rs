@@ -7,7 +7,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_video::{VideoCapsBuilder, VideoInfo, VideoTimeCodeMeta};
-use soragen::{DynamicImage, Error, RgbImage, Setting, Threads};
+use soragen::{DynamicImage, Error, Setting, Threads};
 
 use super::input::{ControlFrame, Input, InputFrame};
 use super::negotiation;
@@ -17,7 +17,7 @@ use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
 use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
 use crate::video::rgb::RgbConverter;
-use crate::video::side_input::SideInput;
+use crate::video::side_pad::SidePad;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("sorafilter", gst::DebugColorFlags::empty(), Some("Video restyling"))
@@ -207,49 +207,20 @@ impl ElementImpl for SoraFilter {
         _name: Option<&str>,
         _caps: Option<&gst::Caps>,
     ) -> Option<gst::Pad> {
-        let name = template.name_template();
-        let mut side = lock(&self.side(name)?.pad);
-        if side.is_some() {
-            gst::warning!(CAT, imp = self, "the pad {name} exists already");
-            return None;
-        }
-        let pad = gst::Pad::builder_from_template(template)
-            .name(name)
-            .chain_function(|pad, parent, buffer| {
-                let failed = || Err(gst::FlowError::Error);
-                Self::catch_panic_pad_function(parent, failed, |this| match this.side(&pad.name()) {
-                    Some(side) => side.input.push(buffer),
-                    None => Err(gst::FlowError::Error),
-                })
-            })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || false,
-                    |this| this.side(&pad.name()).is_some_and(|side| side.input.event(&event)),
-                )
-            })
-            .build();
-        let element = self.obj().downgrade();
-        pad.connect_unlinked(move |pad, _| {
-            let element = element.upgrade();
-            if let Some(side) = element.as_ref().and_then(|element| element.imp().side(&pad.name())) {
-                side.input.end();
-            }
+        let side = Self::side(template.name_template())?;
+        let pad = side(self).request(self, template, side, |this, pad, event| {
+            Self::side(&pad.name()).is_some_and(|side| side(this).input.event(event))
         });
-        let _ = pad.set_active(true);
-        *side = Some(pad.clone());
-        drop(side);
-        self.obj().add_pad(&pad).ok()?;
-        Some(pad)
+        if pad.is_none() {
+            gst::warning!(CAT, imp = self, "the pad {} exists already", template.name_template());
+        }
+        pad
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        let Some(side) = self.side(&pad.name()) else { return };
-        side.input.close();
-        let _ = pad.set_active(false);
-        let _ = self.obj().remove_pad(pad);
-        *lock(&side.pad) = None;
+        if let Some(side) = Self::side(&pad.name()) {
+            side(self).release(&*self.obj(), pad);
+        }
     }
 
     fn change_state(
@@ -283,29 +254,12 @@ impl ElementImpl for SoraFilter {
 const CONTROL: &str = "control";
 const MASK: &str = "mask";
 
-/// A pad whose frames steer those of the pad `sink` at the same time.
-#[derive(Default)]
-struct SidePad {
-    pad: Mutex<Option<gst::Pad>>,
-    input: SideInput,
-}
-
-impl SidePad {
-    fn is_linked(&self) -> bool {
-        lock(&self.pad).as_ref().is_some_and(gst::Pad::is_linked)
-    }
-
-    /// The frame at this running time, if the pad is linked.
-    fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
-        if self.is_linked() { self.input.frame_at(time) } else { Ok(None) }
-    }
-}
-
 impl SoraFilter {
-    fn side(&self, name: &str) -> Option<&SidePad> {
+    /// The pads whose frames steer those of the pad `sink` at the same time.
+    fn side(name: &str) -> Option<fn(&Self) -> &SidePad> {
         match name {
-            CONTROL => Some(&self.control),
-            MASK => Some(&self.mask),
+            CONTROL => Some(|this| &this.control),
+            MASK => Some(|this| &this.mask),
             _ => None,
         }
     }
@@ -321,8 +275,8 @@ impl SoraFilter {
         self.sides().for_each(|side| side.input.set_main_time(time));
         let Some(frame) = self.control.frame_at(time)? else { return Ok(None) };
         let mask = self.mask.frame_at(time)?;
-        let mask = mask.map(|mask| Arc::new(DynamicImage::from(mask).into_luma8()));
-        Ok(Some(ControlFrame { frame: Arc::new(frame), mask }))
+        let mask = mask.map(|mask| DynamicImage::from(mask).into_luma8());
+        Ok(Some(ControlFrame { frame, mask }))
     }
 
     /// Checks and reads everything before the task starts.

@@ -3,11 +3,12 @@
 //! The frames and events that wait for the task of the source pad.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use soragen::{Cancel, GrayImage, Restyle, RgbImage};
 
+use crate::monitor::Monitor;
 use crate::source::Change;
 
 /// A frame of the model.
@@ -23,10 +24,9 @@ pub struct InputFrame {
 }
 
 /// A frame of the pad `control` and one of the pad `mask`, at the time of a frame.
-#[derive(Clone)]
 pub struct ControlFrame {
-    pub frame: Arc<RgbImage>,
-    pub mask: Option<Arc<GrayImage>>,
+    pub frame: RgbImage,
+    pub mask: Option<GrayImage>,
 }
 
 /// What comes in, in order.
@@ -88,8 +88,7 @@ pub struct Stats {
 /// The queue between the two threads.
 #[derive(Default)]
 pub struct Input {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Monitor<State>,
 }
 
 struct State {
@@ -129,30 +128,16 @@ impl Default for State {
 const CHUNKS: usize = 2;
 
 impl Input {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.changed.notify_all();
-        result
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Accepts frames for chunks of `chunk` frames, which come out `latency` after they came in.
     pub fn start(&self, chunk: usize, latency: Duration) {
-        self.update(|state| {
+        self.state.update(|state| {
             *state = State { chunk: chunk.max(1), flushing: false, latency, ..State::default() }
         });
     }
 
     /// Interrupts the waits and the chunk that is being made.
     pub fn start_flush(&self) {
-        self.update(|state| {
+        self.state.update(|state| {
             state.flushing = true;
             state.cancel.cancel();
         });
@@ -160,7 +145,7 @@ impl Input {
 
     /// Removes everything that waits except what upstream does not send again, and accepts new frames. Both threads must have stopped.
     pub fn stop_flush(&self) {
-        self.update(|state| {
+        self.state.update(|state| {
             state.clear();
             state.flushing = false;
             state.flow = Ok(gst::FlowSuccess::Ok);
@@ -169,7 +154,7 @@ impl Input {
     }
 
     pub fn set_live(&self, is_live: bool) {
-        self.update(|state| state.is_live = is_live);
+        self.state.update(|state| state.is_live = is_live);
     }
 
     /// Adds a frame. If there is no room, it waits; or, from a live source, the oldest chunk is dropped. Returns how many frames
@@ -178,7 +163,7 @@ impl Input {
     /// # Errors
     /// [`gst::FlowError::Flushing`], and the error of the last push downstream.
     pub fn push(&self, frame: InputFrame) -> Result<u64, gst::FlowError> {
-        let (mut state, mut dropped) = (self.lock(), 0);
+        let (mut state, mut dropped) = (self.state.lock(), 0);
         loop {
             if state.flushing {
                 return Err(gst::FlowError::Flushing);
@@ -190,19 +175,19 @@ impl Input {
             if state.is_live {
                 dropped += state.drop_chunk();
             } else {
-                state = self.wait(state);
+                state = self.state.wait(state);
             }
         }
         state.items.push_back(Item::Frame(frame));
         state.frames += 1;
         drop(state);
-        self.changed.notify_all();
+        self.state.notify();
         Ok(dropped)
     }
 
     /// Adds an event. Returns false while flushing, and after an error downstream.
     pub fn push_event(&self, event: gst::Event) -> bool {
-        self.update(|state| {
+        self.state.update(|state| {
             let accepted = !state.flushing && state.flow.is_ok();
             if accepted {
                 state.items.push_back(Item::Event(event));
@@ -213,7 +198,7 @@ impl Input {
 
     /// Waits for something to come in. An event is taken.
     pub fn front(&self) -> Result<Front, Interrupt> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.flushing {
                 return Err(Interrupt);
@@ -224,14 +209,14 @@ impl Input {
                     state.items.push_front(frame);
                     return Ok(Front::Frame);
                 }
-                None => state = self.wait(state),
+                None => state = self.state.wait(state),
             }
         }
     }
 
     /// Waits for `wanted` frames, or for a change of the format or the end before them, and takes them with the events between.
     pub fn take(&self, wanted: usize) -> Result<Chunk, Interrupt> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         loop {
             if state.flushing {
                 return Err(Interrupt);
@@ -240,16 +225,16 @@ impl Input {
                 let items: Vec<_> = state.items.drain(..count).collect();
                 state.frames -= items.iter().filter(|item| matches!(item, Item::Frame(_))).count();
                 drop(state);
-                self.changed.notify_all();
+                self.state.notify();
                 return Ok(Chunk { items, is_complete });
             }
-            state = self.wait(state);
+            state = self.state.wait(state);
         }
     }
 
     /// Ends the stream with an error: later frames are refused with it. Returns false if it has ended with one before.
     pub fn fail(&self, error: gst::FlowError) -> bool {
-        self.update(|state| {
+        self.state.update(|state| {
             let is_first = state.flow.is_ok();
             state.flow = Err(error);
             state.clear();
@@ -259,7 +244,7 @@ impl Input {
 
     /// Accepts another stream after downstream has ended the one before. Returns whether it had.
     pub fn begin_stream(&self) -> bool {
-        self.update(|state| {
+        self.state.update(|state| {
             let ended = state.flow == Err(gst::FlowError::Eos);
             if ended {
                 state.flow = Ok(gst::FlowSuccess::Ok);
@@ -270,28 +255,28 @@ impl Input {
 
     /// Makes a change with the next chunk. It replaces one of the same kind.
     pub fn request(&self, change: Change) {
-        self.update(|state| {
+        self.state.update(|state| {
             state.changes.retain(|other| !other.same_kind(&change));
             state.changes.push(change);
         });
     }
 
     pub fn take_changes(&self) -> Vec<Change> {
-        std::mem::take(&mut self.lock().changes)
+        std::mem::take(&mut self.state.lock().changes)
     }
 
     /// Cancels the chunk that is being made.
     pub fn cancel(&self) -> Cancel {
-        self.lock().cancel.clone()
+        self.state.lock().cancel.clone()
     }
 
     pub fn stats(&self) -> Stats {
-        self.lock().stats
+        self.state.lock().stats
     }
 
     /// Adds a chunk of `frames` frames, which took `took` to make, to the statistics.
     pub fn count(&self, frames: u64, took: Duration) {
-        let stats = &mut self.lock().stats;
+        let stats = &mut self.state.lock().stats;
         stats.frames += frames;
         stats.busy += took;
         stats.chunk = took;
@@ -300,7 +285,7 @@ impl Input {
     /// Raises the latency of a live video, if a chunk of this `duration` takes too long to make. A frame waits for its chunk, or for
     /// the chunk before if that takes longer, and then for its own to be made. Returns whether the latency grew.
     pub fn raise_latency(&self, duration: Duration, took: Duration) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let delay = duration.max(took) + took;
         let grew = state.is_live && delay > state.latency;
         if grew {
@@ -312,7 +297,7 @@ impl Input {
 
     /// How long a frame takes to come out.
     pub fn latency(&self) -> Duration {
-        self.lock().latency
+        self.state.lock().latency
     }
 }
 

@@ -4,12 +4,13 @@
 //! pusher waits for it, so that the next chunk is made meanwhile.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gst::prelude::*;
 
 use super::input::survives_flush;
+use crate::monitor::Monitor;
 
 /// What waits to be pushed.
 enum Item {
@@ -33,8 +34,7 @@ struct State {
 
 struct Shared {
     pad: gst::Pad,
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Monitor<State>,
 }
 
 /// Clones push to the same pad.
@@ -48,32 +48,18 @@ pub struct PusherThread {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.changed.notify_all();
-        result
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn run(&self, on_failure: impl Fn(gst::FlowError)) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         while !state.quit {
             let next = if state.flushing { None } else { state.items.pop_front() };
             let Some(item) = next else {
-                state = self.wait(state);
+                state = self.state.wait(state);
                 continue;
             };
             state.frames -= usize::from(matches!(item, Item::Frame(_)));
             state.busy = true;
             drop(state);
-            self.changed.notify_all();
+            self.state.notify();
             let flow = match item {
                 Item::Frame(buffer) => self.pad.push(buffer),
                 Item::Event(event) => {
@@ -81,7 +67,7 @@ impl Shared {
                     Ok(gst::FlowSuccess::Ok)
                 }
             };
-            state = self.lock();
+            state = self.state.lock();
             // A flush has its own state.
             let failure = flow.err().filter(|_| !state.flushing);
             if let Some(error) = failure {
@@ -89,13 +75,13 @@ impl Shared {
                 state.keep_sticky();
                 drop(state);
                 // Whoever waits for room must not hold up what follows.
-                self.changed.notify_all();
+                self.state.notify();
                 // Nobody may push anything after it.
                 on_failure(error);
-                state = self.lock();
+                state = self.state.lock();
             }
             state.busy = false;
-            self.changed.notify_all();
+            self.state.notify();
         }
     }
 }
@@ -130,7 +116,7 @@ impl Pusher {
             quit: false,
             flow: Ok(gst::FlowSuccess::Ok),
         };
-        Self(Arc::new(Shared { pad, state: Mutex::new(state), changed: Condvar::new() }))
+        Self(Arc::new(Shared { pad, state: Monitor::new(state) }))
     }
 
     /// Starts the thread, and lets `room` frames of a live video wait. `on_failure` gets the error of a push in the thread, which may have
@@ -143,7 +129,7 @@ impl Pusher {
         room: usize,
         on_failure: impl Fn(gst::FlowError) + Send + 'static,
     ) -> std::io::Result<PusherThread> {
-        self.0.update(|state| {
+        self.0.state.update(|state| {
             state.clear();
             (state.room, state.quit, state.flushing) = (room.max(1), false, false);
             state.flow = Ok(gst::FlowSuccess::Ok);
@@ -155,12 +141,12 @@ impl Pusher {
     }
 
     pub fn set_live(&self, is_live: bool) {
-        self.0.update(|state| state.is_live = is_live);
+        self.0.state.update(|state| state.is_live = is_live);
     }
 
     /// Refuses everything until [`stop_flush`](Self::stop_flush), and forgets what waits, but not what upstream does not send again.
     pub fn start_flush(&self) {
-        self.0.update(|state| {
+        self.0.state.update(|state| {
             state.flushing = true;
             state.keep_sticky();
         });
@@ -168,7 +154,7 @@ impl Pusher {
 
     /// Accepts another stream after downstream has ended the one before.
     pub fn begin_stream(&self) {
-        self.0.update(|state| {
+        self.0.state.update(|state| {
             if state.flow == Err(gst::FlowError::Eos) {
                 state.flow = Ok(gst::FlowSuccess::Ok);
             }
@@ -177,14 +163,14 @@ impl Pusher {
 
     /// Accepts frames and events again. Nothing is pushed meanwhile.
     pub fn stop_flush(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         while state.busy {
-            state = self.0.wait(state);
+            state = self.0.state.wait(state);
         }
         state.flushing = false;
         state.flow = Ok(gst::FlowSuccess::Ok);
         drop(state);
-        self.0.changed.notify_all();
+        self.0.state.notify();
     }
 
     /// Pushes a frame; one of a live video when there is room for it to wait.
@@ -204,7 +190,7 @@ impl Pusher {
     /// As [`frame`](Self::frame).
     pub fn event(&self, event: gst::Event) -> Result<(), gst::FlowError> {
         {
-            let mut state = self.0.lock();
+            let mut state = self.0.state.lock();
             if state.flushing && !state.quit && survives_flush(&event) {
                 state.items.push_back(Item::Event(event));
                 return Ok(());
@@ -218,7 +204,7 @@ impl Pusher {
 
     /// Queues an item of a live video. Returns that of another video, when nothing is before it.
     fn queued(&self, item: Item) -> Result<Option<Item>, gst::FlowError> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         loop {
             state.flow()?;
             let is_empty = state.items.is_empty() && !state.busy;
@@ -229,17 +215,17 @@ impl Pusher {
                 state.frames += usize::from(matches!(item, Item::Frame(_)));
                 state.items.push_back(item);
                 drop(state);
-                self.0.changed.notify_all();
+                self.0.state.notify();
                 return Ok(None);
             }
-            state = self.0.wait(state);
+            state = self.0.state.wait(state);
         }
     }
 }
 
 impl Drop for PusherThread {
     fn drop(&mut self) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             state.quit = true;
             state.flushing = true;
             state.clear();

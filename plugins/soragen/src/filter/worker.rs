@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_video::VideoInfo;
 use soragen::{
-    Cancel, Error, Frames, Model, ModelInfo, OpenOptions, Progress, Request, Restyle, RgbImage, Session,
-    Size, Threads,
+    Cancel, Error, Frames, Model, ModelInfo, OpenOptions, Progress, Request, Restyle, Session, Size, Threads,
 };
 
 use super::SoraFilter;
@@ -184,7 +183,7 @@ impl Worker {
             return Err(Stop::Flow(gst::FlowError::NotNegotiated));
         };
         let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
-        let Chunk { items, is_complete } = pads.input.take(wanted)?;
+        let Chunk { mut items, is_complete } = pads.input.take(wanted)?;
         for change in pads.input.take_changes() {
             let applied = change.loaded().and_then(|change| {
                 change.apply(session)?;
@@ -195,19 +194,20 @@ impl Worker {
                 gst::element_warning!(pads.element, gst::LibraryError::Settings, ("{error}"));
             }
         }
-        let mut frames = items.iter().filter_map(|item| match item {
+        let frames = items.iter_mut().filter_map(|item| match item {
             Item::Frame(frame) => Some(frame),
             Item::Event(_) => None,
         });
         // The whole chunk is changed as its first frame is.
-        if let Some(first) = frames.clone().next()
+        let mut frames = frames.peekable();
+        if let Some(first) = frames.peek()
             && std::mem::replace(restyle, first.restyle) != first.restyle
         {
             session.set_restyle(first.restyle)?;
         }
         frames.try_for_each(|frame| {
-            if let Some(ControlFrame { frame, mask }) = &frame.control {
-                session.push_control(RgbImage::clone(frame), mask.as_deref().cloned())?;
+            if let Some(ControlFrame { frame, mask }) = frame.control.take() {
+                session.push_control(frame, mask)?;
             }
             session.push_frames(&frame.pixels)
         })?;

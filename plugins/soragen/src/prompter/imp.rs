@@ -11,7 +11,7 @@ use soragen::storyboard::{self, PadText};
 use soragen::{RgbImage, Shot, Transition};
 
 use crate::source::{CueEnd, PROMPT_CHECK, SoraGen};
-use crate::video::side_input::SideInput;
+use crate::video::side_pad::SidePad;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soraprompt", gst::DebugColorFlags::empty(), Some("Timed text to video"))
@@ -60,9 +60,8 @@ pub struct SoraPrompt {
     sink: gst::Pad,
     src: gst::GhostPad,
     text: Mutex<TextState>,
-    /// The pad `video`, if it was requested.
-    video: Mutex<Option<gst::Pad>>,
-    video_input: SideInput,
+    /// The pad `video`.
+    video: SidePad,
 }
 
 impl SoraPrompt {
@@ -132,7 +131,7 @@ impl SoraPrompt {
             }
             first
         };
-        self.video_input.set_main_time(start);
+        self.video.input.set_main_time(start);
         if prompt.is_empty() {
             self.source.set_shots_complete_until(start);
             return Ok(());
@@ -159,11 +158,10 @@ impl SoraPrompt {
 
     /// The frame of the pad `video` at `time`, if the pad is linked.
     fn image_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
-        let video = self.video.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if !video.is_some_and(|pad| pad.is_linked()) {
+        if !self.video.is_linked() {
             return Ok(None);
         }
-        let image = self.video_input.frame_at(time);
+        let image = self.video.frame_at(time);
         match image {
             Ok(None) => gst::warning!(
                 CAT,
@@ -181,7 +179,7 @@ impl SoraPrompt {
     }
 
     fn video_event(&self, pad: &gst::Pad, event: &gst::Event) -> bool {
-        if !self.video_input.event(event) {
+        if !self.video.input.event(event) {
             if event.type_() == gst::EventType::Segment {
                 gst::element_imp_error!(
                     self,
@@ -221,14 +219,14 @@ impl SoraPrompt {
                 {
                     text.gap_end = text.gap_end.max(end.into());
                     drop(text);
-                    self.video_input.set_main_time(end.into());
+                    self.video.input.set_main_time(end.into());
                     self.source.set_shots_complete_until(end.into());
                 }
             }
             gst::EventView::Eos(_) => {
                 let now = self.live_time();
                 let end = self.text().end(now);
-                self.video_input.end_main();
+                self.video.input.end_main();
                 self.source.finish_shots(end);
             }
             _ => {}
@@ -262,8 +260,7 @@ impl ObjectSubclass for SoraPrompt {
             sink,
             src,
             text: Mutex::default(),
-            video: Mutex::default(),
-            video_input: SideInput::default(),
+            video: SidePad::default(),
         }
     }
 }
@@ -343,34 +340,15 @@ impl ElementImpl for SoraPrompt {
         _name: Option<&str>,
         _caps: Option<&gst::Caps>,
     ) -> Option<gst::Pad> {
-        let mut video = self.video.lock().unwrap_or_else(PoisonError::into_inner);
-        if video.is_some() {
+        let pad = self.video.request(self, template, |this| &this.video, Self::video_event);
+        if pad.is_none() {
             gst::warning!(CAT, imp = self, "the video pad exists already");
-            return None;
         }
-        let pad = gst::Pad::builder_from_template(template)
-            .name("video")
-            .chain_function(|_, parent, buffer| {
-                let failed = || Err(gst::FlowError::Error);
-                Self::catch_panic_pad_function(parent, failed, |this| this.video_input.push(buffer))
-            })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.video_event(pad, &event))
-            })
-            .build();
-        let _ = pad.set_active(true);
-        *video = Some(pad.clone());
-        drop(video);
-        self.obj().add_pad(&pad).ok()?;
-        Some(pad)
+        pad
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        self.video_input.stop();
-        let _ = pad.set_active(false);
-        let _ = self.obj().remove_pad(pad);
-        *self.video.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.video_input.reset();
+        self.video.release(&*self.obj(), pad);
     }
 
     fn change_state(
@@ -380,10 +358,10 @@ impl ElementImpl for SoraPrompt {
         match transition {
             gst::StateChange::ReadyToPaused => {
                 *self.text() = TextState::default();
-                self.video_input.reset();
+                self.video.input.reset();
             }
             // Before the pads are deactivated, which waits for their streaming threads.
-            gst::StateChange::PausedToReady => self.video_input.stop(),
+            gst::StateChange::PausedToReady => self.video.input.stop(),
             _ => {}
         }
         self.parent_change_state(transition)

@@ -145,8 +145,7 @@ impl Settings {
             }),
             (0, None) if self.is_live && info.max_frames.is_none() => None,
             (0, None) => {
-                // The last frame of a loop would be the first one again.
-                let frames = info.natural_frames - u64::from(self.loops && info.natural_frames > 1);
+                let frames = info.natural_length(self.loops);
                 Some(VideoLength { frames, time: frame_time::frame_start(frames, info.frame_rate) })
             }
             (duration, _) => {

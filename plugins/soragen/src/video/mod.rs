@@ -6,3 +6,4 @@ pub mod convert;
 pub mod input;
 pub mod rgb;
 pub mod side_input;
+pub mod side_pad;

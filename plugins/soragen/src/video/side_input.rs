@@ -5,17 +5,16 @@
 //! It holds one frame. The pad blocks the next frame until the main stream has reached its time, so that the frame of each time is
 //! found, no matter which stream is ahead.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use soragen::RgbImage;
 
 use super::rgb::to_rgb_image;
+use crate::monitor::Monitor;
 
 #[derive(Default)]
 pub struct SideInput {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: Monitor<State>,
 }
 
 #[derive(Default)]
@@ -45,18 +44,9 @@ struct Frame {
 }
 
 impl SideInput {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state());
-        self.changed.notify_all();
-    }
-
     /// Holds `buffer`. Except for the first frame, it waits until the main stream has reached its time.
     pub fn push(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Some(info) = state.info.clone() else {
             return Err(gst::FlowError::NotNegotiated);
         };
@@ -67,9 +57,9 @@ impl SideInput {
         };
         let end = buffer.duration().map(|duration| start + Duration::from(duration));
         state.next = Some(start);
-        self.changed.notify_all();
+        self.state.notify();
         while state.current.is_some() && start > state.main_time && !state.main_ended && !state.flushing {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.state.wait(state);
         }
         state.next = None;
         if state.flushing {
@@ -79,7 +69,7 @@ impl SideInput {
             state.current = Some(Frame { buffer, info, start, end });
         }
         drop(state);
-        self.changed.notify_all();
+        self.state.notify();
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -89,7 +79,7 @@ impl SideInput {
     /// # Errors
     /// [`gst::FlowError::Flushing`], and [`gst::FlowError::NotNegotiated`] for a frame that cannot be converted to RGB.
     pub fn frame_at(&self, time: Duration) -> Result<Option<RgbImage>, gst::FlowError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         loop {
             if state.main_flushing {
                 return Err(gst::FlowError::Flushing);
@@ -102,7 +92,7 @@ impl SideInput {
             if found || state.ended {
                 break;
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.state.wait(state);
         }
         let Some(frame) = &state.current else { return Ok(None) };
         let (buffer, info) = (frame.buffer.clone(), frame.info.clone());
@@ -112,22 +102,22 @@ impl SideInput {
 
     /// Declares that the main stream has reached `time`.
     pub fn set_main_time(&self, time: Duration) {
-        self.update(|state| state.main_time = state.main_time.max(time));
+        self.state.update(|state| state.main_time = state.main_time.max(time));
     }
 
     /// Declares the end of the main stream.
     pub fn end_main(&self) {
-        self.update(|state| state.main_ended = true);
+        self.state.update(|state| state.main_ended = true);
     }
 
     /// Interrupts the wait of the main stream, until its time starts again.
     pub fn flush_main(&self) {
-        self.update(|state| state.main_flushing = true);
+        self.state.update(|state| state.main_flushing = true);
     }
 
     /// Declares that the time of the main stream starts again.
     pub fn restart_main(&self) {
-        self.update(|state| {
+        self.state.update(|state| {
             (state.main_time, state.main_ended, state.main_flushing) = (Duration::ZERO, false, false);
             state.current = None;
         });
@@ -135,32 +125,32 @@ impl SideInput {
 
     /// Declares that the main stream goes on after its end.
     pub fn begin_main(&self) {
-        self.update(|state| state.main_ended = false);
+        self.state.update(|state| state.main_ended = false);
     }
 
     /// Declares the end of the video stream.
     pub fn end(&self) {
-        self.update(|state| state.ended = true);
+        self.state.update(|state| state.ended = true);
     }
 
     /// Ends both streams until [`reset`](Self::reset).
     pub fn stop(&self) {
-        self.update(|state| (state.flushing, state.main_flushing) = (true, true));
+        self.state.update(|state| (state.flushing, state.main_flushing) = (true, true));
     }
 
     /// Takes no more frames, and holds none, until [`reset`](Self::reset).
     pub fn close(&self) {
-        self.update(|state| *state = State { flushing: true, ended: true, ..State::default() });
+        self.state.update(|state| *state = State { flushing: true, ended: true, ..State::default() });
     }
 
     /// Interrupts the wait of the video stream.
     fn flush_start(&self) {
-        self.update(|state| state.flushing = true);
+        self.state.update(|state| state.flushing = true);
     }
 
     /// Drops the frame, and accepts new ones in the same format.
     fn flush_stop(&self) {
-        self.update(|state| {
+        self.state.update(|state| {
             let (info, main_time, main_ended) = (state.info.take(), state.main_time, state.main_ended);
             let main_flushing = state.main_flushing;
             *state = State { info, main_time, main_ended, main_flushing, ..State::default() };
@@ -171,7 +161,7 @@ impl SideInput {
     fn set_caps(&self, caps: &gst::CapsRef) -> bool {
         let info = gst_video::VideoInfo::from_caps(caps).ok();
         let valid = info.is_some();
-        self.update(|state| state.info = info);
+        self.state.update(|state| state.info = info);
         valid
     }
 
@@ -180,12 +170,12 @@ impl SideInput {
         match event.view() {
             gst::EventView::Caps(event) => return self.set_caps(event.caps()),
             gst::EventView::Segment(event) => match event.segment().clone().downcast::<gst::ClockTime>() {
-                Ok(segment) => self.update(|state| (state.segment, state.ended) = (segment, false)),
+                Ok(segment) => self.state.update(|state| (state.segment, state.ended) = (segment, false)),
                 Err(_) => return false,
             },
             gst::EventView::FlushStart(_) => self.flush_start(),
             gst::EventView::FlushStop(_) => self.flush_stop(),
-            gst::EventView::StreamStart(_) => self.update(|state| state.ended = false),
+            gst::EventView::StreamStart(_) => self.state.update(|state| state.ended = false),
             gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => self.end(),
             _ => {}
         }
@@ -194,6 +184,6 @@ impl SideInput {
 
     /// Returns to the initial state.
     pub fn reset(&self) {
-        self.update(|state| *state = State::default());
+        self.state.update(|state| *state = State::default());
     }
 }

@@ -40,11 +40,11 @@ impl FrameReader {
     /// Waits for frame `n`, and until it is `due`. A frame that is no longer queued is generated again.
     pub fn read(&self, n: u64, due: Option<Due>) -> Result<RgbFrame, FrameError> {
         let shared = &self.0;
-        let mut state = shared.lock();
+        let mut state = shared.state.lock();
         if !state.queue.seek(n) {
             state.start_over();
         }
-        shared.notify();
+        shared.state.notify();
         loop {
             if state.flushing {
                 return Err(FrameError::Flushing);
@@ -64,16 +64,16 @@ impl FrameReader {
                     return Err(FrameError::Late);
                 }
             } else if now && let Some(frame) = state.queue.read(n) {
-                shared.notify();
+                shared.state.notify();
                 return Ok(frame);
             }
-            state = shared.wait(state);
+            state = shared.state.wait(state);
         }
     }
 
     /// Waits for the time at which a frame is `due`.
     pub fn wait_until(&self, due: Due) -> Result<(), FrameError> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         loop {
             if state.flushing {
                 return Err(FrameError::Flushing);
@@ -84,40 +84,40 @@ impl FrameReader {
             if due.deadline.is_reached() {
                 return Ok(());
             }
-            state = self.0.wait(state);
+            state = self.0.state.wait(state);
         }
     }
 
     /// How often the element went from PAUSED to PLAYING.
     pub fn resumes(&self) -> u64 {
-        self.0.lock().resumes
+        self.0.state.lock().resumes
     }
 
     /// Wakes the reader when a deadline is reached.
     pub fn waker(&self) -> impl FnOnce() + Send + 'static {
         let shared = self.0.clone();
         // Under the lock: the reader has either not checked its deadline yet, or waits.
-        move || shared.update(|_| ())
+        move || shared.state.update(|_| ())
     }
 
     /// The shot that frame `n` belongs to. The frame must have been read.
     pub fn shot(&self, n: u64) -> Option<Arc<ShotInfo>> {
-        self.0.lock().shots.range(..=n).next_back().map(|(_, shot)| shot.clone())
+        self.0.state.lock().shots.range(..=n).next_back().map(|(_, shot)| shot.clone())
     }
 
     /// The watermark's payload, if the frames are watermarked.
     pub fn generation_id(&self) -> Option<GenerationId> {
-        self.0.lock().embedder.as_ref().map(Embedder::id)
+        self.0.state.lock().embedder.as_ref().map(Embedder::id)
     }
 
     /// Embeds the watermark, if the frames are watermarked.
     pub fn embedder(&self) -> Option<Embedder> {
-        self.0.lock().embedder.clone()
+        self.0.state.lock().embedder.clone()
     }
 
     /// Counts a frame that was late, and returns their number.
     pub fn count_late(&self) -> u64 {
-        let stats = &mut self.0.lock().stats;
+        let stats = &mut self.0.state.lock().stats;
         stats.late += 1;
         stats.late
     }

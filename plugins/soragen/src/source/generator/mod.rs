@@ -100,7 +100,8 @@ impl Generator {
         let check = std::mem::replace(&mut job.prompt_check, Box::new(|_| false));
         let checking = shared.clone();
         // After a stop nobody waits for an answer.
-        let check = move |prompt: &str| !checking.lock().quit && checking.call_external(|| check(prompt));
+        let check =
+            move |prompt: &str| !checking.state.lock().quit && checking.call_external(|| check(prompt));
         job.request.policy = job.request.policy.map(|policy| policy.guarded(check));
         let guard = PanicGuard(shared.clone());
         let worker = Worker::new(shared.clone(), on_event);
@@ -114,7 +115,7 @@ impl Generator {
 
     /// Sets the frame size. If it changes, generation starts over.
     pub fn set_size(&self, size: Size) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             if state.size.is_some_and(|before| before != size) {
                 state.start_over();
             }
@@ -124,17 +125,17 @@ impl Generator {
 
     /// Applies `change` from the next chunk on.
     pub fn change(&self, change: Change) {
-        self.shared.lock().changes.request(change);
+        self.shared.state.lock().changes.request(change);
     }
 
     /// Appends a shot. Returns false if it is dropped: empty, or out of order.
     pub fn add_shot(&self, shot: Shot) -> bool {
-        self.shared.update(|state| state.shot_stream.as_mut().is_some_and(|stream| stream.add(shot)))
+        self.shared.state.update(|state| state.shot_stream.as_mut().is_some_and(|stream| stream.add(shot)))
     }
 
     /// Declares that all shots that start before frame `frame` were added.
     pub fn set_shots_complete_until(&self, frame: u64) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             if let Some(stream) = &mut state.shot_stream {
                 stream.complete_until = stream.complete_until.max(frame);
             }
@@ -143,7 +144,7 @@ impl Generator {
 
     /// Declares that all shots were added, and that the video has `end` frames.
     pub fn finish_shots(&self, end: u64) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             if let Some(stream) = &mut state.shot_stream {
                 stream.end = Some(end);
                 if stream.shots().is_empty() {
@@ -155,14 +156,14 @@ impl Generator {
 
     /// Ends the video with an error. An earlier error stays.
     pub fn fail(&self, error: Error) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             state.failure.get_or_insert_with(|| Arc::new(error));
         });
     }
 
     /// Ends the video after the frames generated so far, until [`resume`](Self::resume).
     pub fn truncate(&self) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             state.cancel.cancel();
             state.truncated = true;
             let end = state.queue.generated();
@@ -172,7 +173,7 @@ impl Generator {
 
     /// Undoes [`truncate`](Self::truncate).
     pub fn resume(&self) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             if state.truncated {
                 state.start_over();
             }
@@ -181,7 +182,7 @@ impl Generator {
 
     /// Starts over with another seed.
     pub fn regenerate(&self, seed: u64) {
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             state.seed = Some(seed);
             state.start_over();
         });
@@ -189,16 +190,16 @@ impl Generator {
 
     /// While `flushing`, [`FrameReader::read`] returns instead of waiting.
     pub fn set_flushing(&self, flushing: bool) {
-        self.shared.update(|state| state.flushing = flushing);
+        self.shared.state.update(|state| state.flushing = flushing);
     }
 
     /// Declares that the element plays again, so that deadlines may have moved.
     pub fn count_resume(&self) {
-        self.shared.update(|state| state.resumes += 1);
+        self.shared.state.update(|state| state.resumes += 1);
     }
 
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats
+        self.shared.state.lock().stats
     }
 
     pub fn reader(&self) -> FrameReader {
@@ -209,7 +210,7 @@ impl Generator {
 impl Drop for Generator {
     fn drop(&mut self) {
         self.shared.open_cancel.cancel();
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             state.quit = true;
             state.flushing = true;
             state.cancel.cancel();

@@ -3,7 +3,7 @@
 //! The state that the worker shares with the element.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use soragen::{Cancel, Error, Shot, ShotInfo, Size};
 use super::Stats;
 use super::changes::Changes;
 use super::queue::FrameQueue;
+use crate::monitor::Monitor;
 
 /// A longer stream of shots is cut off here. All shots are kept to generate the same video again.
 const MAX_SHOTS: usize = 100_000;
@@ -21,8 +22,7 @@ const MAX_SHOTS: usize = 100_000;
 const EXTERNAL_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+    pub state: Monitor<State>,
     /// Cancels opening the model; set only when the generator is dropped.
     pub open_cancel: Cancel,
 }
@@ -110,31 +110,12 @@ impl State {
 impl Shared {
     pub fn new(shot_stream: Option<ShotStream>) -> Self {
         let state = State { shot_stream, ..State::default() };
-        Self { state: Mutex::new(state), changed: Condvar::new(), open_cancel: Cancel::new() }
-    }
-
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the state and wakes the worker and the readers.
-    pub fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.changed.notify_all();
-        result
-    }
-
-    pub fn notify(&self) {
-        self.changed.notify_all();
-    }
-
-    pub fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        Self { state: Monitor::new(state), open_cancel: Cancel::new() }
     }
 
     /// Marks the calling thread as the worker. With threads of its own it is a thread of that pool.
     pub fn set_worker(&self) {
-        self.lock().worker = Some(std::thread::current().id());
+        self.state.lock().worker = Some(std::thread::current().id());
     }
 
     /// Calls a handler of the application or a policy hook on the worker's thread. Such a call may block for any time.
@@ -142,11 +123,11 @@ impl Shared {
         struct Scope<'a>(&'a Shared);
         impl Drop for Scope<'_> {
             fn drop(&mut self) {
-                self.0.update(|state| state.external_calls -= 1);
+                self.0.state.update(|state| state.external_calls -= 1);
             }
         }
         // Wakes a thread that waits for the worker: from here on it waits with a timeout.
-        self.update(|state| state.external_calls += 1);
+        self.state.update(|state| state.external_calls += 1);
         let _scope = Scope(self);
         call()
     }
@@ -154,22 +135,18 @@ impl Shared {
     /// Waits until the worker has released the model. Returns false instead of waiting forever: on the worker's own thread,
     /// or if an external call does not return within [`EXTERNAL_CALL_TIMEOUT`].
     pub fn wait_finished(&self) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.worker == Some(std::thread::current().id()) {
             return false;
         }
         while !state.finished {
             if state.external_calls == 0 {
-                state = self.wait(state);
+                state = self.state.wait(state);
                 continue;
             }
-            let (after, waited) = self
-                .changed
-                .wait_timeout_while(state, EXTERNAL_CALL_TIMEOUT, |state| state.external_calls > 0)
-                .unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
-                return false;
-            }
+            let returned =
+                self.state.wait_while(state, EXTERNAL_CALL_TIMEOUT, |state| state.external_calls > 0);
+            let Some(after) = returned else { return false };
             state = after;
         }
         true
@@ -182,7 +159,7 @@ pub struct PanicGuard(pub Arc<Shared>);
 impl Drop for PanicGuard {
     fn drop(&mut self) {
         let panicked = std::thread::panicking();
-        self.0.update(|state| {
+        self.0.state.update(|state| {
             state.finished = true;
             if panicked {
                 let error = Error::Generation("internal error: the generator panicked".into());

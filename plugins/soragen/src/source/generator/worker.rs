@@ -88,18 +88,18 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
 
     /// Sends an event, unless the generator was dropped.
     fn send(&mut self, event: GeneratorEvent) {
-        if !self.shared.lock().quit {
+        if !self.shared.state.lock().quit {
             self.shared.call_external(|| (self.on_event)(event));
         }
     }
 
     fn fail(&self, error: Error) {
-        self.shared.update(|state| state.failure = Some(Arc::new(error)));
+        self.shared.state.update(|state| state.failure = Some(Arc::new(error)));
     }
 
     /// Waits until a session can start; `None` if the generator was dropped.
     fn next_session(&self) -> Option<(Size, Cancel)> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         loop {
             if state.quit {
                 return None;
@@ -110,7 +110,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
                 state.cancel = Cancel::new();
                 return Some((size, state.cancel.clone()));
             }
-            state = self.shared.wait(state);
+            state = self.shared.state.wait(state);
         }
     }
 
@@ -138,7 +138,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             (request.past, request.past_start) = self.past(past, size, &cancel)?;
         }
         {
-            let state = self.shared.lock();
+            let state = self.shared.state.lock();
             request.seed = state.seed.unwrap_or(request.seed);
             if let Some(stream) = &state.shot_stream {
                 request.shots = stream.shots().to_vec();
@@ -151,13 +151,13 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             Some(cache) => Session::with_cache(model.clone(), request, cache.clone()),
             None => Session::new(model.clone(), request),
         })?;
-        self.shared.lock().embedder = session.embedder().cloned();
+        self.shared.state.lock().embedder = session.embedder().cloned();
         Ok(RunningSession { session, cancel, cache, shots, counted: SessionStats::default() })
     }
 
     /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
     fn next_task(&self, end: u64) -> Task {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         loop {
             if state.quit {
                 return Task::Quit;
@@ -168,7 +168,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             if state.needs_frames() && state.has_shots_until(end) {
                 return Task::NextChunk;
             }
-            state = self.shared.wait(state);
+            state = self.shared.state.wait(state);
         }
     }
 
@@ -185,7 +185,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             let began = Instant::now();
             let (shared, on_event) = (&self.shared, &mut self.on_event);
             let frames = running.session.next_chunk(&running.cancel, &mut |progress| {
-                if !shared.lock().quit {
+                if !shared.state.lock().quit {
                     shared.call_external(|| on_event(GeneratorEvent::Progress(progress)));
                 }
             })?;
@@ -197,7 +197,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             self.count(&mut running);
             match frames {
                 Some(frames) => self.push(&frames, began.elapsed(), &running),
-                None => self.shared.update(|state| {
+                None => self.shared.state.update(|state| {
                     if !state.restart {
                         state.queue.set_end(first);
                     }
@@ -208,7 +208,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
 
     /// Takes what is new before the next chunk; `None` if the session has to start over.
     fn take_pending(&self, running: &RunningSession) -> Option<Pending> {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.state.lock();
         if state.restart {
             return None;
         }
@@ -242,7 +242,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             };
             let applied = self.shared.call_external(|| change.apply(&mut running.session));
             match applied {
-                Ok(()) => self.shared.lock().changes.record(first, change),
+                Ok(()) => self.shared.state.lock().changes.record(first, change),
                 Err(error) => self.send(GeneratorEvent::ChangeRejected(&error)),
             }
         }
@@ -251,7 +251,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     fn count(&self, running: &mut RunningSession) {
         let now = running.session.stats();
         let before = std::mem::replace(&mut running.counted, now);
-        let stats = &mut self.shared.lock().stats;
+        let stats = &mut self.shared.state.lock().stats;
         stats.sessions.forwards += now.forwards - before.forwards;
         stats.sessions.cached += now.cached - before.cached;
     }
@@ -260,7 +260,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let shot = running.session.shot();
         let pictures = frames.iter().map(Into::into).collect();
         let frame_bytes = frames.size.samples();
-        self.shared.update(|state| {
+        self.shared.state.update(|state| {
             // These frames belong to the previous session, or come after the end that the application has set.
             if state.restart || state.truncated {
                 return;

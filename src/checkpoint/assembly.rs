@@ -74,11 +74,10 @@ impl Assembly {
 
     /// Adds the control branch of the VACE transformer at `path`.
     fn add_branch(&mut self, path: &Path) -> Result<()> {
-        let found = files_of(Part::Transformer, path)?;
-        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
-        let weights = Weights::open(Some(Part::Transformer), &found).map_err(|e| invalid(plain(&e)))?;
+        let (found, shapes) = shapes_of(Part::Transformer, path)?;
         let mut config = self.transformer_config()?;
-        shapes::add_branch(&mut config, &weights.shapes()).map_err(invalid)?;
+        shapes::add_branch(&mut config, &shapes)
+            .map_err(|reason| Error::Invalid { path: path.into(), reason })?;
         self.texts.insert(TRANSFORMER.into(), config.to_string().into_bytes());
         self.branch = Some(found);
         Ok(())
@@ -97,13 +96,12 @@ impl Assembly {
 
     /// Adds the weights of `part` at `path`, with their configuration.
     fn add(&mut self, part: Part, path: &Path) -> Result<()> {
-        let found = files_of(part, path)?;
+        let (found, shapes) = shapes_of(part, path)?;
         let folder = part.folder();
-        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
-        let weights = Weights::open(Some(part), &found).map_err(|e| invalid(plain(&e)))?;
         let beside = found.first().and_then(|file| file.parent()).unwrap_or(path);
         let stated = config_beside(beside).or_else(|| config_beside(&self.base.as_ref()?.join(folder)));
-        let config = shapes::config(part, &weights.shapes(), stated.as_ref()).map_err(invalid)?;
+        let config = shapes::config(part, &shapes, stated.as_ref())
+            .map_err(|reason| Error::Invalid { path: path.into(), reason })?;
         self.texts.insert(format!("{folder}/config.json"), config.to_string().into_bytes());
         if part == Part::TextEncoder {
             match tokenizer(beside) {
@@ -223,6 +221,14 @@ fn find_wan_files(folder: &Path, selected: &mut Parts) -> Result<()> {
     selected.autoencoder =
         selected.autoencoder.take().or_else(|| has("Wan2.1_VAE").or_else(|| has("Wan2.2_VAE")));
     Ok(())
+}
+
+/// The weight files of `part` at `path`, and the shapes of their tensors.
+fn shapes_of(part: Part, path: &Path) -> Result<(Vec<PathBuf>, shapes::Shapes)> {
+    let found = files_of(part, path)?;
+    let weights = Weights::open(Some(part), &found)
+        .map_err(|e| Error::Invalid { path: path.into(), reason: plain(&e) })?;
+    Ok((found, weights.shapes()))
 }
 
 /// The weight files at `path`: the file itself, or the files in the folder.

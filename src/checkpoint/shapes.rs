@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::names::Part;
 
-type Shapes = HashMap<String, Vec<usize>>;
+pub type Shapes = HashMap<String, Vec<usize>>;
 type Result<T> = std::result::Result<T, String>;
 
 /// Head size of all Wan models. Shapes do not contain it.

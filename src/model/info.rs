@@ -57,6 +57,17 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// Whether each reference is a latent frame of the clip (VACE). A model with a world places its references in every chunk instead.
+    pub(crate) fn has_reference_latents(&self) -> bool {
+        self.control && !self.causal
+    }
+
+    /// Default length in frames, of a video that `loops` or not.
+    pub fn natural_length(&self, loops: bool) -> u64 {
+        // The last frame of a loop would be the first one again.
+        self.natural_frames.saturating_sub(u64::from(loops)).max(1)
+    }
+
     /// The frame that starts nearest to `time`; the later one if two are equally near.
     pub fn frame_at(&self, time: std::time::Duration) -> u64 {
         let (numerator, denominator) = (u128::from(self.frame_rate.0), u128::from(self.frame_rate.1));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use super::conditioning::{image_channels, image_latents};
+use super::conditioning::{encode, image_channels, image_latents};
 use super::scene::Scene;
 use crate::autoencoder::EncoderState;
 use crate::picture::{self, Fit};
@@ -91,7 +91,7 @@ impl ControlVideo {
         (latents, frames): (usize, usize),
         cancel: &Cancel,
     ) -> Result<Control> {
-        let (mut videos, mut masks) = (Vec::new(), Vec::new());
+        let mut known_frames = Vec::new();
         for i in self.taken..self.taken + frames {
             let given = self.control.frames.get(i);
             let pushed = if given.is_some() { None } else { self.pushed.pop_front() };
@@ -100,50 +100,32 @@ impl ControlVideo {
                 (None, Some((frame, mask))) => Known::Control(frame, mask.as_ref()),
                 (None, None) => Known::Nothing,
             };
-            let (video, mask) = known.tensors(model, size)?;
-            videos.push(video);
-            masks.push(mask);
+            known_frames.push(known.tensors(model, size)?);
         }
         self.taken += frames;
-        let (video, mask) = (Tensor::cat(&videos, 2)?, Tensor::cat(&masks, 2)?);
-        let parts = parts(&video, &mask)?;
-        let [inactive, reactive] = &mut self.encoders;
-        let inactive = super::conditioning::encode(model, &parts[0], inactive, cancel)?;
-        let reactive = super::conditioning::encode(model, &parts[1], reactive, cancel)?;
-        let mask = mask_channels(&mask, model.autoencoder.config().spatial_factor(), latents)?;
-        let latents = Tensor::cat(&[inactive, reactive, mask], 1)?.to_dtype(model.dtype())?;
-        Ok(Control { latents, scale: self.scale })
+        let video = KnownVideo::new(known_frames)?;
+        let (video, mask) = video.latents(model, &mut self.encoders, latents, cancel)?;
+        Ok(Control { latents: Tensor::cat(&[video, mask], 1)?.to_dtype(model.dtype())?, scale: self.scale })
     }
-}
-
-/// What stays of a video, and what steers or is made anew, where the mask is 1.
-fn parts(video: &Tensor, mask: &Tensor) -> Result<[Tensor; 2]> {
-    Ok([video.broadcast_mul(&mask.affine(-1.0, 1.0)?)?, video.broadcast_mul(mask)?])
 }
 
 /// The input of the control branch, as `prepare_video_latents` and `prepare_masks` of diffusers' `WanVACEPipeline`.
 fn control(model: &Model, scene: &Scene, size: Size, latents: usize, cancel: &Cancel) -> Result<Control> {
-    let KnownVideo { video, mask } = KnownVideo::of(model, scene, size, latents)?;
-    let [inactive, reactive] = parts(&video, &mask)?;
-    let (inactive, reactive) = (encode(model, &inactive, cancel)?, encode(model, &reactive, cancel)?);
-    let mut video = Tensor::cat(&[inactive, reactive], 1)?;
-    let factor = model.autoencoder.config().spatial_factor();
-    let mut mask = mask_channels(&mask, factor, latents)?;
+    let state = || model.autoencoder.encoder_state();
+    let known = KnownVideo::of(model, scene, size, latents)?;
+    let (mut video, mut mask) = known.latents(model, &mut [state(), state()], latents, cancel)?;
     for reference in &scene.references {
         let Reference::Picture(picture) = reference else { continue };
         let shape = (1, 3, 1, size.height as usize, size.width as usize);
-        let canvas = Tensor::from_vec(picture.on_white(size, factor as u32), shape, &model.device)?;
-        let known = encode(model, &canvas, cancel)?;
+        let factor = model.autoencoder.config().spatial_factor() as u32;
+        let canvas = Tensor::from_vec(picture.on_white(size, factor), shape, &model.device)?;
+        let known = encode(model, &canvas, &mut state(), cancel)?;
         // Each stands before those that came first, as in the reference.
         video = Tensor::cat(&[Tensor::cat(&[&known, &known.zeros_like()?], 1)?, video], 2)?;
         mask = mask.pad_with_zeros(2, 1, 0)?;
     }
     let latents = Tensor::cat(&[video, mask], 1)?.to_dtype(model.dtype())?;
     Ok(Control { latents, scale: scene.control_scale })
-}
-
-fn encode(model: &Model, video: &Tensor, cancel: &Cancel) -> Result<Tensor> {
-    super::conditioning::encode(model, video, &mut model.autoencoder.encoder_state(), cancel)
 }
 
 /// A video of which some frames, or parts of them, are known.
@@ -187,17 +169,34 @@ impl KnownVideo {
                 *last = Known::Frame(image);
             }
         }
-        let (mut videos, mut masks) = (Vec::new(), Vec::new());
-        if let Some(past) = &scene.past {
-            videos.push(past.clone());
-            masks.push(past.narrow(1, 0, 1)?.zeros_like()?);
-        }
-        for frame in &frames {
-            let (video, mask) = frame.tensors(model, size)?;
-            videos.push(video);
-            masks.push(mask);
-        }
+        let past = match &scene.past {
+            Some(past) => Some((past.clone(), past.narrow(1, 0, 1)?.zeros_like()?)),
+            None => None,
+        };
+        let frames = frames.iter().map(|frame| frame.tensors(model, size));
+        Self::new(past.into_iter().map(Ok).chain(frames).collect::<Result<_>>()?)
+    }
+
+    /// Its parts, `[1, 3, T, H, W]` and `[1, 1, T, H, W]` each.
+    fn new(parts: Vec<(Tensor, Tensor)>) -> Result<Self> {
+        let (videos, masks): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         Ok(Self { video: Tensor::cat(&videos, 2)?, mask: Tensor::cat(&masks, 2)? })
+    }
+
+    /// What stays, and what steers or is made anew, as latents `[1, 2 C, latents, H, W]`, each with its own encoder; and the mask as
+    /// channels.
+    fn latents(
+        &self,
+        model: &Model,
+        [inactive, reactive]: &mut [EncoderState; 2],
+        latents: usize,
+        cancel: &Cancel,
+    ) -> Result<(Tensor, Tensor)> {
+        let Self { video, mask } = self;
+        let inactive = encode(model, &video.broadcast_mul(&mask.affine(-1.0, 1.0)?)?, inactive, cancel)?;
+        let reactive = encode(model, &video.broadcast_mul(mask)?, reactive, cancel)?;
+        let mask = mask_channels(mask, model.autoencoder.config().spatial_factor(), latents)?;
+        Ok((Tensor::cat(&[inactive, reactive], 1)?, mask))
     }
 }
 

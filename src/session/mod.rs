@@ -149,8 +149,7 @@ impl Session {
         let planner = Planner::new(std::mem::take(&mut request.references), request.motion_path.take());
         let video = request.restyle.map(|restyle| InputVideo::new(restyle, request.size));
         let initial_latents = request.initial_latents.take();
-        let of_clip = info.control && !info.causal;
-        let references = if of_clip { planner.current_references().len() } else { 0 };
+        let references = if info.has_reference_latents() { planner.current_references().len() } else { 0 };
         let initial_latents = initial_latents
             .map(|latents| InitialLatents::new(latents, scenes, references, &geometry, &model.device))
             .transpose()?;
@@ -571,8 +570,7 @@ impl Session {
     fn begin_scene(&mut self, mut shot: Shot) -> Result<()> {
         let frames = self.timeline.next_scene().map(|end| end.saturating_sub(self.frames_generated));
         let latents = self.initial_latents.as_ref();
-        // A model with a world places its references in every chunk instead.
-        shot.references = match self.model.info.control && !self.model.info.causal {
+        shot.references = match self.model.info.has_reference_latents() {
             true => self.planner.current_references().to_vec(),
             false => Vec::new(),
         };

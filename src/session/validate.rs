@@ -71,7 +71,7 @@ impl ValidatedRequest {
         }
         check_past(&request, &shots, info)?;
         check_control(&request, shots.len(), info)?;
-        if info.control && !info.causal {
+        if info.has_reference_latents() {
             check_reference_latents(&request, &shots)?;
         }
         let last_image = last_image(&mut request, &shots, total_frames, info)?;
@@ -204,9 +204,7 @@ fn total_frames(request: &Request, info: &ModelInfo) -> Result<Option<u64>> {
     match request.length {
         Length::Natural => Ok(Some(match &request.control {
             Some(control) if !control.frames.is_empty() => control.frames.len() as u64,
-            // Its last frame would be the first one again.
-            _ if request.loops => info.natural_frames.saturating_sub(1).max(1),
-            _ => info.natural_frames,
+            _ => info.natural_length(request.loops),
         })),
         Length::Frames(0) => refuse(Setting::Length, "a video needs at least one frame".into()),
         Length::Frames(frames) => Ok(Some(frames)),

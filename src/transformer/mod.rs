@@ -379,11 +379,10 @@ impl WanTransformer {
         cache: &KvCache,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
-        let [frames, rows, columns] = tokens.grid;
-        let velocity = self.velocity_of(tokens, context, Some(cache), cancel)?;
+        let velocity = self.forward_chunk(latents, timesteps, context, cache, cancel)?;
         if let Some(ring) = &cache.ring {
-            ring.advance(frames, rows * columns);
+            let (_, _, frames, height, width) = latents.dims5()?;
+            ring.advance(frames, height * width / self.config.patch_area());
         }
         Ok(velocity)
     }
@@ -420,17 +419,6 @@ impl WanTransformer {
     ) -> Result<Tensor> {
         let control = control.or_else(|| cache?.control.as_ref());
         let tokens = self.controlled_tokens(latents, timesteps, control)?;
-        self.velocity_of(tokens, context, cache, cancel)
-    }
-
-    /// The velocity of embedded latents.
-    fn velocity_of(
-        &self,
-        tokens: Tokens,
-        context: &Context,
-        cache: Option<&KvCache>,
-        cancel: &Cancel,
-    ) -> Result<Tensor> {
         let (grid, time) = (tokens.grid, tokens.time.clone());
         let (x, _) = self.run(tokens, context, cache, Pass::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;

@@ -6,7 +6,7 @@ use soragen::{
     Cancel, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, part_sizes,
     weights_bytes,
 };
-use soragen_tests::fixtures::{assert_close, copy, json, path, tensors, values};
+use soragen_tests::fixtures::{assert_close, copy, json, path, raw_frames, tensors, values};
 use soragen_tests::with;
 
 fn folder(name: &str) -> String {
@@ -38,14 +38,7 @@ fn frames(model: &str, request: Request) -> Tensor {
 fn frames_with_loras(model: &str, request: Request, loras: &[String]) -> Tensor {
     let loras = loras.iter().map(|text| Lora::parse(text)).collect();
     let options = with!(OpenOptions::default(); parts: Parts { loras, ..Default::default() });
-    let mut session = Session::new(Model::open(model, &options, &Cancel::new()).unwrap(), request).unwrap();
-    let Size { width, height } = session.size();
-    let mut data = Vec::new();
-    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
-        data.extend_from_slice(&frames.data);
-    }
-    let (width, height) = (width as usize, height as usize);
-    Tensor::from_vec(data, ((), height, width, 3), &Device::Cpu).unwrap()
+    raw_frames(Session::new(Model::open(model, &options, &Cancel::new()).unwrap(), request).unwrap())
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use soragen::checkpoint::Parts;
 use soragen::{
     Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Setting, Size, part_sizes,
 };
-use soragen_tests::fixtures::{assert_close, copy, json, path, tensors};
+use soragen_tests::fixtures::{assert_close, copy, json, path, raw_frames, tensors};
 use soragen_tests::with;
 
 fn open(folder: &Path, parts: Parts) -> soragen::Result<Arc<Model>> {
@@ -39,13 +39,7 @@ fn request(name: &str) -> Request {
 }
 
 fn frames(model: &Arc<Model>, request: Request) -> Tensor {
-    let mut session = Session::new(model.clone(), request).unwrap();
-    let Size { width, height } = session.size();
-    let mut data = Vec::new();
-    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
-        data.extend_from_slice(&frames.data);
-    }
-    Tensor::from_vec(data, ((), height as usize, width as usize, 3), &Device::Cpu).unwrap()
+    raw_frames(Session::new(model.clone(), request).unwrap())
 }
 
 #[test]

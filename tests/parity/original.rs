@@ -4,14 +4,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use soragen::autoencoder::Autoencoder;
-use soragen::checkpoint::{Parts, Source};
-use soragen::{
-    Cancel, Decoder, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Shot, Transition,
-};
-use soragen_tests::fixtures::{miniature, path, tensors, values};
+use soragen::checkpoint::Parts;
+use soragen::{Cancel, Error, Length, Model, ModelInfo, OpenOptions, Request, Session, Shot, Transition};
+use soragen_tests::fixtures::{decoded, miniature, path, tensors};
 use soragen_tests::with;
 
 /// Sums of f32 in another order, through up to 30 latents.
@@ -68,16 +64,6 @@ fn request(case: &Value) -> Request {
     with!(Request::default(); shots, seed: 7, length: Length::Frames(frame(case["latents"].as_u64().unwrap())))
 }
 
-/// The frames of `latents`, with their last dimension the channels.
-fn decode(latents: &Tensor) -> Vec<f32> {
-    let source = Source::Folder(path("miniature"));
-    let cancel = Cancel::new();
-    let autoencoder =
-        Autoencoder::open(&source, Decoder::Auto, false, DType::F32, &Device::Cpu, &cancel).unwrap();
-    let frames = autoencoder.decode(latents, &mut autoencoder.decoder_state(), &cancel).unwrap();
-    values(&frames.permute((0, 2, 3, 1)).unwrap())
-}
-
 #[test]
 fn frames_are_those_of_the_original_s_latents() {
     let expected = tensors("original.safetensors");
@@ -88,7 +74,7 @@ fn frames_are_those_of_the_original_s_latents() {
         while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
             samples.extend_from_slice(&frames.data);
         }
-        let expected = decode(&expected[&name]);
+        let expected = decoded(&expected[&name]);
         assert_eq!(samples.len(), expected.len(), "{name}");
         let furthest = samples.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest <= TOLERANCE, "{name}: off by {furthest:e}");

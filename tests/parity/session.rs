@@ -5,7 +5,7 @@ use soragen::checkpoint::Parts;
 use soragen::{
     Cancel, Decoder, Error, Length, Model, ModelInfo, OpenOptions, Precision, Request, Session, Size, Sizes,
 };
-use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, tensors, values};
+use soragen_tests::fixtures::{PIPELINES, assert_close, json, path, raw_frames, tensors, values};
 use soragen_tests::with;
 
 fn folder(name: &str) -> String {
@@ -36,20 +36,7 @@ fn start(model: &str, request: Request) -> Session {
 
 /// All frames, `[T, H, W, 3]`.
 fn frames(model: &str, request: Request) -> Tensor {
-    rest(start(model, request))
-}
-
-/// The frames that are still to come, `[T, H, W, 3]`.
-fn rest(mut session: Session) -> Tensor {
-    let (mut data, mut size) = (Vec::new(), None);
-    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
-        data.extend_from_slice(&frames.data);
-        size = Some(frames.size);
-    }
-    let Size { width, height } = size.unwrap();
-    let (width, height) = (width as usize, height as usize);
-    let count = data.len() / (width * height * 3);
-    Tensor::from_vec(data, (count, height, width, 3), &Device::Cpu).unwrap()
+    raw_frames(start(model, request))
 }
 
 #[test]
@@ -59,7 +46,7 @@ fn frames_of_one_tile_are_those_of_none() {
     let tiled = with!(OpenOptions::default(); decoder: Decoder::Tiled);
     let tiled =
         Session::new(Model::open(&folder(name), &tiled, &Cancel::new()).unwrap(), request(name)).unwrap();
-    assert_close(name, &rest(tiled), &frames(&folder(name), request(name)), 0.0);
+    assert_close(name, &raw_frames(tiled), &frames(&folder(name), request(name)), 0.0);
 }
 
 #[test]
@@ -79,7 +66,7 @@ fn eight_bits_are_near() {
     let int8 = with!(OpenOptions::default(); precision: Precision::Int8);
     let psnr = |name: &str, model: &str, request: Request, expected: &Tensor| {
         let generated =
-            rest(Session::new(Model::open(model, &int8, &Cancel::new()).unwrap(), request).unwrap());
+            raw_frames(Session::new(Model::open(model, &int8, &Cancel::new()).unwrap(), request).unwrap());
         let square =
             (generated - expected).unwrap().sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
         let psnr = -10.0 * square.log10();
@@ -120,7 +107,7 @@ fn a_causal_model_makes_the_references_frames() {
     let mut session = start(&model, request);
     let first = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
     session.set_prompt("a blue bird and the green cat in the sea of snow and the slow dog").unwrap();
-    let later = rest(session);
+    let later = raw_frames(session);
     let expected = expected["switched"].narrow(0, first, later.dim(0).unwrap()).unwrap();
     assert_close("another prompt", &later, &expected, TOLERANCE);
 }
@@ -151,15 +138,15 @@ fn a_negative_prompt_may_change_between_chunks() {
     // Before the first chunk it is as if it had been asked for, and taken back there is the model's own again.
     let mut session = start(&model, request.clone());
     session.set_negative_prompt(Some("a blue bird")).unwrap();
-    assert_close("at once", &rest(session), &bird, 0.0);
+    assert_close("at once", &raw_frames(session), &bird, 0.0);
     let mut session = start(&model, negative("a blue bird"));
     session.set_negative_prompt(None).unwrap();
-    assert_close("taken back", &rest(session), own, 1e-4);
+    assert_close("taken back", &raw_frames(session), own, 1e-4);
 
     let mut session = start(&model, request.clone());
     let first = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap().unwrap().len();
     session.set_negative_prompt(Some("a blue bird")).unwrap();
-    let later = rest(session);
+    let later = raw_frames(session);
     let difference = (later - own.narrow(0, first, own.dim(0).unwrap() - first).unwrap()).unwrap();
     assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 0.01);
 }

@@ -3,12 +3,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
-use soragen::autoencoder::Autoencoder;
-use soragen::checkpoint::Source;
-use soragen::{Cancel, Decoder, Length, Model, OpenOptions, Request, Restyle, Session};
-use soragen_tests::fixtures::{miniature, path, tensors, values};
+use soragen::{Cancel, Length, Model, OpenOptions, Request, Restyle, Session};
+use soragen_tests::fixtures::{decoded, miniature, path, tensors};
 use soragen_tests::with;
 
 /// Sums of f32 in another order, through 14 latents.
@@ -63,19 +60,10 @@ fn furthest(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// The frames of `latents`.
-fn decode(latents: &Tensor) -> Vec<f32> {
-    let (source, cancel) = (Source::Folder(path("miniature")), Cancel::new());
-    let autoencoder =
-        Autoencoder::open(&source, Decoder::Auto, false, DType::F32, &Device::Cpu, &cancel).unwrap();
-    let frames = autoencoder.decode(latents, &mut autoencoder.decoder_state(), &cancel).unwrap();
-    values(&frames.permute((0, 2, 3, 1)).unwrap())
-}
-
 #[test]
 fn frames_are_those_of_the_original_s_latents() {
     let (samples, forwards) = restyled(&model(|_| ()));
-    let expected = decode(&tensors("streamv2v.safetensors")["latents"]);
+    let expected = decoded(&tensors("streamv2v.safetensors")["latents"]);
     let off = furthest(&samples, &expected);
     assert!(off <= TOLERANCE, "off by {off:e}");
     // Four steps for each of 13 chunks, and no pass for the cache.
@@ -85,7 +73,7 @@ fn frames_are_those_of_the_original_s_latents() {
 #[test]
 fn a_sink_that_stays_gives_another_video() {
     let (samples, _) = restyled(&model(|config| config["causal"]["ring"]["adaptive_sink"] = json!(-2.0)));
-    let expected = decode(&tensors("streamv2v.safetensors")["latents"]);
+    let expected = decoded(&tensors("streamv2v.safetensors")["latents"]);
     assert!(furthest(&samples, &expected) > 10.0 * TOLERANCE);
 }
 

@@ -10,7 +10,7 @@ use soragen::{
     Cancel, Control, Error, GrayImage, Length, Model, OpenOptions, Precision, Reference, Request, RgbImage,
     Session, Setting, Size,
 };
-use soragen_tests::fixtures::{assert_close, control_branch, json, path, tensors};
+use soragen_tests::fixtures::{assert_close, control_branch, json, path, raw_frames, tensors};
 use soragen_tests::with;
 
 fn open(folder: &Path) -> Arc<Model> {
@@ -64,13 +64,7 @@ fn case(name: &str) -> (Request, Tensor) {
 }
 
 fn frames(model: &Arc<Model>, request: Request) -> Tensor {
-    let mut session = Session::new(model.clone(), request).unwrap();
-    let Size { width, height } = session.size();
-    let mut data = Vec::new();
-    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).unwrap() {
-        data.extend_from_slice(&frames.data);
-    }
-    Tensor::from_vec(data, ((), height as usize, width as usize, 3), &Device::Cpu).unwrap()
+    raw_frames(Session::new(model.clone(), request).unwrap())
 }
 
 fn mean_difference(a: &Tensor, b: &Tensor) -> f32 {

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use soragen::autoencoder::Autoencoder;
 use soragen::checkpoint::Source;
+use soragen::{Cancel, Decoder, Session, Size};
 
 /// The path of a fixture.
 pub fn path(name: &str) -> PathBuf {
@@ -125,4 +127,23 @@ pub fn control_branch(folder: &Path) -> PathBuf {
     let file = folder.join("vace.safetensors");
     candle_core::safetensors::save(&all, &file).unwrap();
     file
+}
+
+/// All frames that `session` makes, f32 `[T, H, W, 3]`.
+pub fn raw_frames(mut session: Session) -> Tensor {
+    let Size { width, height } = session.size();
+    let mut data = Vec::new();
+    while let Some(frames) = session.next_raw_chunk(&Cancel::new(), &mut |_| {}).expect("a chunk") {
+        data.extend_from_slice(&frames.data);
+    }
+    Tensor::from_vec(data, ((), height as usize, width as usize, 3), &Device::Cpu).expect("frames")
+}
+
+/// The frames that the autoencoder of the miniature makes of `latents`, with their last dimension the channels.
+pub fn decoded(latents: &Tensor) -> Vec<f32> {
+    let (source, cancel) = (Source::Folder(path("miniature")), Cancel::new());
+    let autoencoder = Autoencoder::open(&source, Decoder::Auto, false, DType::F32, &Device::Cpu, &cancel);
+    let autoencoder = autoencoder.expect("an autoencoder");
+    let frames = autoencoder.decode(latents, &mut autoencoder.decoder_state(), &cancel).expect("frames");
+    values(&frames.permute((0, 2, 3, 1)).expect("four dimensions"))
 }

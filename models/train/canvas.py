@@ -107,6 +107,14 @@ def bushes(rng: Rng, ground: float, colour: Colour) -> Canvas:
     return canvas
 
 
+def marks(rng: Rng, canvas: Canvas, colours: tuple[Colour, ...], count: int = 18, high: tuple[float, float] = (158, 186)) -> Canvas:
+    """Stones, tufts or prints on the ground: they show how it moves."""
+    for x in spread(rng, count):
+        a = rng.uniform(4, 9)
+        canvas.ellipse(x, rng.uniform(*high), a, a * rng.uniform(0.35, 0.55), colours[int(rng.integers(len(colours)))])
+    return canvas
+
+
 def dots(rng: Rng, count: int, size: tuple[float, float], colour: Colour, alpha: float, low: float = HEIGHT) -> Canvas:
     canvas = Canvas()
     for _ in range(count):

@@ -21,6 +21,7 @@ class Batch:
     frames: list[int]
     features: Tensor  # [B, S, TEXT_DIM]
     references: References
+    camera: Tensor  # [B, F], pixels to the right
 
     @property
     def begins(self) -> bool:
@@ -48,7 +49,7 @@ class Source:
         if not files:
             raise SystemExit(f"no data in {folder}: run latents.py {folder.name}")
         pieces = [torch.load(file) for file in files]
-        for name in ("video", "features", "references", "places", "shown"):
+        for name in ("video", "features", "references", "places", "shown", "speed"):
             setattr(self, name, torch.cat([piece[name] for piece in pieces]))
         self.pictures = references
         # The transformer's last predictions for these clips, and the past it used for them.
@@ -81,7 +82,7 @@ class Source:
             self.pictures["latents"][which].float(), self.pictures["alpha"][which].float(), self.places[rows][:, frames, :count],
             shown, placed,
         )
-        return Batch(self, rows, frames, features, references)
+        return Batch(self, rows, frames, features, references, self.speed[rows][:, None] * torch.tensor(frames))
 
 
 def pictures_of(folder: Path) -> dict[str, Tensor]:

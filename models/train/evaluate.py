@@ -87,7 +87,10 @@ def sampled(args: argparse.Namespace, latents: int) -> None:
         placed = references_of(vae, some, latents)
         if args.no_reference:
             placed = None
-        made = sample.latents(model, text(captions[start : start + 8], TOKENS), latents, placed, steps=(args.steps, args.first_steps))
+        camera = torch.tensor([clip.speed for clip in some])[:, None] * torch.arange(latents)
+        made = sample.latents(
+            model, text(captions[start : start + 8], TOKENS), latents, placed, steps=(args.steps, args.first_steps), camera=camera,
+        )
         videos = sample.decode(vae, made).numpy()
         for i, clip in enumerate(some):
             drawn, key = clip.frames(length_in_frames(latents)), clip.actors[0].picture.key

@@ -84,7 +84,8 @@ def draw(kind: str, index: int, pool: list[list[Picture]], shares: tuple[float, 
 
 def piece(kind: str, index: int, vae: Autoencoder, text: TextEncoder, pool: list[list[Picture]], numbers: dict[str, int]) -> dict[str, Tensor]:
     """`video` f16 `[N, F, C, h, w]`, `features` f16 `[N, CAPTIONS, TOKENS, TEXT_DIM]`, `references` i64 `[N, SUBJECTS]` (twice the
-    number of the picture, plus 1 if it looks to the right, or -1), `places` i64 `[N, F, SUBJECTS, 2]`, `shown` bool `[N, F, SUBJECTS]`."""
+    number of the picture, plus 1 if it looks to the right, or -1), `places` i64 `[N, F, SUBJECTS, 2]`, `shown` bool `[N, F, SUBJECTS]`,
+    `speed` i64 `[N]` of the camera in pixels per latent frame."""
     latents = KINDS[kind][0]
     clips, rng = draw(kind, index, pool, SHARES)
     captions = [clip.caption(rng) for clip in clips for _ in range(CAPTIONS)]
@@ -99,6 +100,7 @@ def piece(kind: str, index: int, vae: Autoencoder, text: TextEncoder, pool: list
         "video": torch.cat([encode(vae, clip.frames(length_in_frames(latents))[None]) for clip in clips]),
         "features": text.features(tokens).half().unflatten(0, (-1, CAPTIONS)), "references": which,
         "places": torch.from_numpy(np.stack(places)), "shown": torch.from_numpy(np.stack(shown)),
+        "speed": torch.tensor([clip.speed for clip in clips]),
     }
 
 

@@ -78,4 +78,4 @@ MOTIONS = {
 }
 # Motions that fit two subjects side by side.
 BESIDE = ("run", "walk", "jump", "stand", "float", "nod")
-OFTEN = ("run", "walk", "cross", "pace", "jump", "stand", "jump", "pace", "run", "float", "nod")
+OFTEN = ("run", "walk", "run", "walk", "run", "walk", "cross", "pace", "jump", "stand", "jump", "pace", "float", "nod")

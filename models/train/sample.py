@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoencoder import Autoencoder
-from transformer import CHANNELS, Cache, References, Transformer
+from transformer import CHANNELS, Cache, References, Transformer, remembered
 
 HEIGHT, WIDTH = 24, 40  # size of a latent frame
 # Steps of a frame after others, and of the first one.
@@ -27,13 +27,16 @@ def denoise(predict: Callable[[Tensor, float], Tensor], x: Tensor, timesteps: li
 def latents(
     model: Transformer, features: Tensor, frames: int, references: References | None = None, seed: int = 0,
     first: Tensor | None = None, noise: Tensor | None = None, steps: tuple[int, int] = (STEPS, FIRST_STEPS),
+    camera: Tensor | None = None,
 ) -> Tensor:
     """Samples `[B, frames, C, H, W]` for features `[B, S, TEXT_DIM]`. `references` have a place for every frame. `first`
-    `[B, 1, C, H, W]` are latents of an image, `noise` replaces the noise of the seed, `steps` are those of later and first frames."""
+    `[B, 1, C, H, W]` are latents of an image, `noise` replaces the noise of the seed, `steps` are those of later and first frames,
+    `camera` `[B, frames]` is where it is, in pixels to the right."""
     generator = torch.Generator().manual_seed(seed)
     text, caches, made = model.text(features), [Cache() for _ in model.blocks], []
     known = model.remember(references, text) if references else None
     for frame in range(frames):
+        seen = None if camera is None else camera[:, remembered([*range(frame)]) + [frame]]
         shown, views = (references.at([frame]), known.at([frame])) if references else (None, None)
         x = torch.randn(len(features), 1, CHANNELS, HEIGHT, WIDTH, generator=generator)
         if noise is not None:
@@ -42,12 +45,12 @@ def latents(
             x = first
         else:
             def predict(x: Tensor, t: float) -> Tensor:
-                return model.chunk(x, t, text, caches, False, shown, views)  # noqa: B023
+                return model.chunk(x, t, text, caches, False, shown, views, seen)  # noqa: B023
 
             *_, x = denoise(predict, x, schedule(steps[frame == 0]))
         made.append(x)
         if frame + 1 < frames:  # the last frame is not in any past
-            model.chunk(x, 0.0, text, caches, True, shown, views)
+            model.chunk(x, 0.0, text, caches, True, shown, views, seen)
     return torch.cat(made, 1)
 
 

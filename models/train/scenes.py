@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from canvas import HEIGHT, PERIOD, WIDTH, Canvas, Colour, Rng, bushes, clouds, dots, rgb, spread, trees, vary
+from canvas import HEIGHT, PERIOD, WIDTH, Canvas, Colour, Rng, bushes, clouds, dots, marks, rgb, spread, trees, vary
 
 LATENT = 8  # pixels
 PER_LATENT = 4  # frames in a latent frame
@@ -24,13 +24,13 @@ class Layer:
     """A periodic strip, RGBA u8 `[HEIGHT, PERIOD, 4]`, premultiplied."""
 
     strip: np.ndarray
-    depth: float  # scrolled pixels per pixel of camera movement
+    depth: float  # scrolled pixels per pixel of camera movement, one of `transformer.DEPTHS`
     drift: int = 0  # own horizontal movement in pixels per latent frame
     fall: int = 0  # vertical movement in pixels per latent frame, periodic
 
     def shift(self, speed: int) -> int:
         """Pixels per latent frame at a camera speed of `speed` pixels per latent frame: whole latents."""
-        return self.drift + LATENT * round(self.depth * speed / LATENT)
+        return self.drift + round(self.depth * speed)
 
 
 @dataclass
@@ -69,19 +69,21 @@ def strip(canvas: Canvas, depth: float, **motion: int) -> Layer:
 
 def meadow(rng: Rng) -> Place:
     flowers = Canvas().hills(rng, 142, 6, vary(rng, "5fb648"))
-    for _ in range(40):
-        flowers.circle(rng.uniform(0, PERIOD), rng.uniform(160, 188), 2.4, rgb(rng.choice(("ffffff", "ff6fa8", "ffe04d"))))
+    marks(rng, flowers, (vary(rng, "4a9e38"), vary(rng, "84d46c")))
+    for _ in range(24):
+        flowers.circle(rng.uniform(0, PERIOD), rng.uniform(160, 188), 3.2, rgb(rng.choice(("ffffff", "ff6fa8", "ffe04d"))))
     return Place("meadow", ("in a green meadow", "on the grass", "over the green hills", "in a field", "in the countryside"),
                  ("land", "road", "air"), ("6cc4ff", "d4f1ff"),
-                 [strip(Canvas().hills(rng, 118, 14, vary(rng, "8ed16a")), 0.25), strip(flowers, 1)])
+                 [strip(Canvas().hills(rng, 118, 14, vary(rng, "8ed16a")), 0.5), strip(flowers, 1)])
 
 
 def snow(rng: Rng) -> Place:
     return Place("snow", ("over the snow", "in the snow", "in winter", "in a snowy field", "through a snowy forest"),
                  ("land", "road", "air"), ("9db9d6", "e3edf7"),
-                 [strip(Canvas().hills(rng, 112, 16, vary(rng, "c9d9ea", 0.03)), 0.25),
+                 [strip(Canvas().hills(rng, 112, 16, vary(rng, "c9d9ea", 0.03)), 0),
                   strip(trees(rng, 138, 9, vary(rng, "2f6b57"), rgb("5b4636"), True), 0.5),
-                  strip(bushes(rng, 150, vary(rng, "dfe9f5", 0.02)).hills(rng, 142, 6, vary(rng, "f6fafe", 0.02)), 1)])
+                  strip(marks(rng, bushes(rng, 150, vary(rng, "dfe9f5", 0.02)).hills(rng, 142, 6, vary(rng, "f6fafe", 0.02)),
+                              (vary(rng, "c3d4ea", 0.02),)), 1)])
 
 
 def sea(rng: Rng) -> Place:
@@ -92,7 +94,7 @@ def sea(rng: Rng) -> Place:
         canvas = Canvas().polygon([*zip(x, y), (PERIOD, HEIGHT + 20), (0, HEIGHT + 20)], vary(rng, colour, 0.03))
         for at in spread(rng, 5):
             canvas.ellipse(at, 128 + 20 * i + rng.uniform(-3, 3), rng.uniform(9, 16), 2.2, (1, 1, 1), 0.6)
-        layers.append(strip(canvas, 0.5 + 0.25 * i, drift=LATENT * (1 if i % 2 else -1)))
+        layers.append(strip(canvas, (0.5, 0.5, 1)[i], drift=LATENT * (1 if i % 2 else -1)))
     return Place("sea", ("on the sea", "over the ocean", "on the water", "on the waves", "at sea"), ("water", "air"),
                  ("7fd0ff", "e9f9ff"), layers, ground=152)
 
@@ -106,8 +108,8 @@ def desert(rng: Rng) -> Place:
         cacti.rectangle(x + 3 * s, 150 - 20 * s, 14 * s, 6 * s, green).rectangle(x + 11 * s, 150 - 32 * s, 6 * s, 14 * s, green)
     return Place("desert", ("in the desert", "over the sand", "on the dunes", "among cacti", "in a hot desert"),
                  ("land", "road", "air"), ("ffb35c", "ffe9b8"),
-                 [strip(Canvas().hills(rng, 116, 14, vary(rng, "e9b368"), (1, 2)), 0.25), strip(cacti, 0.75),
-                  strip(Canvas().hills(rng, 144, 6, vary(rng, "f2cb82")), 1)])
+                 [strip(Canvas().hills(rng, 116, 14, vary(rng, "e9b368"), (1, 2)), 0.5), strip(cacti, 1),
+                  strip(marks(rng, Canvas().hills(rng, 144, 6, vary(rng, "f2cb82")), (vary(rng, "b98a54"), vary(rng, "d8a860"))), 1)])
 
 
 def city(rng: Rng) -> Place:
@@ -128,7 +130,7 @@ def city(rng: Rng) -> Place:
     for x in range(0, PERIOD, 64):
         road.rectangle(x, 178, 32, 4, rgb("f4f4f4"))
     return Place("city", ("in the city", "through the city", "down the street", "on a road", "past tall buildings"),
-                 ("land", "road", "air"), ("8fcdf5", "e8f4fb"), [strip(far, 0.25), strip(near, 0.5), strip(road, 1)], ground=166)
+                 ("land", "road", "air"), ("8fcdf5", "e8f4fb"), [strip(far, 0), strip(near, 0.5), strip(road, 1)], ground=166)
 
 
 def space(rng: Rng) -> Place:
@@ -154,8 +156,9 @@ def mountains(rng: Rng) -> Place:
         peaks.polygon([(left, snow_line), (x, 140 - h), (right, snow_line), (x + 8, 140 - h * 0.6), (x - 8, 140 - h * 0.6)], (1, 1, 1))
     return Place("mountains", ("in the mountains", "below snowy peaks", "among high mountains", "in the alps", "on a mountain meadow"),
                  ("land", "road", "air"), ("86c8f2", "e6f4fb"),
-                 [strip(peaks, 0.25), strip(trees(rng, 146, 10, vary(rng, "3f7d4c"), rgb("6b4b35"), True), 0.5),
-                  strip(bushes(rng, 150, vary(rng, "6aa84f")).hills(rng, 146, 5, vary(rng, "7fbf5e")), 1)])
+                 [strip(peaks, 0), strip(trees(rng, 146, 10, vary(rng, "3f7d4c"), rgb("6b4b35"), True), 0.5),
+                  strip(marks(rng, bushes(rng, 150, vary(rng, "6aa84f")).hills(rng, 146, 5, vary(rng, "7fbf5e")),
+                              (vary(rng, "8f9499"), vary(rng, "5c9a45"))), 1)])
 
 
 def underwater(rng: Rng) -> Place:
@@ -173,7 +176,7 @@ def underwater(rng: Rng) -> Place:
     bubbles = dots(rng, 34, (1.5, 4), rgb("d8f6ff"), 0.7)
     return Place("underwater", ("under water", "under the sea", "in the deep sea", "over a coral reef", "in an aquarium"),
                  ("water",), ("2bb3dd", "0b4f8f"),
-                 [strip(weeds, 0.5), strip(coral, 1), strip(bubbles, 0.75, fall=-LATENT)], 136, False)
+                 [strip(weeds, 0.5), strip(coral, 1), strip(bubbles, 0.5, fall=-LATENT)], 136, False)
 
 
 def forest(rng: Rng) -> Place:
@@ -181,8 +184,9 @@ def forest(rng: Rng) -> Place:
     near = trees(rng, 148, 8, vary(rng, "3c8a46"), rgb("6b4b35"), False)
     return Place("forest", ("in the forest", "through the woods", "among the trees", "in a dark forest", "between tall trees"),
                  ("land", "air"), ("a9dca0", "dff2c8"),
-                 [strip(far, 0.25), strip(near, 0.75), strip(bushes(rng, 150, vary(rng, "478a3a")).hills(rng, 148, 5, vary(rng, "4f8f3f")), 1)],
-                 162)
+                 [strip(far, 0.5), strip(near, 1),
+                  strip(marks(rng, bushes(rng, 150, vary(rng, "478a3a")).hills(rng, 148, 5, vary(rng, "4f8f3f")),
+                              (vary(rng, "8a5a34"), vary(rng, "6fb255"))), 1)], 162)
 
 
 def beach(rng: Rng) -> Place:
@@ -199,7 +203,7 @@ def beach(rng: Rng) -> Place:
         for dx, dy in ((-26, -50), (-20, -72), (10, -80), (32, -66), (34, -48)):
             palms.polygon([(x + 8 * s, 146 - 64 * s), (x + dx * s, 146 + dy * s), (x + 8 * s, 146 - 57 * s)], vary(rng, "3f9b4f"))
     return Place("beach", ("on the beach", "by the sea", "on a sandy beach", "under palm trees"), ("land", "water", "air"),
-                 ("66c6f5", "e2f6fd"), [strip(water, 0.25), strip(palms, 0.75), strip(sand, 1)])
+                 ("66c6f5", "e2f6fd"), [strip(water, 0), strip(palms, 1), strip(sand, 1)])
 
 
 PLACES: list[Callable[[Rng], Place]] = [meadow, snow, sea, desert, city, space, mountains, underwater, forest, beach]
@@ -223,7 +227,7 @@ def drops(rng: Rng) -> Layer:
 
 
 def flakes(rng: Rng) -> Layer:
-    return strip(dots(rng, 60, (1.2, 2.6), (1, 1, 1), 0.95), 0.75, fall=LATENT)
+    return strip(dots(rng, 60, (1.2, 2.6), (1, 1, 1), 0.95), 0.5, fall=LATENT)
 
 
 def mist(rng: Rng) -> Layer:

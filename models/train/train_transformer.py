@@ -199,11 +199,11 @@ class Training:
                 context_t = torch.zeros_like(context_t)
             clean = clean[:, :-1]
         inputs = (clean, noisy, context_t, 1000 * t)
-        made, target = self.model(*inputs, batch.features, batch.references), latents
+        made, target = self.model(*inputs, batch.features, batch.references, batch.camera), latents
         if self.teacher is not None:
             with torch.no_grad():
-                said = self.teacher(*inputs, batch.features, batch.references)
-                guidance = (GUIDANCE - 1) * (said - self.teacher(*inputs, self.nothing.repeat(size, 1, 1), batch.references))
+                said = self.teacher(*inputs, batch.features, batch.references, batch.camera)
+                guidance = (GUIDANCE - 1) * (said - self.teacher(*inputs, self.nothing.repeat(size, 1, 1), batch.references, batch.camera))
             # After errors in the past the teacher continues them; the clip shows the correction.
             target = (latents if corrected else said) + guidance
         return error_of(made, target, t, weight)[:, batch.start :].mean()
@@ -216,7 +216,7 @@ class Training:
         past = torch.where(again, batch.frames_of(batch.of.own), clean)
         t = noise_levels((size, 1), 3.0).expand(size, frames)
         context_t = torch.zeros(size, frames - 1)
-        own = self.model(past[:, :-1], noised(latents, t), context_t, 1000 * t, batch.features, batch.references)
+        own = self.model(past[:, :-1], noised(latents, t), context_t, 1000 * t, batch.features, batch.references, batch.camera)
         own[:, : batch.start] = past[:, : batch.start]
         if batch.begins:
             # Except the image that the clip may start with.
@@ -226,7 +226,7 @@ class Training:
     def past_from_noise(self, batch: Batch, clean: Tensor) -> Tensor:
         """Samples continuations of the first frames of clips."""
         seed = int(torch.randint(2**31, ()))
-        return sample.latents(self.model, batch.features, clean.shape[1], batch.references, seed, first=clean[:, :1])
+        return sample.latents(self.model, batch.features, clean.shape[1], batch.references, seed, first=clean[:, :1], camera=batch.camera)
 
     def loss_of_few(self, size: int) -> Tensor:
         """The loss of `few` on first frames."""
@@ -242,7 +242,9 @@ class Training:
         batch = self.batch(name, 8)
         batch.references = References(*(x[:8] for x in vars(batch.references).values()))
         frames = len(batch.frames)
-        made = sample.latents(self.average, batch.features, frames, batch.references, steps=(8, 8) if self.teacher is None else (3, 4))
+        made = sample.latents(
+            self.average, batch.features, frames, batch.references, steps=(8, 8) if self.teacher is None else (3, 4), camera=batch.camera,
+        )
         videos = sample.decode(self.vae, torch.cat([made, batch.frames_of(batch.of.video)], 0)).numpy()
         rows = [videos[i][::8] for pair in zip(range(8), range(8, 16)) for i in pair]
         sheet(self.state / f"{self.stage}.png", rows, ["sampled", "drawn"] * 8)

@@ -11,6 +11,9 @@ A reference is a picture of a subject as one latent frame. Its tokens attend onl
 computed once. Each latent frame rotates these keys anew: to the time before it, and to the place where it is to show the subject.
 Tokens are larger than the steps between places, so the latents are shifted in a larger square, and a token of a frame equals one
 token of the reference. A reference has as many views as shifts that its places need.
+
+When the camera moves, the past is no longer where it was. Each head looks at one depth (`DEPTHS`), and sees the past of that depth where
+it is now: its positions count in columns of the world, not of the frame. So a layer that moves is copied like one at rest.
 """
 
 from __future__ import annotations
@@ -31,11 +34,17 @@ WINDOW = 5  # past latent frames in the attention window
 SINK = 1  # the first latent frame, always in the attention window
 # Time of a reference before the frame, with and without a place, and the place in tokens that stands for none.
 TIMES_BEFORE, NOWHERE = (1.0, 2.0), (2.5, 3.0)
+# Of the layers that the heads follow: pixels that they move per pixel of the camera.
+DEPTHS = (0.0, 0.0, 0.5, 1.0)
+COLUMN = 8 * PATCH[1]  # pixels in a column of tokens
+# The past is at most so many columns away from where it was: the first frame may be long ago.
+FARTHEST = 10
 MAX_TOKENS = 64  # of a prompt; padding tokens are zero, but attended to
 
 CONFIG = {
     "_class_name": "WanTransformer3DModel",
     "attention_head_dim": HEAD_DIM,
+    "camera_depths": list(DEPTHS),
     "cross_attn_norm": True,
     "eps": 1e-6,
     "ffn_dim": FFN_DIM,
@@ -133,6 +142,17 @@ def turns_of_frames(first: int, count: int, rows: int, columns: int) -> Tensor:
     return turns(time, torch.zeros(count), torch.zeros(count), rows, columns).flatten(0, 1)
 
 
+def columns_of(camera: Tensor) -> Tensor:
+    """Columns of tokens `[..., heads]` that each head sees the camera moved, for pixels `[...]`."""
+    return camera[..., None] * torch.tensor(DEPTHS) / COLUMN
+
+
+def turns_of_moved(times: Tensor, moved: Tensor, rows: int, columns: int) -> Tensor:
+    """`[B, heads, F * rows * columns, HEAD_DIM / 2]` for latent frames at the times `[F]`, moved by columns `[B, F, heads]`."""
+    left = moved.transpose(1, 2)
+    return turns(times.expand(left.shape), torch.zeros_like(left), left, rows, columns).flatten(2, 3)
+
+
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Rotates `[..., HEAD_DIM]` in adjacent pairs."""
     return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * turn).flatten(-2)
@@ -223,7 +243,7 @@ class Cache:
     values: list[Tensor] = field(default_factory=list)
 
 
-def remembered(frames: list[Tensor]) -> list[Tensor]:
+def remembered(frames: list) -> list:
     return frames[:SINK] + frames[SINK:][-WINDOW:]
 
 
@@ -345,18 +365,20 @@ class Transformer(nn.Module):
         return Known(made, grid, which)
 
     @staticmethod
-    def place(references: References, grid: tuple[int, int], times: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rotations `[B, F, 1, N * tokens, HEAD_DIM / 2]` of the references for latent frames at these times `[F]`, and their bias."""
+    def place(references: References, grid: tuple[int, int], times: Tensor, moved: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rotations `[B, F, heads, N * tokens, HEAD_DIM / 2]` of the references for latent frames at these times `[F]`, moved by columns
+        `[B, F, heads]`, and their bias."""
         placed = references.placed[:, None, None]
         corner = (references.places - references.shifts) / torch.tensor(PATCH, device=references.places.device)
         top, left = torch.where(placed[..., None], corner, torch.tensor(NOWHERE)).unbind(-1)
         time = times[None, :, None] - torch.where(placed, *TIMES_BEFORE)
-        turn = turns(time.expand(top.shape), top, left, *grid)
+        left = left[:, :, None] + moved[..., None]  # [B, F, heads, N]
+        turn = turns(time[:, :, None].expand(left.shape), top[:, :, None].expand(left.shape), left, *grid)
         bias = None
         if not references.shown.all():
             bias = torch.zeros(references.shown.shape).masked_fill(~references.shown, -1e4)
             bias = bias.repeat_interleave(grid[0] * grid[1], 2)[:, :, None, None].to(turn.device)
-        return turn.flatten(2, 3)[:, :, None], bias
+        return turn.flatten(3, 4), bias
 
     @staticmethod
     def placed_keys(known: KeysValues, which: Tensor, turn: Tensor, bias: Tensor | None) -> PlacedKeys:
@@ -368,18 +390,19 @@ class Transformer(nn.Module):
 
     def forward(
         self, clean: Tensor | None, noisy: Tensor, context_t: Tensor | None, t: Tensor, features: Tensor,
-        references: References | None = None,
+        references: References | None = None, camera: Tensor | None = None,
     ) -> Tensor:
         """Predicts every noisy frame without noise, given the clean frames before it, all `[B, F, C, H, W]` (`clean` has one
-        frame less). Without `clean` there is only the first frame."""
+        frame less). Without `clean` there is only the first frame. `camera` `[B, F]` is where it is, in pixels to the right."""
         frames, height, width = noisy.shape[1], noisy.shape[3] // PATCH[0], noisy.shape[4] // PATCH[1]
         assert (clean is None) == (frames == 1), "of several frames the finished ones are wanted"
         latents, times = (noisy, t) if clean is None else (torch.cat([clean, noisy], 1), torch.cat([context_t, t], 1))
-        turn = turns_of_frames(0, frames, height, width).to(noisy.device)
-        turn = torch.cat([turn[: (frames - 1) * height * width], turn])
+        moved = columns_of(torch.zeros(noisy.shape[:2]) if camera is None else camera).to(noisy.device)
+        turn = turns_of_moved(torch.arange(frames, device=noisy.device), moved, height, width)
+        turn = torch.cat([turn[:, :, : (frames - 1) * height * width], turn], 2)
         x, (time, time6), text = self.embed(latents), self.time(times), self.text(features)
         known = self.remember(references, text) if references else None
-        placed = self.place(references, known.grid, torch.arange(frames)) if references else None
+        placed = self.place(references, known.grid, torch.arange(frames), moved) if references else None
 
         for i, block in enumerate(self.blocks):
             shown = self.placed_keys(known.blocks[i], known.which, *placed) if known else None
@@ -391,14 +414,17 @@ class Transformer(nn.Module):
 
     def chunk(
         self, latents: Tensor, timestep: float, text: Text, caches: list[Cache], write: bool,
-        references: References | None = None, known: Known | None = None,
+        references: References | None = None, known: Known | None = None, camera: Tensor | None = None,
     ) -> Tensor:
-        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches; `references` and `known` are of this frame only."""
+        """Predicts one latent frame `[B, 1, C, H, W]` after those in the caches; `references` and `known` are of this frame only.
+        `camera` `[B, 1 + past frames]` is where it was in these frames, and is now, in pixels to the right."""
         past, height, width = len(caches[0].keys), latents.shape[3] // PATCH[0], latents.shape[4] // PATCH[1]
+        camera = torch.zeros(len(latents), past + 1) if camera is None else camera
+        moved = columns_of(camera - camera[:, -1:]).clamp(-FARTHEST, FARTHEST)
         x = self.embed(latents)
         time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
-        turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_frames(0, past + 1, height, width)
-        placed = self.place(references, known.grid, torch.tensor([past])) if references else None
+        turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_moved(torch.arange(past + 1), moved, height, width)
+        placed = self.place(references, known.grid, torch.tensor([past]), moved[:, -1:]) if references else None
         for i, (block, cache) in enumerate(zip(self.blocks, caches)):
             shown = self.placed_keys(known.blocks[i], known.which, *placed) if references else None
 

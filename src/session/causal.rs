@@ -277,6 +277,10 @@ impl CausalSampler {
             self.subjects.update(&self.model, cancel)?;
         }
         let KvCaches { prompt, negative } = &mut self.caches;
+        // A video that goes in moves its own camera.
+        if input.video.is_none() {
+            self.subjects.move_camera(&self.model, &self.transformer, first, [prompt, negative]);
+        }
         self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
         if let Some(control) = &mut self.control {
             let frames = self.store.geometry.frames_of(first, count) as usize;
@@ -348,6 +352,8 @@ impl CausalSampler {
             let part = video.narrow(2, frame, frames)?;
             let latents =
                 encode(&self.model, &part, &mut self.encoder, cancel)?.to_dtype(self.model.dtype())?;
+            let KvCaches { prompt, negative } = &mut self.caches;
+            self.subjects.move_camera(&self.model, &self.transformer, latent, [prompt, negative]);
             self.caches.append(&self.transformer, &latents, self.config.context_noise, contexts, cancel)?;
             reporter.forwards += contexts.forwards();
             self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)?;

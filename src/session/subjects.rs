@@ -62,6 +62,19 @@ impl Subjects {
         Ok(())
     }
 
+    /// Moves the camera to where it is in the latent frame `latent` of the scene.
+    pub fn move_camera(
+        &self,
+        model: &Model,
+        transformer: &WanTransformer,
+        latent: usize,
+        caches: [&mut KvCache; 2],
+    ) {
+        let column = model.autoencoder.config().spatial_factor() * transformer.config().patch_size[2];
+        let columns = self.plan.camera(latent) as f64 / column as f64;
+        caches.into_iter().for_each(|cache| cache.set_camera(columns));
+    }
+
     /// Places the references for the latent frame `latent` of the scene.
     pub fn place(
         &mut self,

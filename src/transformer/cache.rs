@@ -74,6 +74,8 @@ pub struct KvCache {
     next: usize,
     /// The shot of the next frames.
     shot: u64,
+    /// Where the camera is in the next frames, in columns of tokens.
+    camera: f64,
     pub(super) blocks: Vec<KeyValue>,
     /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
@@ -91,6 +93,8 @@ struct CachedFrame {
     /// Its number in the scene, from 0.
     number: usize,
     shot: u64,
+    /// In columns of tokens, to the right.
+    camera: f64,
 }
 
 impl KvCache {
@@ -105,6 +109,7 @@ impl KvCache {
             frames: Vec::new(),
             next: 0,
             shot: 0,
+            camera: 0.0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
             references: ChunkReferences::default(),
@@ -139,6 +144,20 @@ impl KvCache {
         self.control = control;
     }
 
+    /// In the next chunk the camera is so many columns of tokens to the right of where it was at the start. A model without
+    /// `camera_depths` ignores it.
+    pub fn set_camera(&mut self, columns: f64) {
+        if columns != self.camera {
+            self.camera = columns;
+            self.forget_packed();
+        }
+    }
+
+    /// Columns that the camera has moved since each of the cached frames.
+    pub(super) fn moved(&self) -> Vec<f64> {
+        self.frames.iter().map(|frame| self.camera - frame.camera).collect()
+    }
+
     /// Starts a new shot with the next chunk: its sink replaces that of the previous shot.
     pub fn begin_shot(&mut self) {
         self.shot += 1;
@@ -163,7 +182,8 @@ impl KvCache {
 
     /// The cached frames, followed by `more` new frames.
     fn frames_with(&self, more: usize) -> impl Iterator<Item = CachedFrame> {
-        let new = (self.next..self.next + more).map(move |number| CachedFrame { number, shot: self.shot });
+        let new = self.next..self.next + more;
+        let new = new.map(move |number| CachedFrame { number, shot: self.shot, camera: self.camera });
         self.frames.iter().copied().chain(new)
     }
 

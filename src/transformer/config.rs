@@ -31,6 +31,9 @@ pub struct Config {
     /// Rows and columns of alpha values per latent of a reference picture; `None` for a model without references. A model of
     /// soragen has this, diffusers does not.
     pub reference_alpha: Option<[usize; 2]>,
+    /// How many pixels the layer of the picture that each head follows moves per pixel of the camera, for a model that is told where the
+    /// camera is; `None` for the others. A model of soragen has this, diffusers does not.
+    pub camera_depths: Option<Vec<f64>>,
     /// Width of the image encoder's tokens, for a model whose cross attention reads images too (Wan 2.1's image-to-video models).
     pub image_dim: Option<usize>,
     /// Width of the tokens that the extra keys and values are computed from; set with `image_dim`, and the width of a token.
@@ -59,6 +62,7 @@ impl Default for Config {
             eps: 1e-6,
             rope_max_seq_len: 1024,
             reference_alpha: None,
+            camera_depths: None,
             image_dim: None,
             added_kv_proj_dim: None,
             pos_embed_seq_len: None,
@@ -162,6 +166,14 @@ impl Config {
         }
         if self.vace_layers.is_some() != self.vace_in_channels.is_some() {
             return refuse("vace_layers and vace_in_channels must be set together".into());
+        }
+        if let Some(depths) = &self.camera_depths
+            && (depths.len() != self.num_attention_heads || !depths.iter().all(|depth| depth.abs() <= 8.0))
+        {
+            return refuse(format!(
+                "camera_depths is {depths:?}; it must have a number from -8 to 8 for each of the {} heads",
+                self.num_attention_heads
+            ));
         }
         if frames != 1 {
             return refuse(format!(

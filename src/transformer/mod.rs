@@ -495,28 +495,26 @@ impl WanTransformer {
             cache.check(rows * columns)?;
             return Ok(Attended {
                 cache: None,
-                keys: self.rope.rotation(&ring.times(frames), rows, columns, &self.device)?,
+                keys: self.rope.rotation(&ring.times(frames), &[], rows, columns, &self.device)?,
                 references: None,
                 ring: Some(RingPass { ring, frames }),
             });
         }
-        let times = match cache {
-            None => (0..frames).collect(),
+        let (times, moved) = match cache {
+            None => ((0..frames).collect(), Vec::new()),
             Some(cache) => {
                 cache.check(rows * columns)?;
-                cache.positions(frames)
+                (cache.positions(frames), cache.moved())
             }
         };
+        let keys = self.rope.rotation(&times, &moved, rows, columns, &self.device)?;
         let placed = cache.map(|cache| &cache.references).filter(|placed| !placed.blocks().is_empty());
         let time = times[times.len() - frames];
-        let references = placed
-            .map(|placed| placed.rotation(&self.rope, time, &self.device).map(|rotation| (placed, rotation)));
-        Ok(Attended {
-            cache,
-            keys: self.rope.rotation(&times, rows, columns, &self.device)?,
-            references: references.transpose()?,
-            ring: None,
-        })
+        let references = placed.map(|placed| {
+            let rotation = placed.rotation(&self.rope, time, keys.heads(), &self.device);
+            rotation.map(|rotation| (placed, rotation))
+        });
+        Ok(Attended { cache, keys, references: references.transpose()?, ring: None })
     }
 
     /// Splits the latents into patches in row-major order, and embeds the patches and the timesteps.

@@ -98,16 +98,24 @@ impl ChunkReferences {
         &self.blocks
     }
 
-    /// The angles of the tokens for a chunk at the temporal position `time`.
-    pub(super) fn rotation(&self, rope: &Rope, time: usize, device: &Device) -> Result<Rotation> {
+    /// The angles of the tokens for a chunk at the temporal position `time`, the same for each of `heads` heads.
+    pub(super) fn rotation(
+        &self,
+        rope: &Rope,
+        time: usize,
+        heads: usize,
+        device: &Device,
+    ) -> Result<Rotation> {
         let tokens = self.places.iter().flat_map(|(placement, [rows, columns])| {
             let [before, top, left] = placement.position();
             let time = time as f64 - before;
             (0..*rows).flat_map(move |row| {
-                (0..*columns).map(move |column| [time, top + row as f64, left + column as f64])
+                (0..*columns).flat_map(move |column| {
+                    std::iter::repeat_n([time, top + row as f64, left + column as f64], heads)
+                })
             })
         });
-        rope.angles(tokens, device)
+        rope.angles(tokens, heads, device)
     }
 
     /// The same references; the next chunk has another time.

@@ -70,6 +70,9 @@ pub struct Motion {
     dy: Vec<i32>,
     /// Latent frames after which the subject turns round; 0: never.
     turn: usize,
+    /// Of the camera in each latent frame, in the direction that the subject faces.
+    #[serde(default)]
+    camera: i32,
 }
 
 /// A place of the world: where subjects stand in it.
@@ -103,7 +106,9 @@ impl World {
         let near = |pixels: i32, most: i32| (-most..=most).contains(&pixels);
         let moves =
             |list: &[i32]| (1..=1024).contains(&list.len()) && list.iter().all(|step| near(*step, 1024));
-        let is_short = |motion: &Motion| moves(&motion.dx) && moves(&motion.dy) && motion.turn <= 1024;
+        let is_short = |motion: &Motion| {
+            moves(&motion.dx) && moves(&motion.dy) && motion.turn <= 1024 && near(motion.camera, 1024)
+        };
         let rules = [
             ((8..=1024).contains(&self.side), "`side` is not from 8 to 1024"),
             ((1..=8).contains(&self.max_references), "`max_references` is not from 1 to 8"),

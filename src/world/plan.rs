@@ -26,6 +26,10 @@ pub struct Plan {
     path_begin: f64,
     /// Pixels that the camera moves to the right in each latent frame, besides the movement that belongs to a motion.
     pan: i32,
+    /// With that of the first subject's motion.
+    speed: i32,
+    /// Where the camera is at `begin`, in pixels.
+    camera: i64,
     space: Space,
 }
 
@@ -141,6 +145,8 @@ impl PlanInputs<'_> {
             path: path.cloned(),
             path_begin,
             pan: pan.unwrap_or(0) * world.pan,
+            speed: 0,
+            camera: before.camera(begin),
             space: self.space(&words),
         };
         for (i, (picture, subject)) in pictures.into_iter().enumerate() {
@@ -161,6 +167,8 @@ impl PlanInputs<'_> {
             let y = if world.floats(&words, element) { world.afloat } else { plan.space.ground };
             plan.subjects.push(SubjectPlan { picture, motion, facing, x, y, turns });
         }
+        let follows = plan.subjects.first().map_or(0, |first| first.facing * first.motion.camera);
+        plan.speed = plan.pan + follows;
         Ok(plan)
     }
 
@@ -239,8 +247,8 @@ impl Plan {
 
     /// Identifies the plan in cache keys.
     pub fn key(&self) -> String {
-        let Self { begin, continued, path_begin, pan, space, .. } = self;
-        let mut key = format!("{begin} {path_begin} {pan} {space:?}");
+        let Self { begin, continued, path_begin, pan, speed, space, .. } = self;
+        let mut key = format!("{begin} {path_begin} {pan} {speed} {space:?}");
         if *continued > 0 {
             key += &format!(" {continued}");
         }
@@ -251,6 +259,13 @@ impl Plan {
         }
         self.path.iter().for_each(|path| key += &format!(" | {path}"));
         key
+    }
+
+    /// Where the camera is at a latent frame, in pixels to the right of where it was when the scene began. Before the shot it has moved
+    /// as in the shot.
+    pub fn camera(&self, latent: usize) -> i64 {
+        let latents = i64::try_from(latent).unwrap_or(i64::MAX).saturating_sub(self.begin as i64);
+        self.camera.saturating_add(latents.saturating_mul(i64::from(self.speed)))
     }
 
     /// The references, in order.
@@ -616,6 +631,20 @@ mod tests {
         let fixture = Fixture::open();
         let plan = fixture.plan("a fox jumps", &[], Some("free")).unwrap();
         assert_eq!([plan.places(0), plan.places(9)], [[Place::Free], [Place::Free]]);
+    }
+
+    #[test]
+    fn the_camera_follows_what_walks() {
+        let fixture = Fixture::open();
+        let camera = |plan: &Plan| [2, 3, 4].map(|latent| plan.camera(latent));
+        assert_eq!(camera(&fixture.named("a fox walks to the right")), [16, 24, 32]);
+        assert_eq!(camera(&fixture.named("a fox walks to the left")), [-16, -24, -32]);
+        assert_eq!(camera(&fixture.named("a fox waits")), [0; 3]);
+        assert_eq!(camera(&fixture.named("a fox waits, the camera pans to the left")), [-16, -24, -32]);
+        // The next shot begins where the camera is.
+        let before = fixture.named("a fox walks to the right");
+        let next = fixture.inputs().plan("a fox waits", &[], None, 3, &before, |_| Ok(None)).unwrap();
+        assert_eq!(camera(&next), [24; 3]);
     }
 
     #[test]

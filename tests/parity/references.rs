@@ -35,9 +35,15 @@ enum Place {
 const PLACES: [Place; 5] =
     [Place::At(0.0, 0.0), Place::At(1.0, 3.0), Place::Hidden, Place::At(-1.0, 5.0), Place::At(0.0, -1.0)];
 
-/// The predictions for all latent frames, with picture `picture` at these places.
-fn run(picture: usize, places: [Place; 5]) -> Tensor {
-    let (transformer, cancel) = (open(puppets().path()), Cancel::new());
+/// Where the camera is, in columns of tokens.
+const CAMERA: [f64; 5] = [0.0, 1.0, 1.5, 2.5, 5.5];
+
+/// The predictions for all latent frames, with picture `picture` at these places, in f32 or in another precision.
+fn run(picture: usize, places: [Place; 5], camera: [f64; 5], precision: Precision) -> Tensor {
+    let (folder, cancel) = (puppets(), Cancel::new());
+    let source = Source::parse(folder.path().to_str().unwrap(), &Parts::default()).unwrap();
+    let transformer =
+        WanTransformer::open(&source, "transformer", precision, false, &Device::Cpu, &cancel).unwrap();
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
     let part = |name: &str, i| expected[name].narrow(0, i, 1).unwrap();
@@ -64,6 +70,7 @@ fn run(picture: usize, places: [Place; 5]) -> Tensor {
             Place::Hidden => vec![],
         };
         cache.set_references(&shown).unwrap();
+        cache.set_camera(camera[i]);
         let chunk = expected["video"].narrow(2, i, 1).unwrap();
         let made = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap();
         transformer.cache_chunk(&chunk, &[0.0], &context, &mut cache, &cancel).unwrap();
@@ -75,8 +82,20 @@ fn run(picture: usize, places: [Place; 5]) -> Tensor {
 #[test]
 fn every_frame_shows_the_reference_at_its_place() {
     let expected = tensors("references/chunks.safetensors");
-    assert_close("placed", &run(0, PLACES), &expected["placed"], TOLERANCE);
-    assert_close("free", &run(1, [Place::Free; 5]), &expected["free"], TOLERANCE);
+    let (rest, f32) = ([0.0; 5], Precision::F32);
+    assert_close("placed", &run(0, PLACES, rest, f32), &expected["placed"], TOLERANCE);
+    assert_close("free", &run(1, [Place::Free; 5], rest, f32), &expected["free"], TOLERANCE);
+}
+
+/// Only differences count, and nothing is farther away than a frame.
+#[test]
+fn the_past_is_where_the_moving_camera_sees_it() {
+    let expected = &tensors("references/chunks.safetensors")["moved"];
+    assert_close("moved", &run(0, PLACES, CAMERA, Precision::F32), expected, TOLERANCE);
+    let elsewhere = CAMERA.map(|columns| columns - 7.0);
+    assert_close("elsewhere", &run(0, PLACES, elsewhere, Precision::F32), expected, TOLERANCE);
+    // In blocks of plain operations too.
+    assert_close("bf16", &run(0, PLACES, CAMERA, Precision::Bf16), expected, 0.1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 """Records chunks of a transformer with references in tests/fixtures/references.
 
 The reference implementation is that of the training code, models/train/transformer.py, in the size of the miniature model: one
-reference has a place in each latent frame, leaves, and comes back; the other has none. Also writes a bank of a few drawings, and the world of
+reference has a place in each latent frame, leaves, and comes back, with the camera at rest and moving; the other has none. Also writes a bank of a few drawings, and the world of
 the model; its other parts are those of the miniature model.
 
     python make_references.py
@@ -25,12 +25,13 @@ import transformer  # noqa: E402
 FOLDER = ROOT / "tests" / "fixtures" / "references"
 SIZES = {
     "HEADS": 2, "HEAD_DIM": 12, "LAYERS": 2, "DIM": 24, "FFN_DIM": 32, "FREQ_DIM": 16, "TEXT_DIM": 16, "CHANNELS": 6, "PATCH": (1, 2),
-    "WINDOW": 2, "SINK": 1, "MAX_TOKENS": 12,
+    "WINDOW": 2, "SINK": 1, "MAX_TOKENS": 12, "DEPTHS": (0.5, 1.0), "COLUMN": 16, "FARTHEST": 3,
 }
 HEIGHT, WIDTH, SIDE = 2, 6, 2  # of a latent frame and of a reference, in latents
 FRAMES = 5
 # Row and column in latents, or None where a frame does not show the first reference.
 PLACES = [(0, 0), (1, 3), None, (-1, 5), (0, -1)]
+CAMERA = [0, 16, 24, 40, 88]  # pixels to the right; in the last frame the first one is farther away than trained
 
 
 # Name, other names, keywords, element, colour.
@@ -43,6 +44,7 @@ WORLD = {
     "side": 32, "max_references": 2, "afloat": 8, "top": 8, "step": 8, "pan": 8,
     "motions": {
         "stand": {"verbs": {"*": ["stands", "waits"]}, "dx": [0], "dy": [0], "camera": 0, "turn": 0},
+        "walk": {"verbs": {"*": ["walks{dir}"]}, "dx": [0], "dy": [0], "camera": 8, "turn": 0},
         "cross": {"verbs": {"land": ["runs{dir}"], "road": ["drives{dir}"], "air": ["flies{dir}"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 0,
                   "also": {"*": ["rises", "crosses"]}},
         "jump": {"verbs": {"*": ["jumps"]}, "dx": [0], "dy": [-8, 8], "camera": 0, "turn": 0},
@@ -100,20 +102,21 @@ def main() -> None:
     outputs = {}
     with torch.no_grad():
         text = model.text(features)
-        for name, picture, placed in (("placed", 0, True), ("free", 1, False)):
+        for name, picture, placed in (("placed", 0, True), ("moved", 0, True), ("free", 1, False)):
             references = transformer.References(pictures[picture], alpha[picture], places, shown if placed else shown | True, torch.tensor([placed]))
             known, caches = model.remember(references, text), [transformer.Cache() for _ in model.blocks]
             made = []
             for frame in range(FRAMES):
                 at, seen = references.at([frame]), known.at([frame])
-                made.append(model.chunk(video[:, frame : frame + 1], 600.0, text, caches, False, at, seen))
-                model.chunk(video[:, frame : frame + 1], 0.0, text, caches, True, at, seen)
+                camera = torch.tensor([CAMERA])[:, transformer.remembered([*range(frame)]) + [frame]] if name == "moved" else None
+                made.append(model.chunk(video[:, frame : frame + 1], 600.0, text, caches, False, at, seen, camera))
+                model.chunk(video[:, frame : frame + 1], 0.0, text, caches, True, at, seen, camera)
             outputs[name] = torch.cat(made, 1)
 
     folder = FOLDER / "transformer"
     folder.mkdir(parents=True, exist_ok=True)
     config = transformer.CONFIG | {
-        "attention_head_dim": SIZES["HEAD_DIM"], "ffn_dim": SIZES["FFN_DIM"], "freq_dim": SIZES["FREQ_DIM"], "in_channels": SIZES["CHANNELS"],
+        "attention_head_dim": SIZES["HEAD_DIM"], "camera_depths": list(SIZES["DEPTHS"]), "ffn_dim": SIZES["FFN_DIM"], "freq_dim": SIZES["FREQ_DIM"], "in_channels": SIZES["CHANNELS"],
         "num_attention_heads": SIZES["HEADS"], "num_layers": SIZES["LAYERS"], "out_channels": SIZES["CHANNELS"],
         "patch_size": [1, *SIZES["PATCH"]], "rope_max_seq_len": 16, "text_dim": SIZES["TEXT_DIM"],
     }

@@ -2,7 +2,7 @@
 
 /// Goes up when the engine computes other values than before, or describes them in another way: entries of older caches are
 /// then not found.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// A BLAKE3 digest (<https://github.com/BLAKE3-team/BLAKE3>) of named values.
 ///
@@ -17,12 +17,15 @@ impl Digest {
         Self([0; 32]).with("purpose", purpose.as_bytes())
     }
 
-    /// The first digest of a chain for computed values. It covers the version, the format number and the CPU architecture,
-    /// since each may change how values are rounded.
+    /// The first digest of a chain for computed values. It covers the version and the format number, since each may change the values.
+    /// What else rounds them is the maker's ([`Cache::made_by`](crate::Cache::made_by)).
     pub fn engine() -> Self {
-        Self::new(concat!("soragen ", env!("CARGO_PKG_VERSION")))
-            .with("format", &FORMAT.to_le_bytes())
-            .with("on", std::env::consts::ARCH.as_bytes())
+        Self::new(concat!("soragen ", env!("CARGO_PKG_VERSION"))).with("format", &FORMAT.to_le_bytes())
+    }
+
+    /// The digest with these digits, as [`hex`](Self::hex) writes them.
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        blake3::Hash::from_hex(digits).ok().map(|hash| Self(*hash.as_bytes()))
     }
 
     /// The digest of this one and of `value`, named `name`.
@@ -68,5 +71,7 @@ mod tests {
             assert!(!keys[..i].contains(key), "{i}");
         }
         assert_eq!(key.with("a", b"bc"), Digest::new("test").with("a", b"bc"));
+        assert_eq!(Digest::from_hex(&key.hex()), Some(key));
+        assert_eq!(Digest::from_hex("ab"), None);
     }
 }

@@ -65,7 +65,7 @@ pub mod watermark;
 mod world;
 
 pub use autoencoder::Decoder;
-pub use cache::{Cache, Usage};
+pub use cache::{Cache, CacheEntry, Usage};
 pub use cancel::Cancel;
 /// The tensor library of the engine; its types appear in the lower-level modules.
 pub use candle_core as candle;
@@ -74,7 +74,7 @@ pub use frames::{Frames, RawFrames, to_u8};
 /// Decoded images: a frame or the start of a video, a mask, and what converts between them.
 pub use image::{DynamicImage, GrayImage, RgbImage};
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
-pub use picture::{read_image, stretch_frame};
+pub use picture::{decode_image, read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};
 pub use request::{Control, Length, Request, Restyle, Shot, Size, Transition};

@@ -4,6 +4,10 @@
 //! any process that generates the same chunk only decodes it, and an encoded prompt needs no text encoder. An entry is
 //! written to a temporary file and then renamed, so it is complete or missing. A damaged entry is removed and generated
 //! again. When the cache is full, the least recently used entries are removed.
+//!
+//! Devices and kernels round values differently, so an entry is found only by the kind of machine that made it, unless it was made in a
+//! [portable](Cache::portable) cache: those of a film that several machines make are [exported](Cache::export) and
+//! [imported](Cache::import), and used wherever they are.
 
 mod store;
 
@@ -22,6 +26,27 @@ use store::Store;
 pub struct Cache {
     store: Arc<Store>,
     state: Arc<Mutex<State>>,
+    maker: Maker,
+}
+
+/// Who finds the entries that are written.
+#[derive(Clone, Copy, Debug)]
+enum Maker {
+    /// Everybody.
+    Anybody,
+    /// Machines of this kind.
+    Alike(Digest),
+    /// Those that open it will tell.
+    Unknown,
+}
+
+/// A file of a cache, to be moved to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// Its path in the folder of the cache, with `/`.
+    pub name: String,
+    /// Its bytes; they name the entry too, so that it cannot stand for another one.
+    pub data: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +74,11 @@ impl Cache {
 
     /// The cache in `folder`, of at most `size` bytes. The folder is created with the first entry.
     pub fn new(folder: impl Into<PathBuf>, size: u64) -> Self {
-        Self { store: Arc::new(Store::new(folder.into(), size)), state: Arc::default() }
+        Self {
+            store: Arc::new(Store::new(folder.into(), size)),
+            state: Arc::default(),
+            maker: Maker::Unknown,
+        }
     }
 
     /// The cache in `folder`; by default the cache of the user; no cache if `folder` is empty or `none`. (gst-launch reads
@@ -85,6 +114,45 @@ impl Cache {
         self.lock().failure.clone()
     }
 
+    /// The same cache; what is written from now on is found by machines of every kind.
+    #[must_use]
+    pub fn portable(self) -> Self {
+        Self { maker: Maker::Anybody, ..self }
+    }
+
+    /// The same cache for a model whose values this `maker` rounds. A portable one stays portable.
+    #[must_use]
+    pub(crate) fn made_by(self, maker: Digest) -> Self {
+        let maker = match self.maker {
+            Maker::Anybody => Maker::Anybody,
+            Maker::Alike(_) | Maker::Unknown => Maker::Alike(maker),
+        };
+        Self { maker, ..self }
+    }
+
+    /// Reads all entries.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder or an entry cannot be read.
+    pub fn export(&self) -> Result<Vec<CacheEntry>> {
+        let read = |entry: store::Entry| {
+            let data = std::fs::read(&entry.path);
+            let data = data.map_err(|source| Error::Io { path: entry.path.clone(), source })?;
+            Ok(CacheEntry { name: self.store.name(&entry.path), data })
+        };
+        self.store.entries()?.into_iter().map(read).collect()
+    }
+
+    /// Adds an entry that another cache exported.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an entry that is damaged or not one; [`Error::Io`] if it cannot be written.
+    pub fn import(&self, entry: &CacheEntry) -> Result<()> {
+        let mut state = self.lock();
+        let written = self.store.import(entry)?;
+        self.count(&mut state, written)
+    }
+
     /// Counts the entries.
     ///
     /// # Errors
@@ -114,7 +182,13 @@ impl Cache {
 
     /// The tensor stored under `key`, f32.
     pub(crate) fn get(&self, kind: Kind, key: &Digest, device: &Device) -> Option<Tensor> {
-        self.store.read(kind, key)?.to_device(device).ok()
+        // An imported one first: a film is not half imported and half made here.
+        let own = match self.maker {
+            Maker::Alike(maker) => Some(made_by(key, &maker)),
+            Maker::Anybody | Maker::Unknown => None,
+        };
+        let found = self.store.read(kind, key).or_else(|| self.store.read(kind, &own?));
+        found?.to_device(device).ok()
     }
 
     /// Stores `tensor` as f32. An error is kept in [`failure`](Self::failure), and ends all writing.
@@ -129,7 +203,16 @@ impl Cache {
     }
 
     fn write(&self, state: &mut State, kind: Kind, key: &Digest, tensor: &Tensor) -> Result<()> {
-        let written = self.store.write(kind, key, tensor)?;
+        let key = match &self.maker {
+            Maker::Alike(maker) => made_by(key, maker),
+            Maker::Anybody | Maker::Unknown => *key,
+        };
+        let written = self.store.write(kind, &key, tensor)?;
+        self.count(state, written)
+    }
+
+    /// Removes entries if there are too many bytes with `written` more.
+    fn count(&self, state: &mut State, written: u64) -> Result<()> {
         let bytes = match state.bytes {
             Some(bytes) => bytes + written,
             None => self.usage()?.bytes,
@@ -146,6 +229,11 @@ impl Cache {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The key of an entry that only machines of one kind use.
+fn made_by(key: &Digest, maker: &Digest) -> Digest {
+    key.with("maker", maker.hex().as_bytes())
 }
 
 #[cfg(test)]
@@ -188,6 +276,52 @@ mod tests {
         assert!(other.get(Kind::Latents, &key(2), &Device::Cpu).is_none());
         assert_eq!(other.clear().unwrap().chunks, 1);
         assert!(cache.get(Kind::Latents, &key(1), &Device::Cpu).is_none());
+    }
+
+    #[test]
+    fn only_portable_entries_are_used_by_other_machines() {
+        let (folder, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = |folder: &Path| Cache::new(folder, 1 << 20);
+        let [here, there] = ["avx512", "cuda"].map(Digest::new);
+        let get = |cache: &Cache, number| cache.get(Kind::Latents, &key(number), &Device::Cpu);
+        open(folder.path()).made_by(here).put(Kind::Latents, &key(1), &latents(1.0));
+        assert!(get(&open(folder.path()).made_by(here), 1).is_some());
+        assert!(get(&open(folder.path()).made_by(there), 1).is_none());
+
+        open(far.path()).portable().made_by(there).put(Kind::Latents, &key(1), &latents(2.0));
+        let entries = open(far.path()).export().unwrap();
+        assert_eq!(entries.len(), 1);
+        open(folder.path()).import(&entries[0]).unwrap();
+        let found = get(&open(folder.path()).made_by(here), 1);
+        assert_eq!(values(found).unwrap()[0], 2.0, "the imported one first");
+        assert_eq!(values(get(&open(folder.path()).made_by(there), 1)).unwrap()[0], 2.0);
+    }
+
+    #[test]
+    fn entries_that_are_none_are_not_imported() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let made = Cache::new(folder.path(), 1 << 20);
+        made.put(Kind::Latents, &key(1), &latents(1.0));
+        let entry = made.export().unwrap().remove(0);
+        let cache = Cache::new(other.path(), 1 << 20);
+        let mut damaged = entry.clone();
+        *damaged.data.last_mut().unwrap() ^= 1;
+        let renamed = |name: String| CacheEntry { name, data: entry.data.clone() };
+        let entries = [
+            damaged,
+            renamed(entry.name.replace("latents", "prompts")),
+            renamed(format!("../{}", entry.name)),
+            renamed(entry.name.replace(".safetensors", "")),
+            renamed("latents/ab/cd.safetensors".into()),
+            renamed(String::new()),
+        ];
+        for entry in entries {
+            let error = cache.import(&entry).unwrap_err();
+            assert!(matches!(error, Error::Invalid { .. }), "{}: {error}", entry.name);
+        }
+        assert_eq!(cache.usage().unwrap(), Usage::default());
+        cache.import(&entry).unwrap();
+        assert_eq!(cache.export().unwrap(), [entry]);
     }
 
     #[test]

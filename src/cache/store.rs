@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::CacheEntry;
 use crate::digest::Digest;
 use crate::{Error, Result};
 
@@ -92,16 +93,36 @@ impl Store {
         Some(tensor)
     }
 
+    /// The path of an entry in the folder, with `/`.
+    pub fn name(&self, path: &Path) -> String {
+        let parts = path.strip_prefix(&self.folder).unwrap_or(path).components();
+        parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    }
+
+    /// Writes an entry of another cache and returns its size in bytes.
+    pub fn import(&self, entry: &CacheEntry) -> Result<u64> {
+        let Some((kind, key)) =
+            parse_name(&entry.name).filter(|(kind, key)| parse(&entry.data, *kind, key).is_some())
+        else {
+            let reason = "it is damaged, or not an entry of a cache of this version; export it again".into();
+            return Err(Error::Invalid { path: entry.name.clone().into(), reason });
+        };
+        self.write_bytes(kind, &key, &entry.data)
+    }
+
     /// Writes an entry and returns its size in bytes.
     pub fn write(&self, kind: Kind, key: &Digest, tensor: &Tensor) -> Result<u64> {
-        let bytes = serialize(tensor, kind, key)?;
+        self.write_bytes(kind, key, &serialize(tensor, kind, key)?)
+    }
+
+    fn write_bytes(&self, kind: Kind, key: &Digest, bytes: &[u8]) -> Result<u64> {
         let path = self.path(kind, key);
         let folder = path.parent().unwrap_or(&self.folder);
         let failed = |source| Error::Io { path: path.clone(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let suffix = format!(".{PARTIAL}");
         let mut file = tempfile::Builder::new().suffix(&suffix).tempfile_in(folder).map_err(failed)?;
-        file.write_all(&bytes).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
         file.persist(&path).map_err(|e| failed(e.error))?;
         Ok(bytes.len() as u64)
     }
@@ -137,6 +158,16 @@ impl Store {
         }
         Ok(bytes)
     }
+}
+
+/// Kind and key of the entry with this name.
+fn parse_name(name: &str) -> Option<(Kind, Digest)> {
+    let (kind, rest) = name.split_once('/')?;
+    let (start, rest) = rest.split_once('/')?;
+    let end = rest.strip_suffix(SUFFIX)?.strip_suffix('.')?;
+    let kind = Kind::ALL.into_iter().find(|each| each.name() == kind)?;
+    let key = Digest::from_hex(&format!("{start}{end}")).filter(|_| start.len() == DIGITS)?;
+    Some((kind, key))
 }
 
 /// The entry at `path`, if it is a complete entry.

@@ -31,7 +31,7 @@ impl Arch {
     }
 
     /// Its name in `SORAGEN_KERNELS`.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]

@@ -26,7 +26,7 @@ use crate::testing::{self, Event};
 use crate::text::{self, TextEncoder};
 use crate::transformer::WanTransformer;
 use crate::world::World;
-use crate::{Cancel, Error, Precision, Result, Setting, device, transformer};
+use crate::{Cancel, Error, Precision, Result, Setting, device, kernels, transformer};
 pub(crate) use causal::{CausalConfig, FirstFrame};
 pub(crate) use experts::{Expert, Experts};
 pub use info::ModelInfo;
@@ -186,18 +186,27 @@ impl Model {
         })
     }
 
-    /// Identifies the model, its precision and its device in cache keys; `None` if its files can no longer be read.
+    /// Identifies the model in cache keys; `None` if its files can no longer be read.
     pub(crate) fn key(&self) -> Option<Digest> {
         *self.digest.get_or_init(|| {
             let model = self.source.digest(&[]).ok()?;
-            let (device, precision) = (format!("{:?}", self.device.location()), self.precision.as_str());
-            Some(
-                Digest::engine()
-                    .with("model", model.hex().as_bytes())
-                    .with("device", device.as_bytes())
-                    .with("precision", precision.as_bytes()),
-            )
+            Some(Digest::engine().with("model", model.hex().as_bytes()))
         })
+    }
+
+    /// Identifies what rounds the values of this model: device kind, precision and kernels.
+    pub(crate) fn maker(&self) -> Digest {
+        let device = match self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        let kernels = kernels::arch(self.dtype(), &self.device).map_or("plain", kernels::Arch::name);
+        Digest::new("maker")
+            .with("on", std::env::consts::ARCH.as_bytes())
+            .with("device", device.as_bytes())
+            .with("precision", self.precision.as_str().as_bytes())
+            .with("kernels", kernels.as_bytes())
     }
 
     /// The data type of its tensors.

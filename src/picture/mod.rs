@@ -35,6 +35,14 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     Ok(image.into_rgb8())
 }
 
+/// As [`read_image`], for the bytes of a file; a reason if they cannot be decoded.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, String> {
+    decode(bytes).map(DynamicImage::into_rgb8)
+}
+
 /// Decodes the bytes of an image file and applies its EXIF orientation; a reason if they are damaged, truncated or of an
 /// unsupported format.
 pub fn decode(bytes: &[u8]) -> Result<DynamicImage, String> {

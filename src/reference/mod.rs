@@ -106,21 +106,23 @@ impl ReferencePicture {
             },
             _ => Error::Io { path: path.into(), source },
         })?;
-        let invalid = |reason: String| Error::Invalid { path: path.into(), reason };
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(invalid(format!(
-                "the file is larger than {} MiB; scale the picture down",
-                MAX_BYTES >> 20
-            )));
-        }
-        let picture = match svg::is_svg(&bytes) {
-            true => svg::render(&bytes).map_err(invalid)?,
-            false => picture::decode(&bytes).map_err(invalid)?.into_rgba8(),
-        };
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let picture =
-            Self::new(&name, picture).ok_or_else(|| invalid("nothing is visible in the picture".into()))?;
+            Self::decode(&name, &bytes).map_err(|reason| Error::Invalid { path: path.into(), reason })?;
         Ok(Self { file: Some(path.into()), ..picture })
+    }
+
+    /// The picture in the bytes of a file, called `name`; a reason if they are damaged, unsupported or too many, or if nothing in the
+    /// picture is visible.
+    pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(format!("the file is larger than {} MiB; scale the picture down", MAX_BYTES >> 20));
+        }
+        let picture = match svg::is_svg(bytes) {
+            true => svg::render(bytes)?,
+            false => picture::decode(bytes)?.into_rgba8(),
+        };
+        Self::new(name, picture).ok_or_else(|| "nothing is visible in the picture".into())
     }
 
     /// A picture of a subject, called `name`; `None` if nothing in it is visible.

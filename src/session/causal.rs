@@ -206,8 +206,21 @@ impl CausalSampler {
         usize::from(self.image.is_some() && self.config.image == FirstFrame::Apart)
     }
 
+    /// Whether the cache keeps the latents.
+    pub fn is_kept(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// The frames of the next chunk, `[T, 3, H, W]` in \[0, 1\].
     pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let latents = self.next_chunk_latents(cancel, reporter)?;
+        reporter.report(Phase::Decode, reporter.steps);
+        let latents = latents.to_dtype(self.model.dtype())?;
+        self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)
+    }
+
+    /// The latents of the next chunk, f32 `[1, C, T, H, W]`; in place of [`next`](Self::next).
+    pub fn next_chunk_latents(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
         let count = self.next_latents();
         let mut input =
             ChunkInput { first: self.latent_frames, count, ..std::mem::take(&mut self.next_input) };
@@ -234,10 +247,7 @@ impl CausalSampler {
             }
         };
         self.latent_frames += count;
-
-        reporter.report(Phase::Decode, reporter.steps);
-        let latents = latents.to_dtype(self.model.dtype())?;
-        self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)
+        Ok(latents)
     }
 
     /// Adds the chunk `input` to the KV cache: with `latents` from the cache it is replayed, without them it is denoised.

@@ -76,14 +76,7 @@ impl ClipSampler {
     /// The frames of the next latent frame, `[T, 3, H, W]` in \[0, 1\].
     pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
         let past = self.past_latents()?;
-        let latents = match &self.latents {
-            Some(latents) => latents,
-            None => {
-                let latents = self.sample(cancel, reporter)?;
-                self.latents.insert(latents)
-            }
-        };
-        reporter.cached = self.cached;
+        let latents = self.latents(cancel, reporter)?;
         reporter.report(Phase::Decode, reporter.steps);
         let Model { autoencoder, memory_headroom, .. } = &*self.model;
         let first = self.decoded.max(past);
@@ -109,6 +102,21 @@ impl ClipSampler {
         Ok(frames.narrow(0, before as usize, geometry.frames_of(first, 1) as usize)?)
     }
 
+    /// All latents of the scene, f32 `[1, C, T, H, W]`, made by the first call.
+    pub fn latents(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let latents = match self.latents.take() {
+            Some(latents) => latents,
+            None => self.sample(cancel, reporter)?,
+        };
+        reporter.cached = self.cached;
+        Ok(self.latents.insert(latents).clone())
+    }
+
+    /// Whether the cache keeps the latents.
+    pub fn is_kept(&self) -> bool {
+        self.scene.key.is_some()
+    }
+
     /// Latent frames of the video that the clip continues.
     fn past_latents(&self) -> Result<usize> {
         let Some(past) = &self.scene.past else { return Ok(0) };
@@ -123,7 +131,6 @@ impl ClipSampler {
         Ok(self.store.geometry.latents_of(frames))
     }
 
-    /// All latents of the scene, f32 `[1, C, T, H, W]`.
     fn sample(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
         let Scene { prompt, negative_prompt, noise, key, references, .. } = &self.scene;
         let frames = self.latent_frames()?;

@@ -8,6 +8,7 @@ mod causal;
 mod clip;
 mod conditioning;
 mod conditions;
+mod film;
 mod finish;
 mod guidance;
 mod latents;
@@ -133,6 +134,7 @@ impl Session {
         let geometry = LatentGeometry::new(model.autoencoder.config(), request.size);
         let past = past_frames(&model, &geometry, &mut request)?;
         let before = past.as_ref().map_or(Ok(0), |past| past.dim(2))? as u64;
+        let cache = cache.map(|cache| cache.made_by(model.maker()));
         let timeline = Timeline::new(std::mem::take(&mut request.shots), info, request.total_frames);
         let scenes = timeline.scenes();
         // Only the first scene continues a video.

@@ -47,6 +47,11 @@ pub struct SceneBuilder {
 }
 
 impl SceneBuilder {
+    /// Leaves out `count` scenes.
+    pub fn skip(&mut self, count: u64) {
+        self.next_number += count;
+    }
+
     /// The next scene. It starts with `shot` and has `frames` frames; `None` is a scene without an end. The references of the shot are those
     /// of a VACE model, each of which takes a latent frame.
     pub fn next(

@@ -120,6 +120,14 @@ impl Timeline {
         Some(starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
     }
 
+    /// Leaves out the first `count` scenes, and returns the frame at which the next one begins; `None` if there are no more.
+    pub fn skip_scenes(&mut self, count: usize) -> Option<u64> {
+        let scenes = self.pending.iter().enumerate().filter(|(_, pending)| pending.scene_start().is_some());
+        let (index, next) = scenes.map(|(i, pending)| (i, pending.scene_start())).nth(count)?;
+        self.pending.drain(..index);
+        next
+    }
+
     /// Returns the next shot that begins with this chunk: `length` frames from frame `first` on. Call it until `None`. A live
     /// prompt comes last.
     ///

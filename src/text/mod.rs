@@ -154,13 +154,8 @@ impl UnloadedUmt5 {
     /// The cache key of `prompt`; `None` if the files of the encoder cannot be read.
     fn key(&self, prompt: &str) -> Option<Digest> {
         let files = self.digest.get_or_init(|| self.source.digest(&["text_encoder", "tokenizer"]).ok());
-        let (device, dtype) = (format!("{:?}", self.device.location()), self.dtype.as_str());
         let key = Digest::engine().with("text encoder", (*files)?.hex().as_bytes());
-        Some(
-            key.with("device", device.as_bytes())
-                .with("precision", dtype.as_bytes())
-                .with("prompt", prompt.as_bytes()),
-        )
+        Some(key.with("prompt", prompt.as_bytes()))
     }
 }
 

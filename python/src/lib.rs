@@ -1,0 +1,35 @@
+//! The engine of soragen for Python: the module `soragen._soragen`. The package around it is in `soragen/`.
+
+mod arrays;
+mod cache;
+mod errors;
+mod model;
+mod pictures;
+mod request;
+mod session;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _soragen {
+    use super::*;
+
+    #[pymodule_export]
+    use super::cache::{cache_usage, import_entries};
+    #[pymodule_export]
+    use super::model::{Model, ModelInfo};
+    #[pymodule_export]
+    use super::request::read_storyboard;
+    #[pymodule_export]
+    use super::session::{Progress, Session, Stats};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        #[cfg(feature = "builtin")]
+        soragen_builtin::register();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        #[cfg(feature = "testing")]
+        module.add_function(pyo3::wrap_pyfunction!(super::model::set_step_delay, module)?)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! Latents in place of frames: those of a session, and those of one scene of a film, which a cache keeps for playback.
+
+use candle_core::Tensor;
+
+use super::{Sampler, Session, SessionStats};
+use crate::error::refuse;
+use crate::session::progress::{Progress, Reporter};
+use crate::{Cancel, Error, Result, Setting};
+
+impl Session {
+    /// Frames of each scene, from the first to the last; `None` without an end. A scene is what lies between two cuts; of a model that
+    /// remembers shots the whole video is one scene. Call it before the first chunk.
+    pub fn scenes(&self) -> Option<Vec<u64>> {
+        self.timeline.scenes()
+    }
+
+    /// Generates the latents of the next chunk, or of the next whole clip, f32 `[1, C, T, h, w]` in latent units; `None` after the last. In
+    /// place of [`next_chunk`](Self::next_chunk): nothing is decoded, and a session that has begun with one of them goes on with it.
+    ///
+    /// # Errors
+    /// As [`next_chunk`](Self::next_chunk).
+    pub fn next_latents(
+        &mut self,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<Tensor>> {
+        if self.failed {
+            return Err(Error::Generation("this generation failed before; start another one".into()));
+        }
+        if self.is_complete() {
+            return Ok(None);
+        }
+        // After an error, half of a chunk may be in the KV caches.
+        self.failed = true;
+        self.begin_shots(cancel)?;
+        self.take_video()?;
+        let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
+        let left = self.scene_end.map_or(u64::MAX, |end| end.saturating_sub(self.frames_generated));
+        let (latents, frames) = match &mut self.sampler {
+            Some(Sampler::Clip(sampler)) => (sampler.latents(cancel, &mut reporter)?, left),
+            Some(Sampler::Causal(sampler)) => {
+                let frames = sampler.next_frames().min(left);
+                (sampler.next_chunk_latents(cancel, &mut reporter)?, frames)
+            }
+            None => unreachable!("the first shot begins a scene"),
+        };
+        self.stats.forwards += reporter.forwards;
+        self.stats.cached += if reporter.cached { frames } else { 0 };
+        self.frames_generated += frames;
+        self.chunks += 1;
+        self.failed = false;
+        Ok(Some(latents))
+    }
+
+    /// Makes the latents of one scene, which the cache of the session keeps, and no frames. A session of the same request whose cache has
+    /// all scenes runs no transformer.
+    ///
+    /// # Errors
+    /// [`Error::Request`] from a session that has begun or has no cache, for a number that no scene has, and for a request whose latents
+    /// are not kept: one with a video that goes in or before it, or with initial latents. Otherwise as [`next_chunk`](Self::next_chunk).
+    pub fn make_scene(
+        mut self,
+        scene: usize,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<SessionStats> {
+        if self.frames_generated > 0 || self.store.cache.is_none() {
+            let reason = "a scene is made by a new session with a cache; open one".into();
+            return refuse(Setting::Shots, reason);
+        }
+        let scenes = self.scenes().unwrap_or_default();
+        let Some((&frames, start)) = scenes.get(scene).zip(self.timeline.skip_scenes(scene)) else {
+            let reason = format!("there is no scene {scene}; the video has {}, counted from 0", scenes.len());
+            return refuse(Setting::Shots, reason);
+        };
+        self.scenes.skip(scene as u64);
+        self.frames_generated = start;
+        while self.frames_generated < start + frames {
+            if self.next_latents(cancel, progress)?.is_none() {
+                break;
+            }
+            let is_kept = match &self.sampler {
+                Some(Sampler::Clip(sampler)) => sampler.is_kept(),
+                Some(Sampler::Causal(sampler)) => sampler.is_kept(),
+                None => false,
+            };
+            if !is_kept {
+                let reason = "the latents of this request are not kept, so its scenes cannot be made one by one; leave out \
+                              the video that goes in or before it, and initial latents";
+                return refuse(Setting::Shots, reason.into());
+            }
+        }
+        Ok(self.stats)
+    }
+}

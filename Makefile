@@ -5,11 +5,13 @@ OUT ?= out/demo.mp4
 MINUTES ?= 10
 FUZZ_SECONDS ?= 600
 PYTHON ?= python3
+PORT ?= 8000
 
-.PHONY: help demo test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
+.PHONY: help demo serve test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
 
 help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
+	@echo "make serve       serve OpenAI's /v1/videos on port PORT=$(PORT) of this machine; set up in target/serve"
 	@echo "make test        lint, build, then run all tests; what CI runs"
 	@echo "make test-all    make test, and the slow checks: robustness, endurance, audit, check-cuda"
 	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
@@ -26,11 +28,18 @@ demo: setup
 	cargo build --release -p gst-plugin-soragen
 	pipelines/file.sh "$(PROMPT)" "$(OUT)"
 
+serve: build
+	test -x target/serve/bin/python || $(PYTHON) -m venv target/serve
+	target/serve/bin/pip install -q "./python[serve]"
+	SORAGEN=target/release/soragen target/serve/bin/python -m soragen.serve --port $(PORT) --folder out/jobs
+
 test: lint
 	cargo test --workspace
+	scripts/test-python.sh
 
 test-all: test cargo-deny
 	cargo deny check
+	scripts/test-python.sh all
 	$(MAKE) robustness endurance check-cuda
 
 bench: setup

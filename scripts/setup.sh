@@ -7,7 +7,7 @@ packages="pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgst
     gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     gstreamer1.0-plugins-ugly gstreamer1.0-plugins-base-apps gstreamer1.0-plugins-bad-apps gstreamer1.0-libav
     ges1.0-tools
-    python3-gst-1.0 openssl"
+    python3-gst-1.0 python3-numpy python3-venv openssl"
 
 command -v cargo >/dev/null || {
     echo "setup: the Rust toolchain is missing; see https://rustup.rs" >&2

@@ -31,6 +31,7 @@ import bank
 import pictures
 import ruler
 import sample
+import scroll
 from autoencoder import Autoencoder
 from bank import SIDE
 from canvas import WIDTH
@@ -41,7 +42,6 @@ from latents import TOKENS, encode, length_in_frames, references
 from motions import MOTIONS
 from options import parser, threads
 from scenes import LATENT, PER_LATENT, Scene
-from scroll import scrolled
 from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
@@ -132,25 +132,31 @@ def render(args: argparse.Namespace, prompt: str, frames: int, seed: int, *optio
         return load_file(out)["frames"].numpy()
 
 
-STEPS_SEEN, SCROLL_SEEN = (8, 12, 20), (28, 36)  # frames in which a motion is measured
+# Frames in which a path is measured, relative to the first of them; what crosses the frame is whole from the fourth latent frame on.
+PATH_SEEN, CROSSING_SEEN = (0, 8, 12, 20), (12, 20, 28, 36)
+# Pairs of frames in which the ground is compared, and the least movement of a walk between them in pixels.
+SCROLL_SEEN, LEAST = ((28, 36), (32, 40), (36, 44)), 24
 OFF = 6  # pixels; the steps of a path are 8
 
 
-def moves(video: np.ndarray, clip: Clip, first: tuple[int, int]) -> bool:
-    """Whether subject and background move as they should; `first` is the centre of the subject in frame 0."""
+def moves(video: np.ndarray, clip: Clip) -> tuple[bool, bool]:
+    """Whether the subject and the ground move as they should."""
     actor = clip.actors[0]
 
     def at(frame: int) -> tuple[int, int]:
         return ruler.measure(video[frame], [actor.picture.key])[actor.picture.key].place
 
-    for frame in STEPS_SEEN:
-        path = np.subtract(actor.at(frame // PER_LATENT)[:2], actor.at(0)[:2])
-        if np.hypot(*(np.subtract(at(frame), first) - path)) > OFF:
-            return False
-    before, after = SCROLL_SEEN
-    # Its layers move at their own speeds, in one direction.
-    went = scrolled(video[before], video[after], ([at(before)], [at(after)]))
-    return bool(np.sign(went) == np.sign(clip.speed))
+    first, *rest = CROSSING_SEEN if crosses(clip.actors[0].motion) else PATH_SEEN
+    begin, follows = at(first), True
+    for frame in rest:
+        path = np.subtract(actor.at(frame // PER_LATENT)[:2], actor.at(first // PER_LATENT)[:2])
+        follows &= bool(np.hypot(*(np.subtract(at(frame), begin) - path)) <= OFF)
+    total: dict[int, float] = {}
+    for before, after in SCROLL_SEEN:
+        for by, error in scroll.errors(video[before], video[after], ([at(before)], [at(after)]), 96).items():
+            total[by] = total.get(by, 0.0) + error
+    latents = (SCROLL_SEEN[0][1] - SCROLL_SEEN[0][0]) // PER_LATENT
+    return follows, scroll.explains(total, latents * clip.speed, LEAST)
 
 
 def crosses(motion: str) -> bool:
@@ -170,13 +176,13 @@ def judge(args: argparse.Namespace) -> None:
         if args.soragen:
             video = render(args, prompt, at[-1] + 1, i)
         else:
-            video = sample.decode(vae, encode(vae, clip.frames(length_in_frames(1 + SCROLL_SEEN[1] // PER_LATENT))[None]).float()).numpy()[0]
+            video = sample.decode(vae, encode(vae, clip.frames(length_in_frames(1 + SCROLL_SEEN[-1][1] // PER_LATENT))[None]).float()).numpy()[0]
         judged = [ruler.judge(video[frame], actor.picture.key, rng) for frame in at if frame < len(video)]
         told = any(phrase in where for phrase in clip.scene.place.phrases)
         found.append({
             "kind": "never trained" if i % 2 else "trained", "ranks": [rank for rank, _ in judged], "errors": [f.error for _, f in judged],
             "place": places_of(video[[min(at[-1], len(video) - 1)]], args.state) == [clip.scene.place.name] if told else None,
-            "motion": actor.motion, "moves": None if args.seconds else moves(video, clip, judged[0][1].place),
+            "motion": actor.motion, "moves": None if args.seconds else moves(video, clip),
         })
         rows.append(video[[frame for frame in at if frame < len(video)]])
         titles.append(prompt)
@@ -194,7 +200,10 @@ def judge(args: argparse.Namespace) -> None:
     report["place"] = {"of": len(told), "right": sum(told)}
     if not args.seconds:
         report["motion"] = {
-            motion: {"of": len(some), "right": sum(f["moves"] for f in some)}
+            motion: {
+                "of": len(some), "right": sum(all(f["moves"]) for f in some), "path": sum(f["moves"][0] for f in some),
+                "ground": sum(f["moves"][1] for f in some),
+            }
             for motion in (*MOTIONS, "all") if (some := [f for f in found if motion in (f["motion"], "all")])
         }
     sheet(args.state / "evaluate-judge.png", rows, titles)

@@ -18,8 +18,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _soragen
-from ._soragen import ModelInfo, Progress, Session, Stats, __version__, cache_usage, import_entries
+from . import _soragen, command
+from ._soragen import ModelInfo, Progress, Session, Stats, __version__, admit, cache_usage, import_entries, picture_size
 from .errors import (
     Cancelled, DeviceError, Error, FileError, GenerationError, NotFound, OutOfMemory, PromptRefused, RequestError,
 )
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cancelled", "DeviceError", "Error", "FileError", "GenerationError", "Model", "ModelInfo", "NotFound", "OutOfMemory", "Progress",
-    "PromptRefused", "Request", "RequestError", "Session", "Shot", "Stats", "Storyboard", "__version__", "cache_usage", "import_entries",
-    "render",
+    "PromptRefused", "Request", "RequestError", "Session", "Shot", "Stats", "Storyboard", "__version__", "admit", "cache_usage",
+    "import_entries", "picture_size", "render",
 ]
 
 
@@ -81,6 +81,10 @@ class Model:
         """Frames of each scene of a request: of what lies between two cuts. A model that remembers shots has one scene."""
         return self._model.scenes(_request(request, settings))
 
+    def scene_entries(self, request: Request | str, scene: int, **settings: Any) -> list[str]:
+        """The names of the entries with the latents of one scene, which `make_scene` returns. Makes nothing."""
+        return self._model.scene_entries(_request(request, settings), scene)
+
     def make_scene(
         self, request: Request | str, scene: int, *, progress: Callable[[Progress], None] | None = None, **settings: Any,
     ) -> tuple[list[tuple[str, bytes]], Stats]:
@@ -90,14 +94,6 @@ class Model:
         its scenes, runs no transformer.
         """
         return self._model.make_scene(_request(request, settings), scene, progress=progress)
-
-    def makes(self, width: int, height: int) -> bool:
-        """Whether the model makes frames of this size."""
-        return self._model.makes(width, height)
-
-    def size_like(self, width: int, height: int) -> tuple[int, int]:
-        """The size of the model whose aspect ratio is nearest to this one."""
-        return self._model.size_like(width, height)
 
     def __repr__(self) -> str:
         return repr(self._model)

@@ -32,6 +32,13 @@ class ModelInfo:
     shift: float
     negative_prompt: str
     knows: dict[str, list[str]]
+    @staticmethod
+    def read(source: str) -> ModelInfo:
+        """Reads it from the configuration of a model, without its weights. Raises `NotFound` or `FileError`."""
+    def makes(self, width: int, height: int) -> bool:
+        """Whether the model makes frames of this size."""
+    def size_like(self, width: int, height: int) -> tuple[int, int]:
+        """The size of the model whose aspect ratio is nearest to this one."""
 
 class Progress:
     """How far a session is. `phase` is `text`, `denoise` or `decode`; `step` of `steps` in this chunk."""
@@ -88,12 +95,11 @@ class Model:
     ) -> Model: ...
     @property
     def info(self) -> ModelInfo: ...
-    def makes(self, width: int, height: int) -> bool: ...
-    def size_like(self, width: int, height: int) -> tuple[int, int]: ...
     def start(
         self, request: Request, *, cache_dir: str | PathLike[str] | None = None, progress: Callable[[Progress], None] | None = None
     ) -> Session: ...
     def scenes(self, request: Request) -> list[int]: ...
+    def scene_entries(self, request: Request, scene: int) -> list[str]: ...
     def make_scene(
         self, request: Request, scene: int, *, progress: Callable[[Progress], None] | None = None
     ) -> tuple[list[tuple[str, bytes]], Stats]: ...
@@ -101,6 +107,12 @@ class Model:
 def read_storyboard(text_or_path: str) -> tuple[list[tuple[Any, ...]], float | None]: ...
 def import_entries(folder: str | PathLike[str], entries: list[tuple[str, bytes]], size: int = ...) -> None:
     """Adds the entries that `Model.make_scene` returned to the cache in `folder`. Raises `FileError` for a damaged one."""
+
+def admit(prompt: str, *, policy: str | PathLike[str] | None = None, audit_log: str | PathLike[str] | None = None) -> None:
+    """Raises `PromptRefused` if the built-in policy, or the one in the file `policy`, refuses the prompt. Writes to the audit log."""
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the picture in the bytes of a file. Raises `ValueError` if they cannot be decoded."""
 
 def cache_usage(folder: str | PathLike[str]) -> tuple[int, int, int]:
     """Chunks, prompts and bytes in the cache in `folder`."""

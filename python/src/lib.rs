@@ -3,6 +3,7 @@
 mod arrays;
 mod cache;
 mod errors;
+mod info;
 mod model;
 mod pictures;
 mod request;
@@ -17,7 +18,9 @@ mod _soragen {
     #[pymodule_export]
     use super::cache::{cache_usage, import_entries};
     #[pymodule_export]
-    use super::model::{Model, ModelInfo};
+    use super::info::{ModelInfo, admit, picture_size};
+    #[pymodule_export]
+    use super::model::Model;
     #[pymodule_export]
     use super::request::read_storyboard;
     #[pymodule_export]
@@ -29,7 +32,14 @@ mod _soragen {
         soragen_builtin::register();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         #[cfg(feature = "testing")]
-        module.add_function(pyo3::wrap_pyfunction!(super::model::set_step_delay, module)?)?;
+        {
+            module.add_function(pyo3::wrap_pyfunction!(super::model::set_step_delay, module)?)?;
+            // For processes that others start: `FOLDER=SECONDS`.
+            let delay = std::env::var("SORAGEN_STEP_DELAY").ok();
+            if let Some((folder, seconds)) = delay.as_deref().and_then(|delay| delay.rsplit_once('=')) {
+                super::model::set_step_delay(folder.into(), seconds.parse().unwrap_or(0.0));
+            }
+        }
         Ok(())
     }
 }

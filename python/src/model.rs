@@ -3,51 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use soragen::{Cache, Cancel, OpenOptions, Threads};
 
 use crate::cache::entries;
 use crate::errors::ForPython;
+use crate::info::ModelInfo;
 use crate::request::RequestFields;
 use crate::session::{Session, Stats, on_a_thread};
-
-/// What a model can do, and its default values.
-#[pyclass(module = "soragen", frozen, get_all)]
-pub struct ModelInfo {
-    name: String,
-    /// Width and height.
-    size: (u32, u32),
-    frame_rate: (u32, u32),
-    natural_frames: u64,
-    latent_frames: u64,
-    chunk_frames: u64,
-    past_frames: u64,
-    max_frames: Option<u64>,
-    causal: bool,
-    remembers_shots: bool,
-    image_to_video: bool,
-    needs_image: bool,
-    last_image: bool,
-    control: bool,
-    max_references: usize,
-    steps: u32,
-    guidance_scale: f64,
-    shift: f64,
-    negative_prompt: String,
-    knows: std::collections::BTreeMap<String, Vec<String>>,
-}
-
-#[pymethods]
-impl ModelInfo {
-    fn __repr__(&self) -> String {
-        let ((width, height), (numerator, denominator)) = (self.size, self.frame_rate);
-        format!(
-            "ModelInfo(name={:?}, size=({width}, {height}), frame_rate=({numerator}, {denominator}))",
-            self.name
-        )
-    }
-}
 
 /// An opened model, shared by all sessions.
 #[pyclass(module = "soragen", frozen)]
@@ -86,41 +51,7 @@ impl Model {
 
     #[getter]
     fn info(&self) -> ModelInfo {
-        let info = self.model.info().clone();
-        let size = info.sizes.default_size();
-        ModelInfo {
-            size: (size.width, size.height),
-            name: info.name,
-            frame_rate: info.frame_rate,
-            natural_frames: info.natural_frames,
-            latent_frames: info.latent_frames,
-            chunk_frames: info.chunk_frames,
-            past_frames: info.past_frames,
-            max_frames: info.max_frames,
-            causal: info.causal,
-            remembers_shots: info.remembers_shots,
-            image_to_video: info.image_to_video,
-            needs_image: info.needs_image,
-            last_image: info.last_image,
-            control: info.control,
-            max_references: info.max_references,
-            steps: info.steps,
-            guidance_scale: info.guidance_scale,
-            shift: info.shift,
-            negative_prompt: info.negative_prompt,
-            knows: info.knows,
-        }
-    }
-
-    /// Whether the model makes this size; a size that is another one is refused by a session.
-    fn makes(&self, width: u32, height: u32) -> bool {
-        self.model.info().sizes.contains(soragen::Size { width, height })
-    }
-
-    /// The size of the model whose aspect ratio is nearest to this one.
-    fn size_like(&self, width: u32, height: u32) -> (u32, u32) {
-        let size = self.model.info().sizes.like(width, height);
-        (size.width, size.height)
+        self.model.info().clone().into()
     }
 
     #[pyo3(signature = (request, *, cache_dir = None, progress = None))]
@@ -142,12 +73,18 @@ impl Model {
     fn scenes(&self, request: RequestFields<'_>) -> PyResult<Vec<u64>> {
         let (request, _) = request.read(self.model.info())?;
         let session = soragen::Session::new(self.model.clone(), request).for_python()?;
-        let endless = || {
-            pyo3::exceptions::PyValueError::new_err(
-                "a video without an end has no list of scenes; set seconds",
-            )
-        };
-        session.scenes().ok_or_else(endless)
+        session
+            .scenes()
+            .ok_or_else(|| PyValueError::new_err("a video without an end has no list of scenes; set seconds"))
+    }
+
+    /// The names of the entries with the latents of one scene.
+    fn scene_entries(&self, request: RequestFields<'_>, scene: usize) -> PyResult<Vec<String>> {
+        let (request, _) = request.read(self.model.info())?;
+        // The folder of a cache is created with its first entry, and there is none.
+        let cache = Cache::new("", 0);
+        let session = soragen::Session::with_cache(self.model.clone(), request, cache).for_python()?;
+        session.scene_entries(scene, &Cancel::new()).for_python()
     }
 
     /// Makes the latents of one scene: entries for a cache on any machine, and how much work they were.

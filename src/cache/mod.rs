@@ -143,6 +143,12 @@ impl Cache {
         self.store.entries()?.into_iter().map(read).collect()
     }
 
+    /// The name of the entry of these latents in a portable cache.
+    pub(crate) fn name_of_latents(key: &Digest) -> String {
+        let store = Store::new(PathBuf::new(), 0);
+        store.name(&store.path(Kind::Latents, key))
+    }
+
     /// Adds an entry that another cache exported.
     ///
     /// # Errors

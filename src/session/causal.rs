@@ -221,17 +221,8 @@ impl CausalSampler {
 
     /// The latents of the next chunk, f32 `[1, C, T, H, W]`; in place of [`next`](Self::next).
     pub fn next_chunk_latents(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
-        let count = self.next_latents();
-        let mut input =
-            ChunkInput { first: self.latent_frames, count, ..std::mem::take(&mut self.next_input) };
-        if let (true, Some(shots), Some((prompt, _))) = (input.cut, &self.config.shots, &mut input.prompt) {
-            // Only the first chunk after the cut has the prefix.
-            self.next_input.prompt = Some((prompt.clone(), 0));
-            prompt.insert_str(0, &shots.prompt_prefix);
-        }
-        self.seed = input.seed.unwrap_or(self.seed);
-        self.key = self.key.map(|key| input.key_after(&key));
-        input.key = self.key;
+        let input = self.take_input();
+        let count = input.count;
         let latents = match self.store.get(input.key, count) {
             Some(latents) => {
                 reporter.cached = true;
@@ -248,6 +239,29 @@ impl CausalSampler {
         };
         self.latent_frames += count;
         Ok(latents)
+    }
+
+    /// Leaves out the next chunk, and returns the key of its latents.
+    pub fn skip_chunk(&mut self) -> Option<Digest> {
+        let input = self.take_input();
+        self.latent_frames += input.count;
+        input.key
+    }
+
+    /// The input of the next chunk, with its key.
+    fn take_input(&mut self) -> ChunkInput {
+        let count = self.next_latents();
+        let mut input =
+            ChunkInput { first: self.latent_frames, count, ..std::mem::take(&mut self.next_input) };
+        if let (true, Some(shots), Some((prompt, _))) = (input.cut, &self.config.shots, &mut input.prompt) {
+            // Only the first chunk after the cut has the prefix.
+            self.next_input.prompt = Some((prompt.clone(), 0));
+            prompt.insert_str(0, &shots.prompt_prefix);
+        }
+        self.seed = input.seed.unwrap_or(self.seed);
+        self.key = self.key.map(|key| input.key_after(&key));
+        input.key = self.key;
+        input
     }
 
     /// Adds the chunk `input` to the KV cache: with `latents` from the cache it is replayed, without them it is denoised.

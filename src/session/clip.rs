@@ -15,6 +15,7 @@ use super::progress::{Phase, Reporter};
 use super::restyle::ChunkVideo;
 use super::scene::Scene;
 use crate::autoencoder::{DecoderState, Tiling};
+use crate::digest::Digest;
 use crate::model::{Expert, Experts};
 use crate::scheduler::Scheduler;
 use crate::testing::Event;
@@ -131,17 +132,22 @@ impl ClipSampler {
         Ok(self.store.geometry.latents_of(frames))
     }
 
-    fn sample(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
-        let Scene { prompt, negative_prompt, noise, key, references, .. } = &self.scene;
-        let frames = self.latent_frames()?;
-        let key = key.map(|key| {
-            key.with("prompt", prompt.as_bytes())
-                .with("negative", negative_prompt.as_bytes())
-                .with("latents", &(frames as u64).to_le_bytes())
-        });
+    /// The key of the latents in the cache, if it keeps them.
+    pub fn key(&self) -> Result<Option<Digest>> {
+        let Scene { prompt, negative_prompt, key, last_image, frames, .. } = &self.scene;
+        let Some(key) = key else { return Ok(None) };
+        let key = key
+            .with("prompt", prompt.as_bytes())
+            .with("negative", negative_prompt.as_bytes())
+            .with("latents", &(self.latent_frames()? as u64).to_le_bytes());
         // The frame of the last image.
-        let end = self.scene.last_image.as_ref().and(self.scene.frames);
-        let key = key.map(|key| end.map_or(key, |end| key.with("end", &end.to_le_bytes())));
+        let end = last_image.as_ref().and(*frames);
+        Ok(Some(end.map_or(key, |end| key.with("end", &end.to_le_bytes()))))
+    }
+
+    fn sample(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+        let Scene { prompt, negative_prompt, noise, references, .. } = &self.scene;
+        let (frames, key) = (self.latent_frames()?, self.key()?);
         if let Some(latents) = self.store.get(key, frames) {
             self.cached = true;
             return Ok(latents);

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{Sampler, Session, SessionStats};
 use crate::error::refuse;
 use crate::session::progress::{Progress, Reporter};
-use crate::{Cancel, Error, Result, Setting};
+use crate::{Cache, Cancel, Error, Result, Setting};
 
 impl Session {
     /// Frames of each scene, from the first to the last; `None` without an end. A scene is what lies between two cuts; of a model that
@@ -64,6 +64,47 @@ impl Session {
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SessionStats> {
+        let end = self.skip_to_scene(scene)?;
+        while self.frames_generated < end && self.next_latents(cancel, progress)?.is_some() {
+            let is_kept = match &self.sampler {
+                Some(Sampler::Clip(sampler)) => sampler.is_kept(),
+                Some(Sampler::Causal(sampler)) => sampler.is_kept(),
+                None => false,
+            };
+            if !is_kept {
+                return refuse_not_kept();
+            }
+        }
+        Ok(self.stats)
+    }
+
+    /// The names of the [entries](crate::CacheEntry) with the latents of one scene, which [`make_scene`](Self::make_scene) writes into a
+    /// [portable](crate::Cache::portable) cache. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`make_scene`](Self::make_scene).
+    pub fn scene_entries(mut self, scene: usize, cancel: &Cancel) -> Result<Vec<String>> {
+        let (end, mut names) = (self.skip_to_scene(scene)?, Vec::new());
+        while self.frames_generated < end {
+            self.begin_shots(cancel)?;
+            let left = end - self.frames_generated;
+            let (key, frames) = match &mut self.sampler {
+                Some(Sampler::Clip(sampler)) => (sampler.key()?, left),
+                Some(Sampler::Causal(sampler)) => {
+                    let frames = sampler.next_frames();
+                    (sampler.skip_chunk(), frames.min(left))
+                }
+                None => unreachable!("the first shot begins a scene"),
+            };
+            let Some(key) = key else { return refuse_not_kept() };
+            names.push(Cache::name_of_latents(&key));
+            self.frames_generated += frames;
+        }
+        Ok(names)
+    }
+
+    /// Leaves out the scenes before `scene`, and returns the frame at which it ends.
+    fn skip_to_scene(&mut self, scene: usize) -> Result<u64> {
         if self.frames_generated > 0 || self.store.cache.is_none() {
             let reason = "a scene is made by a new session with a cache; open one".into();
             return refuse(Setting::Shots, reason);
@@ -75,21 +116,12 @@ impl Session {
         };
         self.scenes.skip(scene as u64);
         self.frames_generated = start;
-        while self.frames_generated < start + frames {
-            if self.next_latents(cancel, progress)?.is_none() {
-                break;
-            }
-            let is_kept = match &self.sampler {
-                Some(Sampler::Clip(sampler)) => sampler.is_kept(),
-                Some(Sampler::Causal(sampler)) => sampler.is_kept(),
-                None => false,
-            };
-            if !is_kept {
-                let reason = "the latents of this request are not kept, so its scenes cannot be made one by one; leave out \
-                              the video that goes in or before it, and initial latents";
-                return refuse(Setting::Shots, reason.into());
-            }
-        }
-        Ok(self.stats)
+        Ok(start + frames)
     }
+}
+
+fn refuse_not_kept<T>() -> Result<T> {
+    let reason = "the latents of this request are not kept, so its scenes cannot be made one by one; leave out the video that goes \
+                  in or before it, and initial latents";
+    refuse(Setting::Shots, reason.into())
 }

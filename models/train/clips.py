@@ -19,6 +19,8 @@ HEIGHTS = (16, 40)  # least and greatest upper edge of what floats, in pixels
 PAIR, PAN = 0.2, 0.06  # probabilities
 # Probability that the caption may name a subject, but the clip shows only the place: without a reference there is no subject.
 ABSENT = 0.1
+FOLLOW = 0.5  # probability that the camera follows one subject that runs or walks; it follows two
+FOLLOWS = (", the camera follows it", ", followed by the camera", "; the camera follows", ", the camera moves with it")
 CAMERA = (", the camera pans{dir}", "; the camera moves{dir}", ", seen from a camera that moves{dir}")
 # Held-out pairs of subject and place, to test generalization.
 HELD_OUT = {("fox", "city"), ("horse", "sea"), ("penguin", "desert"), ("automobile", "snow"), ("rocket", "meadow"),
@@ -48,10 +50,12 @@ class Actor:
     x: int
     y: int
     floats: bool  # does not stand on the ground
+    followed: bool  # by the camera
 
     @property
     def path(self) -> Motion:
-        return MOTIONS[self.motion]
+        motion = MOTIONS[self.motion]
+        return motion.followed() if self.followed else motion
 
     def at(self, latent: int) -> tuple[int, int, int]:
         """x, y, and facing at a latent frame."""
@@ -66,14 +70,17 @@ class Actor:
 
 
 class Clip:
-    """Content and caption of a clip. `plain` means one subject and a still camera; places are whole latents if `aligned`."""
+    """Content and caption of a clip. `plain` means one subject and a still camera, or one that `follows`; places are whole latents if
+    `aligned`."""
 
     def __init__(
         self, rng: Rng, scene: Scene, pool: list[list[Picture]], weights: tuple[float, ...], plain: bool = False, aligned: bool = True,
+        follows: bool = False,
     ) -> None:
         self.scene = scene
         self.offset = LATENT * int(rng.integers(0, 80))
         pair = not plain and rng.random() < PAIR
+        self.follows = pair or follows or not plain and rng.random() < FOLLOW
         self.actors = [self.actor(rng, pool, weights, slot) for slot in ((0, 1) if pair else (None,))]
         if pair and self.actors[0].motion in ("run", "walk"):  # there is one camera
             self.actors[1].motion, self.actors[1].facing = self.actors[0].motion, self.actors[0].facing
@@ -84,7 +91,7 @@ class Clip:
         self.pan = 0
         if not plain and first.motion == "stand" and rng.random() < PAN * len(OFTEN):
             self.pan = int(rng.choice((-WALK, WALK)))
-        self.speed = self.pan or first.facing * first.path.camera
+        self.speed = self.pan or self.follows * first.facing * first.path.camera
         if not aligned:
             self.offset += int(rng.integers(LATENT))
             for actor in self.actors:
@@ -105,12 +112,14 @@ class Clip:
         ground = standing(place.ground) + LATENT * int(rng.integers(0, 2))
         y = LATENT * int(rng.integers(HEIGHTS[0] // LATENT, HEIGHTS[1] // LATENT + 1)) if floats else ground
         least, most = {None: (48, 144), 0: (0, 32), 1: (160, 192)}[slot]
+        path = MOTIONS[motion].followed() if self.follows else MOTIONS[motion]
         if motion == "cross":
             least, most = (-32, 48) if facing > 0 else (144, 224)
-        elif motion == "pace":
-            least, most = (8, 104) if facing > 0 else (88, 184)
+        elif path.turn:
+            way = path.turn * path.dx[0]
+            least, most = (0, WIDTH - SIDE - way) if facing > 0 else (way, WIDTH - SIDE)
         x = LATENT * int(rng.integers(least // LATENT, most // LATENT + 1))
-        return Actor(picture, motion, facing, x, y, floats)
+        return Actor(picture, motion, facing, x, y, floats, self.follows)
 
     @property
     def visible(self) -> list[Actor]:
@@ -174,6 +183,8 @@ class Clip:
             text = f"{name.split(' ', 1)[1]}, {place}, {verb}"
         else:
             text = f"{name} {verb}"
+        if self.speed and not self.pan and len(self.actors) == 1:
+            text += choose(rng, FOLLOWS)
         if self.pan:
             text += choose(rng, CAMERA).format(dir=way(self.pan))
         return text.capitalize() if rng.random() < 0.3 else text

@@ -54,10 +54,13 @@ FORMS = (
 )
 
 
-def clips(count: int, seed: int) -> list[Clip]:
-    """Unseen clips of one subject, alternately of the bank and never trained."""
-    rng, pools = np.random.default_rng([41, seed]), (pictures.trained()[1], pictures.held_out())
-    return [Clip(rng, Scene.draw(rng, i // 2), [pools[i % 2]], (1.0,), plain=True) for i in range(count)]
+def clips(count: int, seed: int, follows: bool = False) -> list[Clip]:
+    """Unseen clips of one subject, alternately of the bank and never trained. The camera is still, or `follows` what runs or walks."""
+    rng, pools, made = np.random.default_rng([41, seed]), (pictures.trained()[1], pictures.held_out()), []
+    while len(made) < count:
+        clip = Clip(rng, Scene.draw(rng, len(made) // 2), [pools[len(made) % 2]], (1.0,), plain=True, follows=follows)
+        made += [clip] if clip.speed or not follows else []
+    return made
 
 
 def references_of(vae: Autoencoder, wanted: list[Clip], latents: int) -> References:
@@ -168,11 +171,11 @@ def judge(args: argparse.Namespace) -> None:
     rng, found, rows, titles = np.random.default_rng(43), [], [], []
     vae = None if args.soragen else autoencoder(args.state)
     at = (0, round(args.seconds * FRAME_RATE)) if args.seconds else (0, 12, 28, 47, 81)
-    for i, clip in enumerate(clips(args.count, 43)):
+    for i, clip in enumerate(clips(args.count, 43, args.follows)):
         actor = clip.actors[0]
         name, where = choose(rng, actor.picture.names), clip.scene.phrase(rng)
         words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": where}
-        prompt = choose(rng, FORMS).format(**words, verb=action(rng, actor))
+        prompt = choose(rng, FORMS).format(**words, verb=action(rng, actor)) + ", and the camera follows" * args.follows
         if args.soragen:
             video = render(args, prompt, at[-1] + 1, i)
         else:
@@ -251,6 +254,7 @@ def main() -> None:
     args.add_argument("what", choices=("stills", "clips", "judge", "paths", "pairs"))
     args.add_argument("--weights", type=Path, help="of the transformer")
     args.add_argument("--seconds", type=float, default=0.0, help="length of the videos that are judged at their end")
+    args.add_argument("--follows", action="store_true", help="let the camera follow what runs or walks")
     args.add_argument("--no-reference", action="store_true")
     args.add_argument("--soragen", type=Path)
     args.add_argument("--options", action="append", default=[], help="additional option of soragen render, such as --options=--precision=int8")

@@ -6,9 +6,10 @@ follows it, so a change here is a change of the model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-WALK, RUN = 16, 32  # camera speeds in pixels per latent frame
+WALK, RUN = 16, 24  # speeds in pixels per latent frame
+FOLLOWED = 32  # of the camera that follows what runs: a token per latent frame, or its layers would be copied unsharp
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,16 @@ class Motion:
     verbs: dict[str, tuple[str, ...]]  # by element, "*" for all others; {dir} becomes the direction or is removed
     dx: tuple[int, ...] = (0,)
     dy: tuple[int, ...] = (0,)
-    camera: int = 0  # pixels per latent frame, in the direction that the subject faces
+    # Pixels per latent frame, in the direction that the subject faces, if the camera follows it; the subject then keeps its place.
+    camera: int = 0
     turn: int = 0  # latent frames after which the subject turns round; 0: never
     # Only the engine knows these, captions do not have them: more verbs, and what decides whatever the verb is.
     also: dict[str, tuple[str, ...]] = field(default_factory=dict)
     adverbs: tuple[str, ...] = ()
+
+    def followed(self) -> Motion:
+        """The motion as a camera shows it that follows the subject."""
+        return replace(self, dx=(0,), turn=0) if self.camera else self
 
     def place(self, frame: int, facing: int) -> tuple[int, int, int]:
         """x, y in pixels relative to the first place, and the facing at a latent frame."""
@@ -43,7 +49,7 @@ MOTIONS = {
         "air": ("flies{dir}", "is flying{dir}", "soars{dir}"),
         "water": ("swims fast{dir}", "races{dir}", "speeds{dir}"),
         "space": ("flies{dir}", "is flying{dir}", "races{dir}"),
-    }, camera=RUN, also={
+    }, dx=(RUN,), turn=8, camera=FOLLOWED, also={
         "land": ("gallops", "sprints", "jogs", "dashes", "charges", "bolts", "ran", "skis"),
         "road": ("rides", "drove"),
         "air": ("flew", "flaps its wings"),
@@ -57,7 +63,7 @@ MOTIONS = {
         "air": ("glides{dir}", "drifts{dir}", "flies slowly{dir}"),
         "water": ("swims{dir}", "is swimming{dir}", "glides{dir}", "travels{dir}"),
         "space": ("drifts{dir}", "travels{dir}", "flies slowly{dir}"),
-    }, camera=WALK, also={
+    }, dx=(WALK,), turn=12, camera=WALK, also={
         "land": ("strolls", "trots", "hikes", "marches", "crawls", "creeps", "steps", "tiptoes", "waddles", "roams", "climbs", "went", "skates"),
         "road": ("cruises",),
         "air": ("floats along", "sails"),

@@ -45,13 +45,15 @@ def render(
     for field in ONLY_HERE:
         if getattr(request, field) is not None:
             raise RequestError(f"a film cannot have {field}", field)
-    shown = ["--storyboard", os.fspath(storyboard)] if not isinstance(storyboard, Request) else ["--", request.prompt]
+    shown = [f"--storyboard={os.fspath(storyboard)}"] if not isinstance(storyboard, Request) else ["--", request.prompt]
     if isinstance(storyboard, Request) and request.shots:
         raise RequestError("give the storyboard in place of a request with shots", "storyboard")
     for field, option in OPTIONS.items():
         value = getattr(request, field)
         if value is None or value == getattr(Request, field, None):
             continue
+        if isinstance(value, bytes) and field == "policy":
+            raise RequestError("the policy of a film is a file", field)
         if field in ("image", "last_image") and not isinstance(value, (str, os.PathLike)):
             raise RequestError(f"the {field} of a film is a file", field)
         line += [f"{option}={os.fspath(value) if isinstance(value, os.PathLike) else value}"]

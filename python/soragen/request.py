@@ -68,7 +68,7 @@ class Request:
     - `video`: a video to change, `uint8` `[T, H, W, 3]`, by `strength` (0 keeps it, 1 ignores it), less where it moves (`motion_noise`).
     - `past`: a video to continue, `uint8` `[T, H, W, 3]`.
     - `control`, `mask`: a video that steers a VACE model, `uint8` `[T, H, W, 3]`, and where it may paint, `uint8` `[T, H, W]`.
-    - `policy`, `audit_log`: files; every prompt passes the built-in policy or this one.
+    - `policy` (a file, or the bytes of one), `audit_log`: every prompt passes the built-in policy or this one.
     - `label`: `none`, `ai`, `ai-generated` or `cn`. `watermark`: invisible, with the public key or `watermark_key`.
     """
 
@@ -97,7 +97,7 @@ class Request:
     control: np.ndarray | None = None
     mask: np.ndarray | None = None
     control_scale: float = 1.0
-    policy: str | os.PathLike[str] | None = None
+    policy: str | os.PathLike[str] | bytes | None = None
     audit_log: str | os.PathLike[str] | None = None
     label: str = "none"
     watermark: bool = True
@@ -112,15 +112,17 @@ class Request:
         return cls(shots=board.shots, **settings)
 
     def packed(self) -> Request:
-        """The same request with the bytes of its pictures in place of their paths, for another machine.
+        """The same request with the bytes of its pictures and its policy in place of their paths, for a worker on another machine.
 
-        Raises `OSError` for a file that cannot be read.
+        It has no audit log and no watermark key, which stay here: a worker makes latents only. Raises `OSError` for a file that cannot be
+        read.
         """
         shots = tuple(
             dataclasses.replace(shot, image=_packed(shot.image), references=_references(shot.references)) for shot in self.shots
         )
         return dataclasses.replace(
-            self, shots=shots, image=_packed(self.image), last_image=_packed(self.last_image), references=_references(self.references)
+            self, shots=shots, image=_packed(self.image), last_image=_packed(self.last_image), references=_references(self.references),
+            policy=_packed(self.policy), audit_log=None, watermark_key=None,
         )
 
 

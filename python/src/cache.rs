@@ -17,10 +17,15 @@ pub fn entries<'py>(py: Python<'py>, cache: &Cache) -> PyResult<Vec<(String, Bou
 /// Adds the entries that `Model.make_scene` returned to the cache in `folder`.
 #[pyfunction]
 #[pyo3(signature = (folder, entries, size = Cache::DEFAULT_SIZE))]
-pub fn import_entries(folder: PathBuf, entries: Vec<(String, Vec<u8>)>, size: u64) -> PyResult<()> {
+pub fn import_entries(
+    py: Python<'_>,
+    folder: PathBuf,
+    entries: Vec<(String, Vec<u8>)>,
+    size: u64,
+) -> PyResult<()> {
     let cache = Cache::new(folder, size);
     let import = |(name, data)| cache.import(&CacheEntry { name, data });
-    entries.into_iter().try_for_each(import).for_python()
+    py.detach(|| entries.into_iter().try_for_each(import)).for_python()
 }
 
 /// Chunks, prompts and bytes in the cache in `folder`.

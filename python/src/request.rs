@@ -1,11 +1,13 @@
 //! `soragen.Request` as a request of the engine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use numpy::PyReadonlyArrayDyn;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{Control, Length, ModelInfo, MotionPath, Request, Restyle, Size, Storyboard, Transition};
@@ -42,12 +44,29 @@ pub struct RequestFields<'py> {
     control: Option<PyReadonlyArrayDyn<'py, u8>>,
     mask: Option<PyReadonlyArrayDyn<'py, u8>>,
     control_scale: f64,
-    policy: Option<PathBuf>,
+    policy: Option<PolicyText>,
     audit_log: Option<PathBuf>,
     label: String,
     watermark: bool,
     watermark_key: Option<PathBuf>,
     watermark_strength: f64,
+}
+
+/// A policy: a file, or the bytes of one.
+enum PolicyText {
+    Text(String),
+    File(PathBuf),
+}
+
+impl<'py> FromPyObject<'_, 'py> for PolicyText {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match value.cast::<PyBytes>() {
+            Ok(bytes) => Ok(Self::Text(String::from_utf8(bytes.as_bytes().to_vec())?)),
+            Err(_) => Ok(Self::File(value.extract()?)),
+        }
+    }
 }
 
 /// The fields of `soragen.Shot`.
@@ -107,7 +126,14 @@ impl RequestFields<'_> {
         let like = video.first().or(request.past.first()).map(image::RgbImage::dimensions);
         request.size = self.size.map(|(width, height)| Size { width, height });
         request.size = request.size.or(like.map(|(width, height)| info.sizes.like(width, height)));
-        request.policy = Some(Policy::open(self.policy.as_deref(), self.audit_log.as_deref()).for_python()?);
+        request.policy = Some(match &self.policy {
+            // Of another machine, which has logged the prompts.
+            Some(PolicyText::Text(text)) => Arc::new(Policy::parse(text).map_err(PyValueError::new_err)?),
+            Some(PolicyText::File(path)) => {
+                Policy::open(Some(path), self.audit_log.as_deref()).for_python()?
+            }
+            None => Policy::open(None, self.audit_log.as_deref()).for_python()?,
+        });
         request.label = self.label.parse().for_python()?;
         let key = WatermarkKey::open(self.watermark_key.as_deref()).for_python()?;
         request.watermark = self.watermark.then_some(key);

@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use numpy::{PyArray4, PyReadonlyArrayDyn};
@@ -88,6 +89,8 @@ impl From<soragen::SessionStats> for Stats {
 pub struct Session {
     /// `None` after it is closed.
     session: Arc<Mutex<Option<soragen::Session>>>,
+    /// The thread that calls `progress`, during the call: the session is locked.
+    reporting: Arc<Mutex<Option<ThreadId>>>,
     threads: Arc<Threads>,
     cancel: Cancel,
     callback: Option<Arc<Py<PyAny>>>,
@@ -125,6 +128,7 @@ impl Session {
             frame_rate: model.model.info().frame_rate,
             generation_id: session.watermark_id().map(|id| id.to_string()),
             session: Arc::new(Mutex::new(Some(session))),
+            reporting: Arc::default(),
         })
     }
 
@@ -141,7 +145,9 @@ impl Session {
         + 'static,
     ) -> PyResult<T> {
         let (session, threads, cancel) = (self.session.clone(), self.threads.clone(), self.cancel.clone());
-        let (callback, total_frames) = (self.callback.clone(), self.total_frames);
+        self.check_not_reporting()?;
+        let (callback, total_frames, reporting) =
+            (self.callback.clone(), self.total_frames, self.reporting.clone());
         let raised = Arc::new(Mutex::new(None));
         let in_callback = raised.clone();
         let result = on_a_thread(py, &self.cancel, move || {
@@ -155,7 +161,11 @@ impl Session {
                     frame: progress.frame,
                     total_frames,
                 };
-                if let Err(error) = Python::attach(|py| callback.call1(py, (progress,))) {
+                let set = |thread| *reporting.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+                set(Some(std::thread::current().id()));
+                let called = Python::attach(|py| callback.call1(py, (progress,)));
+                set(None);
+                if let Err(error) = called {
                     cancel.cancel();
                     in_callback.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
@@ -178,12 +188,24 @@ impl Session {
         Ok(stats.into())
     }
 
+    fn is_reporting(&self) -> bool {
+        *self.reporting.lock().unwrap_or_else(PoisonError::into_inner) == Some(std::thread::current().id())
+    }
+
+    fn check_not_reporting(&self) -> PyResult<()> {
+        match self.is_reporting() {
+            true => Err(PyRuntimeError::new_err("a progress callback can only close the session")),
+            false => Ok(()),
+        }
+    }
+
     /// Calls `change` with the session, between two chunks.
     fn change(
         &self,
         py: Python<'_>,
         change: impl FnOnce(&mut soragen::Session) -> soragen::Result<()> + Send,
     ) -> PyResult<()> {
+        self.check_not_reporting()?;
         py.detach(|| match self.session.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             Some(session) => change(session),
             None => Err(soragen::Error::Cancelled),
@@ -226,6 +248,9 @@ impl Session {
     /// Cancels what is running, and frees the session.
     fn close(&self, py: Python<'_>) {
         self.cancel.cancel();
+        if self.is_reporting() {
+            return;
+        }
         let session = py.detach(|| self.session.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(session);
     }
@@ -251,11 +276,12 @@ impl Session {
     }
 
     #[getter]
-    fn stats(&self, py: Python<'_>) -> Option<Stats> {
-        py.detach(|| {
+    fn stats(&self, py: Python<'_>) -> PyResult<Option<Stats>> {
+        self.check_not_reporting()?;
+        Ok(py.detach(|| {
             let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
             session.as_ref().map(|session| session.stats().into())
-        })
+        }))
     }
 
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {

@@ -151,6 +151,22 @@ class Errors(unittest.TestCase):
         with self.assertRaises(ValueError):
             model.session("a fox", video=np.zeros((4, 4, 3), np.uint8))
 
+    def test_a_callback_may_close_the_session_and_nothing_else(self):
+        raised = []
+
+        def misuse(progress):
+            for call in (lambda: session.stats, session.next_chunk, lambda: session.set_prompt("an owl")):
+                try:
+                    call()
+                except RuntimeError as error:
+                    raised.append(error)
+            session.close()
+
+        session = soragen.Model.open(CAUSAL).session("a fox", frames=9, progress=misuse)
+        with self.assertRaises(soragen.Cancelled):
+            session.next_chunk()
+        self.assertGreaterEqual(len(raised), 3)
+
     def test_an_error_in_a_callback_is_raised(self):
         def fail(progress):
             raise ZeroDivisionError("of the caller")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import unittest
 from pathlib import Path
 
 import numpy as np
+import psutil
 from safetensors.numpy import load_file
 
 import ray
@@ -88,8 +87,8 @@ class OnACluster(unittest.TestCase):
 
     def test_a_worker_that_is_killed_costs_only_its_scene(self) -> None:
         def kill() -> None:
-            processes = subprocess.run(["pgrep", "-f", "ray::Worker.make"], capture_output=True, text=True).stdout.split()
-            os.kill(int(processes[0]), signal.SIGKILL)
+            names = ((process, " ".join(process.cmdline())) for process in psutil.Process().children(recursive=True))
+            next(process for process, name in names if name.startswith("ray::Worker.make")).kill()
 
         killing = self.when(2, kill)
         report = self.film(self.slow)

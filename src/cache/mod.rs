@@ -188,7 +188,7 @@ impl Cache {
 
     /// The tensor stored under `key`, f32.
     pub(crate) fn get(&self, kind: Kind, key: &Digest, device: &Device) -> Option<Tensor> {
-        // An imported one first: a film is not half imported and half made here.
+        // An imported one first: a film that was made elsewhere is played as it is.
         let own = match self.maker {
             Maker::Alike(maker) => Some(made_by(key, &maker)),
             Maker::Anybody | Maker::Unknown => None,

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -309,9 +310,22 @@ impl Source {
             .collect()
     }
 
-    /// The digest of the model, or of `folders` in it. Large weight files count by size and modification time, all
-    /// other files by content.
+    /// The digest of the model, or of `folders` in it, the same on every machine. Large weight files count by samples of their content, all
+    /// other files by all of it.
     pub(crate) fn digest(&self, folders: &[&str]) -> std::io::Result<Digest> {
+        self.digest_with(folders, sampled)
+    }
+
+    /// A digest that changes with every large weight file that is written, also where [`digest`](Self::digest) takes no sample.
+    pub(crate) fn stamp(&self) -> std::io::Result<Digest> {
+        self.digest_with(&[], stamped)
+    }
+
+    fn digest_with(
+        &self,
+        folders: &[&str],
+        of_file: impl Fn(Digest, &str, &Path) -> std::io::Result<Digest>,
+    ) -> std::io::Result<Digest> {
         let counts =
             |name: &str| folders.is_empty() || folders.contains(&name.split('/').next().unwrap_or(name));
         let mut key = Digest::new("model");
@@ -409,10 +423,34 @@ fn files(folder: &Path, depth: usize) -> std::io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn of_file(key: Digest, name: &str, path: &Path) -> std::io::Result<Digest> {
+/// The content of a file, or samples of a large one.
+fn sampled(key: Digest, name: &str, path: &Path) -> std::io::Result<Digest> {
+    const SAMPLES: u64 = 64;
+    const SAMPLE: u64 = 16 << 10;
+    let length = path.metadata()?.len();
+    if length <= MAX_DIGESTED {
+        return Ok(key.with(name, &std::fs::read(path)?));
+    }
+    let mut file = std::fs::File::open(path)?;
+    let mut read = |at: u64, count: u64| -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(at))?;
+        (&mut file).take(count).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    // The start has the names and shapes of the tensors.
+    let mut key = key.with(name, &length.to_le_bytes()).with("start", &read(0, MAX_DIGESTED)?);
+    for i in 1..=SAMPLES {
+        key = key.with("sample", &read((length - SAMPLE) / SAMPLES * i, SAMPLE)?);
+    }
+    Ok(key)
+}
+
+/// Size and modification time of a large file.
+fn stamped(key: Digest, name: &str, path: &Path) -> std::io::Result<Digest> {
     let metadata = path.metadata()?;
     if metadata.len() <= MAX_DIGESTED {
-        return Ok(key.with(name, &std::fs::read(path)?));
+        return Ok(key);
     }
     let time = metadata.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     Ok(key.with(name, format!("{} {time}", metadata.len()).as_bytes()))

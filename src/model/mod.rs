@@ -194,7 +194,7 @@ impl Model {
         })
     }
 
-    /// Identifies what rounds the values of this model: device kind, precision and kernels.
+    /// Identifies what rounds the values of this model: device kind, precision and kernels, and the files on this machine.
     pub(crate) fn maker(&self) -> Digest {
         let device = match self.device {
             Device::Cpu => "cpu",
@@ -207,6 +207,7 @@ impl Model {
             .with("device", device.as_bytes())
             .with("precision", self.precision.as_str().as_bytes())
             .with("kernels", kernels.as_bytes())
+            .with("files", self.source.stamp().map_or_else(|_| String::new(), |stamp| stamp.hex()).as_bytes())
     }
 
     /// The data type of its tensors.

@@ -30,6 +30,10 @@ impl Session {
         if self.is_complete() {
             return Ok(None);
         }
+        let missing = self.missing_frames();
+        if missing > 0 {
+            return refuse(Setting::Video, format!("{missing} more frames of the video must go in first"));
+        }
         // After an error, half of a chunk may be in the KV caches.
         self.failed = true;
         self.begin_shots(cancel)?;
@@ -65,16 +69,16 @@ impl Session {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<SessionStats> {
         let end = self.skip_to_scene(scene)?;
-        while self.frames_generated < end && self.next_latents(cancel, progress)?.is_some() {
-            let is_kept = match &self.sampler {
-                Some(Sampler::Clip(sampler)) => sampler.is_kept(),
-                Some(Sampler::Causal(sampler)) => sampler.is_kept(),
-                None => false,
-            };
-            if !is_kept {
-                return refuse_not_kept();
-            }
+        self.begin_shots(cancel)?;
+        let is_kept = match &self.sampler {
+            Some(Sampler::Clip(sampler)) => sampler.is_kept(),
+            Some(Sampler::Causal(sampler)) => sampler.is_kept(),
+            None => false,
+        };
+        if !is_kept {
+            return refuse_not_kept();
         }
+        while self.frames_generated < end && self.next_latents(cancel, progress)?.is_some() {}
         Ok(self.stats)
     }
 
@@ -110,11 +114,12 @@ impl Session {
             return refuse(Setting::Shots, reason);
         }
         let scenes = self.scenes().unwrap_or_default();
-        let Some((&frames, start)) = scenes.get(scene).zip(self.timeline.skip_scenes(scene)) else {
+        let Some((&frames, (start, skipped))) = scenes.get(scene).zip(self.timeline.skip_scenes(scene))
+        else {
             let reason = format!("there is no scene {scene}; the video has {}, counted from 0", scenes.len());
             return refuse(Setting::Shots, reason);
         };
-        self.scenes.skip(scene as u64);
+        self.scenes.skip(skipped);
         self.frames_generated = start;
         Ok(start + frames)
     }

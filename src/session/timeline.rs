@@ -120,12 +120,22 @@ impl Timeline {
         Some(starts.windows(2).map(|pair| pair[1] - pair[0]).filter(|&frames| frames > 0).collect())
     }
 
-    /// Leaves out the first `count` scenes, and returns the frame at which the next one begins; `None` if there are no more.
-    pub fn skip_scenes(&mut self, count: usize) -> Option<u64> {
-        let scenes = self.pending.iter().enumerate().filter(|(_, pending)| pending.scene_start().is_some());
-        let (index, next) = scenes.map(|(i, pending)| (i, pending.scene_start())).nth(count)?;
-        self.pending.drain(..index);
-        next
+    /// Leaves out the first `count` scenes that have frames. Returns the frame at which the next one begins, and how many scenes are left
+    /// out, with those without frames; `None` if there are no more.
+    pub fn skip_scenes(&mut self, count: usize) -> Option<(u64, u64)> {
+        let start = |(i, pending): (usize, &PendingShot)| pending.scene_start().map(|start| (i, start));
+        let mut starts: Vec<_> = self.pending.iter().enumerate().filter_map(start).collect();
+        let frames = {
+            let mut frames: Vec<_> = starts.iter().map(|(_, frame)| *frame).collect();
+            frames.dedup();
+            frames
+        };
+        let frame = *frames.get(count)?;
+        starts.retain(|(_, start)| *start <= frame);
+        // Several may begin there; all but the last have no frames.
+        let before = starts.iter().take_while(|(_, start)| *start < frame).count();
+        self.pending.drain(..starts[before].0);
+        Some((frame, before as u64))
     }
 
     /// Returns the next shot that begins with this chunk: `length` frames from frame `first` on. Call it until `None`. A live

@@ -12,16 +12,32 @@ const MOVES: &str = "pan mov zoom tilt follow track turn rotat pull push sweep d
 /// Other words of the clause.
 const FILLED: &str = "that is which to from towards left right side around back again on very shot view";
 
-/// The words without the clause about the camera, and the direction in which it pans: −1 to the left, 1 to the right.
-pub fn without_camera(words: &Words) -> (Words, Option<i32>) {
+/// Stems of a camera that goes with its subject.
+const FOLLOWS: &str = "follow track";
+
+/// What a prompt says of the camera.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Camera {
+    /// The direction in which it pans: −1 to the left, 1 to the right.
+    pub pan: Option<i32>,
+    /// Whether it follows the subject.
+    pub follows: bool,
+}
+
+/// The words without the clause about the camera, and what it says.
+pub fn without_camera(words: &Words) -> (Words, Camera) {
     let words = without_close_up(words.as_slice());
-    match (0..words.len()).find_map(|i| clause(&words, i)) {
-        Some((begin, end)) => {
-            let pan = direction(&Words::of(words[begin..end].to_vec()));
-            (Words::of([&words[..begin], &words[end..]].concat()), pan)
-        }
-        None => (Words::of(words), None),
-    }
+    let Some((begin, end)) = (0..words.len()).find_map(|i| clause(&words, i)) else {
+        return (Words::of(words), Camera::default());
+    };
+    let clause = &words[begin..end];
+    let with_it = |pair: &[Word]| is_one_of("mov go travel", &pair[0].stem) && pair[1].text == "with";
+    let camera = Camera {
+        pan: direction(&Words::of(clause.to_vec())),
+        follows: clause.iter().any(|word| is_one_of(FOLLOWS, &word.stem))
+            || words[begin..].windows(2).take(end - begin).any(with_it),
+    };
+    (Words::of([&words[..begin], &words[end..]].concat()), camera)
 }
 
 /// `Close-up of a fox`: `up` is no place.
@@ -61,7 +77,10 @@ fn clause(words: &[Word], i: usize) -> Option<(usize, usize)> {
         }
         end += 1;
     }
-    let moves = words[i..end].iter().any(|word| is_one_of(MOVES, &word.stem));
+    // `followed by the camera`
+    let is_followed = begin > 0 && text(begin) == "by" && is_one_of(FOLLOWS, &words[begin - 1].stem);
+    let begin = if is_followed { begin - 1 } else { begin };
+    let moves = is_followed || words[i..end].iter().any(|word| is_one_of(MOVES, &word.stem));
     let found = match text(i) {
         // A drawing of the bank.
         "camera" => !["movie", "video"].contains(&before(i)) && (moves || like < i),
@@ -92,6 +111,7 @@ mod tests {
             ),
             ("the camera pans from left to right over the city", "over the city", Some(1)),
             ("camera follows a fox running to the right", "a fox running to the right", None),
+            ("a fox runs, followed by the camera", "a fox runs ,", None),
             ("the camera zooms in on a fox", "a fox", None),
             ("zoom in on a fox", "a fox", None),
             ("a fox, static camera", "a fox ,", None),
@@ -103,7 +123,7 @@ mod tests {
             ("a pan slides to the right", "a pan slides to the right", None),
             ("", "", None),
         ] {
-            let (words, found) = without_camera(&Words::new(prompt));
+            let (words, Camera { pan: found, .. }) = without_camera(&Words::new(prompt));
             let words: Vec<_> = words.iter().map(|word| word.text.as_str()).collect();
             assert_eq!((words.join(" ").as_str(), found), (rest, pan), "{prompt}");
         }

@@ -70,7 +70,7 @@ pub struct Motion {
     dy: Vec<i32>,
     /// Latent frames after which the subject turns round; 0: never.
     turn: usize,
-    /// Of the camera in each latent frame, in the direction that the subject faces.
+    /// Of the camera in each latent frame, in the direction that the subject faces, if it follows the subject, which then keeps its place.
     #[serde(default)]
     camera: i32,
 }

@@ -118,7 +118,7 @@ impl PlanInputs<'_> {
         similar: impl FnOnce(&str) -> Result<Option<&'b Drawing>>,
     ) -> Result<Plan> {
         let world = self.world;
-        let (words, pan) = without_camera(&Words::new(prompt));
+        let (words, camera) = without_camera(&Words::new(prompt));
         let named = world.subjects(&words, self.bank);
         let pictures: Vec<_> = match references {
             [] => self.drawings(&named, similar)?,
@@ -144,7 +144,7 @@ impl PlanInputs<'_> {
             continued: 0,
             path: path.cloned(),
             path_begin,
-            pan: pan.unwrap_or(0) * world.pan,
+            pan: camera.pan.unwrap_or(0) * world.pan,
             speed: 0,
             camera: before.camera(begin),
             space: self.space(&words),
@@ -153,7 +153,9 @@ impl PlanInputs<'_> {
             let element = picture.element();
             let rest = subject.map_or(&words, |i| &named[i].rest);
             let motion = world.motion_of(&named, subject, &words, element);
-            let motion = motion.unwrap_or_else(|| world.still()).clone();
+            // Two subjects stay side by side.
+            let follows = camera.follows || !alone;
+            let motion = motion.unwrap_or_else(|| world.still()).seen(follows);
             let now = before.now(&picture, begin);
             let facing = path
                 .and_then(|path| path.facing(i, seconds))
@@ -396,6 +398,14 @@ fn as_square(picture: RgbaImage, side: u32) -> Vec<f32> {
 }
 
 impl Motion {
+    /// The motion as a camera shows it that follows the subject, or stands still: what it follows keeps its place.
+    fn seen(&self, follows: bool) -> Self {
+        match follows && self.camera != 0 {
+            true => Self { dx: vec![0], turn: 0, ..self.clone() },
+            false => Self { camera: 0, ..self.clone() },
+        }
+    }
+
     /// How far a subject has moved after `frames` latent frames, and where it looks.
     fn moved(&self, frames: usize, facing: i32) -> (i32, i32, i32) {
         let now = |i: usize| match self.turn {
@@ -637,12 +647,17 @@ mod tests {
     fn the_camera_follows_what_walks() {
         let fixture = Fixture::open();
         let camera = |plan: &Plan| [2, 3, 4].map(|latent| plan.camera(latent));
-        assert_eq!(camera(&fixture.named("a fox walks to the right")), [16, 24, 32]);
-        assert_eq!(camera(&fixture.named("a fox walks to the left")), [-16, -24, -32]);
+        assert_eq!(camera(&fixture.named("a fox walks to the right, the camera follows it")), [16, 24, 32]);
+        assert_eq!(
+            camera(&fixture.named("the camera moves with a fox that walks to the left")),
+            [-16, -24, -32]
+        );
+        assert_eq!(camera(&fixture.named("a fox and an owl walk to the left")), [-16, -24, -32]);
+        assert_eq!(camera(&fixture.named("a fox walks to the right")), [0; 3]);
         assert_eq!(camera(&fixture.named("a fox waits")), [0; 3]);
         assert_eq!(camera(&fixture.named("a fox waits, the camera pans to the left")), [-16, -24, -32]);
         // The next shot begins where the camera is.
-        let before = fixture.named("a fox walks to the right");
+        let before = fixture.named("a fox walks to the right, followed by the camera");
         let next = fixture.inputs().plan("a fox waits", &[], None, 3, &before, |_| Ok(None)).unwrap();
         assert_eq!(camera(&next), [24; 3]);
     }

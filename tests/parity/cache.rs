@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use soragen::{Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, Shot, Size, Transition};
-use soragen_tests::fixtures::{copy, path};
+use soragen::{
+    Cache, Cancel, Error, Length, Model, MotionPath, OpenOptions, Request, Session, Setting, Shot, Size,
+    Transition,
+};
+use soragen_tests::fixtures::{copy, miniature, path, puppets};
 use soragen_tests::with;
 
 const SIZE: u64 = 1 << 20;
@@ -218,9 +221,13 @@ fn a_cached_prompt_does_not_load_the_text_encoder() {
         std::fs::write(&text_encoder, bytes).unwrap();
         std::fs::File::options().write(true).open(&text_encoder).unwrap().set_modified(time).unwrap();
     };
-    let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    // Its key has samples of the content: 16 KiB at every 64th part, and the first MiB. The damage is between them.
     let mut damaged = whole.clone();
-    damaged[8 + header..].fill(0xff);
+    let part = (whole.len() - (16 << 10)) / 64;
+    for i in (1..64).filter(|i| i * part > 1 << 20) {
+        damaged[i * part + (16 << 10)..(i + 1) * part].fill(0xff);
+    }
+    assert_ne!(damaged, whole);
     write(&damaged);
     assert!(frames(1, None).is_err(), "the text encoder is damaged");
     assert!(frames(1, Some(cache())).unwrap() == expected[1]);
@@ -251,4 +258,125 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = inside(folder).iter().flat_map(|folder| inside(folder)).collect();
     files.sort();
     files
+}
+
+/// Three scenes, the second of two shots, with their own seeds.
+fn film(shots: &[(f64, &str, Transition)]) -> Request {
+    let shot = |(i, &(start, prompt, transition)): (usize, &(f64, &str, Transition))| with!(Shot::new(Duration::from_secs_f64(start), prompt); transition: transition, seed: Some(i as u64));
+    with!(
+        Request::default();
+        shots: shots.iter().enumerate().map(shot).collect(),
+        length: Length::Frames(40),
+        steps: Some(2),
+    )
+}
+
+#[test]
+fn scenes_that_are_made_one_by_one_are_those_of_the_film() {
+    let puppets = puppets();
+    let causal = [
+        (0.0, "the red fox runs over snow", Transition::Cut),
+        (0.8, "a fox walks to the right", Transition::Cut),
+        (1.3, "an owl walks to the left", Transition::Continue),
+        // Two cuts at one frame: the first of these scenes has no frames.
+        (1.88, "the red fox", Transition::Cut),
+        (1.89, "a fox goes back and forth", Transition::Cut),
+    ];
+    let clip = [causal[0], causal[1], causal[3], causal[4]];
+    let size = |width, height| Some(Size { width, height });
+    let films = [
+        (path("miniature"), film(&causal)),
+        (
+            puppets.path().into(),
+            with!(film(&causal); motion_path: Some(MotionPath::parse("0 left ground | 2 right up").unwrap())),
+        ),
+        (path("pipelines/t2v-unipc"), with!(film(&clip); size: size(32, 32))),
+    ];
+    for (source, request) in films {
+        let model = Model::open(&source.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
+        let with_cache =
+            |cache: &Cache| Session::with_cache(model.clone(), request.clone(), cache.clone()).unwrap();
+        let whole = all_frames(&mut Session::new(model.clone(), request.clone()).unwrap());
+        let (folder, worker) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (here, there) = (Cache::new(folder.path(), SIZE), Cache::new(worker.path(), SIZE).portable());
+        let scenes = with_cache(&here).scenes().unwrap();
+        assert_eq!((scenes.len(), scenes.iter().sum()), (3, 40), "{source:?}");
+        let mut names = Vec::new();
+        for scene in [2, 0, 1] {
+            let stats = with_cache(&there).make_scene(scene, &Cancel::new(), &mut |_| {}).unwrap();
+            assert!(stats.forwards > 0 && stats.cached == 0, "{stats:?}");
+            names.extend(with_cache(&here).scene_entries(scene, &Cancel::new()).unwrap());
+            // Made again, it comes from the cache.
+            let again = with_cache(&there).make_scene(scene, &Cancel::new(), &mut |_| {}).unwrap();
+            assert_eq!((again.forwards, again.cached), (0, scenes[scene]));
+        }
+        let entries = there.export().unwrap();
+        let latents = entries.iter().filter(|entry| entry.name.starts_with("latents/"));
+        let mut made: Vec<_> = latents.map(|entry| entry.name.clone()).collect();
+        names.sort();
+        made.sort();
+        assert_eq!(names, made, "{source:?}");
+        entries.iter().for_each(|entry| here.import(entry).unwrap());
+        let mut played = with_cache(&here);
+        assert!(all_frames(&mut played) == whole, "{source:?}");
+        assert_eq!((played.stats().forwards, played.stats().cached), (0, 40));
+    }
+}
+
+#[test]
+fn a_model_that_remembers_shots_has_one_scene() {
+    let folder =
+        miniature(|config| config["causal"]["shots"] = serde_json::json!({ "sink": 0, "offset": 2 }));
+    let shots = [
+        (0.0, "the red fox runs over snow", Transition::Cut),
+        (1.0, "the red fox runs over snow", Transition::Cut),
+    ];
+    let model =
+        Model::open(&folder.path().to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
+    let session = Session::new(model, film(&shots)).unwrap();
+    assert_eq!(session.scenes(), Some(vec![40]));
+}
+
+#[test]
+fn a_scene_that_cannot_be_made_alone_is_refused() {
+    let (folder, cancel) = (tempfile::tempdir().unwrap(), Cancel::new());
+    let cache = Cache::new(folder.path(), SIZE);
+    let refused = |session: Session, scene| match session.make_scene(scene, &cancel, &mut |_| {}) {
+        Err(Error::Request(setting, _)) => setting,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(start("miniature", request(), None), 0), Setting::Shots, "no cache");
+    assert_eq!(refused(start("miniature", request(), Some(&cache)), 1), Setting::Shots, "no such scene");
+    let mut begun = start("miniature", request(), Some(&cache));
+    next_frames(&mut begun, 1);
+    assert_eq!(refused(begun, 0), Setting::Shots, "it has begun");
+    let black = image::RgbImage::new(48, 16);
+    let continued = with!(request(); past: vec![black; 9]);
+    assert_eq!(
+        refused(start("miniature", continued, Some(&cache)), 0),
+        Setting::Shots,
+        "after another video"
+    );
+}
+
+#[test]
+fn a_film_is_the_same_on_a_machine_with_a_copy_of_the_model() {
+    let names = |source: &Path| {
+        let model = Model::open(&source.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
+        let session = Session::with_cache(model, request(), Cache::new("", 0)).unwrap();
+        session.scene_entries(0, &Cancel::new()).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    copy(&path("miniature"), folder.path());
+    // Larger than what is read as a whole.
+    let large = folder.path().join("transformer/notes.bin");
+    std::fs::write(&large, vec![7; 3 << 20]).unwrap();
+    let here = names(folder.path());
+    let file = std::fs::File::options().write(true).open(&large).unwrap();
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    assert_eq!(names(folder.path()), here, "of another time");
+    let mut bytes = vec![7; 3 << 20];
+    bytes[2 << 20..].fill(8);
+    std::fs::write(&large, bytes).unwrap();
+    assert_ne!(names(folder.path()), here, "of other content");
 }

@@ -44,7 +44,7 @@ WORLD = {
     "side": 32, "max_references": 2, "afloat": 8, "top": 8, "step": 8, "pan": 8,
     "motions": {
         "stand": {"verbs": {"*": ["stands", "waits"]}, "dx": [0], "dy": [0], "camera": 0, "turn": 0},
-        "walk": {"verbs": {"*": ["walks{dir}"]}, "dx": [0], "dy": [0], "camera": 8, "turn": 0},
+        "walk": {"verbs": {"*": ["walks{dir}"]}, "dx": [8], "dy": [0], "camera": 8, "turn": 4},
         "cross": {"verbs": {"land": ["runs{dir}"], "road": ["drives{dir}"], "air": ["flies{dir}"]}, "dx": [8], "dy": [0], "camera": 0, "turn": 0,
                   "also": {"*": ["rises", "crosses"]}},
         "jump": {"verbs": {"*": ["jumps"]}, "dx": [0], "dy": [-8, 8], "camera": 0, "turn": 0},

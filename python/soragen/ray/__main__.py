@@ -32,7 +32,9 @@ def main() -> int:
     if "--" in known:
         known, more = known[: known.index("--")], known[known.index("--") + 1 :]
     args = parser.parse_args(known)
-    settings = {"seed": args.seed} | ({"seconds": args.seconds} if args.seconds else {})
+    if args.cpus is not None and args.cpus <= 0:
+        parser.error("--cpus must be above 0")
+    settings = {"seed": args.seed} | ({"seconds": args.seconds} if args.seconds is not None else {})
     try:
         report = film(
             args.storyboard, args.output, args.address, model=args.model, options={"device": args.device, "precision": args.precision},

@@ -17,8 +17,12 @@ import soragen
 from soragen import command
 from soragen.request import Request, Storyboard
 
-from .pool import Pool
+from .pool import FilmError, Pool
 from .worker import Worker
+
+
+# Bytes that the cache may have while a film is made: nothing is removed.
+WHOLE_FILM = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -46,34 +50,44 @@ def film(
     - `cache_dir`: where finished scenes are kept, by default `soragen` in the user's cache folder. The same film goes on from there.
     - `arguments`: more of `soragen render`, such as `--certificate`, which only this machine sees.
 
-    Raises the exceptions of the package, and `FilmError` if no worker is left. Ctrl-C cancels; finished scenes are kept.
+    Every prompt passes the policy here and on the workers. Raises the exceptions of the package, and `FilmError` if no worker is left. Ctrl-C cancels; finished scenes are kept.
     """
     request = storyboard
     if not isinstance(request, Request):
         request = Request.of_storyboard(Storyboard.open(storyboard), **settings)
     cache = Path(cache_dir) if cache_dir is not None else command.cache_folder()
+    options = options or {}
     if out is not None:
-        render = command.render(request, out, model=model, cache_dir=cache, storyboard=storyboard, arguments=arguments)
-    with connected(address), pool_of(model, options or {}, request.packed(), workers, cpus) as pool:
-        report = make_scenes(pool, cache, quiet)
+        # `offload`: nothing is loaded of the transformer, which is not used.
+        decoder = [f"--decoder={options['decoder']}"] if "decoder" in options else []
+        more = ["--offload", *decoder, *arguments]
+        render = command.render(request, out, model=model, cache_dir=cache, storyboard=storyboard, arguments=more)
+    for prompt in [shot.prompt for shot in request.shots] or [request.prompt]:
+        soragen.admit(prompt, policy=request.policy, audit_log=request.audit_log)
+    with connected(address), pool_of(model, options, request.packed(), workers, cpus) as pool:
+        report, names = make_scenes(pool, cache, quiet)
     if out is not None:
+        if not all((cache / name).exists() for name in names):
+            raise FilmError(f"scenes have been removed from the cache {cache} by another program; run the same command again")
         command.run(render)
     return report
 
 
-def make_scenes(pool: Pool, cache: Path, quiet: bool) -> Report:
-    """Makes the scenes that the cache does not have."""
-    scenes = ray.get(pool.first().scenes.remote())
+def make_scenes(pool: Pool, cache: Path, quiet: bool) -> tuple[Report, list[str]]:
+    """Makes the scenes that the cache does not have. Returns the names of the entries of all."""
+    scenes = pool.ask("scenes")
     begin, missing, frame = time.monotonic(), [], 0
     for number, (frames, names) in enumerate(scenes):
-        if not all((cache / name).exists() for name in names):
+        # Those that are there are used: they are not the next to be removed.
+        if not all(touched(cache / name) for name in names):
             missing.append((number, frame))
         frame += frames
     bars: dict[int, tqdm] = {}
     total = tqdm(total=len(scenes), initial=len(scenes) - len(missing), unit="scene", desc="film", disable=quiet or None)
 
     def done(scene: int, entries: list[tuple[str, bytes]]) -> None:
-        soragen.import_entries(cache, entries)
+        # A film may be larger than the cache usually is.
+        soragen.import_entries(cache, entries, WHOLE_FILM)
         total.update()
 
     def look(running: dict[int, Any]) -> None:
@@ -99,7 +113,17 @@ def make_scenes(pool: Pool, cache: Path, quiet: bool) -> Report:
     finally:
         for bar in (*bars.values(), total):
             bar.close()
-    return Report(len(scenes), len(missing), pool.lost, time.monotonic() - begin)
+    report = Report(len(scenes), len(missing), pool.lost, time.monotonic() - begin)
+    return report, [name for _, names in scenes for name in names]
+
+
+def touched(entry: Path) -> bool:
+    """Whether an entry is there; it is marked as used."""
+    try:
+        os.utime(entry)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

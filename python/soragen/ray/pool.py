@@ -6,6 +6,7 @@ ready. Its scene goes back into the queue.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from ray.exceptions import ActorDiedError, RayActorError, RayTaskError
 
 # Seconds between two looks at the progress of scenes.
 LOOK = 0.5
+# How often an actor may die before it is ready, and seconds until it is tried again.
+STARTS, PAUSE = 5, 2.0
 
 
 class FilmError(RuntimeError):
@@ -31,6 +34,7 @@ class Pool:
     # By the reference that each waits for: an actor, and the number and first frame of its scene (`None`: it starts).
     waiting: dict[Any, tuple[Any, tuple[int, int] | None]] = field(default_factory=dict)
     lost: int = 0
+    failed_starts: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for actor in self.actors:
@@ -39,14 +43,20 @@ class Pool:
     def _start(self, actor: Any) -> None:
         self.waiting[actor.ready.remote()] = (actor, None)
 
-    def first(self) -> Any:
-        """An actor whose model is open. Raises what opening it raised."""
+    def ask(self, method: str) -> Any:
+        """What the method of an actor whose model is open returns. Raises what it raises, or what opening the model raised."""
         while self.waiting:
             for reference in ray.wait(list(self.waiting), num_returns=1)[0]:
                 actor, _ = self.waiting.pop(reference)
-                if self._is_alive(actor, reference):
-                    self._start(actor)
-                    return actor
+                if not self._is_alive(actor, reference):
+                    continue
+                self._start(actor)
+                try:
+                    return ray.get(getattr(actor, method).remote())
+                except RayTaskError as error:
+                    raise error.as_instanceof_cause() from None
+                except RayActorError:
+                    continue  # another one
         raise FilmError("no worker could be started; see Ray's log for the reason")
 
     def _is_alive(self, actor: Any, reference: Any) -> bool:
@@ -60,8 +70,14 @@ class Pool:
             self.actors.remove(actor)
             return False
         except RayActorError:
-            self._start(actor)
+            failed = self.failed_starts[actor] = self.failed_starts.get(actor, 0) + 1
+            if failed < STARTS:
+                time.sleep(PAUSE)
+                self._start(actor)
+            else:
+                self.actors.remove(actor)
             return False
+        self.failed_starts.pop(actor, None)
         return True
 
     def make(

@@ -13,12 +13,14 @@ class Worker:
 
     def __init__(self, source: str, options: dict[str, Any], request: soragen.Request) -> None:
         self._source, self._options, self._request = source, options, request
+        self._model: soragen.Model | None = None
         self._frame = 0
         self._cancelled = threading.Event()
 
     def ready(self) -> None:
-        """Opens the model. Not in the constructor, whose exceptions Ray tells only as text."""
-        self._model = soragen.Model.open(self._source, **self._options)
+        """Opens the model, once. Not in the constructor, whose exceptions Ray tells only as text."""
+        if self._model is None:
+            self._model = soragen.Model.open(self._source, **self._options)
 
     def scenes(self) -> list[tuple[int, list[str]]]:
         """Frames of each scene, and the names of the entries with its latents."""

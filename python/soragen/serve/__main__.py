@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
-import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import ray
@@ -32,10 +32,7 @@ def configuration(args: argparse.Namespace) -> Config:
         config = dataclasses.replace(config, folder=args.folder)
     if args.model:
         config = dataclasses.replace(config, models={"soragen": ModelConfig(args.model)}, default="soragen", unknown="soragen")
-    if tokens := os.environ.get("SORAGEN_TOKENS"):
-        config = dataclasses.replace(config, tokens=(*config.tokens, *tokens.split()))
-    if not is_loopback(args.host) and not config.tokens:
-        raise ConfigError(f"{args.host} is reached by other machines: set tokens in the configuration, or in SORAGEN_TOKENS")
+    config = config.with_tokens(is_loopback(args.host))
     return dataclasses.replace(config, folder=Path(config.folder).absolute())
 
 
@@ -59,13 +56,14 @@ def main() -> int:
     serve.start(http_options={"host": args.host, "port": args.port})
     serve.run(application(config), name="soragen", route_prefix="/")
     # After Ray, which sets its own.
-    stopped = []
+    stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.append(True))
+        signal.signal(number, lambda *_: stopped.set())
     print(f"http://{args.host}:{args.port}/v1/videos", flush=True)
-    while not stopped:
-        signal.pause()
-    serve.shutdown()
+    while not stopped.wait(1):
+        pass
+    # A cluster may serve other applications.
+    serve.delete("soragen") if args.address else serve.shutdown()
     ray.shutdown()
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from typing import Any
 
 from fastapi import Request
@@ -38,7 +39,7 @@ class Body:
         text = self.text(name)
         if text is None:
             return None
-        if not (text.isascii() and text.lstrip("-").isdigit() and len(text) < 25 and least <= int(text) <= most):
+        if not (re.fullmatch(r"-?[0-9]{1,24}", text) and least <= int(text) <= most):
             raise ApiError(400, f"{name} must be an integer from {least} to {most}", param=name)
         return int(text)
 
@@ -69,9 +70,9 @@ class Body:
 async def read_body(request: Request, upload_bytes: int) -> Body:
     """Reads the body of a request, of at most so many bytes and a little more."""
     most, size, parts = upload_bytes + MORE, 0, []
-    # In base64 a picture is a third longer.
     is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() in ("application/json", "")
-    most = most * 4 // 3 if is_json else most
+    # In base64 a picture is a third longer.
+    most = most * 4 // 3
     async for part in request.stream():
         size += len(part)
         if size > most:
@@ -86,24 +87,22 @@ async def read_body(request: Request, upload_bytes: int) -> Body:
         if not isinstance(values, dict):
             raise ApiError(400, "the body must be an object")
         return Body(values)
-    return Body(await _form(request, data, upload_bytes))
+    return Body(await _form(request, data))
 
 
-async def _form(request: Request, data: bytes, upload_bytes: int) -> dict[str, Any]:
+async def _form(request: Request, data: bytes) -> dict[str, Any]:
     # The form is parsed from the bytes that were counted.
     async def again() -> dict[str, Any]:
         return {"type": "http.request", "body": data, "more_body": False}
 
     values: dict[str, Any] = {}
     try:
-        form = await Request(request.scope, again).form(max_files=4, max_fields=64)
+        form = await Request(request.scope, again).form(max_files=4, max_fields=64, max_part_size=max(len(data), 1))
     except Exception as error:  # the parser has many
         raise ApiError(400, f"the form cannot be read: {getattr(error, 'detail', error)}") from None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            value = await value.read()
-            if len(value) > upload_bytes:
-                raise ApiError(413, f"{name} is too large; it may have {upload_bytes} bytes", code="request_too_large", param=name)
-        values[name] = value
-    await form.close()
+    try:
+        for name, value in form.multi_items():
+            values[name] = await value.read() if isinstance(value, UploadFile) else value
+    finally:
+        await form.close()
     return values

@@ -46,13 +46,14 @@ class Config:
     """Everything that the service can be told.
 
     - `folder`: where the table of jobs and the files are; they survive a restart.
-    - `models`: by the name that clients use. `default`: the model for a request without a name. `unknown`: the model that serves names that are
-      not in `models`, such as `sora-2`; `None` answers 400.
+    - `models`: by the name that clients use. `default`: the model for a request without a name, by default the first. `unknown`: the model
+      that serves names that are not in `models`, such as `sora-2`; without it they are refused.
     - `scale`: a size that the model does not make becomes the most similar one that it makes; otherwise 400. The answer has the size that is
       made.
     - `input_reference`: `image` starts the video from the picture, `reference` shows its subject.
     - `remix_strength`: how much a remix changes the video, from 0 to 1.
-    - `tokens`: bearer tokens, of which a request needs one; none is open to all who reach the port.
+    - `tokens`: bearer tokens, of which a request needs one; those in the environment variable `SORAGEN_TOKENS` are added. Without any the
+      service starts only on a loopback address, or with `open`, and answers everybody who reaches it.
     - `keep_hours`: after which a finished job is removed.
     - `certificate`, `private_key`, `policy`, `audit_log`, `label`, `watermark_key`: as of `soragen render`; only the node with `folder` reads
       the keys.
@@ -68,6 +69,7 @@ class Config:
     input_reference: str = "image"
     remix_strength: float = 0.95
     tokens: tuple[str, ...] = ()
+    open: bool = False
     limits: Limits = Limits()
     keep_hours: float = 24.0
     certificate: str | None = None
@@ -85,8 +87,17 @@ class Config:
                 raise ConfigError(f"{name!r} is no model; the models are {', '.join(self.models)}")
         if self.input_reference not in ("image", "reference"):
             raise ConfigError(f"input_reference is {self.input_reference!r}; use image or reference")
+        if not all(isinstance(token, str) and token for token in self.tokens):
+            raise ConfigError("tokens must be texts that are not empty")
         if (self.certificate is None) != (self.private_key is None):
             raise ConfigError("set certificate and private_key together")
+
+    def with_tokens(self, is_loopback: bool = False) -> Config:
+        """With the tokens of the environment. Raises `ConfigError` if there are none and everybody could reach the service."""
+        tokens = (*self.tokens, *os.environ.get("SORAGEN_TOKENS", "").split())
+        if not tokens and not is_loopback and not self.open:
+            raise ConfigError("other machines reach the service: set tokens in the configuration or in SORAGEN_TOKENS, or open = true")
+        return dataclasses.replace(self, tokens=tokens)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Config:
@@ -96,9 +107,13 @@ class Config:
             values = tomllib.loads(path.read_text())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from None
+        for model in values.get("models", {}).values():
+            # A folder; not `builtin` or a name of the hub.
+            if isinstance(model, dict) and "source" in model and (path.parent / model["source"]).is_dir():
+                model["source"] = os.fspath((path.parent / model["source"]).absolute())
         for name in ("folder", "certificate", "private_key", "policy", "audit_log", "watermark_key"):
             if name in values:
-                values[name] = os.fspath(path.parent / values[name])
+                values[name] = os.fspath((path.parent / values[name]).absolute())
         return cls.of(values)
 
     @classmethod
@@ -106,10 +121,16 @@ class Config:
         """Of a dictionary, as TOML has it. Raises `ConfigError`."""
         values = dict(values)
         if "models" in values:
+            if not isinstance(values["models"], dict) or not values["models"]:
+                raise ConfigError("models must be a table of models")
+            values.setdefault("default", next(iter(values["models"])))
+            values.setdefault("unknown", None)
             values["models"] = {name: _made(ModelConfig, model) for name, model in values["models"].items()}
         if "limits" in values:
             values["limits"] = _made(Limits, values["limits"])
         if "tokens" in values:
+            if not isinstance(values["tokens"], (list, tuple)):
+                raise ConfigError("tokens must be a list of texts")
             values["tokens"] = tuple(values["tokens"])
         if "folder" in values:
             values["folder"] = Path(values["folder"])

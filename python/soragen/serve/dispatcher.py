@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import shutil
 import time
@@ -90,13 +89,18 @@ class Dispatcher:
     async def _run(self, job: Job) -> None:
         """Makes a job until it is completed, failed, or to be tried again."""
         try:
+            attempts = self._jobs.take(job.id)
+            if attempts == 0:
+                return  # deleted
+            if attempts > ATTEMPTS:
+                raise soragen.GenerationError(f"the workers died {ATTEMPTS} times while they made it")
             await (self._remix(job) if job.remixed_from else self._make(job))
             self._jobs.complete(job.id, self._keep)
             self._seconds.labels("completed").observe(time.time() - job.created_at)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if isinstance(error, ray.exceptions.RayActorError) and job.attempts + 1 < ATTEMPTS:
+            if isinstance(error, ray.exceptions.RayActorError):
                 await persistently(lambda: self._jobs.requeue(job.id))
                 self.wake()
                 return
@@ -114,14 +118,13 @@ class Dispatcher:
         cache = folder / "cache"
         await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
         request = self._request(job)
-        # The files of this node stay here; the worker has the built-in policy.
-        sent = dataclasses.replace(request.packed(), policy=None, watermark_key=None)
-        making = self._makers[job.model].options(stream=True).make.remote(sent)
+        making = self._maker(job).options(stream=True).make.remote(await asyncio.to_thread(request.packed))
         told = None
         try:
             async for part in making:
-                if told is None:
-                    self._jobs.begin(job.id)
+                if told is None and not self._jobs.begin(job.id):
+                    making.cancel()
+                    return
                 if isinstance(part, list):
                     await asyncio.to_thread(soragen.import_entries, cache, part)
                 elif told is None or time.monotonic() - told > PERIOD:
@@ -131,9 +134,9 @@ class Dispatcher:
             making.cancel()
             raise
         self._jobs.tell(job.id, DECODED)
-        source = self._config.models[job.model].source
+        source, options = self._config.models[job.model].source, self._config.models[job.model].options
         # `offload`: nothing is loaded of the transformer, which is not used.
-        more = ["--offload", *self._signing()]
+        more = ["--offload", *([f"--decoder={options['decoder']}"] if "decoder" in options else []), *self._signing()]
         line = command.render(request, folder / "video.mp4", model=source, cache_dir=cache, storyboard=request, arguments=more)
         async with self._writers:
             await run(line)
@@ -145,9 +148,10 @@ class Dispatcher:
             video = await asyncio.to_thread(before.read_bytes)
         except OSError:
             raise soragen.NotFound("the video that is remixed is gone") from None
-        self._jobs.begin(job.id)
+        if not self._jobs.begin(job.id):
+            return
         arguments = [f"--label={self._config.label}"]
-        remixing = self._makers[job.model].remix.remote(job.prompt, video, self._config.remix_strength, arguments)
+        remixing = self._maker(job).remix.remote(job.prompt, video, self._config.remix_strength, arguments)
         try:
             data = await remixing
         except asyncio.CancelledError:
@@ -159,6 +163,12 @@ class Dispatcher:
         await asyncio.to_thread((folder / "video.mp4").write_bytes, data)
         async with self._writers:
             await pictures(folder / "video.mp4", float(job.seconds), folder)
+
+    def _maker(self, job: Job) -> DeploymentHandle:
+        try:
+            return self._makers[job.model]
+        except KeyError:
+            raise soragen.NotFound(f"the model {job.model} is no longer served") from None
 
     def _request(self, job: Job) -> soragen.Request:
         picture = self._jobs.files(job.id) / "picture"

@@ -27,6 +27,10 @@ def api_error(_: Request, error: ApiError) -> JSONResponse:
     return error.response()
 
 
+def table_error(_: Request, error: Exception) -> JSONResponse:
+    return ApiError(503, f"the table of jobs cannot be read or written: {error}", code="storage_full").response()
+
+
 def http_error(_: Request, error: HTTPException) -> JSONResponse:
     return ApiError(error.status_code, str(error.detail), headers=dict(error.headers or {})).response()
 

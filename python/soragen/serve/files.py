@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +23,8 @@ async def run(line: Sequence[str]) -> None:
     try:
         _, said = await running.communicate()
     except asyncio.CancelledError:
-        running.kill()
+        with contextlib.suppress(ProcessLookupError):
+            running.kill()
         raise
     if running.returncode != 0:
         raise GenerationError(said.decode(errors="replace").strip() or f"{line[0]} ended with {running.returncode}")

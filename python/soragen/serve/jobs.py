@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import shutil
 import sqlite3
@@ -66,6 +67,9 @@ class Jobs:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        # One service has the folder. The lock ends with the process.
+        self._owner = (folder / "lock").open("w")
+        fcntl.flock(self._owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._table = sqlite3.connect(folder / "jobs.sqlite", check_same_thread=False, isolation_level=None)
         self._table.row_factory = sqlite3.Row
         self._table.execute("PRAGMA journal_mode = WAL")
@@ -131,15 +135,25 @@ class Jobs:
         return self._rows("WHERE status = 'queued' ORDER BY \"order\" LIMIT ?", (most,))
 
     def resume(self) -> None:
-        """After a restart: what was in progress is queued again."""
+        """After a restart: what was in progress is queued again, and files without a job are removed."""
         with self._writing() as table:
             table.execute("UPDATE jobs SET status = 'queued', progress = 0 WHERE status = 'in_progress'")
+            known = {row[0] for row in table.execute("SELECT id FROM jobs")}
+        for files in (self.folder / "files").glob("video_*"):
+            if files.name not in known:
+                shutil.rmtree(files, ignore_errors=True)
+
+    def take(self, job: str) -> int:
+        """Counts an attempt at a queued job, and returns how many there were; 0 if it is no longer queued."""
+        with self._writing() as table:
+            table.execute("UPDATE jobs SET attempts = attempts + 1 WHERE id = ? AND status = 'queued'", (job,))
+            row = table.execute("SELECT attempts FROM jobs WHERE id = ? AND status = 'queued'", (job,)).fetchone()
+            return row[0] if row else 0
 
     def begin(self, job: str) -> bool:
-        """Whether this call took a queued job; nobody else begins it then."""
+        """Whether this call began a queued job."""
         with self._writing() as table:
-            done = table.execute("UPDATE jobs SET status = 'in_progress', attempts = attempts + 1 WHERE id = ? AND status = 'queued'", (job,))
-            return done.rowcount == 1
+            return table.execute("UPDATE jobs SET status = 'in_progress' WHERE id = ? AND status = 'queued'", (job,)).rowcount == 1
 
     def requeue(self, job: str) -> None:
         """A job whose worker died is made again."""
@@ -167,10 +181,10 @@ class Jobs:
             )
 
     def delete(self, job: str) -> bool:
-        with self._writing() as table:
-            gone = table.execute("DELETE FROM jobs WHERE id = ?", (job,)).rowcount == 1
+        # The files first: the table may need their room on the disk.
         shutil.rmtree(self.files(job), ignore_errors=True)
-        return gone
+        with self._writing() as table:
+            return table.execute("DELETE FROM jobs WHERE id = ?", (job,)).rowcount == 1
 
     def expired(self) -> list[str]:
         return [job.id for job in self._rows("WHERE expires_at IS NOT NULL AND expires_at < ?", (int(time.time()),))]
@@ -178,3 +192,4 @@ class Jobs:
     def close(self) -> None:
         with self._lock:
             self._table.close()
+            self._owner.close()

@@ -8,6 +8,7 @@ One replica, on the node with the folder, has the table of jobs and the files, a
 
 import asyncio
 import hmac
+import secrets
 import shutil
 import time
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ from . import schema
 from .body import Body, read_body
 from .config import Config, ModelConfig
 from .dispatcher import Dispatcher
-from .errors import ApiError, api_error, http_error, validation_error
+from .errors import ApiError, api_error, http_error, table_error, validation_error
 from .jobs import FILES, OPEN, Job, Jobs
 from .worker import Maker
 
@@ -34,6 +35,7 @@ app = FastAPI(title="soragen", version=soragen.__version__, description="Video f
 app.add_exception_handler(ApiError, api_error)
 app.add_exception_handler(HTTPException, http_error)
 app.add_exception_handler(RequestValidationError, validation_error)
+app.add_exception_handler(Jobs.Failure, table_error)
 
 VideoId = Annotated[str, Path(max_length=64, description="Of a video.")]
 
@@ -65,10 +67,11 @@ class Videos:
         prompt = await self._prompt(body)
         model = self._model(body.text("model"))
         width, height = self._size(model, body.text("size"))
-        picture = self._picture(body, model)
+        seconds = self._seconds_of(body, model)
         seed = body.integer("seed", 0, 2**63 - 1)
-        job = self._new_job(model, prompt, self._seconds_of(body), width, height, picture=picture is not None)
-        job.seed = seed or 0
+        picture = await self._picture(body, model)
+        job = self._new_job(model, prompt, seconds, width, height, picture=picture is not None)
+        job.seed = secrets.randbelow(2**31) if seed is None else seed
         return await self._add(job, picture)
 
     @app.get("/v1/videos", response_model=schema.Videos, responses=schema.ERRORS)
@@ -129,10 +132,13 @@ class Videos:
         prompt = await self._prompt(body)
         if job.status != "completed":
             raise ApiError(400, f"the video is {job.status.replace('_', ' ')}; only a finished one can be remixed", code="video_not_ready")
+        if job.model not in self._info:
+            raise ApiError(400, f"the model {job.model} is no longer served; create a new video", code="model_not_found")
         if self._info[job.model].needs_image:
             raise ApiError(400, f"{job.model} makes video from an image, and cannot change one; create a new video", code="remix_not_supported")
-        if self._config.certificate:
-            raise ApiError(400, "this service signs its files, and cannot sign a remix yet; create a new video", code="remix_not_supported")
+        if self._config.certificate or self._config.watermark_key:
+            message = "this service marks or signs with its own keys, which do not leave it: it cannot remix; create a new video"
+            raise ApiError(400, message, code="remix_not_supported")
         new = self._new_job(job.model, prompt, job.seconds, job.width, job.height, remixed_from=job.id)
         return await self._add(new, None)
 
@@ -210,9 +216,11 @@ class Videos:
             raise ApiError(400, f"{model} does not make {text}; {made} is the most similar size that it makes", param="size")
         return info.size_like(width, height)
 
-    def _seconds_of(self, body: Body) -> str:
-        text = body.text("seconds") or "4"
+    def _seconds_of(self, body: Body, model: str) -> str:
+        text, info = body.text("seconds") or "4", self._info[model]
         limit = self._config.limits.seconds
+        if info.max_frames is not None:
+            limit = min(limit, info.max_frames * info.frame_rate[1] / info.frame_rate[0])
         try:
             seconds = float(text) if len(text) <= 12 else float("nan")
         except ValueError:
@@ -221,7 +229,7 @@ class Videos:
             raise ApiError(400, f"{text[:40]!r} are no seconds from 0 to {limit:g}", param="seconds")
         return f"{seconds:g}"
 
-    def _picture(self, body: Body, model: str) -> bytes | None:
+    async def _picture(self, body: Body, model: str) -> bytes | None:
         data = body.file("input_reference")
         info = self._info[model]
         if data is None:
@@ -232,8 +240,11 @@ class Videos:
             raise ApiError(400, f"{model} cannot start from an image; leave out input_reference", param="input_reference")
         if self._config.input_reference == "reference" and info.max_references == 0:
             raise ApiError(400, f"{model} takes no references; leave out input_reference", param="input_reference")
+        limit = self._config.limits.upload_bytes
+        if len(data) > limit:
+            raise ApiError(413, f"input_reference is too large; it may have {limit} bytes", code="request_too_large", param="input_reference")
         try:
-            soragen.picture_size(data)
+            await asyncio.to_thread(soragen.picture_size, data)
         except ValueError as error:
             raise ApiError(400, f"input_reference: {error}", param="input_reference") from None
         return data
@@ -252,9 +263,10 @@ class Videos:
             if picture is not None:
                 folder = self._jobs.files(job.id)
                 folder.mkdir(parents=True)
-                (folder / "picture").write_bytes(picture)
-            self._jobs.add(job)
+                await asyncio.to_thread((folder / "picture").write_bytes, picture)
+            await asyncio.to_thread(self._jobs.add, job)
         except (OSError, Jobs.Failure) as error:
+            shutil.rmtree(self._jobs.files(job.id), ignore_errors=True)
             raise ApiError(503, f"the job cannot be kept: {error}", code="storage_full") from None
         self._dispatcher.wake()
         return JSONResponse(job.answer())
@@ -284,4 +296,4 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     the path of its file."""
     arguments = dict(arguments)
     path = arguments.pop("config", None)
-    return application(Config.read(path) if path else Config.of(arguments))
+    return application((Config.read(path) if path else Config.of(arguments)).with_tokens())

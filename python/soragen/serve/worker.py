@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -20,12 +21,12 @@ class Maker:
     """Makes the latents of a request, one request at a time."""
 
     def __init__(self, source: str, options: dict[str, Any]) -> None:
-        self._source = source
+        self._source, self._options = source, options
         self._model = soragen.Model.open(source, **options)
 
     async def make(self, request: soragen.Request) -> AsyncIterator[float | list[tuple[str, bytes]]]:
         """Yields the part that is done, from 0 to 1, and lists of entries."""
-        scenes = self._model.scenes(request)
+        scenes = await asyncio.to_thread(self._model.scenes, request)
         first = 0
         for number, frames in enumerate(scenes):
             done: asyncio.Queue[float | None] = asyncio.Queue()
@@ -34,7 +35,9 @@ class Maker:
             def report(progress: soragen.Progress) -> None:
                 if cancelled:
                     raise soragen.Cancelled("the job was deleted")
-                part = progress.frame + (progress.step / max(progress.steps, 1) if progress.total_frames else 0)
+                # A whole clip is made at once: its steps are its progress.
+                chunk = self._model.info.chunk_frames if self._model.info.causal else frames
+                part = progress.frame + chunk * progress.step / max(progress.steps, 1)
                 loop.call_soon_threadsafe(done.put_nowait, part)
 
             making = asyncio.create_task(asyncio.to_thread(self._model.make_scene, request, number, progress=report))
@@ -57,7 +60,10 @@ class Maker:
             yield some
 
     async def remix(self, prompt: str, video: bytes, strength: float, arguments: list[str]) -> bytes:
-        """Changes a video; returns the file."""
+        """Changes a video; returns the file. The command opens the model again, with the same options."""
+        flags = ("device", "precision", "decoder", "threads")
+        arguments = [*arguments, *(f"--{flag}={self._options[flag]}" for flag in flags if flag in self._options)]
+        arguments += ["--offload"] if self._options.get("offload") else []
         with tempfile.TemporaryDirectory() as folder:
             before, after = Path(folder) / "before.mp4", Path(folder) / "after.mp4"
             before.write_bytes(video)
@@ -68,7 +74,8 @@ class Maker:
             try:
                 _, said = await running.communicate()
             except asyncio.CancelledError:
-                running.kill()
+                with contextlib.suppress(ProcessLookupError):
+                    running.kill()
                 raise
             if running.returncode != 0:
                 raise soragen.GenerationError(said.decode(errors="replace").strip())

@@ -29,11 +29,11 @@ def weights(state: Path, name: str) -> dict[str, Tensor] | None:
 
 
 def read(file: Path) -> dict[str, Tensor]:
-    """The weights in f32 of a training state, of a packed checkpoint, or of the shipped model."""
+    """The weights in f32 of a training state, or of the shipped model."""
     if file.suffix == ".pt":
         found = torch.load(file, map_location="cpu")
     else:
-        found = quantized.to_five(quantized.read(file)) if file.suffix == ".gguf" else unpack(load_file(file))
+        found = quantized.to_five(quantized.read(file)) if file.suffix == ".gguf" else load_file(file)
     return {key: weight.float() for key, weight in found.items()}
 
 
@@ -51,32 +51,6 @@ def autoencoder(state: Path) -> Autoencoder:
     model = Autoencoder(blocks_of(found)).eval()
     model.load_state_dict(found)
     return model.to(memory_format=torch.channels_last)
-
-
-SCALE = ".scale"
-
-
-def pack(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in 8 bits with a scale for each row, an eighth of the size of a training state; vectors in 16 bits."""
-    packed = {}
-    for name, weight in weights.items():
-        if weight.ndim < 2 or weight.shape[0] == 1:
-            packed[name] = weight.half()
-            continue
-        scale = weight.flatten(1).abs().amax(1).clamp_min(1e-8) / 127
-        packed[name] = (weight / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8)
-        packed[name + SCALE] = scale
-    return packed
-
-
-def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in f32 of a file, which may be packed."""
-    found = {}
-    for name, weight in packed.items():
-        if not name.endswith(SCALE):
-            scale = packed.get(name + SCALE)
-            found[name] = weight.float() if scale is None else weight * scale.view(-1, *[1] * (weight.ndim - 1))
-    return found
 
 
 def save(weights: dict[str, Tensor], state: Path, name: str) -> None:

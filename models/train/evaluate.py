@@ -12,7 +12,9 @@ with the drawn frames: decibels on the subject, rank and error of `ruler.py`. Th
 `judge` renders prompts with the engine, which chooses the reference itself, and looks for the drawing in frames 0, 12, 28, 47 and 81
 (with `--seconds` only in the first and the last; not in these if it crosses the frame), for its motion, and for the place in the last frame. Without `--soragen` it judges
 drawn clips: the upper bound. `paths` gives random paths, and counts the frames in which the drawing is
-found within 8 pixels of its path. `pairs` gives two references, and looks for both on their sides.
+found within 8 pixels of its path. `pairs` gives two references, and looks for both on their sides. Several processes may share the work
+of `judge`: `--part 0 --parts 2` and `--part 1 --parts 2`, each with a `--state` of its own; `--follows` lets the camera follow what runs or
+walks.
 """
 
 from __future__ import annotations
@@ -142,24 +144,27 @@ SCROLL_SEEN, LEAST = ((28, 36), (32, 40), (36, 44)), 24
 OFF = 6  # pixels; the steps of a path are 8
 
 
-def moves(video: np.ndarray, clip: Clip) -> tuple[bool, bool]:
-    """Whether the subject and the ground move as they should."""
+def moves(video: np.ndarray, clip: Clip, told: bool) -> tuple[bool, bool]:
+    """Whether the subject and the ground move as they should, in any direction if the prompt has `told` none."""
     actor = clip.actors[0]
 
     def at(frame: int) -> tuple[int, int]:
         return ruler.measure(video[frame], [actor.picture.key])[actor.picture.key].place
 
     first, *rest = CROSSING_SEEN if crosses(clip.actors[0].motion) else PATH_SEEN
-    begin, follows = at(first), True
-    for frame in rest:
-        path = np.subtract(actor.at(frame // PER_LATENT)[:2], actor.at(first // PER_LATENT)[:2])
-        follows &= bool(np.hypot(*(np.subtract(at(frame), begin) - path)) <= OFF)
+    begin = at(first)
+    went = [np.subtract(at(frame), begin) for frame in rest]
+    paths = [np.subtract(actor.at(frame // PER_LATENT)[:2], actor.at(first // PER_LATENT)[:2]) for frame in rest]
+    follows = any(
+        all(np.hypot(*(each - path * (sign, 1))) <= OFF for each, path in zip(went, paths)) for sign in ((1,) if told else (1, -1))
+    )
     total: dict[int, float] = {}
     for before, after in SCROLL_SEEN:
         for by, error in scroll.errors(video[before], video[after], ([at(before)], [at(after)]), 96).items():
             total[by] = total.get(by, 0.0) + error
     latents = (SCROLL_SEEN[0][1] - SCROLL_SEEN[0][0]) // PER_LATENT
-    return follows, scroll.explains(total, latents * clip.speed, LEAST)
+    scrolls = any(scroll.explains(total, sign * latents * clip.speed, LEAST) for sign in ((1,) if told else (1, -1)))
+    return follows, scrolls
 
 
 def crosses(motion: str) -> bool:
@@ -175,7 +180,10 @@ def judge(args: argparse.Namespace) -> None:
         actor = clip.actors[0]
         name, where = choose(rng, actor.picture.names), clip.scene.phrase(rng)
         words = {"a": "an" if name[0] in "aeiou" else "a", "name": name, "place": where}
-        prompt = choose(rng, FORMS).format(**words, verb=action(rng, actor)) + ", and the camera follows" * args.follows
+        verb = action(rng, actor)
+        prompt = choose(rng, FORMS).format(**words, verb=verb) + ", and the camera follows" * args.follows
+        if i % args.parts != args.part:
+            continue
         if args.soragen:
             video = render(args, prompt, at[-1] + 1, i)
         else:
@@ -185,7 +193,7 @@ def judge(args: argparse.Namespace) -> None:
         found.append({
             "kind": "never trained" if i % 2 else "trained", "ranks": [rank for rank, _ in judged], "errors": [f.error for _, f in judged],
             "place": places_of(video[[min(at[-1], len(video) - 1)]], args.state) == [clip.scene.place.name] if told else None,
-            "motion": actor.motion, "moves": None if args.seconds else moves(video, clip),
+            "motion": actor.motion, "moves": None if args.seconds else moves(video, clip, " to the " in verb),
         })
         rows.append(video[[frame for frame in at if frame < len(video)]])
         titles.append(prompt)
@@ -250,7 +258,7 @@ def pairs(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parser(__doc__, count=24, steps=sample.STEPS, first_steps=sample.FIRST_STEPS)
+    args = parser(__doc__, count=24, steps=sample.STEPS, first_steps=sample.FIRST_STEPS, part=0, parts=1)
     args.add_argument("what", choices=("stills", "clips", "judge", "paths", "pairs"))
     args.add_argument("--weights", type=Path, help="of the transformer")
     args.add_argument("--seconds", type=float, default=0.0, help="length of the videos that are judged at their end")

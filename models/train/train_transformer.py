@@ -1,6 +1,6 @@
 """Trains the transformer on the pieces of `latents.py`, then distills guidance into its weights, then distills the number of steps.
 
-    python train_transformer.py stills --seconds 7200 --start checkpoint.safetensors
+    python train_transformer.py stills --seconds 7200
     python train_transformer.py clips --seconds 20000
     python train_transformer.py guided --seconds 3600
     python train_transformer.py few --seconds 3600

@@ -20,7 +20,6 @@ from soragen.request import Request, Storyboard
 from .pool import FilmError, Pool
 from .worker import Worker
 
-
 # Bytes that the cache may have while a film is made: nothing is removed.
 WHOLE_FILM = 1 << 62
 
@@ -50,7 +49,8 @@ def film(
     - `cache_dir`: where finished scenes are kept, by default `soragen` in the user's cache folder. The same film goes on from there.
     - `arguments`: more of `soragen render`, such as `--certificate`, which only this machine sees.
 
-    Every prompt passes the policy here and on the workers. Raises the exceptions of the package, and `FilmError` if no worker is left. Ctrl-C cancels; finished scenes are kept.
+    Every prompt passes the policy here and on the workers. Raises the exceptions of the package, and `FilmError` if no worker is left.
+    Ctrl-C cancels; finished scenes are kept.
     """
     request = storyboard
     if not isinstance(request, Request):

@@ -8,8 +8,11 @@ use soragen::{Cache, CacheEntry};
 
 use crate::errors::ForPython;
 
+/// Names and bytes.
+pub type Entries<'py> = Vec<(String, Bound<'py, PyBytes>)>;
+
 /// The entries of `cache`, for Python.
-pub fn entries<'py>(py: Python<'py>, cache: &Cache) -> PyResult<Vec<(String, Bound<'py, PyBytes>)>> {
+pub fn entries<'py>(py: Python<'py>, cache: &Cache) -> PyResult<Entries<'py>> {
     let entries = cache.export().for_python()?;
     Ok(entries.into_iter().map(|entry| (entry.name, PyBytes::new(py, &entry.data))).collect())
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 use soragen::{Cache, Cancel, OpenOptions, Threads};
 
-use crate::cache::entries;
+use crate::cache::{Entries, entries};
 use crate::errors::ForPython;
 use crate::info::ModelInfo;
 use crate::request::RequestFields;
@@ -25,7 +24,6 @@ pub struct Model {
 impl Model {
     #[staticmethod]
     #[pyo3(signature = (source = "builtin", *, device = "auto", precision = "auto", decoder = "auto", offload = false, threads = 0))]
-    #[expect(clippy::too_many_arguments, reason = "the options of the engine")]
     fn open(
         py: Python<'_>,
         source: &str,
@@ -95,7 +93,7 @@ impl Model {
         request: RequestFields<'_>,
         scene: usize,
         progress: Option<Py<PyAny>>,
-    ) -> PyResult<(Vec<(String, Bound<'py, PyBytes>)>, Stats)> {
+    ) -> PyResult<(Entries<'py>, Stats)> {
         let folder = tempfile::tempdir()?;
         // Nothing is removed from it.
         let cache = Cache::new(folder.path(), u64::MAX).portable();

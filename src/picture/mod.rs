@@ -35,10 +35,10 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     Ok(image.into_rgb8())
 }
 
-/// As [`read_image`], for the bytes of a file; a reason if they cannot be decoded.
+/// As [`read_image`], for the bytes of a file.
 ///
 /// # Errors
-/// Those of [`decode`].
+/// A reason if they are damaged, truncated or of an unsupported format.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, String> {
     decode(bytes).map(DynamicImage::into_rgb8)
 }

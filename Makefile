@@ -31,7 +31,7 @@ demo: setup
 serve: build
 	test -x target/serve/bin/python || $(PYTHON) -m venv target/serve
 	target/serve/bin/pip install -q "./python[serve]"
-	SORAGEN=target/release/soragen target/serve/bin/python -m soragen.serve --port $(PORT) --folder out/jobs
+	SORAGEN=$(CURDIR)/target/release/soragen target/serve/bin/python -m soragen.serve --port $(PORT) --folder out/jobs
 
 test: lint
 	cargo test --workspace

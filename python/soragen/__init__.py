@@ -81,9 +81,9 @@ class Model:
         """Frames of each scene of a request: of what lies between two cuts. A model that remembers shots has one scene."""
         return self._model.scenes(_request(request, settings))
 
-    def scene_entries(self, request: Request | str, scene: int, **settings: Any) -> list[str]:
-        """The names of the entries with the latents of one scene, which `make_scene` returns. Makes nothing."""
-        return self._model.scene_entries(_request(request, settings), scene)
+    def film_entries(self, request: Request | str, **settings: Any) -> list[list[str]]:
+        """The names of the entries with the latents of each scene, which `make_scene` returns. Makes nothing."""
+        return self._model.film_entries(_request(request, settings))
 
     def make_scene(
         self, request: Request | str, scene: int, *, progress: Callable[[Progress], None] | None = None, **settings: Any,

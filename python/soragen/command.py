@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import GenerationError, NotFound, RequestError
 from .request import Request
@@ -27,7 +30,8 @@ def executable() -> str:
     found = shutil.which(os.environ.get("SORAGEN", "soragen"))
     if found is None:
         raise NotFound("the command soragen is missing, which encodes the file; build it with `make build`, and set SORAGEN to its path")
-    return found
+    # Workers have another working directory.
+    return os.path.abspath(found)
 
 
 def cache_folder() -> Path:
@@ -37,11 +41,14 @@ def cache_folder() -> Path:
 
 
 def render(
-    request: Request, out: str | os.PathLike[str], *, model: str, cache_dir: str | os.PathLike[str],
+    request: Request, out: str | os.PathLike[str], *, model: str, options: Mapping[str, Any], cache_dir: str | os.PathLike[str],
     storyboard: str | os.PathLike[str] | Request, arguments: Sequence[str] = (),
 ) -> list[str]:
-    """The command line that plays a request from the cache into a file. Raises `RequestError` for what no option can say."""
+    """The command line that plays a request from the cache into a file, with the decoder of the `options` of `Model.open`. Raises
+    `RequestError` for what no option can say."""
     line = [executable(), "render", "--output", os.fspath(out), "--model", model, "--cache-dir", os.fspath(cache_dir)]
+    # `offload`: nothing is loaded of the transformer, which is not used.
+    line += ["--offload", *flags({"decoder": options["decoder"]} if "decoder" in options else {})]
     for field in ONLY_HERE:
         if getattr(request, field) is not None:
             raise RequestError(f"a film cannot have {field}", field)
@@ -70,8 +77,29 @@ def render(
     return [*line, *arguments, *shown]
 
 
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """The options of `Model.open` as those of the command."""
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items() if value is not False]
+
+
+async def run_async(line: Sequence[str]) -> None:
+    """As `run`, in an event loop. Kills the command if the caller is cancelled."""
+    running = await asyncio.create_subprocess_exec(*line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _, said = await running.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            running.kill()
+        raise
+    check(line, running.returncode, said.decode(errors="replace"))
+
+
 def run(line: Sequence[str]) -> None:
     """Runs a command line. Raises `GenerationError` with what it said."""
-    done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        raise GenerationError(f"{line[0]} failed: {done.stderr.strip() or done.returncode}")
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    check(line, done.returncode, done.stderr.decode(errors="replace"))
+
+
+def check(line: Sequence[str], status: int | None, said: str) -> None:
+    if status != 0:
+        raise GenerationError(f"{line[0]} failed: {said.strip() or status}")

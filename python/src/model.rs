@@ -76,13 +76,13 @@ impl Model {
             .ok_or_else(|| PyValueError::new_err("a video without an end has no list of scenes; set seconds"))
     }
 
-    /// The names of the entries with the latents of one scene.
-    fn scene_entries(&self, request: RequestFields<'_>, scene: usize) -> PyResult<Vec<String>> {
+    /// The names of the entries with the latents of each scene.
+    fn film_entries(&self, request: RequestFields<'_>) -> PyResult<Vec<Vec<String>>> {
         let (request, _) = request.read(self.model.info())?;
         // The folder of a cache is created with its first entry, and there is none.
         let cache = Cache::new("", 0);
         let session = soragen::Session::with_cache(self.model.clone(), request, cache).for_python()?;
-        session.scene_entries(scene, &Cancel::new()).for_python()
+        session.film_entries(&Cancel::new()).for_python()
     }
 
     /// Makes the latents of one scene: entries for a cache on any machine, and how much work they were.

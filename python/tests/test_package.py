@@ -101,7 +101,7 @@ class Scenes(unittest.TestCase):
                 for scene in (2, 0, 1):
                     entries, stats = model.make_scene(request, scene)
                     self.assertGreater(stats.forwards, 0)
-                    names = model.scene_entries(request, scene)
+                    names = model.film_entries(request)[scene]
                     self.assertEqual({name for name, _ in entries if name.startswith("latents/")}, set(names))
                     soragen.import_entries(cache, entries)
                 with model.session(request, cache_dir=cache) as session:

@@ -56,7 +56,7 @@ class OnACluster(unittest.TestCase):
 
     def when(self, scenes: int, act) -> threading.Thread:
         """Calls `act` when the cache has so many scenes."""
-        each = len(soragen.Model.open(CAUSAL).scene_entries(soragen.Request.of_storyboard(soragen.Storyboard.open(FILM)), 0))
+        each = len(soragen.Model.open(CAUSAL).film_entries(soragen.Request.of_storyboard(soragen.Storyboard.open(FILM)))[0])
 
         def watch() -> None:
             while soragen.cache_usage(self.cache)[0] < scenes * each:

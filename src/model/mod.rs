@@ -81,6 +81,8 @@ pub struct Model {
     world: Option<World>,
     notes: Vec<String>,
     digest: OnceCell<Option<Digest>>,
+    /// Of the files as they are when the model is first used, since its weights stay in memory.
+    maker: OnceCell<Digest>,
 }
 
 /// Identifies an opened model: source, device, precision, decoder, offload.
@@ -181,6 +183,7 @@ impl Model {
             source: source.clone(),
             notes,
             digest: OnceCell::new(),
+            maker: OnceCell::new(),
             device,
             precision,
         })
@@ -196,6 +199,10 @@ impl Model {
 
     /// Identifies what rounds the values of this model: device kind, precision and kernels, and the files on this machine.
     pub(crate) fn maker(&self) -> Digest {
+        *self.maker.get_or_init(|| self.new_maker())
+    }
+
+    fn new_maker(&self) -> Digest {
         let device = match self.device {
             Device::Cpu => "cpu",
             Device::Cuda(_) => "cuda",

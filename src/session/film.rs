@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{Sampler, Session, SessionStats};
 use crate::error::refuse;
 use crate::session::progress::{Progress, Reporter};
-use crate::{Cache, Cancel, Error, Result, Setting};
+use crate::{Cache, Cancel, Result, Setting};
 
 impl Session {
     /// Frames of each scene, from the first to the last; `None` without an end. A scene is what lies between two cuts; of a model that
@@ -24,20 +24,9 @@ impl Session {
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Tensor>> {
-        if self.failed {
-            return Err(Error::Generation("this generation failed before; start another one".into()));
-        }
-        if self.is_complete() {
+        if !self.begin_chunk(cancel)? {
             return Ok(None);
         }
-        let missing = self.missing_frames();
-        if missing > 0 {
-            return refuse(Setting::Video, format!("{missing} more frames of the video must go in first"));
-        }
-        // After an error, half of a chunk may be in the KV caches.
-        self.failed = true;
-        self.begin_shots(cancel)?;
-        self.take_video()?;
         let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
         let left = self.scene_end.map_or(u64::MAX, |end| end.saturating_sub(self.frames_generated));
         let (latents, frames) = match &mut self.sampler {
@@ -48,11 +37,7 @@ impl Session {
             }
             None => unreachable!("the first shot begins a scene"),
         };
-        self.stats.forwards += reporter.forwards;
-        self.stats.cached += if reporter.cached { frames } else { 0 };
-        self.frames_generated += frames;
-        self.chunks += 1;
-        self.failed = false;
+        self.end_chunk(&reporter, frames);
         Ok(Some(latents))
     }
 
@@ -60,7 +45,7 @@ impl Session {
     /// all scenes runs no transformer.
     ///
     /// # Errors
-    /// [`Error::Request`] from a session that has begun or has no cache, for a number that no scene has, and for a request whose latents
+    /// [`Error::Request`](crate::Error::Request) from a session that has begun or has no cache, for a number that no scene has, and for a request whose latents
     /// are not kept: one with a video that goes in or before it, or with initial latents. Otherwise as [`next_chunk`](Self::next_chunk).
     pub fn make_scene(
         mut self,
@@ -82,13 +67,19 @@ impl Session {
         Ok(self.stats)
     }
 
-    /// The names of the [entries](crate::CacheEntry) with the latents of one scene, which [`make_scene`](Self::make_scene) writes into a
+    /// The names of the [entries](crate::CacheEntry) with the latents of each scene, which [`make_scene`](Self::make_scene) writes into a
     /// [portable](crate::Cache::portable) cache. Makes nothing.
     ///
     /// # Errors
     /// As [`make_scene`](Self::make_scene).
-    pub fn scene_entries(mut self, scene: usize, cancel: &Cancel) -> Result<Vec<String>> {
-        let (end, mut names) = (self.skip_to_scene(scene)?, Vec::new());
+    pub fn film_entries(mut self, cancel: &Cancel) -> Result<Vec<Vec<String>>> {
+        let scenes = self.new_scenes()?;
+        scenes.into_iter().map(|frames| self.skip_scene(frames, cancel)).collect()
+    }
+
+    /// Leaves out the next scene, of so many frames, and returns the names of its entries.
+    fn skip_scene(&mut self, frames: u64, cancel: &Cancel) -> Result<Vec<String>> {
+        let (end, mut names) = (self.frames_generated + frames, Vec::new());
         while self.frames_generated < end {
             self.begin_shots(cancel)?;
             let left = end - self.frames_generated;
@@ -109,11 +100,7 @@ impl Session {
 
     /// Leaves out the scenes before `scene`, and returns the frame at which it ends.
     fn skip_to_scene(&mut self, scene: usize) -> Result<u64> {
-        if self.frames_generated > 0 || self.store.cache.is_none() {
-            let reason = "a scene is made by a new session with a cache; open one".into();
-            return refuse(Setting::Shots, reason);
-        }
-        let scenes = self.scenes().unwrap_or_default();
+        let scenes = self.new_scenes()?;
         let Some((&frames, (start, skipped))) = scenes.get(scene).zip(self.timeline.skip_scenes(scene))
         else {
             let reason = format!("there is no scene {scene}; the video has {}, counted from 0", scenes.len());
@@ -122,6 +109,15 @@ impl Session {
         self.scenes.skip(skipped);
         self.frames_generated = start;
         Ok(start + frames)
+    }
+
+    /// The scenes of a session that has not begun.
+    fn new_scenes(&self) -> Result<Vec<u64>> {
+        if self.frames_generated > 0 || self.store.cache.is_none() {
+            let reason = "a scene is made by a new session with a cache; open one".into();
+            return refuse(Setting::Shots, reason);
+        }
+        Ok(self.scenes().unwrap_or_default())
     }
 }
 

@@ -449,36 +449,46 @@ impl Session {
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<RawFrames>> {
+        if !self.begin_chunk(cancel)? {
+            return Ok(None);
+        }
+        let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
+        let frames = match &mut self.sampler {
+            Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
+            Some(Sampler::Causal(sampler)) => sampler.next(cancel, &mut reporter)?,
+            None => unreachable!("the first shot begins a scene"),
+        };
+        let frames = self.within_scene(&frames)?;
+        self.end_chunk(&reporter, frames.len() as u64);
+        Ok(Some(frames))
+    }
+
+    /// Prepares the sampler for the next chunk; false after the last. Until [`end_chunk`](Self::end_chunk) the session counts as failed:
+    /// after an error, half of a chunk may be in the KV caches.
+    fn begin_chunk(&mut self, cancel: &Cancel) -> Result<bool> {
         if self.failed {
             return Err(Error::Generation("this generation failed before; start another one".into()));
         }
         if self.is_complete() {
-            return Ok(None);
+            return Ok(false);
         }
         let missing = self.missing_frames();
         if missing > 0 {
             return refuse(Setting::Video, format!("{missing} more frames of the video must go in first"));
         }
-        // After an error, half of a chunk may be in the KV caches.
         self.failed = true;
         self.begin_shots(cancel)?;
         self.take_video()?;
-        let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
-        let frames = match &mut self.sampler {
-            Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
-            Some(Sampler::Causal(sampler)) => {
-                self.chunks += 1;
-                sampler.next(cancel, &mut reporter)?
-            }
-            None => unreachable!("the first shot begins a scene"),
-        };
-        let (forwards, cached) = (reporter.forwards, reporter.cached);
-        let frames = self.within_scene(&frames)?;
-        self.stats.forwards += forwards;
-        self.stats.cached += if cached { frames.len() as u64 } else { 0 };
-        self.frames_generated += frames.len() as u64;
+        Ok(true)
+    }
+
+    /// Counts a chunk of so many frames.
+    fn end_chunk(&mut self, reporter: &Reporter, frames: u64) {
+        self.stats.forwards += reporter.forwards;
+        self.stats.cached += if reporter.cached { frames } else { 0 };
+        self.chunks += u64::from(matches!(self.sampler, Some(Sampler::Causal(_))));
+        self.frames_generated += frames;
         self.failed = false;
-        Ok(Some(frames))
     }
 
     /// Hands the sampler its part of the video that goes in.

@@ -58,10 +58,8 @@ def film(
     cache = Path(cache_dir) if cache_dir is not None else command.cache_folder()
     options = options or {}
     if out is not None:
-        # `offload`: nothing is loaded of the transformer, which is not used.
-        decoder = [f"--decoder={options['decoder']}"] if "decoder" in options else []
-        more = ["--offload", *decoder, *arguments]
-        render = command.render(request, out, model=model, cache_dir=cache, storyboard=storyboard, arguments=more)
+        where = {"model": model, "options": options, "cache_dir": cache}
+        render = command.render(request, out, **where, storyboard=storyboard, arguments=arguments)
     for prompt in [shot.prompt for shot in request.shots] or [request.prompt]:
         soragen.admit(prompt, policy=request.policy, audit_log=request.audit_log)
     with connected(address), pool_of(model, options, request.packed(), workers, cpus) as pool:
@@ -107,9 +105,6 @@ def make_scenes(pool: Pool, cache: Path, quiet: bool) -> tuple[Report, list[str]
 
     try:
         pool.make(missing, done, look)
-    except BaseException:
-        pool.cancel()
-        raise
     finally:
         for bar in (*bars.values(), total):
             bar.close()
@@ -144,7 +139,7 @@ def connected(address: str | None) -> Iterator[None]:
 def pool_of(
     model: str, options: dict[str, Any], request: Request, workers: int | None, cpus: float | None,
 ) -> Iterator[Pool]:
-    """Workers on all nodes, one for each GPU, else one for every two CPUs."""
+    """Workers on all nodes, one for each GPU, else one for every two CPUs. They are killed at the end, with what they are making."""
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     needs: dict[str, float] = {"num_gpus": 1} if gpus else {}

@@ -123,10 +123,3 @@ class Pool:
             raise error.as_instanceof_cause() from None
         except RayActorError:
             return None
-
-    def cancel(self) -> None:
-        """Ends what runs, and removes the actors."""
-        for actor in self.actors:
-            actor.cancel.remote()
-        for actor in self.actors:
-            ray.kill(actor)

@@ -21,7 +21,7 @@ import soragen
 from soragen import command
 
 from .config import Config
-from .files import pictures, run
+from .files import pictures
 from .jobs import FILES, Job, Jobs
 
 ATTEMPTS = 3  # of a job whose worker dies
@@ -119,27 +119,27 @@ class Dispatcher:
         await asyncio.to_thread(cache.mkdir, parents=True, exist_ok=True)
         request = self._request(job)
         making = self._maker(job).options(stream=True).make.remote(await asyncio.to_thread(request.packed))
-        told = None
+        begun, told = False, 0.0
         try:
             async for part in making:
-                if told is None and not self._jobs.begin(job.id):
+                begun = begun or self._jobs.begin(job.id)
+                if not begun:  # deleted
                     making.cancel()
                     return
                 if isinstance(part, list):
                     await asyncio.to_thread(soragen.import_entries, cache, part)
-                elif told is None or time.monotonic() - told > PERIOD:
+                elif time.monotonic() - told > PERIOD:
                     told = time.monotonic()
                     self._jobs.tell(job.id, int(part * DECODED))
         except asyncio.CancelledError:
             making.cancel()
             raise
         self._jobs.tell(job.id, DECODED)
-        source, options = self._config.models[job.model].source, self._config.models[job.model].options
-        # `offload`: nothing is loaded of the transformer, which is not used.
-        more = ["--offload", *([f"--decoder={options['decoder']}"] if "decoder" in options else []), *self._signing()]
-        line = command.render(request, folder / "video.mp4", model=source, cache_dir=cache, storyboard=request, arguments=more)
+        model = self._config.models[job.model]
+        where = {"model": model.source, "options": model.options, "cache_dir": cache}
+        line = command.render(request, folder / "video.mp4", **where, storyboard=request, arguments=self._signing())
         async with self._writers:
-            await run(line)
+            await command.run_async(line)
             await pictures(folder / "video.mp4", float(job.seconds), folder)
 
     async def _remix(self, job: Job) -> None:

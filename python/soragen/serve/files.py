@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from soragen.command import run_async
 from soragen.errors import GenerationError
 
 SHEET = (5, 5)  # columns and rows
 CELL = 320  # largest width of a picture in the sheet
-
-
-async def run(line: Sequence[str]) -> None:
-    """Runs a command; kills it if the caller is cancelled. Raises `GenerationError` with what it said."""
-    running = await asyncio.create_subprocess_exec(*line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        _, said = await running.communicate()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            running.kill()
-        raise
-    if running.returncode != 0:
-        raise GenerationError(said.decode(errors="replace").strip() or f"{line[0]} ended with {running.returncode}")
 
 
 async def pictures(video: Path, seconds: float, folder: Path) -> None:
@@ -35,7 +20,7 @@ async def pictures(video: Path, seconds: float, folder: Path) -> None:
     cells = SHEET[0] * SHEET[1]
     with tempfile.TemporaryDirectory(dir=folder) as some:
         rate = max(1, round(cells / max(seconds, 0.1)))
-        await run([
+        await run_async([
             "gst-launch-1.0", "-q", "filesrc", f"location={video}", "!", "decodebin", "!", "videoconvert", "!", "videorate", "!",
             f"video/x-raw,framerate={rate}/1", "!", "jpegenc", "quality=90", "!", "multifilesink", f"location={some}/%05d.jpg",
         ])

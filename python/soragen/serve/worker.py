@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import subprocess
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,7 +25,7 @@ class Maker:
     async def make(self, request: soragen.Request) -> AsyncIterator[float | list[tuple[str, bytes]]]:
         """Yields the part that is done, from 0 to 1, and lists of entries."""
         scenes = await asyncio.to_thread(self._model.scenes, request)
-        first = 0
+        first, total = 0, max(sum(scenes), 1)
         for number, frames in enumerate(scenes):
             done: asyncio.Queue[float | None] = asyncio.Queue()
             loop, cancelled = asyncio.get_running_loop(), []
@@ -44,39 +42,28 @@ class Maker:
             making.add_done_callback(lambda _: done.put_nowait(None))
             try:
                 while (part := await done.get()) is not None:
-                    yield min(part / max(sum(scenes), 1), 1.0)
+                    yield min(part / total, 1.0)
                 entries, _ = await making
             finally:
                 cancelled.append(True)
                 await asyncio.wait([making])
             first += frames
-            yield first / max(sum(scenes), 1)
-            some: list[tuple[str, bytes]] = []
-            for entry in entries:
-                some.append(entry)
-                if sum(len(data) for _, data in some) > MESSAGE:
+            yield first / total
+            some, size = [], 0
+            for name, data in entries:
+                some.append((name, data))
+                size += len(data)
+                if size > MESSAGE:
                     yield some
-                    some = []
+                    some, size = [], 0
             yield some
 
     async def remix(self, prompt: str, video: bytes, strength: float, arguments: list[str]) -> bytes:
         """Changes a video; returns the file. The command opens the model again, with the same options."""
-        flags = ("device", "precision", "decoder", "threads")
-        arguments = [*arguments, *(f"--{flag}={self._options[flag]}" for flag in flags if flag in self._options)]
-        arguments += ["--offload"] if self._options.get("offload") else []
         with tempfile.TemporaryDirectory() as folder:
             before, after = Path(folder) / "before.mp4", Path(folder) / "after.mp4"
             before.write_bytes(video)
-            line = [command.executable(), "render", "-o", str(after), "--model", self._source, "--video", str(before), f"--strength={strength}"]
-            running = await asyncio.create_subprocess_exec(
-                *line, *arguments, "--", prompt, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            try:
-                _, said = await running.communicate()
-            except asyncio.CancelledError:
-                with contextlib.suppress(ProcessLookupError):
-                    running.kill()
-                raise
-            if running.returncode != 0:
-                raise soragen.GenerationError(said.decode(errors="replace").strip())
+            line = [command.executable(), "render", "-o", str(after), "--model", self._source, *command.flags(self._options)]
+            line += ["--video", str(before), f"--strength={strength}", *arguments, "--", prompt]
+            await command.run_async(line)
             return after.read_bytes()

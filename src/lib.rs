@@ -78,7 +78,7 @@ pub use picture::{decode_image, read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};
 pub use request::{Control, Length, Request, Restyle, Shot, Size, Transition};
-pub use session::{Phase, Progress, Session, SessionStats, ShotInfo};
+pub use session::{ChunkLatents, Phase, Progress, Renderer, Session, SessionStats, ShotInfo};
 pub use storyboard::Storyboard;
 pub use threads::Threads;
 pub use world::MotionPath;

@@ -18,6 +18,11 @@ pub enum Event {
         /// Number of the step in its chunk, from 0.
         step: usize,
     },
+    /// Before the latents of a chunk are decoded.
+    Decode {
+        /// Number of the chunk in the video, from 0.
+        chunk: usize,
+    },
 }
 
 /// Calls the hook of the model at `source`, if there is one.

@@ -13,14 +13,14 @@ use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, encode, image_latents};
 use super::conditions::{ControlFrame, ControlVideo};
-use super::latents::{LatentStore, SceneNoise, check_finite, noised, replace_first_frame};
+use super::latents::{LatentStore, SceneNoise, noised, replace_first_frame};
 use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
 use super::prompt::{ChunkInput, PromptState};
 use super::restyle::ChunkVideo;
 use super::scene::Scene;
 use super::subjects::Subjects;
-use crate::autoencoder::{DecoderState, EncoderState};
+use crate::autoencoder::EncoderState;
 use crate::digest::Digest;
 use crate::model::{CausalConfig, Expert, FirstFrame};
 use crate::picture::Fit;
@@ -60,7 +60,8 @@ pub struct CausalSampler {
     past: PastLatents,
     /// Of the video that goes in.
     encoder: EncoderState,
-    decoder: DecoderState,
+    /// Latents of the video that the scene continues, until they are decoded.
+    before: Vec<Tensor>,
     /// Latent frames generated.
     latent_frames: usize,
     /// What steers the scene.
@@ -127,7 +128,7 @@ impl CausalSampler {
         };
         Self {
             encoder: model.autoencoder.encoder_state(),
-            decoder: model.autoencoder.decoder_state(),
+            before: Vec::new(),
             model,
             transformer,
             schedule,
@@ -190,11 +191,11 @@ impl CausalSampler {
 
     /// Frames of the next chunk.
     pub fn next_frames(&self) -> u64 {
-        self.store.geometry.frames_of(self.latent_frames, self.next_latents())
+        self.store.geometry.frames_of(self.latent_frames, self.next_count())
     }
 
     /// Latent frames of the next chunk.
-    fn next_latents(&self) -> usize {
+    fn next_count(&self) -> usize {
         match self.latent_frames {
             0 if self.image_chunk() > 0 => 1,
             latent => self.config.chunk_at(latent),
@@ -211,16 +212,8 @@ impl CausalSampler {
         self.key.is_some()
     }
 
-    /// The frames of the next chunk, `[T, 3, H, W]` in \[0, 1\].
-    pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
-        let latents = self.next_chunk_latents(cancel, reporter)?;
-        reporter.report(Phase::Decode, reporter.steps);
-        let latents = latents.to_dtype(self.model.dtype())?;
-        self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)
-    }
-
-    /// The latents of the next chunk, f32 `[1, C, T, H, W]`; in place of [`next`](Self::next).
-    pub fn next_chunk_latents(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
+    /// The latents of the next chunk, f32 `[1, C, T, H, W]`. Unless the cache keeps them, nothing checks that they are finite.
+    pub fn next_latents(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
         let input = self.take_input();
         let count = input.count;
         let latents = match self.store.get(input.key, count) {
@@ -241,6 +234,11 @@ impl CausalSampler {
         Ok(latents)
     }
 
+    /// Latents that a decoder reads before those of the last chunk, and whose frames are not shown.
+    pub fn take_before(&mut self) -> Vec<Tensor> {
+        std::mem::take(&mut self.before)
+    }
+
     /// Leaves out the next chunk, and returns the key of its latents.
     pub fn skip_chunk(&mut self) -> Option<Digest> {
         let input = self.take_input();
@@ -250,7 +248,7 @@ impl CausalSampler {
 
     /// The input of the next chunk, with its key.
     fn take_input(&mut self) -> ChunkInput {
-        let count = self.next_latents();
+        let count = self.next_count();
         let mut input =
             ChunkInput { first: self.latent_frames, count, ..std::mem::take(&mut self.next_input) };
         if let (true, Some(shots), Some((prompt, _))) = (input.cut, &self.config.shots, &mut input.prompt) {
@@ -324,8 +322,7 @@ impl CausalSampler {
             None => {
                 let frames = first..first + count;
                 let made = self.chunk_latents(contexts, frames, start.as_ref(), cancel, reporter)?;
-                check_finite(&made.0)?;
-                self.store.put(key, &made.0);
+                self.store.put(key, &made.0)?;
                 made
             }
         };
@@ -361,7 +358,7 @@ impl CausalSampler {
         Ok(())
     }
 
-    /// Adds the video that the scene continues to the KV cache, chunk by chunk, and to the states of the autoencoder.
+    /// Adds the video that the scene continues to the KV cache, chunk by chunk, and to the state of the encoder.
     fn remember(
         &mut self,
         video: &Tensor,
@@ -380,10 +377,10 @@ impl CausalSampler {
             self.subjects.move_camera(&self.model, &self.transformer, latent, [prompt, negative]);
             self.caches.append(&self.transformer, &latents, self.config.context_noise, contexts, cancel)?;
             reporter.forwards += contexts.forwards();
-            self.model.autoencoder.decode(&latents, &mut self.decoder, cancel)?;
             if self.config.recache {
                 self.past.push(&latents)?;
             }
+            self.before.push(latents);
             (frame, latent) = (frame + frames, latent + count);
         }
         Ok(())

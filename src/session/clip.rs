@@ -1,4 +1,4 @@
-//! Generates a scene as a whole clip: denoises all latents together, then decodes them as a stream.
+//! Generates a scene as a whole clip: denoises all latents together, and gives them out frame by frame.
 //!
 //! As diffusers' `WanPipeline`, from an image `WanImageToVideoPipeline`, from a video `WanVideoToVideoPipeline`, and with a control video
 //! `WanVACEPipeline`. With `expand_timesteps` the image is the first latent frame, at timestep 0. Without it, the transformer takes the
@@ -14,7 +14,6 @@ use super::latents::{LatentStore, check_finite, noised, replace_first_frame};
 use super::progress::{Phase, Reporter};
 use super::restyle::ChunkVideo;
 use super::scene::Scene;
-use crate::autoencoder::{DecoderState, Tiling};
 use crate::digest::Digest;
 use crate::model::{Expert, Experts};
 use crate::scheduler::Scheduler;
@@ -35,11 +34,8 @@ pub struct ClipSampler {
     latents: Option<Tensor>,
     /// Whether the latents came from the cache.
     cached: bool,
-    decoder: DecoderState,
-    /// All frames, `[T, 3, H, W]`, if the latents are decoded in tiles.
-    frames: Option<Tensor>,
-    /// Latent frames decoded.
-    decoded: usize,
+    /// Latent frames that were given out.
+    begun: usize,
 }
 
 impl ClipSampler {
@@ -53,7 +49,6 @@ impl ClipSampler {
     ) -> Self {
         let model = text.model.clone();
         Self {
-            decoder: model.autoencoder.decoder_state(),
             model,
             experts,
             scheduler,
@@ -64,8 +59,7 @@ impl ClipSampler {
             video: None,
             latents: None,
             cached: false,
-            frames: None,
-            decoded: 0,
+            begun: 0,
         }
     }
 
@@ -74,33 +68,12 @@ impl ClipSampler {
         self.video = Some(video);
     }
 
-    /// The frames of the next latent frame, `[T, 3, H, W]` in \[0, 1\].
-    pub fn next(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<Tensor> {
-        let past = self.past_latents()?;
+    /// The number of the next latent frame, and all latents of the scene.
+    pub fn next_frame(&mut self, cancel: &Cancel, reporter: &mut Reporter) -> Result<(usize, Tensor)> {
         let latents = self.latents(cancel, reporter)?;
-        reporter.report(Phase::Decode, reporter.steps);
-        let Model { autoencoder, memory_headroom, .. } = &*self.model;
-        let first = self.decoded.max(past);
-        self.decoded = first + 1;
-        if !autoencoder.in_tiles(self.size, *memory_headroom) {
-            if first == past && past > 0 {
-                // The decoder goes on from the video before.
-                let before = latents.narrow(2, 0, past)?.to_dtype(self.model.dtype())?;
-                autoencoder.decode(&before, &mut self.decoder, cancel)?;
-            }
-            let next = latents.narrow(2, first, 1)?.to_dtype(self.model.dtype())?;
-            return autoencoder.decode(&next, &mut self.decoder, cancel);
-        }
-        let frames = match &self.frames {
-            Some(frames) => frames,
-            None => {
-                let latents = latents.to_dtype(self.model.dtype())?;
-                self.frames.insert(autoencoder.decode_tiled(&latents, &Tiling::default(), cancel)?)
-            }
-        };
-        let geometry = &self.store.geometry;
-        let before = if first > 0 { geometry.frames_of(0, first) } else { 0 };
-        Ok(frames.narrow(0, before as usize, geometry.frames_of(first, 1) as usize)?)
+        let frame = self.begun.max(self.past_latents()?);
+        self.begun = frame + 1;
+        Ok((frame, latents))
     }
 
     /// All latents of the scene, f32 `[1, C, T, H, W]`, made by the first call.
@@ -202,7 +175,7 @@ impl ClipSampler {
         }
         let latents = replace_first_frame(first_frame.as_ref(), latents)?;
         let latents = latents.narrow(2, references.len(), shown)?.contiguous()?;
-        self.store.put(key, &latents);
+        self.store.put(key, &latents)?;
         Ok(latents)
     }
 }

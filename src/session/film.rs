@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 
+use super::latents::check_finite;
 use super::{Sampler, Session, SessionStats};
 use crate::error::refuse;
 use crate::session::progress::{Progress, Reporter};
@@ -33,10 +34,11 @@ impl Session {
             Some(Sampler::Clip(sampler)) => (sampler.latents(cancel, &mut reporter)?, left),
             Some(Sampler::Causal(sampler)) => {
                 let frames = sampler.next_frames().min(left);
-                (sampler.next_chunk_latents(cancel, &mut reporter)?, frames)
+                (sampler.next_latents(cancel, &mut reporter)?, frames)
             }
             None => unreachable!("the first shot begins a scene"),
         };
+        check_finite(&latents)?;
         self.end_chunk(&reporter, frames);
         Ok(Some(latents))
     }

@@ -8,6 +8,7 @@ use crate::watermark::{Embedder, Plane};
 use crate::{Frames, Size};
 
 /// Finishes the frames of one generation.
+#[derive(Clone)]
 pub struct Finisher {
     labeller: Option<Labeller>,
     embedder: Option<Embedder>,

@@ -144,11 +144,16 @@ impl LatentStore {
         (latents.dims() == self.geometry.shape(count)).then_some(latents)
     }
 
-    /// Stores `latents` under `key`.
-    pub fn put(&self, key: Option<Digest>, latents: &Tensor) {
+    /// Stores `latents` under `key`, after a check that they are finite.
+    ///
+    /// # Errors
+    /// As [`check_finite`].
+    pub fn put(&self, key: Option<Digest>, latents: &Tensor) -> Result<()> {
         if let (Some(cache), Some(key)) = (&self.cache, key) {
+            check_finite(latents)?;
             cache.put(Kind::Latents, &key, latents);
         }
+        Ok(())
     }
 }
 
@@ -169,12 +174,18 @@ pub fn noised(latents: &Tensor, noise: &Tensor, sigma: f64) -> Result<Tensor> {
 
 /// Refuses latents with values that are not finite: they would decode to a grey or black frame without an error.
 pub fn check_finite(latents: &Tensor) -> Result<()> {
-    if latents.sum_all()?.to_scalar::<f32>()?.is_finite() {
-        return Ok(());
+    refuse_infinite(Some(&latents.sum_all()?))
+}
+
+/// As [`check_finite`], with the sum of the latents. A GPU computes the sum while the host goes on; only this call waits for it.
+pub fn refuse_infinite(sum: Option<&Tensor>) -> Result<()> {
+    match sum {
+        Some(sum) if !sum.to_scalar::<f32>()?.is_finite() => Err(Error::Generation(
+            "the model computed a value that is not finite; a higher precision or another size may help"
+                .into(),
+        )),
+        _ => Ok(()),
     }
-    Err(Error::Generation(
-        "the model computed a value that is not finite; a higher precision or another size may help".into(),
-    ))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! One running generation: the next chunk, a new prompt, a cancel.
 //!
 //! [`validate`] checks the request. [`timeline`] assigns its shots to frames. A sampler generates the latents of each [`scene`]:
-//! [`clip`] all at once, [`causal`] chunk by chunk. Both use [`conditioning`], [`guidance`] and [`latents`]. [`finish`] converts
-//! the decoded frames to output frames.
+//! [`clip`] all at once, [`causal`] chunk by chunk. Both use [`conditioning`], [`guidance`] and [`latents`]. [`render`] decodes latents, and
+//! [`finish`] converts the decoded frames to output frames.
 
 mod causal;
 mod clip;
@@ -16,6 +16,7 @@ mod past;
 mod planner;
 mod progress;
 mod prompt;
+mod render;
 mod restyle;
 mod scene;
 mod subjects;
@@ -25,7 +26,7 @@ mod validate;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use image::{GrayImage, RgbImage};
 
 use crate::error::refuse;
@@ -46,6 +47,8 @@ use latents::{InitialLatents, LatentGeometry, LatentStore};
 use planner::Planner;
 use progress::Reporter;
 pub use progress::{Phase, Progress, SessionStats};
+use render::Part;
+pub use render::{ChunkLatents, Renderer};
 use restyle::InputVideo;
 use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
@@ -79,11 +82,13 @@ pub struct Session {
     text: TextConditioner,
     store: LatentStore,
     initial_latents: Option<InitialLatents>,
-    finisher: Finisher,
+    renderer: Renderer,
     generation_id: GenerationId,
     scenes: SceneBuilder,
     /// The sampler of the current scene; `None` before the first chunk.
     sampler: Option<Sampler>,
+    /// Whether no chunk of the current scene was made.
+    begins_scene: bool,
     /// The frame at which the current scene ends.
     scene_end: Option<u64>,
     /// The shot of the last chunk.
@@ -157,14 +162,10 @@ impl Session {
             .transpose()?;
         let embedder = |key| Embedder::new(key, generation_id, request.watermark_strength);
         let embedder = request.watermark.as_ref().map(embedder);
+        let finisher =
+            Finisher::new(request.label, embedder, request.embed_watermark, request.size, info.frame_rate);
         Ok(Self {
-            finisher: Finisher::new(
-                request.label,
-                embedder,
-                request.embed_watermark,
-                request.size,
-                info.frame_rate,
-            ),
+            renderer: Renderer::new(model.clone(), request.size, geometry, finisher),
             text: TextConditioner { model: model.clone(), cache: cache.clone(), guidance: request.guidance },
             store: LatentStore { cache, geometry, device: model.device.clone() },
             model,
@@ -174,6 +175,7 @@ impl Session {
             generation_id,
             scenes: SceneBuilder::default(),
             sampler: None,
+            begins_scene: false,
             scene_end: None,
             shot: ShotInfo::default(),
             planner,
@@ -206,7 +208,7 @@ impl Session {
 
     /// What embeds the watermark in the frames; `None` if they have no watermark. The `shot` is [`ShotInfo::index`].
     pub fn embedder(&self) -> Option<&Embedder> {
-        self.finisher.embedder()
+        self.renderer.finisher().embedder()
     }
 
     /// Frames of the whole video; `None` without an end.
@@ -437,8 +439,8 @@ impl Session {
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<Frames>> {
-        let raw = self.next_raw_chunk(cancel, progress)?;
-        Ok(raw.map(|raw| self.finisher.finish(&raw, self.shot.index)))
+        let chunk = self.denoise_chunk(cancel, progress)?;
+        self.rendered(chunk, |renderer, chunk| renderer.render(chunk, cancel))
     }
 
     /// As [`next_chunk`](Self::next_chunk), but the frames are as the autoencoder decoded them: f32, without label and
@@ -449,18 +451,61 @@ impl Session {
         cancel: &Cancel,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Option<RawFrames>> {
+        let chunk = self.denoise_chunk(cancel, progress)?;
+        self.rendered(chunk, |renderer, chunk| renderer.render_raw(chunk, cancel))
+    }
+
+    /// Renders a chunk with the session's own renderer.
+    fn rendered<T>(
+        &mut self,
+        chunk: Option<ChunkLatents>,
+        render: impl FnOnce(&mut Renderer, ChunkLatents) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(chunk) = chunk else { return Ok(None) };
+        let frames = render(&mut self.renderer, chunk);
+        self.failed |= frames.is_err();
+        frames.map(Some)
+    }
+
+    /// What makes frames of the chunks of [`denoise_chunk`](Self::denoise_chunk), on any thread. Call it before the first chunk.
+    pub fn renderer(&self) -> Renderer {
+        let finisher = self.renderer.finisher().clone();
+        Renderer::new(self.model.clone(), self.request.size, self.store.geometry, finisher)
+    }
+
+    /// The first half of [`next_chunk`](Self::next_chunk): the latents of the next chunk, for a [`renderer`](Self::renderer). `None`
+    /// after the last. While it renders them, the session may denoise the chunk after it. A session takes its chunks in one way only.
+    ///
+    /// # Errors
+    /// As [`next_chunk`](Self::next_chunk).
+    pub fn denoise_chunk(
+        &mut self,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Option<ChunkLatents>> {
         if !self.begin_chunk(cancel)? {
             return Ok(None);
         }
         let mut reporter = Reporter::new(progress, self.chunks, self.frames_generated, self.request.steps);
-        let frames = match &mut self.sampler {
-            Some(Sampler::Clip(sampler)) => sampler.next(cancel, &mut reporter)?,
-            Some(Sampler::Causal(sampler)) => sampler.next(cancel, &mut reporter)?,
+        let left = self.scene_end.map_or(u64::MAX, |end| end.saturating_sub(self.frames_generated));
+        let begins_scene = std::mem::take(&mut self.begins_scene);
+        let (part, sum, frames) = match &mut self.sampler {
+            Some(Sampler::Clip(sampler)) => {
+                let (frame, clip) = sampler.next_frame(cancel, &mut reporter)?;
+                (Part::Clip { clip, frame }, None, self.store.geometry.frames_of(frame, 1))
+            }
+            Some(Sampler::Causal(sampler)) => {
+                let frames = sampler.next_frames();
+                let latents = sampler.next_latents(cancel, &mut reporter)?;
+                let sum = latents.sum_all()?;
+                (Part::Stream { before: sampler.take_before(), latents }, Some(sum), frames)
+            }
             None => unreachable!("the first shot begins a scene"),
         };
-        let frames = self.within_scene(&frames)?;
-        self.end_chunk(&reporter, frames.len() as u64);
-        Ok(Some(frames))
+        let (first, frames, shot) = (self.frames_generated, frames.min(left), self.shot.index);
+        reporter.report(Phase::Decode, reporter.steps);
+        self.end_chunk(&reporter, frames);
+        Ok(Some(ChunkLatents { part, begins_scene, sum, first, frames, shot }))
     }
 
     /// Prepares the sampler for the next chunk; false after the last. Until [`end_chunk`](Self::end_chunk) the session counts as failed:
@@ -598,6 +643,7 @@ impl Session {
             self.planner.continue_video(before as usize, latents, planner::latent_duration(&self.model));
         }
         self.sampler = Some(self.sampler_for(scene)?);
+        self.begins_scene = true;
         Ok(())
     }
 
@@ -634,17 +680,6 @@ impl Session {
             // A scene of a clip begins at any frame, and has no other shots.
             Some(Sampler::Clip(_)) | None => 1,
         }
-    }
-
-    /// `frames`, `[T, 3, H, W]`, without those beyond the end of the scene.
-    fn within_scene(&self, frames: &Tensor) -> Result<RawFrames> {
-        let mut count = frames.dim(0)?;
-        if let Some(end) = self.scene_end {
-            count = count.min(end.saturating_sub(self.frames_generated) as usize);
-        }
-        let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
-        let data = frames.flatten_all()?.to_vec1()?;
-        Ok(RawFrames { first: self.frames_generated, size: self.request.size, data })
     }
 }
 

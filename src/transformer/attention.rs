@@ -12,7 +12,7 @@ use crate::ops::matmul;
 /// and the scores of a long clip would not fit in memory either.
 const MAX_SCORES: usize = 128 << 20;
 
-/// Keys and values, `[1, heads, tokens, head_dim]` each. Keys are normalised but not rotated.
+/// Keys and values, `[tokens, heads, head_dim]` each; a projection has this layout already. Keys are normalised.
 #[derive(Clone, Debug)]
 pub(super) struct KeyValue {
     pub(super) key: Tensor,
@@ -21,23 +21,25 @@ pub(super) struct KeyValue {
 
 impl KeyValue {
     pub(super) fn tokens(&self) -> Result<usize> {
-        Ok(self.key.dim(2)?)
+        Ok(self.key.dim(0)?)
     }
 
     /// Concatenates the tokens of `self` and `next`.
     pub(super) fn concat(&self, next: &Self) -> Result<Self> {
         Ok(Self {
-            key: Tensor::cat(&[&self.key, &next.key], 2)?,
-            value: Tensor::cat(&[&self.value, &next.value], 2)?,
+            key: Tensor::cat(&[&self.key, &next.key], 0)?,
+            value: Tensor::cat(&[&self.value, &next.value], 0)?,
         })
     }
 
-    /// The `length` tokens from index `first`.
+    /// The same in storage of its own, if it is a part of other storage.
+    pub(super) fn into_contiguous(self) -> Result<Self> {
+        Ok(Self { key: self.key.force_contiguous()?, value: self.value.force_contiguous()? })
+    }
+
+    /// The `length` tokens from index `first`, without a copy.
     pub(super) fn narrow(&self, first: usize, length: usize) -> Result<Self> {
-        Ok(Self {
-            key: self.key.narrow(2, first, length)?.contiguous()?,
-            value: self.value.narrow(2, first, length)?.contiguous()?,
-        })
+        Ok(Self { key: self.key.narrow(0, first, length)?, value: self.value.narrow(0, first, length)? })
     }
 }
 
@@ -138,25 +140,17 @@ impl Attention {
         })
     }
 
-    /// Projects `x` `[.., inner_dim]` to keys and values.
+    /// Projects `x` `[.., inner_dim]` to keys, not rotated, and values.
     pub(super) fn key_value(&self, x: &Tensor) -> Result<KeyValue> {
         let key = self.normalise(&self.to_k.forward(x)?, &self.norm_k)?;
         Ok(KeyValue { key: self.split(&key)?, value: self.split(&self.to_v.forward(x)?)? })
     }
 
-    /// Attends from the tokens `x` `[.., inner_dim]` to `kv`; the result has the shape of `x`. The rotary embeddings are those of the
-    /// queries and of the keys; without the second the keys are rotated already.
-    pub(super) fn forward(
-        &self,
-        x: &Tensor,
-        kv: &KeyValue,
-        queries: &Rotation,
-        keys: Option<&Rotation>,
-    ) -> Result<Tensor> {
-        let query = queries.apply(&self.query(x)?)?;
-        let key = keys.map_or_else(|| Ok(kv.key.clone()), |keys| keys.apply(&kv.key))?;
-        let attended = attend(&query, &key, &kv.value, MAX_SCORES)?;
-        self.output(&attended, x)
+    /// Attends from the tokens `x` `[.., inner_dim]` to `kv`, whose keys are rotated; the result has the shape of `x`. `rotation` is that
+    /// of the queries.
+    pub(super) fn forward(&self, x: &Tensor, kv: &KeyValue, rotation: &Rotation) -> Result<Tensor> {
+        let query = rotation.apply(&self.query(x)?)?;
+        self.output(&attend(&query, &kv.key, &kv.value, MAX_SCORES)?, x)
     }
 
     /// Projects `x` `[.., inner_dim]` to queries.
@@ -166,8 +160,7 @@ impl Attention {
 
     /// Projects what the tokens `x` attended to, in the shape of `x`.
     fn output(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let joined = attended.transpose(1, 2)?.contiguous()?.reshape(x.shape())?;
-        Ok(self.to_out.forward(&joined)?)
+        Ok(self.to_out.forward(&attended.reshape(x.shape())?)?)
     }
 
     fn normalise(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -175,56 +168,57 @@ impl Attention {
         Ok(normalised.to_dtype(x.dtype())?)
     }
 
-    /// Splits `[.., heads × head_dim]` into `[1, heads, tokens, head_dim]`.
+    /// Views `[.., heads × head_dim]` as `[tokens, heads, head_dim]`.
     fn split(&self, x: &Tensor) -> Result<Tensor> {
         let dim = x.dim(D::Minus1)?;
-        let shape = (1, x.elem_count() / dim, self.heads, dim / self.heads);
-        Ok(x.reshape(shape)?.transpose(1, 2)?.contiguous()?)
+        Ok(x.reshape((x.elem_count() / dim, self.heads, dim / self.heads))?)
     }
 }
 
-/// Scaled dot-product attention without a mask. All tensors are contiguous, `[1, heads, tokens, head_dim]`.
+/// Scaled dot-product attention without a mask. All tensors, and the result, are contiguous, `[tokens, heads, head_dim]`.
 fn attend(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Result<Tensor> {
     #[cfg(feature = "flash-attn")]
     if let Some(attended) = flash_attend(query, key, value)? {
         return Ok(attended);
     }
-    let (_, heads, queries, head_dim) = query.dims4()?;
-    let keys = key.dim(2)?;
-    let query = (query / (head_dim as f64).sqrt())?;
-    let key = key.transpose(2, 3)?.contiguous()?;
+    let (queries, heads, head_dim) = query.dims3()?;
+    let keys = key.dim(0)?;
+    // The products of matrices take no strides, so these are copies.
+    let query = (query / (head_dim as f64).sqrt())?.transpose(0, 1)?.contiguous()?;
+    let key = key.permute((1, 2, 0))?.contiguous()?;
+    let value = value.transpose(0, 1)?.contiguous()?;
     let rows = (max_scores / (heads * keys)).max(1);
     let chunks = (0..queries)
         .step_by(rows)
         .map(|first| {
-            let query = query.narrow(2, first, rows.min(queries - first))?.contiguous()?;
+            let query = query.narrow(1, first, rows.min(queries - first))?.contiguous()?;
             // Softmax in f32: a CPU would sum the many small weights in the tensor's own data type.
             let scores = matmul(&query, &key)?.to_dtype(DType::F32)?;
             let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(value.dtype())?;
-            Ok(matmul(&weights, value)?)
+            Ok(matmul(&weights, &value)?)
         })
         .collect::<Result<Vec<_>>>()?;
-    match chunks.as_slice() {
-        [whole] => Ok(whole.clone()),
-        _ => Ok(Tensor::cat(&chunks, 2)?),
-    }
+    let attended = match chunks.as_slice() {
+        [whole] => whole.clone(),
+        _ => Tensor::cat(&chunks, 1)?,
+    };
+    Ok(attended.transpose(0, 1)?.contiguous()?)
 }
 
 /// FlashAttention 2 (<https://arxiv.org/abs/2307.08691>), which keeps no scores in memory. `None` unless the tensors are on
 /// CUDA, have 16 bits, and the kernels support the head size.
 #[cfg(feature = "flash-attn")]
 fn flash_attend(query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Option<Tensor>> {
-    let head_dim = query.dim(3)?;
+    let head_dim = query.dim(2)?;
     let half = [query, key, value].iter().all(|x| x.dtype() == query.dtype())
         && matches!(query.dtype(), DType::F16 | DType::BF16);
     if !(query.device().is_cuda() && half && head_dim.is_multiple_of(8) && head_dim <= 256) {
         return Ok(None);
     }
-    // The kernel's layout has tokens before heads.
-    let [query, key, value] = [query, key, value].map(|x| x.transpose(1, 2));
+    let [query, key, value] = [query, key, value].map(|x| x.unsqueeze(0));
     let scale = 1.0 / (head_dim as f32).sqrt();
     let attended = candle_flash_attn::flash_attn(&query?, &key?, &value?, scale, false)?;
-    Ok(Some(attended.transpose(1, 2)?))
+    Ok(Some(attended.squeeze(0)?))
 }
 
 #[cfg(test)]
@@ -234,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_result_does_not_depend_on_the_chunk_size() {
-        let random = |tokens| Tensor::randn(0f32, 1f32, (1, 3, tokens, 8), &Device::Cpu).unwrap();
+        let random = |tokens| Tensor::randn(0f32, 1f32, (tokens, 3, 8), &Device::Cpu).unwrap();
         let (query, key, value) = (random(7), random(5), random(5));
         let whole: Vec<f32> = values(&attend(&query, &key, &value, MAX_SCORES).unwrap());
         // 15 scores per query: three queries at a time, one, and one although it exceeds the limit.

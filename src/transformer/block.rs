@@ -7,36 +7,53 @@ use super::Config;
 use super::attention::{Attention, ContextKv, CrossAttention, KeyValue};
 use super::ring::{RingPass, Slot};
 use super::rope::Rotation;
+use super::window::WindowPass;
 use crate::checkpoint::{Layer, Tensors};
 use crate::kernels::gelu;
 use crate::{Cancel, Result};
 
 /// The inputs of a block besides the tokens.
+#[derive(Clone, Copy)]
 pub(super) struct BlockInputs<'a> {
     /// f32 `[M, 6, inner_dim]`: one modulation for all frames (M = 1) or one per frame.
     pub(super) modulation: &'a Tensor,
     /// Rotary embedding of the tokens.
-    pub(super) queries: &'a Rotation,
-    /// Rotary embedding of the `past` followed by the tokens.
-    pub(super) keys: &'a Rotation,
+    pub(super) rotation: &'a Rotation,
     /// Keys and values of the prompt, and of images, in this block.
     pub(super) context: &'a ContextKv,
-    /// Cached keys and values of earlier frames in this block.
-    pub(super) past: Option<&'a KeyValue>,
-    /// The ring in place of these, and the number of the block.
-    pub(super) ring: Option<(RingPass<'a>, usize)>,
+    /// What the tokens attend to besides themselves.
+    pub(super) past: Past<'a>,
 }
 
-/// Writes the keys and values of a chunk into the ring, and returns all in it, with rotated keys.
-fn in_ring(own: &KeyValue, rotation: &Rotation, pass: RingPass, block: usize) -> Result<KeyValue> {
-    let own = KeyValue { key: rotation.apply(&own.key)?, value: own.value.clone() };
+/// The keys and values of earlier frames, in the block with this number.
+#[derive(Clone, Copy)]
+pub(super) enum Past<'a> {
+    None,
+    Window(&'a WindowPass<'a>, usize),
+    Ring(RingPass<'a>, usize),
+}
+
+impl Past<'_> {
+    /// All keys, rotated, and values to attend to, with the `own` ones of the tokens.
+    fn with(self, own: &KeyValue, rotation: &Rotation) -> Result<KeyValue> {
+        let rotated = KeyValue { key: rotation.apply(&own.key)?, value: own.value.clone() };
+        match self {
+            Self::None => Ok(rotated),
+            Self::Window(pass, block) => pass.write(block, own, &rotated),
+            Self::Ring(pass, block) => in_ring(&rotated, pass, block),
+        }
+    }
+}
+
+/// Writes the keys and values of a chunk into the ring, and returns all in it.
+fn in_ring(own: &KeyValue, pass: RingPass, block: usize) -> Result<KeyValue> {
     let tokens = own.tokens()? / pass.frames;
     let frame = |i: usize| Slot::plain(own.narrow(i * tokens, tokens)?);
     let slots = pass.write(block, (0..pass.frames).map(frame).collect::<Result<_>>()?);
     let all: Vec<_> = slots.iter().filter_map(|slot| slot.plain()).collect();
     let keys: Vec<_> = all.iter().map(|kv| &kv.key).collect();
     let values: Vec<_> = all.iter().map(|kv| &kv.value).collect();
-    Ok(KeyValue { key: Tensor::cat(&keys, 2)?, value: Tensor::cat(&values, 2)? })
+    Ok(KeyValue { key: Tensor::cat(&keys, 0)?, value: Tensor::cat(&values, 0)? })
 }
 
 /// Self attention, cross attention to the prompt, feed forward.
@@ -77,28 +94,26 @@ impl Block {
         self.attn2.key_value(prompt, images)
     }
 
-    /// Self attention keys and values of the tokens `x`, the second result of [`Block::forward`].
-    pub(super) fn key_value(&self, x: &Tensor, modulation: &Tensor) -> Result<KeyValue> {
-        let modulation = modulation.broadcast_add(&self.scale_shift_table)?;
-        self.attn1.key_value(&self.norm.modulated(x, &modulation, 0)?)
+    /// Self attention keys and values of the tokens `x`, the second result of [`Block::forward`], and all else that it leaves in the
+    /// window.
+    pub(super) fn key_value(&self, x: &Tensor, inputs: &BlockInputs) -> Result<KeyValue> {
+        let modulation = inputs.modulation.broadcast_add(&self.scale_shift_table)?;
+        let own = self.attn1.key_value(&self.norm.modulated(x, &modulation, 0)?)?;
+        if !matches!(inputs.past, Past::None) {
+            inputs.past.with(&own, inputs.rotation)?;
+        }
+        Ok(own)
     }
 
     /// Runs the block on `x`, `[M, tokens, inner_dim]`, one group of tokens per modulation. Returns the new tokens and their
-    /// self attention keys and values.
+    /// self attention keys, not rotated, and values.
     pub(super) fn forward(&self, x: &Tensor, inputs: &BlockInputs) -> Result<(Tensor, KeyValue)> {
         let modulation = inputs.modulation.broadcast_add(&self.scale_shift_table)?;
 
         let normed = self.norm.modulated(x, &modulation, 0)?;
         let own = self.attn1.key_value(&normed)?;
-        let BlockInputs { queries, keys, .. } = *inputs;
-        let attended = match (inputs.ring, inputs.past) {
-            (Some((ring, block)), _) => {
-                let kv = in_ring(&own, queries, ring, block)?;
-                self.attn1.forward(&normed, &kv, queries, None)?
-            }
-            (None, None) => self.attn1.forward(&normed, &own, queries, Some(keys))?,
-            (None, Some(past)) => self.attn1.forward(&normed, &past.concat(&own)?, queries, Some(keys))?,
-        };
+        let kv = inputs.past.with(&own, inputs.rotation)?;
+        let attended = self.attn1.forward(&normed, &kv, inputs.rotation)?;
         let x = gated(x, &attended, &modulation, 2)?;
 
         let normed = match &self.norm2 {

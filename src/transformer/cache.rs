@@ -8,6 +8,8 @@ use super::attention::KeyValue;
 use super::control::Control;
 use super::reference::{ChunkReferences, Placement, ReferenceKv};
 use super::ring::{Ring, RingConfig};
+use super::rope::FramePosition;
+use super::window::{Window, WindowFrame};
 use crate::kernels::attention::PackedKv;
 use crate::{Error, Result};
 
@@ -60,9 +62,11 @@ pub struct ShotMemory {
 ///
 /// Keys are stored before rotation. With relative [`Positions`] cached frames have consecutive positions from 0, and the next
 /// chunk follows them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct KvCache {
-    window: usize,
+    /// Most recent frames, and frames of a chunk.
+    recent: usize,
+    chunk: usize,
     sink: usize,
     /// Frames to append until the sink is rebuilt; 0 if it is in place.
     until_sink: usize,
@@ -76,9 +80,14 @@ pub struct KvCache {
     shot: u64,
     /// Where the camera is in the next frames, in columns of tokens.
     camera: f64,
+    /// Tokens of a cached frame.
+    tokens: usize,
+    /// Keys before rotation and values of the cached frames, for the [`packed`](super::packed) blocks.
     pub(super) blocks: Vec<KeyValue>,
-    /// `blocks` in the layout of the [`packed`](super::packed) blocks, computed on first use.
+    /// `blocks` in the layout of the packed blocks, computed on first use.
     pub(super) packed: OnceLock<Vec<PackedKv>>,
+    /// In place of `blocks`, for the plain blocks.
+    pub(super) window: Window,
     /// What the next chunk attends to besides the cached frames.
     pub(super) references: ChunkReferences,
     /// What steers the next chunk.
@@ -101,7 +110,8 @@ impl KvCache {
     /// An empty cache.
     pub fn new(config: KvCacheConfig) -> Self {
         Self {
-            window: config.window,
+            recent: config.window,
+            chunk: config.chunk,
             sink: config.sink,
             until_sink: 0,
             shots: config.shots.unwrap_or(ShotMemory { sink: 0, offset: 0 }),
@@ -110,8 +120,10 @@ impl KvCache {
             next: 0,
             shot: 0,
             camera: 0.0,
+            tokens: 0,
             blocks: Vec::new(),
             packed: OnceLock::new(),
+            window: Window::default(),
             references: ChunkReferences::default(),
             control: None,
             ring: config
@@ -153,9 +165,23 @@ impl KvCache {
         }
     }
 
-    /// Columns that the camera has moved since each of the cached frames.
-    pub(super) fn moved(&self) -> Vec<f64> {
-        self.frames.iter().map(|frame| self.camera - frame.camera).collect()
+    /// The cached frames with their positions, followed by those of `more` new frames.
+    pub(super) fn placed(&self, more: usize) -> Vec<WindowFrame> {
+        let place = |(frame, time): (CachedFrame, usize)| WindowFrame {
+            number: frame.number,
+            position: FramePosition { time, moved: self.camera - frame.camera },
+        };
+        self.frames_with(more).zip(self.positions(more)).map(place).collect()
+    }
+
+    /// Latent frames that the cache has room for.
+    pub(super) fn capacity(&self) -> usize {
+        self.sink.saturating_add(self.recent).saturating_add(self.chunk)
+    }
+
+    /// Whether the position of a cached frame changes with each chunk.
+    pub(super) fn positions_change(&self) -> bool {
+        self.positions == Positions::Relative
     }
 
     /// Starts a new shot with the next chunk: its sink replaces that of the previous shot.
@@ -164,7 +190,7 @@ impl KvCache {
     }
 
     /// Temporal positions of the cached frames, followed by those of `more` new frames.
-    pub(super) fn positions(&self, more: usize) -> Vec<usize> {
+    fn positions(&self, more: usize) -> Vec<usize> {
         if self.positions == Positions::Absolute {
             return self.frames_with(more).map(|frame| frame.number).collect();
         }
@@ -215,7 +241,7 @@ impl KvCache {
             // The same frames are appended again, and the sink is rebuilt after them.
             self.until_sink = if until_sink > 0 { until_sink + frames } else { 0 };
         } else {
-            let first = |block: &KeyValue| block.narrow(0, block.tokens()? / self.frames() * kept);
+            let first = |block: &KeyValue| block.narrow(0, self.tokens * kept);
             self.blocks = self.blocks.iter().map(first).collect::<Result<_>>()?;
             self.frames.truncate(kept);
             self.forget_packed();
@@ -235,34 +261,29 @@ impl KvCache {
         if self.until_sink > 0 { 0 } else { self.sink }
     }
 
-    /// The cached keys and values of `block`.
-    pub(super) fn block(&self, block: usize) -> Option<&KeyValue> {
-        self.blocks.get(block)
-    }
-
     /// Rejects a chunk whose frames differ in size from the cached ones.
     pub(super) fn check(&self, tokens_per_frame: usize) -> Result<()> {
         if let Some(ring) = &self.ring {
             return ring.check(tokens_per_frame);
         }
-        match self.blocks.first() {
-            Some(first) if first.tokens()? != self.frames() * tokens_per_frame => {
+        match self.frames.is_empty() || self.tokens == tokens_per_frame {
+            true => Ok(()),
+            false => {
                 Err(Error::Request(crate::Setting::Shape, "the frame size changed within a shot".into()))
             }
-            _ => Ok(()),
         }
     }
 
-    /// Appends `frames` frames, given by the keys and values of every block, and removes the oldest frames that exceed the
-    /// window and are in no sink.
-    pub(super) fn append(&mut self, frames: usize, blocks: Vec<KeyValue>) -> Result<()> {
+    /// Appends `frames` frames of `tokens` tokens, given by the keys and values of every block unless they are in the window, and removes
+    /// the oldest frames that exceed the window and are in no sink.
+    pub(super) fn append(&mut self, frames: usize, tokens: usize, blocks: Vec<KeyValue>) -> Result<()> {
         let all: Vec<_> = self.frames_with(frames).collect();
         // The first shot has no shot sink: the permanent sink holds its first frames.
         let in_shot = |frame: &CachedFrame| frame.shot == self.shot && frame.shot > 0;
         let first = all.iter().position(in_shot).unwrap_or(all.len());
         let shot_sink = first..first.saturating_add(self.shots.sink);
         let sink = self.sink();
-        let mut excess = all.len().saturating_sub(sink + self.window);
+        let mut excess = all.len().saturating_sub(sink + self.recent);
         let kept: Vec<_> = (0..all.len())
             .filter(|&i| {
                 let removed = excess > 0 && i >= sink && !shot_sink.contains(&i);
@@ -275,19 +296,19 @@ impl KvCache {
             .into_iter()
             .enumerate()
             .map(|(i, new)| {
-                let block = match self.block(i) {
+                let block = match self.blocks.get(i) {
                     Some(old) => old.concat(&new)?,
                     None => new,
                 };
-                let each = block.tokens()? / all.len();
-                let parts = runs.iter().map(|&(first, count)| block.narrow(first * each, count * each));
+                let parts = runs.iter().map(|&(first, count)| block.narrow(first * tokens, count * tokens));
                 let joined = parts.reduce(|before, after| before?.concat(&after?));
-                joined.transpose()
+                joined.transpose()?.map(KeyValue::into_contiguous).transpose()
             })
             .collect::<Result<Option<Vec<_>>>>()?;
         // Assign last, so that an error leaves the cache unchanged.
         self.frames = kept.into_iter().map(|i| all[i]).collect();
         self.blocks = blocks.unwrap_or_default();
+        self.tokens = tokens;
         self.next += frames;
         self.until_sink = self.until_sink.saturating_sub(frames);
         self.forget_packed();
@@ -314,8 +335,8 @@ mod tests {
     fn append(cache: &mut KvCache, frames: std::ops::Range<u32>) {
         let count = frames.len();
         let keys: Vec<_> = frames.map(|frame| frame as f32).collect();
-        let key = Tensor::from_vec(keys, (1, 1, count, 1), &Device::Cpu).unwrap();
-        cache.append(count, vec![KeyValue { value: key.clone(), key }]).unwrap();
+        let key = Tensor::from_vec(keys, (count, 1, 1), &Device::Cpu).unwrap();
+        cache.append(count, 1, vec![KeyValue { value: key.clone(), key }]).unwrap();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use candle_nn::Linear;
 
 use super::attention::ContextKv;
-use super::block::{Block, BlockInputs};
+use super::block::{Block, BlockInputs, Past};
 use super::{BlockStore, Config, Tokens};
 use crate::checkpoint::{Layer, Tensors};
 use crate::{Cancel, Error, Result, Setting};
@@ -147,7 +147,7 @@ impl<'a> RunningBranch<'a> {
         let Some(index) = self.embedding.beside(i) else { return Ok(None) };
         // It sees the chunk alone.
         let context = &self.contexts[index];
-        let inputs = BlockInputs { context, past: None, ring: None, keys: inputs.queries, ..*inputs };
+        let inputs = BlockInputs { context, past: Past::None, ..*inputs };
         let (tokens, added) = self.blocks.get(index, cancel)?.forward(&self.tokens, x, &inputs)?;
         self.tokens = tokens;
         Ok(Some((added * self.scale)?))

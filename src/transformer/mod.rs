@@ -15,6 +15,7 @@ mod packed;
 mod reference;
 mod ring;
 mod rope;
+mod window;
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::kernels::linear::WeightFormat;
 use crate::ops::linear;
 use crate::{Cancel, Error, Precision, Result};
 use attention::{ContextKv, KeyValue};
-use block::{Block, BlockInputs, Norm};
+use block::{Block, BlockInputs, Norm, Past};
 use block_store::BlockStore;
 pub use cache::{KvCache, KvCacheConfig, Positions, ShotMemory};
 pub use config::Config;
@@ -40,7 +41,8 @@ use reference::{ChunkReferences, shifted};
 pub use reference::{Placement, ReferenceKv, Shift};
 pub use ring::RingConfig;
 use ring::RingPass;
-use rope::{Rope, Rotation};
+use rope::{FramePosition, Rope, Rotation};
+use window::{Layout, WindowFrame, WindowInputs};
 
 /// A loaded transformer. Clones share the weights.
 #[derive(Clone, Debug)]
@@ -98,31 +100,28 @@ struct Tokens {
 
 /// What the tokens of a pass attend to.
 struct Attended<'a> {
+    rope: &'a Rope,
+    device: &'a Device,
     cache: Option<&'a KvCache>,
-    /// Rotary embedding of the cached tokens, followed by the own ones.
-    keys: Rotation,
-    /// References, with their rotary embedding.
-    references: Option<(&'a ChunkReferences, Rotation)>,
+    /// The cached frames, and those of the pass.
+    cached: Vec<WindowFrame>,
+    chunk: Vec<WindowFrame>,
+    /// Number of latent frames, rows and columns of tokens.
+    grid: [usize; 3],
+    /// Rotary embedding of the own tokens.
+    rotation: Rotation,
+    /// References, and the temporal position of the first frame.
+    references: Option<(&'a ChunkReferences, usize)>,
     /// The ring, in place of `cache` and `references`.
     ring: Option<RingPass<'a>>,
 }
 
 impl Attended<'_> {
-    /// Keys before rotation and values of the references and of the cached frames in `block`.
-    fn past(&self, block: usize) -> Result<Option<KeyValue>> {
-        let references = self.references.as_ref().and_then(|(references, _)| references.block(block));
-        match (references, self.cache.and_then(|cache| cache.block(block))) {
-            (Some(references), Some(past)) => Ok(Some(references.concat(past)?)),
-            (references, past) => Ok(references.or(past).cloned()),
-        }
-    }
-
-    /// Rotary embedding of the references, the cached tokens and the own ones.
-    fn all_keys(&self) -> Result<Rotation> {
-        match &self.references {
-            Some((_, rotation)) => rotation.concat(&self.keys),
-            None => Ok(self.keys.clone()),
-        }
+    /// Rotary embedding of the cached tokens.
+    fn past_rotation(&self) -> Result<Rotation> {
+        let [_, rows, columns] = self.grid;
+        let positions: Vec<_> = self.cached.iter().map(|frame| frame.position).collect();
+        self.rope.rotation(&positions, rows, columns, self.device)
     }
 }
 
@@ -403,9 +402,9 @@ impl WanTransformer {
             return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
         }
         let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
-        let frames = tokens.grid[0];
+        let [frames, rows, columns] = tokens.grid;
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
-        cache.append(frames, new)
+        cache.append(frames, rows * columns, new)
     }
 
     fn velocity(
@@ -450,34 +449,43 @@ impl WanTransformer {
                 ));
             }
         };
-        let [frames, rows, columns] = tokens.grid;
-        let queries = attended.keys.last(frames * rows * columns)?;
-        let keys = attended.all_keys()?;
-
+        let window = match attended.cache {
+            None => None,
+            Some(cache) => {
+                let inputs = self.window_inputs(&attended, cache);
+                Some(cache.window.begin(&inputs, pass == Pass::CacheUpdate)?)
+            }
+        };
+        let past = |block| match (&window, attended.ring) {
+            (_, Some(ring)) => Past::Ring(ring, block),
+            (Some(window), None) => Past::Window(window, block),
+            (None, None) => Past::None,
+        };
         let mut branch = RunningBranch::new(&mut tokens, embedding, branch, branch_contexts);
         let mut x = tokens.x;
         let mut collected = Vec::new();
         for (i, context) in contexts.iter().enumerate() {
-            if pass == Pass::CacheUpdate && i + 1 == blocks.len() {
-                collected.push(blocks.get(i, cancel)?.key_value(&x, &tokens.modulation)?);
-                break;
-            }
-            let past = attended.past(i)?;
-            let past = past.as_ref();
-            let modulation = &tokens.modulation;
-            let ring = attended.ring.map(|ring| (ring, i));
-            let inputs = BlockInputs { modulation, queries: &queries, keys: &keys, context, past, ring };
+            let (modulation, rotation) = (&tokens.modulation, &attended.rotation);
+            let inputs = BlockInputs { modulation, rotation, context, past: past(i) };
+            let is_last = pass == Pass::CacheUpdate && i + 1 == blocks.len();
             // Before the block is loaded: with `offload` one block at a time is in memory.
             let added = match &mut branch {
-                Some(branch) => branch.added(i, &x, &inputs, cancel)?,
-                None => None,
+                Some(branch) if !is_last => branch.added(i, &x, &inputs, cancel)?,
+                _ => None,
             };
-            let (next, own) = blocks.get(i, cancel)?.forward(&x, &inputs)?;
-            x = match added {
-                Some(added) => (next + added)?,
-                None => next,
+            let block = blocks.get(i, cancel)?;
+            let own = if is_last {
+                block.key_value(&x, &inputs)?
+            } else {
+                let (next, own) = block.forward(&x, &inputs)?;
+                x = match added {
+                    Some(added) => (next + added)?,
+                    None => next,
+                };
+                own
             };
-            if pass == Pass::CacheUpdate {
+            // Those of a chunk are in the window.
+            if pass == Pass::CacheUpdate && window.is_none() {
                 collected.push(own);
             }
         }
@@ -485,36 +493,50 @@ impl WanTransformer {
         Ok((x, collected))
     }
 
-    /// What tokens of this grid attend to after the frames in `cache`.
-    fn attended<'a>(
-        &self,
-        [frames, rows, columns]: [usize; 3],
-        cache: Option<&'a KvCache>,
-    ) -> Result<Attended<'a>> {
-        if let Some((cache, ring)) = cache.and_then(|cache| Some((cache, cache.ring.as_ref()?))) {
-            cache.check(rows * columns)?;
-            return Ok(Attended {
-                cache: None,
-                keys: self.rope.rotation(&ring.times(frames), &[], rows, columns, &self.device)?,
-                references: None,
-                ring: Some(RingPass { ring, frames }),
-            });
+    fn window_inputs<'a>(&'a self, attended: &'a Attended, cache: &KvCache) -> WindowInputs<'a> {
+        let [_, rows, columns] = attended.grid;
+        let Config { num_layers: blocks, num_attention_heads: heads, attention_head_dim: head_dim, .. } =
+            self.config;
+        let moves = cache.positions_change() || self.rope.follows_camera();
+        WindowInputs {
+            layout: Layout { blocks, rows, columns, heads, head_dim, dtype: Some(self.dtype), moves },
+            rope: &self.rope,
+            device: &self.device,
+            cached: attended.cached.clone(),
+            chunk: attended.chunk.clone(),
+            references: attended.references,
+            slots: cache.capacity(),
         }
-        let (times, moved) = match cache {
-            None => ((0..frames).collect(), Vec::new()),
-            Some(cache) => {
-                cache.check(rows * columns)?;
-                (cache.positions(frames), cache.moved())
-            }
+    }
+
+    /// What tokens of this grid attend to after the frames in `cache`.
+    fn attended<'a>(&'a self, grid: [usize; 3], cache: Option<&'a KvCache>) -> Result<Attended<'a>> {
+        let [frames, rows, columns] = grid;
+        if let Some(cache) = cache {
+            cache.check(rows * columns)?;
+        }
+        let ring = cache.and_then(|cache| cache.ring.as_ref());
+        let ring_pass = ring.map(|ring| RingPass { ring, frames });
+        let cache = cache.filter(|_| ring.is_none());
+        let mut cached = match (ring, cache) {
+            (Some(ring), _) => numbered(ring.times(frames)),
+            (None, Some(cache)) => cache.placed(frames),
+            (None, None) => numbered((0..frames).collect()),
         };
-        let keys = self.rope.rotation(&times, &moved, rows, columns, &self.device)?;
-        let placed = cache.map(|cache| &cache.references).filter(|placed| !placed.blocks().is_empty());
-        let time = times[times.len() - frames];
-        let references = placed.map(|placed| {
-            let rotation = placed.rotation(&self.rope, time, keys.heads(), &self.device);
-            rotation.map(|rotation| (placed, rotation))
-        });
-        Ok(Attended { cache, keys, references: references.transpose()?, ring: None })
+        let chunk = cached.split_off(cached.len() - frames);
+        let positions: Vec<_> = chunk.iter().map(|frame| frame.position).collect();
+        let references = cache.map(|cache| &cache.references).filter(|placed| !placed.blocks().is_empty());
+        Ok(Attended {
+            rope: &self.rope,
+            device: &self.device,
+            cache,
+            rotation: self.rope.rotation(&positions, rows, columns, &self.device)?,
+            references: references.map(|placed| (placed, positions[0].time)),
+            cached,
+            chunk,
+            grid,
+            ring: ring_pass,
+        })
     }
 
     /// Splits the latents into patches in row-major order, and embeds the patches and the timesteps.
@@ -596,6 +618,12 @@ impl WanTransformer {
             .contiguous()?
             .reshape((1, channels, frames, rows * patch_rows, columns * patch_columns))?)
     }
+}
+
+/// Frames at these times, for a camera at rest.
+fn numbered(times: Vec<usize>) -> Vec<WindowFrame> {
+    let frame = |(number, time)| WindowFrame { number, position: FramePosition { time, moved: 0.0 } };
+    times.into_iter().enumerate().map(frame).collect()
 }
 
 impl Blocks {

@@ -207,7 +207,7 @@ impl PackedBlock {
             self.to_qkv.run(&normed, &mut qkv, Epilogue::Store);
             for (r, row) in qkv.chunks_exact(3 * dim).enumerate() {
                 let range = r * dim..(r + 1) * dim;
-                let (cos, sin) = angles.query(i * portion + r);
+                let (cos, sin) = angles.at(i * portion + r);
                 let query = &mut query[range.clone()];
                 query.copy_from_slice(&row[..dim]);
                 rms_norm(self.packing.arch, query, self.eps, &self.norm_q);
@@ -329,29 +329,22 @@ fn portion(tokens: usize) -> usize {
     tokens.div_ceil(portions).next_multiple_of(8)
 }
 
-/// Cosines and sines of the cached tokens, followed by those of the queries.
+/// Cosines and sines of tokens.
 struct Angles {
     cos: Vec<f32>,
     sin: Vec<f32>,
     pairs: usize,
-    past: usize,
 }
 
 impl Angles {
-    /// `queries` of the tokens, the last ones, are queries.
-    fn new(rotation: &Rotation, queries: usize) -> Result<Self> {
+    fn new(rotation: &Rotation) -> Result<Self> {
         let (cos, sin) = rotation.to_vecs()?;
-        let tokens = rotation.tokens()?;
-        Ok(Self { pairs: cos.len() / tokens, past: tokens - queries, cos, sin })
+        Ok(Self { pairs: cos.len() / rotation.tokens()?, cos, sin })
     }
 
     fn at(&self, token: usize) -> (&[f32], &[f32]) {
         let range = token * self.pairs..(token + 1) * self.pairs;
         (&self.cos[range.clone()], &self.sin[range])
-    }
-
-    fn query(&self, token: usize) -> (&[f32], &[f32]) {
-        self.at(self.past + token)
     }
 }
 
@@ -485,16 +478,18 @@ impl PackedBlocks {
     ) -> Result<(Tensor, Vec<KeyValue>)> {
         let (groups, each, dim) = tokens.x.dims3()?;
         let count = groups * each;
-        let angles = Angles::new(&attended.keys, count)?;
+        let angles = Angles::new(&attended.rotation)?;
         let past = match attended.cache {
             Some(cache) if cache.frames() > 0 => {
-                Some(rotated(self.packing, &cache.blocks, &cache.packed, &angles)?)
+                let rotation = || attended.past_rotation();
+                Some(rotated(self.packing, &cache.blocks, &cache.packed, rotation)?)
             }
             _ => None,
         };
-        let references = match &attended.references {
-            Some((placed, rotation)) => {
-                Some(rotated(self.packing, placed.blocks(), &placed.packed, &Angles::new(rotation, 0)?)?)
+        let references = match attended.references {
+            Some((placed, time)) => {
+                let rotation = || placed.rotation(attended.rope, time, attended.device);
+                Some(rotated(self.packing, placed.blocks(), &placed.packed, rotation)?)
             }
             None => None,
         };
@@ -541,7 +536,7 @@ impl PackedBlocks {
             }
             if pass == Pass::CacheUpdate {
                 // Stored as a single head of size `dim`, which is the layout of the projections.
-                let tensor = |x| Tensor::from_vec(x, (1, 1, count, dim), &Device::Cpu);
+                let tensor = |x| Tensor::from_vec(x, (count, 1, dim), &Device::Cpu);
                 collected.push(KeyValue { key: tensor(own.key)?, value: tensor(own.value)? });
             }
         }
@@ -555,11 +550,12 @@ fn rotated<'a>(
     packing: PackedConfig,
     blocks: &[KeyValue],
     packed: &'a OnceLock<Vec<PackedKv>>,
-    angles: &Angles,
+    rotation: impl FnOnce() -> Result<Rotation>,
 ) -> Result<&'a [PackedKv]> {
     if let Some(packed) = packed.get() {
         return Ok(packed);
     }
+    let angles = Angles::new(&rotation()?)?;
     let pack = |block: &KeyValue| {
         let (mut keys, values) = (kernels::to_vec(&block.key)?, kernels::to_vec(&block.value)?);
         for (token, key) in keys.chunks_exact_mut(packing.dim()).enumerate() {

@@ -7,6 +7,7 @@
 //! picture is: the model then copies whole tokens.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
 
@@ -65,8 +66,10 @@ pub(super) fn shifted(picture: &Tensor, [down, right]: Shift, [rows, columns]: [
 }
 
 /// The references that the next chunk attends to, one after the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ChunkReferences {
+    /// Of these references at these places; 0 without references.
+    id: u64,
     blocks: Vec<KeyValue>,
     places: Vec<(Placement, [usize; 2])>,
     /// `blocks` rotated and in the layout of the [`packed`](super::packed) blocks, computed on first use.
@@ -75,7 +78,8 @@ pub(super) struct ChunkReferences {
 
 impl ChunkReferences {
     pub(super) fn new(references: &[(ReferenceKv, Placement)]) -> Result<Self> {
-        let mut placed = Self::default();
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let mut placed = Self { id: NEXT.fetch_add(1, Ordering::Relaxed), ..Self::default() };
         for (reference, placement) in references {
             placed.places.push((*placement, reference.grid));
             placed.blocks = match placed.blocks.as_slice() {
@@ -88,34 +92,30 @@ impl ChunkReferences {
         Ok(placed)
     }
 
-    /// Keys before rotation and values of all references in `block`; `None` without references.
-    pub(super) fn block(&self, block: usize) -> Option<&KeyValue> {
-        self.blocks.get(block)
+    pub(super) fn id(&self) -> u64 {
+        self.id
     }
 
-    /// All blocks.
+    /// Number of tokens.
+    pub(super) fn tokens(&self) -> Result<usize> {
+        self.blocks.first().map_or(Ok(0), KeyValue::tokens)
+    }
+
+    /// Keys before rotation and values of all references in every block.
     pub(super) fn blocks(&self) -> &[KeyValue] {
         &self.blocks
     }
 
-    /// The angles of the tokens for a chunk at the temporal position `time`, the same for each of `heads` heads.
-    pub(super) fn rotation(
-        &self,
-        rope: &Rope,
-        time: usize,
-        heads: usize,
-        device: &Device,
-    ) -> Result<Rotation> {
+    /// The angles of the tokens for a chunk at the temporal position `time`.
+    pub(super) fn rotation(&self, rope: &Rope, time: usize, device: &Device) -> Result<Rotation> {
         let tokens = self.places.iter().flat_map(|(placement, [rows, columns])| {
             let [before, top, left] = placement.position();
             let time = time as f64 - before;
             (0..*rows).flat_map(move |row| {
-                (0..*columns).flat_map(move |column| {
-                    std::iter::repeat_n([time, top + row as f64, left + column as f64], heads)
-                })
+                (0..*columns).map(move |column| [time, top + row as f64, left + column as f64])
             })
         });
-        rope.angles(tokens, heads, device)
+        rope.angles(tokens, 1, device)
     }
 
     /// The same references; the next chunk has another time.

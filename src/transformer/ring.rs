@@ -106,10 +106,10 @@ impl Clone for Ring {
 }
 
 impl Slot {
-    /// A frame with rotated keys and values, `[1, heads, tokens, head_dim]` each.
+    /// A frame with rotated keys and values, `[tokens, heads, head_dim]` each.
     pub(super) fn plain(kv: KeyValue) -> Result<Self> {
         let mean = |x: &candle_core::Tensor| -> Result<Vec<f32>> {
-            Ok(x.to_dtype(DType::F32)?.mean(2)?.flatten_all()?.to_vec1()?)
+            Ok(x.to_dtype(DType::F32)?.mean(0)?.flatten_all()?.to_vec1()?)
         };
         let (key, value) = (mean(&kv.key)?, mean(&kv.value)?);
         Ok(Self { kv: Arc::new(SlotKv::Plain(kv)), key, value })
@@ -262,7 +262,7 @@ mod tests {
     /// A frame whose key and value are a direction.
     fn frame(degrees: f32) -> Slot {
         let (sin, cos) = degrees.to_radians().sin_cos();
-        let direction = Tensor::from_vec(vec![cos, sin], (1, 1, 1, 2), &Device::Cpu).unwrap();
+        let direction = Tensor::from_vec(vec![cos, sin], (1, 1, 2), &Device::Cpu).unwrap();
         Slot::plain(KeyValue { key: direction.clone(), value: direction }).unwrap()
     }
 

@@ -6,6 +6,9 @@
 //! When the camera moves (`camera_depths` in the config), each head follows a layer of the picture at its own depth. A head sees
 //! earlier frames where that layer of them is now: moved by columns.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{DType, Device, Tensor};
 
 use super::Config;
@@ -13,13 +16,36 @@ use crate::{Error, Result, kernels};
 
 const THETA: f64 = 10_000.0;
 
-/// The split of a head's channels among the axes.
+/// Tables that are kept. While the window of a causal model is full, a chunk needs the same two again: of the cached frames and of
+/// its own.
+const TABLES: usize = 8;
+
+/// The split of a head's channels among the axes. Clones share the tables.
 #[derive(Clone, Debug)]
 pub(super) struct Rope {
     channels: [usize; 3],
     /// Of the layer that each head follows; empty for a model that is not told where the camera is.
     depths: Vec<f64>,
     max_positions: usize,
+    /// The last tables, the newest last.
+    tables: Arc<Mutex<VecDeque<(Grid, Rotation)>>>,
+}
+
+/// A latent frame in a window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct FramePosition {
+    /// Its temporal position.
+    pub(super) time: usize,
+    /// Columns that the camera has moved since.
+    pub(super) moved: f64,
+}
+
+/// The tokens of a table: latent frames of rows and columns.
+#[derive(Clone, Debug, PartialEq)]
+struct Grid {
+    frames: Vec<FramePosition>,
+    rows: usize,
+    columns: usize,
 }
 
 /// The rotation angles of the tokens of a grid.
@@ -39,23 +65,27 @@ impl Rope {
             channels: [config.attention_head_dim - 2 * side, side, side],
             depths: config.camera_depths.clone().unwrap_or_default(),
             max_positions: config.rope_max_seq_len,
+            tables: Arc::default(),
         }
     }
 
-    /// The angles of latent frames at the positions `times`, each with `rows` × `columns` tokens in row-major order. Since each of
-    /// them the camera has moved by `moved` columns, 0 where `moved` is shorter.
+    /// Whether the camera decides the angles of earlier frames.
+    pub(super) fn follows_camera(&self) -> bool {
+        !self.depths.is_empty()
+    }
+
+    /// The angles of latent frames, each with `rows` × `columns` tokens in row-major order. The last tables stay on the device.
     ///
     /// # Errors
     /// [`Error::Request`] if an axis exceeds the positions of the model.
     pub(super) fn rotation(
         &self,
-        times: &[usize],
-        moved: &[f64],
+        frames: &[FramePosition],
         rows: usize,
         columns: usize,
         device: &Device,
     ) -> Result<Rotation> {
-        let length = times.last().map_or(0, |last| last.saturating_add(1));
+        let length = frames.last().map_or(0, |last| last.time.saturating_add(1));
         for (length, name) in
             [(length, "latent frames"), (rows, "rows of tokens"), (columns, "columns of tokens")]
         {
@@ -69,12 +99,29 @@ impl Rope {
                 ));
             }
         }
-        let rest = moved.iter().all(|columns| *columns == 0.0) || self.depths.is_empty();
+        let grid = Grid { frames: frames.to_vec(), rows, columns };
+        let find = |tables: &VecDeque<(Grid, Rotation)>| {
+            tables.iter().find(|(other, _)| *other == grid).map(|(_, rotation)| rotation.clone())
+        };
+        if let Some(rotation) = find(&self.tables.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(rotation);
+        }
+        let rotation = self.table(&grid, device)?;
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.push_back((grid, rotation.clone()));
+        if tables.len() > TABLES {
+            tables.pop_front();
+        }
+        Ok(rotation)
+    }
+
+    fn table(&self, Grid { frames, rows, columns }: &Grid, device: &Device) -> Result<Rotation> {
+        let (rows, columns) = (*rows, *columns);
+        let rest = frames.iter().all(|frame| frame.moved == 0.0) || self.depths.is_empty();
         let depths: &[f64] = if rest { &[0.0] } else { &self.depths };
         // Trained up to here: what was a frame away stays at its edge.
         let farthest = columns as f64;
-        let tokens = times.iter().enumerate().flat_map(|(i, &time)| {
-            let moved = moved.get(i).copied().unwrap_or_default();
+        let tokens = frames.iter().flat_map(|&FramePosition { time, moved }| {
             (0..rows).flat_map(move |row| {
                 (0..columns).flat_map(move |column| {
                     depths.iter().map(move |depth| {
@@ -95,6 +142,8 @@ impl Rope {
         heads: usize,
         device: &Device,
     ) -> Result<Rotation> {
+        #[cfg(test)]
+        counts::add(&counts::TABLES, 1);
         let axes = self.channels.map(frequencies);
         let pairs: usize = axes.iter().map(Vec::len).sum();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
@@ -126,47 +175,49 @@ impl Rotation {
         Ok(self.cos.dim(0)?)
     }
 
-    /// Number of heads with angles of their own, or 1.
-    pub(super) fn heads(&self) -> usize {
-        self.heads
-    }
-
     /// Copies of the cosines and sines, `[tokens, head_dim / 2]` each, or `[tokens, heads × head_dim / 2]`.
     pub(super) fn to_vecs(&self) -> Result<(Vec<f32>, Vec<f32>)> {
         Ok((kernels::to_vec(&self.cos)?, kernels::to_vec(&self.sin)?))
     }
 
-    /// The angles of `self`, then those of `next`, which has as many heads.
-    pub(super) fn concat(&self, next: &Self) -> Result<Self> {
-        Ok(Self {
-            cos: Tensor::cat(&[&self.cos, &next.cos], 0)?,
-            sin: Tensor::cat(&[&self.sin, &next.sin], 0)?,
-            heads: self.heads,
-        })
+    /// The angles of `length` tokens from index `first`.
+    pub(super) fn narrow(&self, first: usize, length: usize) -> Result<Self> {
+        let part = |angles: &Tensor| angles.narrow(0, first, length);
+        Ok(Self { cos: part(&self.cos)?, sin: part(&self.sin)?, heads: self.heads })
     }
 
-    /// The angles of the last `tokens` tokens.
-    pub(super) fn last(&self, tokens: usize) -> Result<Self> {
-        let first = self.cos.dim(0)? - tokens;
-        let last = |angles: &Tensor| angles.narrow(0, first, tokens);
-        Ok(Self { cos: last(&self.cos)?, sin: last(&self.sin)?, heads: self.heads })
-    }
-
-    /// Rotates queries or keys `[1, heads, tokens, head_dim]`, computed in f32.
+    /// Rotates queries or keys `[tokens, heads, head_dim]`, computed in f32.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let full = x.to_dtype(DType::F32)?;
-        let rotated = match self.heads {
-            1 => candle_nn::rotary_emb::rope_i(&full, &self.cos, &self.sin)?,
-            heads => {
-                // As a batch of heads.
-                let [cos, sin] = [&self.cos, &self.sin].map(|angles| -> Result<_> {
-                    let (tokens, pairs) = angles.dims2()?;
-                    Ok(angles.reshape((tokens, heads, pairs / heads))?.transpose(0, 1)?.contiguous()?)
-                });
-                let batch = full.transpose(0, 1)?.contiguous()?;
-                candle_nn::rotary_emb::rope_i(&batch, &cos?, &sin?)?.transpose(0, 1)?.contiguous()?
-            }
-        };
-        Ok(rotated.to_dtype(x.dtype())?)
+        let (tokens, heads, dim) = x.dims3()?;
+        #[cfg(test)]
+        counts::add(&counts::ROTATED, tokens);
+        // Each row of angles is one of a batch: of a token, or of a head of a token.
+        let batch = tokens * self.heads;
+        let full = x.to_dtype(DType::F32)?.reshape((batch, heads / self.heads, 1, dim))?;
+        let [cos, sin] = [&self.cos, &self.sin].map(|angles| angles.reshape((batch, 1, dim / 2)));
+        let rotated = candle_nn::rotary_emb::rope_i(&full, &cos?, &sin?)?;
+        Ok(rotated.reshape(x.shape())?.to_dtype(x.dtype())?)
+    }
+}
+
+/// What a test counts on its own thread.
+#[cfg(test)]
+pub(super) mod counts {
+    use std::cell::Cell;
+    use std::thread::LocalKey;
+
+    thread_local! {
+        /// Tables of angles computed.
+        pub static TABLES: Cell<usize> = const { Cell::new(0) };
+        /// Tokens whose queries or keys were rotated.
+        pub static ROTATED: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub fn add(count: &'static LocalKey<Cell<usize>>, more: usize) {
+        count.with(|count| count.set(count.get() + more));
+    }
+
+    pub fn take(count: &'static LocalKey<Cell<usize>>) -> usize {
+        count.with(|count| count.replace(0))
     }
 }

@@ -72,7 +72,8 @@ impl SoraGen {
         let storyboard = storyboard.as_ref();
         let streamed_shots = self.streamed_shots.load(Ordering::Relaxed);
         let length = if streamed_shots { None } else { settings.length(&info, storyboard) };
-        let threads = soragen::Threads::new(settings.threads as usize)?;
+        let new_threads = || soragen::Threads::new(settings.threads as usize);
+        let threads = new_threads()?;
         if let Some(warning) = threads.warning() {
             gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
         }
@@ -87,7 +88,7 @@ impl SoraGen {
             past: settings.past(&info),
             prompt_check,
             cache: settings.cache(),
-            threads,
+            threads: [threads, new_threads()?],
             streamed_shots,
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));

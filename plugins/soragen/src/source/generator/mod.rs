@@ -2,11 +2,12 @@
 
 //! The worker thread that generates frames, and the handle to it.
 //!
-//! The worker stays one chunk ahead of the reader.
+//! The worker stays one chunk ahead of the reader, or two while a thread of its own renders the first of them.
 
 mod changes;
 mod frame_reader;
 mod queue;
+mod renderer;
 mod shared;
 mod worker;
 
@@ -33,8 +34,8 @@ pub struct Job {
     pub prompt_check: Box<dyn Fn(&str) -> bool + Send + Sync>,
     /// The cache of latents.
     pub cache: Option<Cache>,
-    /// The threads that compute.
-    pub threads: Threads,
+    /// The threads that denoise, and those that render.
+    pub threads: [Threads; 2],
     /// Shots arrive through [`Generator::add_shot`]; `request` has none.
     pub streamed_shots: bool,
 }
@@ -107,8 +108,8 @@ impl Generator {
         let worker = Worker::new(shared.clone(), on_event);
         let worker = std::thread::Builder::new().name("soragen".into()).spawn(move || {
             let _guard = guard;
-            let threads = std::mem::take(&mut job.threads);
-            threads.run(move || worker.run(&job));
+            let [threads, render_threads] = std::mem::take(&mut job.threads);
+            threads.run(move || worker.run(&job, &render_threads));
         })?;
         Ok(Self { shared, worker: Some(worker) })
     }

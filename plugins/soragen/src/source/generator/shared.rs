@@ -72,6 +72,8 @@ pub struct State {
     pub cancel: Cancel,
     /// The session starts over.
     pub restart: bool,
+    /// The rendering thread of the session has ended.
+    pub renderer_stopped: bool,
     pub queue: FrameQueue,
     pub failure: Option<Arc<Error>>,
     pub changes: Changes,

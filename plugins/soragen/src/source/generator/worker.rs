@@ -3,17 +3,16 @@
 //! The thread that owns the model and the session.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Instant;
 
-use soragen::{Cache, Cancel, Error, Frames, Model, Result, RgbImage, Session, SessionStats, Shot, Size};
+use soragen::{Cache, Cancel, Error, Model, Result, RgbImage, Session, SessionStats, Shot, Size, Threads};
 
 use super::changes::Change;
+use super::renderer::{ChunkRenderer, DenoisedChunk};
 use super::shared::Shared;
 use super::{GeneratorEvent, Job, Past};
 use crate::video::input::VideoInput;
-
-/// Capacity of the frame queue in bytes.
-const QUEUE_BYTES: usize = 128 << 20;
 
 pub struct Worker<R> {
     shared: Arc<Shared>,
@@ -44,6 +43,8 @@ struct RunningSession<'a> {
     shots: usize,
     /// Statistics that were already added to the generator's.
     counted: SessionStats,
+    /// Number of the first frame of the next chunk.
+    next_frame: u64,
 }
 
 /// What is new before a chunk.
@@ -62,7 +63,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     /// Opens the model, then runs one session after the other until the generator is dropped.
-    pub fn run(mut self, job: &Job) {
+    pub fn run(mut self, job: &Job, render_threads: &Threads) {
         self.shared.set_worker();
         self.send(GeneratorEvent::Loading);
         let model = match self.open(job) {
@@ -75,7 +76,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         self.send(GeneratorEvent::Loaded);
         model.notes().iter().for_each(|note| self.send(GeneratorEvent::Note(note)));
         while let Some((size, cancel)) = self.next_session() {
-            match self.start_session(job, &model, size, cancel).and_then(|running| self.generate(running)) {
+            let started = self.start_session(job, &model, size, cancel);
+            match started.and_then(|running| self.generate(running, render_threads)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),
             }
@@ -152,7 +154,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             None => Session::new(model.clone(), request),
         })?;
         self.shared.state.lock().embedder = session.embedder().cloned();
-        Ok(RunningSession { session, cancel, cache, shots, counted: SessionStats::default() })
+        let counted = SessionStats::default();
+        Ok(RunningSession { session, cancel, cache, shots, counted, next_frame: 0 })
     }
 
     /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
@@ -162,7 +165,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             if state.quit {
                 return Task::Quit;
             }
-            if state.restart {
+            if state.restart || state.renderer_stopped {
                 return Task::StartOver;
             }
             if state.needs_frames() && state.has_shots_until(end) {
@@ -172,19 +175,40 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         }
     }
 
-    /// Generates chunks until the session has to start over or the generator is dropped.
-    fn generate(&mut self, mut running: RunningSession) -> Result<()> {
+    /// Generates chunks until the session has to start over or the generator is dropped. Another thread renders a chunk while the next one
+    /// is denoised.
+    fn generate(&mut self, mut running: RunningSession, threads: &Threads) -> Result<()> {
+        let renderer =
+            ChunkRenderer::new(self.shared.clone(), &running.session, &running.cancel, self.started);
+        std::thread::scope(|scope| {
+            // A chunk waits until the one before it is rendered, so that no more than these two are in memory.
+            let (sender, chunks) = sync_channel(0);
+            let rendering = std::thread::Builder::new()
+                .name("soragen-render".into())
+                .spawn_scoped(scope, || threads.run(|| renderer.run(chunks)))
+                .map_err(|e| Error::Device(format!("cannot spawn a thread: {e}")))?;
+            let denoised = self.denoise(&mut running, sender);
+            match rendering.join() {
+                // The cause, where the denoising thread found only that nobody takes its chunks.
+                Ok(rendered) => rendered.and(denoised),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Denoises one chunk after the other, for the rendering thread.
+    fn denoise(&mut self, running: &mut RunningSession, chunks: SyncSender<DenoisedChunk>) -> Result<()> {
         loop {
             match self.next_task(running.session.next_end()) {
                 Task::NextChunk => {}
                 Task::StartOver | Task::Quit => return Ok(()),
             }
-            let Some(pending) = self.take_pending(&running) else { continue };
+            let Some(pending) = self.take_pending(running) else { continue };
             let first = pending.first;
-            self.apply(&mut running, pending);
+            self.apply(running, pending);
             let began = Instant::now();
             let (shared, on_event) = (&self.shared, &mut self.on_event);
-            let frames = running.session.next_chunk(&running.cancel, &mut |progress| {
+            let latents = running.session.denoise_chunk(&running.cancel, &mut |progress| {
                 if !shared.state.lock().quit {
                     shared.call_external(|| on_event(GeneratorEvent::Progress(progress)));
                 }
@@ -194,14 +218,19 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             {
                 self.send(GeneratorEvent::CacheFailed(&failure));
             }
-            self.count(&mut running);
-            match frames {
-                Some(frames) => self.push(&frames, began.elapsed(), &running),
-                None => self.shared.state.update(|state| {
+            self.count(running);
+            let Some(latents) = latents else {
+                self.shared.state.update(|state| {
                     if !state.restart {
                         state.queue.set_end(first);
                     }
-                }),
+                });
+                continue;
+            };
+            running.next_frame = latents.first() + latents.frames();
+            let (shot, total) = (running.session.shot().clone(), running.session.total_frames());
+            if chunks.send(DenoisedChunk { latents, shot, total, began }).is_err() {
+                return Err(Error::Cancelled);
             }
         }
     }
@@ -212,7 +241,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         if state.restart {
             return None;
         }
-        let first = state.queue.generated();
+        let first = running.next_frame;
         let stream = state.shot_stream.as_ref();
         let shots =
             stream.and_then(|stream| stream.shots().get(running.shots..)).unwrap_or_default().to_vec();
@@ -254,32 +283,5 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let stats = &mut self.shared.state.lock().stats;
         stats.sessions.forwards += now.forwards - before.forwards;
         stats.sessions.cached += now.cached - before.cached;
-    }
-
-    fn push(&self, frames: &Frames, took: Duration, running: &RunningSession) {
-        let shot = running.session.shot();
-        let pictures = frames.iter().map(Into::into).collect();
-        let frame_bytes = frames.size.samples();
-        self.shared.state.update(|state| {
-            // These frames belong to the previous session, or come after the end that the application has set.
-            if state.restart || state.truncated {
-                return;
-            }
-            if shot.frame == frames.first {
-                state.shots.insert(shot.frame, Arc::new(shot.clone()));
-            }
-            state.queue.push_chunk(pictures, QUEUE_BYTES / frame_bytes.max(1));
-            let generated = state.queue.generated();
-            if running.session.total_frames() == Some(generated) {
-                state.queue.set_end(generated);
-            }
-            let stats = &mut state.stats;
-            if stats.frames == 0 {
-                stats.first_frame = self.started.elapsed();
-            }
-            stats.frames += frames.len() as u64;
-            stats.busy += took;
-            stats.chunk = took;
-        });
     }
 }

@@ -20,18 +20,27 @@ impl Threads {
     /// # Errors
     /// [`Error::Device`] if the system cannot spawn the threads.
     pub fn new(count: usize) -> Result<Self> {
-        // Without a number the system decides.
-        Self::capped(count, std::thread::available_parallelism().map_or(usize::MAX, usize::from))
+        Self::named("soragen", count)
     }
 
-    fn capped(count: usize, cpus: usize) -> Result<Self> {
+    /// As [`new`](Self::new), for other work: the names of the threads begin with `name`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn named(name: &str, count: usize) -> Result<Self> {
+        // Without a number the system decides.
+        Self::capped(name, count, std::thread::available_parallelism().map_or(usize::MAX, usize::from))
+    }
+
+    fn capped(name: &str, count: usize, cpus: usize) -> Result<Self> {
         if count == 0 {
             return Ok(Self::default());
         }
         let warning = (count > cpus)
             .then(|| format!("{count} threads are more than the {cpus} CPUs here; {cpus} threads are used"));
         let count = count.min(cpus);
-        let name = |i| format!("soragen-{i}");
+        let name = name.to_string();
+        let name = move |i| format!("{name}-{i}");
         let pool = ThreadPoolBuilder::new().num_threads(count).thread_name(name).build();
         let pool =
             pool.map_err(|e| Error::Device(format!("cannot spawn {count} threads: {e}; request fewer")));
@@ -59,7 +68,7 @@ mod tests {
     #[test]
     fn work_runs_on_the_threads_of_the_pool() {
         for count in [1, 3] {
-            let threads = Threads::capped(count, 4).unwrap();
+            let threads = Threads::capped("soragen", count, 4).unwrap();
             assert_eq!(threads.warning(), None);
             let (threads_in_use, name) = threads
                 .run(|| (rayon::current_num_threads(), std::thread::current().name().map(str::to_string)));
@@ -72,7 +81,7 @@ mod tests {
 
     #[test]
     fn there_are_not_more_threads_than_cpus() {
-        let threads = Threads::capped(1000, 2).unwrap();
+        let threads = Threads::capped("soragen", 1000, 2).unwrap();
         assert_eq!(threads.run(rayon::current_num_threads), 2);
         let warning = threads.warning().unwrap();
         assert!(warning.contains("1000 threads") && warning.contains("2 CPUs"), "{warning}");

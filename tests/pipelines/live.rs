@@ -1,10 +1,11 @@
 //! Live sources.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use gst::prelude::*;
+use soragen::testing::Event;
 use soragen_tests::fixtures::{copy, path};
 
 use crate::support::{Pipeline, init, parse, pixels, shots};
@@ -336,10 +337,17 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
     ));
     let live = Live::of(pipeline);
     let model_clock = live.clock.clone();
-    let _hook = soragen::testing::slow(folder.path(), delay, move |delay, _| {
-        let end = model_clock.time() + gst::ClockTime::try_from(delay).unwrap();
-        // The time passes when the test moves the clock.
-        let _ = model_clock.new_single_shot_id(end).wait();
+    // The chunk that is denoised.
+    let begun = Arc::new(AtomicU64::new(0));
+    let denoised = begun.clone();
+    let _hook = soragen::testing::set_hook(folder.path(), move |event, cancel| {
+        if let Event::Step { chunk, .. } = event {
+            denoised.store(chunk as u64, Ordering::Relaxed);
+            let end = model_clock.time() + gst::ClockTime::try_from(delay).unwrap();
+            // The time passes when the test moves the clock.
+            let _ = model_clock.new_single_shot_id(end).wait();
+        }
+        cancel.check()
     });
     let left = Arc::new(Mutex::new(Vec::new()));
     let (times, clock) = (left.clone(), live.clock.clone());
@@ -367,9 +375,12 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
                 // The source has shown all frames but those that it repeated.
                 let model_idles = source_waits && live.stat("frames") + live.stat("late") >= pushed + CHUNK;
                 let nothing_made = pushed == 0 && live.stat("frames") == 0;
-                if pushed > 0 && waiting >= 2
-                    || nothing_made
-                    || model_idles
+                // Rendering the chunk before takes no time of the clock.
+                let rendered = match begun.load(Ordering::Relaxed) {
+                    0 => true,
+                    chunk => live.stat("frames") >= 5 + CHUNK * (chunk - 1),
+                };
+                if rendered && (pushed > 0 && waiting >= 2 || nothing_made || model_idles)
                     || stopping.load(Ordering::Relaxed)
                 {
                     advance(&live.clock, &id);

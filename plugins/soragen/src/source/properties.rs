@@ -151,8 +151,8 @@ properties! {
     threads: u32 = value(
         glib::ParamSpecUInt::builder("threads")
             .nick("Threads")
-            .blurb("Number of threads that compute, at most the number of CPUs; the output does not depend on it (0 = one per \
-                    core, shared with other elements)")
+            .blurb("Number of threads that denoise, and of those that decode the chunk before meanwhile; at most the number of \
+                    CPUs; the output does not depend on it (0 = one per core, shared with other elements)")
             .maximum(MAX_THREADS)
             .mutable_ready()
     );

@@ -72,8 +72,8 @@ impl SoraGen {
         let storyboard = storyboard.as_ref();
         let streamed_shots = self.streamed_shots.load(Ordering::Relaxed);
         let length = if streamed_shots { None } else { settings.length(&info, storyboard) };
-        let new_threads = || soragen::Threads::new(settings.threads as usize);
-        let threads = new_threads()?;
+        let threads = soragen::Threads::new(settings.threads as usize)?;
+        let render_threads = soragen::Threads::named("soragen-render", settings.threads as usize)?;
         if let Some(warning) = threads.warning() {
             gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{warning}"));
         }
@@ -88,7 +88,7 @@ impl SoraGen {
             past: settings.past(&info),
             prompt_check,
             cache: settings.cache(),
-            threads: [threads, new_threads()?],
+            threads: [threads, render_threads],
             streamed_shots,
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));

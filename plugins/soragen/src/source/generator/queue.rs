@@ -20,6 +20,8 @@ pub struct FrameQueue {
     wanted: u64,
     /// Length of the last chunk in frames.
     chunk: u64,
+    /// Frames that are denoised and not rendered yet.
+    in_flight: u64,
     /// Total number of frames, once the last one is generated.
     end: Option<u64>,
 }
@@ -30,9 +32,15 @@ impl FrameQueue {
         self.first + self.frames.len() as u64
     }
 
-    /// Whether fewer frames than one chunk are left to read.
+    /// Whether fewer frames than one chunk are left to read, or none that is rendered.
     pub fn needs_frames(&self) -> bool {
-        self.end.is_none() && self.generated() < self.wanted + self.chunk.max(1)
+        let few = self.generated() + self.in_flight < self.wanted + self.chunk.max(1);
+        self.end.is_none() && (few || self.generated() <= self.wanted)
+    }
+
+    /// So many frames are denoised, and will be pushed.
+    pub fn expect_chunk(&mut self, frames: u64) {
+        self.in_flight += frames;
     }
 
     /// Sets the frame that the reader needs next. Returns false if it was removed and has to be generated again.
@@ -57,6 +65,7 @@ impl FrameQueue {
     /// Appends a chunk, then removes frames that were read until at most `capacity` frames are left.
     pub fn push_chunk(&mut self, frames: Vec<RgbFrame>, capacity: usize) {
         self.chunk = frames.len() as u64;
+        self.in_flight = self.in_flight.saturating_sub(self.chunk);
         self.frames.extend(frames);
         while self.frames.len() > capacity && self.first < self.wanted {
             self.frames.pop_front();
@@ -101,6 +110,21 @@ mod tests {
         assert!(!queue.needs_frames());
         assert_eq!(queue.generated(), 6);
         assert!(queue.read(6).is_none());
+    }
+
+    #[test]
+    fn the_chunk_after_one_in_flight_is_generated_when_the_reader_waits() {
+        let mut queue = FrameQueue::default();
+        queue.expect_chunk(3);
+        assert!(queue.needs_frames(), "the reader waits for the first frame");
+        queue.push_chunk(chunk(0), 100);
+        queue.read(0).unwrap();
+        queue.expect_chunk(3);
+        assert!(!queue.needs_frames(), "two frames are left, and three will come");
+        queue.read(2).unwrap();
+        assert!(queue.needs_frames(), "the reader waits again");
+        queue.push_chunk(chunk(3), 100);
+        assert!(!queue.needs_frames());
     }
 
     #[test]

@@ -228,6 +228,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
                 continue;
             };
             running.next_frame = latents.first() + latents.frames();
+            self.shared.state.lock().queue.expect_chunk(latents.frames());
             let (shot, total) = (running.session.shot().clone(), running.session.total_frames());
             if chunks.send(DenoisedChunk { latents, shot, total, began }).is_err() {
                 return Err(Error::Cancelled);

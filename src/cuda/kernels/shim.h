@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <ucontext.h>
 #include <vector>
 
@@ -48,7 +49,6 @@ struct Copy {
 struct Fiber {
     jmp_buf at;
     ucontext_t context;
-    std::vector<char> stack;
     bool done;
     // Background copies of this thread, a list per group; the last one is open.
     std::vector<std::vector<Copy>> copies;
@@ -79,6 +79,15 @@ struct Block {
 };
 
 static thread_local Block* block = nullptr;
+
+constexpr size_t STACK = 64 << 10;
+
+// The stack of a fiber, kept for later launches.
+static char* stack(u32 thread) {
+    static thread_local std::vector<std::unique_ptr<char[]>> stacks;
+    while (stacks.size() <= thread) stacks.emplace_back(new char[STACK]);
+    return stacks[thread].get();
+}
 
 static __attribute__((noinline)) void jump(jmp_buf* at) { _longjmp(*at, 1); }
 
@@ -149,7 +158,6 @@ template <class Run> static int launch(const u32* grid, u32 threads, u32 shared,
     all.dynamic = memory.data() + (128 - (size_t)memory.data() % 128) % 128;
     all.fibers.resize(threads);
     all.warps.resize((threads + 31) / 32);
-    for (Fiber& fiber : all.fibers) fiber.stack.resize(64 << 10);
     block = &all;
     blockDim = {threads, 1, 1};
     gridDim = {grid[0], grid[1], grid[2]};
@@ -167,8 +175,8 @@ template <class Run> static int launch(const u32* grid, u32 threads, u32 shared,
             fiber.done = false;
             fiber.copies.assign(1, {});
             getcontext(&fiber.context);
-            fiber.context.uc_stack.ss_sp = fiber.stack.data();
-            fiber.context.uc_stack.ss_size = fiber.stack.size();
+            fiber.context.uc_stack.ss_sp = stack(thread);
+            fiber.context.uc_stack.ss_size = STACK;
             fiber.context.uc_link = nullptr;
             makecontext(&fiber.context, main_of_fiber, 0);
             select(thread);

@@ -238,7 +238,8 @@ mod tests {
         // The highest score comes late, and the weights of the others vanish.
         for dtype in [DType::BF16, DType::F16] {
             let part = |tokens| random((tokens, 1, 128), DType::F32);
-            let scale = Tensor::arange(0f32, 140.0, &candle_core::Device::Cpu).unwrap().reshape((140, 1, 1)).unwrap();
+            let scale =
+                Tensor::arange(0f32, 140.0, &candle_core::Device::Cpu).unwrap().reshape((140, 1, 1)).unwrap();
             let key = part(140).broadcast_mul(&(scale * 0.1).unwrap()).unwrap().to_dtype(dtype).unwrap();
             let query = (part(40) * 3.0).unwrap().to_dtype(dtype).unwrap();
             check(&query, &key, &part(140).to_dtype(dtype).unwrap());

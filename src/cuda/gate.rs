@@ -74,7 +74,9 @@ impl Kernel for Gate {
     fn launch(&self, x: Operand, others: &[Operand], out: Operand) -> Result<Launch<Arguments>> {
         const BLOCK: u32 = 256;
         let (tokens, dim) = (rows(x.layout), x.layout.dims().last().copied().unwrap_or(1));
-        let Some((change, rest)) = others.split_first() else { bail!("a residual connection without a change") };
+        let Some((change, rest)) = others.split_first() else {
+            bail!("a residual connection without a change")
+        };
         let (bias, gate) = rest.split_at(usize::from(self.bias.is_some()));
         let (bias, gate) = (bias.first(), gate.first());
         let groups = gate.map_or(1, |gate| gate.layout.dims()[0]);
@@ -131,10 +133,11 @@ mod tests {
     #[test]
     fn the_kernel_equals_candle() {
         for (groups, tokens, dim) in [(1, 3, 256), (2, 5, 1536), (3, 2, 44), (2, 3, 7)] {
-            for (x_type, change_type) in DTYPES.map(|dtype| (dtype, dtype)).into_iter().chain([
-                (DType::F32, DType::BF16),
-                (DType::F32, DType::F16),
-            ]) {
+            for (x_type, change_type) in DTYPES
+                .map(|dtype| (dtype, dtype))
+                .into_iter()
+                .chain([(DType::F32, DType::BF16), (DType::F32, DType::F16)])
+            {
                 let x = random((groups, tokens, dim), x_type);
                 let modulation = random((groups, 6, dim), DType::F32);
                 let gate = group_rows(&modulation.narrow(1, 2, 1).unwrap()).unwrap();

@@ -27,4 +27,6 @@ pub(crate) use gelu::gelu;
 pub(crate) use norm::{norm_affine, norm_modulate};
 pub(crate) use pad::{Margins, PaddedOrder, pad_causal};
 pub(crate) use rotate::{Angles, normalise_rotate, normalise_rotate_into};
+#[cfg(feature = "cuda")]
+pub(crate) use video::to_video_at;
 pub(crate) use video::{Matrix, Siting, Video, VideoFormat, to_video};

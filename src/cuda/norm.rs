@@ -161,13 +161,17 @@ mod tests {
     #[test]
     fn the_kernel_equals_the_layer_norm_of_candle() {
         // Groups, tokens in each, and values in a token: whole vectors, several warps, and rests of 8 and of 2.
-        for (groups, tokens, dim) in [(1, 3, 256), (2, 5, 1536), (3, 1, 5120), (1, 4, 44), (2, 2, 10), (1, 2, 777)] {
+        for (groups, tokens, dim) in
+            [(1, 3, 256), (2, 5, 1536), (3, 1, 5120), (1, 4, 44), (2, 2, 10), (1, 2, 777)]
+        {
             for dtype in DTYPES {
                 // Views, as the block has them: rows of the modulation, and a part of a fused projection.
                 let modulation = random((groups, 6, dim), DType::F32);
                 let row = |n| group_rows(&modulation.narrow(1, n, 1).unwrap()).unwrap();
                 let wide = (random((groups, tokens, 2 * dim), dtype) + 0.5).unwrap();
-                for x in [wide.narrow(2, dim, dim).unwrap(), wide.narrow(2, 0, dim).unwrap().contiguous().unwrap()] {
+                for x in
+                    [wide.narrow(2, dim, dim).unwrap(), wide.narrow(2, 0, dim).unwrap().contiguous().unwrap()]
+                {
                     for out in DTYPES.into_iter().filter(|out| *out == dtype || dtype == DType::F32) {
                         let norm = Norm { scale: row(4), shift: row(3), offset: 1.0, eps: 1e-6, out };
                         assert!(norm.supports(&x));
@@ -186,8 +190,23 @@ mod tests {
         let row = || random((1, 96), DType::F32);
         let norm = Norm { scale: row(), shift: row(), offset: 0.0, eps: 1e-6, out: DType::BF16 };
         compare(&run(&norm, &x), &with_layer_norm(&x, &norm), KERNEL, "affine");
-        let plain = norm_affine(&x, &norm.scale.squeeze(0).unwrap(), &norm.shift.squeeze(0).unwrap(), 1e-6, DType::BF16);
+        let plain = norm_affine(
+            &x,
+            &norm.scale.squeeze(0).unwrap(),
+            &norm.shift.squeeze(0).unwrap(),
+            1e-6,
+            DType::BF16,
+        );
         compare(&plain.unwrap(), &with_layer_norm(&x, &norm), PLAIN, "plain");
-        assert!(norm_modulate(&x, &random((2, 1, 96), DType::F32), &random((2, 96), DType::F32), 1e-6, DType::BF16).is_ok());
+        assert!(
+            norm_modulate(
+                &x,
+                &random((2, 1, 96), DType::F32),
+                &random((2, 96), DType::F32),
+                1e-6,
+                DType::BF16
+            )
+            .is_ok()
+        );
     }
 }

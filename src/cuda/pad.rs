@@ -179,7 +179,9 @@ mod tests {
         let even = |n| Margins { top: n, bottom: n, left: n, right: n };
         let behind = Margins { top: 0, bottom: 1, left: 0, right: 1 };
         for (frames, channels, height, width) in [(1, 3, 4, 5), (3, 2, 7, 40), (2, 5, 1, 1)] {
-            for (given, past) in [(None, 2), (Some(1), 2), (Some(2), 2), (Some(4), 2), (None, 0), (Some(1), 0)] {
+            for (given, past) in
+                [(None, 2), (Some(1), 2), (Some(2), 2), (Some(4), 2), (None, 0), (Some(1), 0)]
+            {
                 for margins in [even(1), even(0), behind] {
                     for order in [PaddedOrder::FramesFirst, PaddedOrder::ChannelsFirst] {
                         for dtype in DTYPES {

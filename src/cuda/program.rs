@@ -1,5 +1,8 @@
 //! Compiles the kernels for the GPU that is there, once per process, and launches them.
-#![allow(unsafe_code, reason = "launches kernels with the addresses of tensors, and reads what NVRTC has compiled")]
+#![allow(
+    unsafe_code,
+    reason = "launches kernels with the addresses of tensors, and reads what NVRTC has compiled"
+)]
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -50,28 +53,50 @@ pub(super) fn run_into<K: Kernel>(
     out_layout: &Layout,
 ) -> Result<()> {
     let stream = x.device.cuda_stream();
+    let dtype = out.dtype();
+    // Each guard orders the launch after what other streams do with the memory, and those after the launch.
+    let (first, _guard) = address_to_write(out, &stream)?;
+    let address = first + (out_layout.start_offset() * dtype.size_in_bytes()) as u64;
+    // SAFETY: the address and the layout are those of a tensor that nothing else uses.
+    unsafe { launch(kernel, x, layout, Operand { address, layout: out_layout, dtype }) }
+}
+
+/// Writes the result of `kernel` for `x` to `address` on the same GPU, in the order of the device's stream.
+///
+/// # Safety
+/// The result, without gaps, fits into the memory at `address`, and nothing else uses that memory until the stream is
+/// synchronised.
+pub(super) unsafe fn run_at<K: Kernel>(kernel: &K, x: &Tensor, address: u64) -> Result<()> {
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cuda(storage) = &*storage else { bail!("{} runs on CUDA", kernel.source().name) };
+    let (shape, dtype) = kernel.result(layout, storage.dtype())?;
+    // SAFETY: as the caller guarantees.
+    unsafe { launch(kernel, storage, layout, Operand { address, layout: &Layout::contiguous(shape), dtype }) }
+}
+
+/// # Safety
+/// `out` is memory on the GPU that nothing else uses.
+unsafe fn launch<K: Kernel>(kernel: &K, x: &CudaStorage, layout: &Layout, out: Operand) -> Result<()> {
+    let stream = x.device.cuda_stream();
     let others: Vec<_> = kernel.others().into_iter().map(Tensor::storage_and_layout).collect();
-    let mut operands = vec![(x, layout)];
+    let mut inputs = vec![(x, layout)];
     for (storage, layout) in &others {
         match &**storage {
-            Storage::Cuda(storage) if storage.device.same_device(&x.device) => operands.push((storage, *layout)),
+            Storage::Cuda(storage) if storage.device.same_device(&x.device) => {
+                inputs.push((storage, *layout))
+            }
             _ => bail!("the operands of {} are on several devices", kernel.source().name),
         }
     }
-    // Each guard orders the launch after what other streams do with the memory, and those after the launch.
-    let (mut inputs, mut guards) = (Vec::new(), Vec::new());
-    for (storage, layout) in operands {
+    let (mut operands, mut guards) = (Vec::new(), Vec::new());
+    for (storage, layout) in inputs {
         let (first, guard) = address(storage, &stream)?;
         let dtype = storage.dtype();
         let address = first + (layout.start_offset() * dtype.size_in_bytes()) as u64;
-        inputs.push(Operand { address, layout, dtype });
+        operands.push(Operand { address, layout, dtype });
         guards.push(guard);
     }
-    let dtype = out.dtype();
-    let (first, guard) = address_to_write(out, &stream)?;
-    guards.push(guard);
-    let address = first + (out_layout.start_offset() * dtype.size_in_bytes()) as u64;
-    let launch = kernel.launch(inputs[0], &inputs[1..], Operand { address, layout: out_layout, dtype })?;
+    let launch = kernel.launch(operands[0], &operands[1..], out)?;
     let function = function(&x.device, kernel.source(), &launch.entry, launch.shared)?;
     let [columns, rows, layers] = launch.grid;
     let config = LaunchConfig {
@@ -184,7 +209,9 @@ fn machine_code(text: &str, name: &str, arch: &str) -> std::result::Result<Vec<u
         unsafe {
             nvrtc::sys::nvrtcGetCUBINSize(program, &mut size).result().map_err(|e| format!("{e:?}"))?;
             let mut code = vec![0u8; size];
-            nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast()).result().map_err(|e| format!("{e:?}"))?;
+            nvrtc::sys::nvrtcGetCUBIN(program, code.as_mut_ptr().cast())
+                .result()
+                .map_err(|e| format!("{e:?}"))?;
             Ok(code)
         }
     });

@@ -3,7 +3,8 @@
 use candle_core::{D, DType, Layout, Result, Shape, Tensor, bail};
 
 use super::kernel::{
-    Kernel, Launch, MAX_ROW, Operand, Source, apply, apply_into, is_float, row_stride, row_threads, rows, suffix,
+    Kernel, Launch, MAX_ROW, Operand, Source, apply, apply_into, is_float, row_stride, row_threads, rows,
+    suffix,
 };
 
 static SOURCE: Source = Source { name: "rotate", text: include_str!("kernels/rotate.cu") };
@@ -124,7 +125,7 @@ impl Kernel for Rotate {
         let aligned = x.is_aligned()
             && out.is_aligned()
             && head_dim.is_multiple_of(8)
-            && weight.is_none_or(|weight| weight.address.is_multiple_of(16));
+            && others.iter().all(|operand| operand.address.is_multiple_of(16));
         let address = |operand: Option<&Operand>| operand.map_or(0, |operand| operand.address);
         Ok(Launch {
             entry: format!("rotate_{}", suffix(x.dtype)?),
@@ -211,7 +212,9 @@ mod tests {
 
     #[test]
     fn the_kernel_equals_norm_and_rotation() {
-        for (tokens, heads, head_dim) in [(3, 2, 128), (2, 12, 128), (1, 40, 128), (4, 3, 64), (5, 3, 12), (2, 1, 10)] {
+        for (tokens, heads, head_dim) in
+            [(3, 2, 128), (2, 12, 128), (1, 40, 128), (4, 3, 64), (5, 3, 12), (2, 1, 10)]
+        {
             let dim = heads * head_dim;
             for dtype in DTYPES {
                 // The keys in a fused projection.

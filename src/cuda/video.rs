@@ -88,14 +88,20 @@ impl Default for Siting {
 /// The frames `x`, f32 `[T, 3, H, W]` in \[0, 1\], in the format of `video`: u8 `[T, frame_size]`. Bytes between rows and planes are
 /// undefined.
 pub(crate) fn to_video(x: &Tensor, video: Video) -> Result<Tensor> {
-    let (_, channels, height, width) = x.dims4()?;
-    if channels != 3 || x.dtype() != DType::F32 || width == 0 || height == 0 {
-        bail!("video of {x:?}");
-    }
-    if video.end(height, width) > video.frame_size {
-        bail!("a frame of {width}x{height} as {:?} has more than {} bytes", video.format, video.frame_size);
-    }
+    video.check(x)?;
     apply(&video, x)
+}
+
+/// Like [`to_video`] for frames on a GPU, with the result at `address` there, in the order of the device's stream.
+///
+/// # Safety
+/// The memory at `address` has T × `frame_size` bytes, and nothing else uses it until the stream is synchronised.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code, reason = "writes to memory that GStreamer allocated")]
+pub(crate) unsafe fn to_video_at(x: &Tensor, video: Video, address: u64) -> Result<()> {
+    video.check(x)?;
+    // SAFETY: as the caller guarantees.
+    unsafe { super::program::run_at(&video, x, address) }
 }
 
 /// Offsets of the two components of chroma, its pitch, and the distance of two samples.
@@ -107,11 +113,23 @@ struct Chroma {
 }
 
 impl Video {
+    /// Rejects frames that are not RGB in f32, or do not fit.
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let (_, channels, height, width) = x.dims4()?;
+        if channels != 3 || x.dtype() != DType::F32 || width == 0 || height == 0 {
+            bail!("video of {x:?}");
+        }
+        if self.end(height, width) > self.frame_size {
+            bail!("a frame of {width}x{height} as {:?} has more than {} bytes", self.format, self.frame_size);
+        }
+        Ok(())
+    }
+
     fn pitch(&self) -> usize {
         match self.format {
-            VideoFormat::Rgb { pitch } | VideoFormat::Nv12 { pitch, .. } | VideoFormat::I420 { pitch, .. } => {
-                pitch
-            }
+            VideoFormat::Rgb { pitch }
+            | VideoFormat::Nv12 { pitch, .. }
+            | VideoFormat::I420 { pitch, .. } => pitch,
         }
     }
 
@@ -156,7 +174,8 @@ impl Video {
         }
         for (y, x) in (0..height.div_ceil(2)).flat_map(|y| (0..width.div_ceil(2)).map(move |x| (y, x))) {
             // The pixels at the edge are repeated.
-            let around = |i: usize, size: usize| [(2 * i).saturating_sub(1), 2 * i, (2 * i + 1).min(size - 1)];
+            let around =
+                |i: usize, size: usize| [(2 * i).saturating_sub(1), 2 * i, (2 * i + 1).min(size - 1)];
             let weighted = |w: [f32; 3], v: [f32; 3]| w[0] * v[0] + w[1] * v[1] + w[2] * v[2];
             let lines = around(y, height);
             let colours = [0, 1, 2].map(|c| {
@@ -262,9 +281,12 @@ impl Kernel for Video {
         let device = x.device();
         let samples = x.flatten_all()?.to_vec1::<f32>()?;
         // As `to_u8` rounds.
-        let levels: Vec<f32> = samples.into_iter().map(|sample| f32::from((sample * 255.0 + 0.5) as u8)).collect();
+        let levels: Vec<f32> =
+            samples.into_iter().map(|sample| f32::from((sample * 255.0 + 0.5) as u8)).collect();
         let mut out = vec![0; frames * self.frame_size];
-        for (levels, out) in levels.chunks_exact(3 * height * width).zip(out.chunks_exact_mut(self.frame_size)) {
+        for (levels, out) in
+            levels.chunks_exact(3 * height * width).zip(out.chunks_exact_mut(self.frame_size))
+        {
             self.write(levels, height, width, out);
         }
         Tensor::from_vec(out, (frames, self.frame_size), device)
@@ -324,8 +346,12 @@ mod tests {
         let colour = |hd, rgb: [f32; 3]| {
             let x = Tensor::new(&rgb, &candle_core::Device::Cpu).unwrap().reshape((1, 3, 1, 1)).unwrap();
             let x = x.broadcast_as((1, 3, 4, 6)).unwrap().contiguous().unwrap();
-            let video =
-                Video { format: nv12(6, 4), frame_size: 36, matrix: Matrix::of_size(hd), siting: Siting::default() };
+            let video = Video {
+                format: nv12(6, 4),
+                frame_size: 36,
+                matrix: Matrix::of_size(hd),
+                siting: Siting::default(),
+            };
             let bytes = &to_video(&x, video).unwrap().to_vec2::<u8>().unwrap()[0];
             [bytes[0], bytes[24], bytes[25]]
         };

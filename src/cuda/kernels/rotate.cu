@@ -21,6 +21,13 @@ struct RotateArguments {
     u32 aligned;
 };
 
+// Rotates a pair.
+DEVICE void turn(float& even, float& odd, float cosine, float sine) {
+    const float x = even, y = odd;
+    even = x * cosine - y * sine;
+    odd = x * sine + y * cosine;
+}
+
 template <class T> DEVICE void rotate(const RotateArguments& a) {
     __shared__ float sums[32];
     const u32 token = blockIdx.x, dim = a.heads * a.head_dim;
@@ -56,25 +63,32 @@ template <class T> DEVICE void rotate(const RotateArguments& a) {
     for (int part = 0; part < 2; ++part) {
         const u32 first = (part * blockDim.x + threadIdx.x) * 8;
         if (first >= dim) continue;
-#pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-            // If aligned, the eight values are of one head, and the divisions are made once.
-            const u32 at = a.aligned ? first : first + i, within = a.aligned ? i : 0;
-            const u32 head = at / a.head_dim, channel = at % a.head_dim + within;
-            if (a.cosines != nullptr && first + i < dim) {
+        if (a.aligned) {
+            // The eight values are of one head.
+            const u32 head = first / a.head_dim, channel = first % a.head_dim;
+            if (a.cosines != nullptr) {
                 const i64 pair = head * a.angle_head_stride + channel / 2;
-                const float c = cosines[pair], s = sines[pair];
-                const float even = values[part][i], odd = values[part][i + 1];
-                values[part][i] = even * c - odd * s;
-                values[part][i + 1] = even * s + odd * c;
+                const float4 c = *(const float4*)(cosines + pair), s = *(const float4*)(sines + pair);
+                turn(values[part][0], values[part][1], c.x, s.x);
+                turn(values[part][2], values[part][3], c.y, s.y);
+                turn(values[part][4], values[part][5], c.z, s.z);
+                turn(values[part][6], values[part][7], c.w, s.w);
             }
-            if (!a.aligned && first + i < dim) {
-                T* to = out + head * a.out_head_stride + channel;
-                store(to, values[part][i]);
-                store(to + 1, values[part][i + 1]);
-            }
+            pack(out + head * a.out_head_stride + channel, values[part]);
+            continue;
         }
-        if (a.aligned) pack(out + first / a.head_dim * a.out_head_stride + first % a.head_dim, values[part]);
+#pragma unroll
+        for (u32 i = 0; i < 8; i += 2) {
+            if (first + i >= dim) continue;
+            const u32 head = (first + i) / a.head_dim, channel = (first + i) % a.head_dim;
+            if (a.cosines != nullptr) {
+                const i64 pair = head * a.angle_head_stride + channel / 2;
+                turn(values[part][i], values[part][i + 1], cosines[pair], sines[pair]);
+            }
+            T* to = out + head * a.out_head_stride + channel;
+            store(to, values[part][i]);
+            store(to + 1, values[part][i + 1]);
+        }
     }
 }
 

@@ -228,6 +228,8 @@ mod tests {
                     (Some(&weight), angles(&own)),
                     (Some(&weight), None),
                     (None, angles(&same)),
+                    // Values are only copied.
+                    (None, None),
                 ] {
                     let rotate = Rotate { weight: weight.cloned(), angles, heads, eps: 1e-6 };
                     assert!(rotate.supports(&x));

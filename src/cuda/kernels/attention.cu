@@ -36,15 +36,14 @@ DEVICE u32 pack_two(f16, float low, float high) { return pack_f16(low, high); }
 // 8 rows that `ldmatrix` reads are in the same memory bank.
 template <int dim> DEVICE u32 place(u32 row, u32 chunk) { return row * (2 * dim) + (chunk ^ (row & 7)) * 16; }
 
-// Starts to copy the rows from `first` on of a head to a tile; those from `count` on are zeros.
+// Starts to copy the rows from `first` on of a head to a tile. Beyond the last row it copies the first one, whose scores are masked.
 template <class T, int dim, int rows> DEVICE void copy_tile(u32 to, const T* from, i64 stride, u32 first, u32 count) {
     constexpr u32 chunks = dim / 8, step = THREADS / chunks;
     const u32 thread = opaque(threadIdx.x), chunk = thread % chunks, begin = thread / chunks;
 #pragma unroll
     for (u32 i = 0; i < rows / step; ++i) {
         const u32 row = begin + i * step, token = first + row;
-        const bool valid = token < count;
-        copy_async(to + place<dim>(row, chunk), from + (valid ? token : 0) * stride + chunk * 8, valid);
+        copy_async(to + place<dim>(row, chunk), from + (token < count ? token : 0) * stride + chunk * 8);
     }
 }
 

@@ -43,7 +43,6 @@ namespace shim {
 struct Copy {
     void* to;
     const void* from;
-    bool valid;
 };
 
 struct Fiber {
@@ -202,10 +201,7 @@ template <class Work> static void meet_warp(Work work) {
     meet(warp().meeting, first, 32, work);
 }
 
-static void copy(const Copy& copy) {
-    if (copy.valid) memcpy(copy.to, copy.from, 16);
-    else memset(copy.to, 0, 16);
-}
+static void copy(const Copy& copy) { memcpy(copy.to, copy.from, 16); }
 
 static u16 half_of(const void* row, u32 column) {
     u16 value;
@@ -348,12 +344,12 @@ DEVICE void mma_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 
 DEVICE void mma_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) { shim_mma(c, a, b0, b1, f16_to_float); }
 
-DEVICE void copy_async(u32 to, const void* from, bool valid) {
+DEVICE void copy_async(u32 to, const void* from) {
     if (to % 16 != 0 || (size_t)from % 16 != 0) {
         fprintf(stderr, "shim: a background copy that is not aligned\n");
         abort();
     }
-    const shim::Copy copy = {shim::block->dynamic + to, from, valid};
+    const shim::Copy copy = {shim::block->dynamic + to, from};
     if (!shim::block->backward) shim::copy(copy);
     shim::block->fibers[shim::block->now].copies.back().push_back(copy);
 }

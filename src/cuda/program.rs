@@ -5,6 +5,7 @@
 )]
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::{CStr, CString};
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -32,7 +33,12 @@ struct Loaded {
 
 /// Whether the GPU has the instructions of the kernels: compute capability 8.0.
 pub(super) fn is_supported(device: &CudaDevice) -> bool {
-    device.cuda_stream().context().compute_capability().is_ok_and(|capability| capability >= (8, 0))
+    // Asked once: the question also returns errors of earlier work, which would be lost here.
+    static SUPPORTED: LazyLock<Mutex<HashMap<DeviceId, bool>>> = LazyLock::new(Mutex::default);
+    let mut all = SUPPORTED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    *all.entry(device.id()).or_insert_with(|| {
+        device.cuda_stream().context().compute_capability().is_ok_and(|capability| capability >= (8, 0))
+    })
 }
 
 /// The result of `kernel` for `x`.
@@ -149,11 +155,12 @@ fn address_to_write<'a>(
 fn function(device: &CudaDevice, source: &'static Source, entry: &str, shared: u32) -> Result<CudaFunction> {
     // A panic leaves the map as it was.
     let mut all = LOADED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let key = (device.id(), source.name);
-    if !all.contains_key(&key) {
-        all.insert(key, Loaded { module: load(device, source)?, functions: HashMap::new() });
-    }
-    let Some(loaded) = all.get_mut(&key) else { bail!("{} is not loaded", source.name) };
+    let loaded = match all.entry((device.id(), source.name)) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            entry.insert(Loaded { module: load(device, source)?, functions: HashMap::new() })
+        }
+    };
     if let Some(function) = loaded.functions.get(entry) {
         return Ok(function.clone());
     }

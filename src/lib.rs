@@ -29,6 +29,12 @@ pub mod autoencoder;
 mod cache;
 mod cancel;
 pub mod checkpoint;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "without a GPU only the plain forms are used, and not all have a caller"
+)]
+mod cuda;
 mod device;
 mod digest;
 mod error;

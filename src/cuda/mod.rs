@@ -1,0 +1,32 @@
+//! Fused kernels for NVIDIA GPUs.
+//!
+//! candle's own operations move every tensor through memory once per operation. These kernels do what stands between two matrix
+//! products in one pass, in f32, and read rows where they are. Each has a plain form of candle operations, which computes the same:
+//! it is used on other devices, for GPUs before compute capability 8.0, and for shapes that the kernel does not support.
+//!
+//! The sources in `kernels/` are compiled at run time for the GPU that is there ([`program`]). They include nothing but
+//! `device.cuh`, which holds all inline PTX, and `values.cuh`. Tests compile the same sources with a C++ compiler and `shim.h`
+//! in place of `device.cuh`, and launch them on a CPU with the same arguments and the same grid.
+
+mod attention;
+mod gate;
+mod gelu;
+mod kernel;
+mod norm;
+mod pad;
+#[cfg(feature = "cuda")]
+mod program;
+mod rotate;
+#[cfg(test)]
+mod shim;
+mod video;
+
+pub(crate) use attention::attention;
+pub(crate) use gate::residual;
+pub(crate) use gelu::gelu;
+pub(crate) use norm::{norm_affine, norm_modulate};
+pub(crate) use pad::{Margins, PaddedOrder, pad_causal};
+pub(crate) use rotate::{Angles, normalise_rotate, normalise_rotate_into};
+#[cfg(feature = "cuda")]
+pub(crate) use video::to_video_at;
+pub(crate) use video::{Matrix, Siting, Video, VideoFormat, to_video};

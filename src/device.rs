@@ -30,17 +30,20 @@ fn best() -> Device {
     cuda(0).or_else(|_| metal()).unwrap_or(Device::Cpu)
 }
 
+#[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    if !cfg!(feature = "cuda") {
-        return Err(missing_feature("CUDA", "cuda"));
-    }
-    Device::new_cuda(ordinal).map_err(|error| {
+    crate::cuda::open(ordinal).map_err(|error| {
         let reason = format!("cannot open CUDA device {ordinal}: {}; use the device `cpu`", plain(&error));
         match Error::from(error) {
             full @ Error::Memory(_) => full,
             _ => Error::Device(reason),
         }
     })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device> {
+    Err(missing_feature("CUDA", "cuda"))
 }
 
 fn metal() -> Result<Device> {

@@ -52,6 +52,27 @@ impl Layer {
         })
     }
 
+    /// These layers of the same input as one, whose outputs follow one another; `None` if one of them is quantized or stays in its file.
+    pub fn join(layers: &[Self]) -> Result<Option<Self>> {
+        let plain = layers.iter().map(|layer| match layer {
+            Self::Plain(layer) => Some((layer.weight(), layer.bias()?)),
+            Self::Quantized { .. } | Self::Mapped(_) => None,
+        });
+        let Some((weights, biases)) = plain.collect::<Option<(Vec<_>, Vec<_>)>>() else { return Ok(None) };
+        let joined = Linear::new(Tensor::cat(&weights, 0)?, Some(Tensor::cat(&biases, 0)?));
+        Ok(Some(Self::Plain(joined)))
+    }
+
+    /// The output without the bias, and the bias that is missing, for an operation that adds it on the way.
+    pub fn product(&self, x: &Tensor) -> Result<(Tensor, Option<&Tensor>)> {
+        match self {
+            Self::Plain(layer) => {
+                Ok((ops::linear(&Linear::new(layer.weight().clone(), None), x)?, layer.bias()))
+            }
+            Self::Quantized { .. } | Self::Mapped(_) => Ok((self.forward(x)?, None)),
+        }
+    }
+
     /// The data type of the input that is not rounded.
     pub fn dtype(&self) -> DType {
         match self {

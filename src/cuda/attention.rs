@@ -1,8 +1,9 @@
 //! Scaled dot-product attention without a mask.
 
-use candle_core::{D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Layout, Result, Shape, Tensor, bail};
 
 use super::kernel::{Kernel, Launch, Operand, Source, apply, suffix};
+use crate::ops::matmul;
 
 static SOURCE: Source = Source { name: "attention", text: include_str!("kernels/attention.cu") };
 
@@ -115,27 +116,49 @@ impl Kernel for Attention {
     }
 
     fn plain(&self, query: &Tensor) -> Result<Tensor> {
-        // Queries are processed in parts, so that no tensor of scores is larger than this.
-        const MAX_SCORES: usize = 128 << 20;
-        let (queries, heads, head_dim) = query.dims3()?;
-        let by_head = |x: &Tensor| x.transpose(0, 1)?.contiguous();
-        let (query, value) = ((by_head(query)? / (head_dim as f64).sqrt())?, by_head(&self.value)?);
-        let key = self.key.permute((1, 2, 0))?.contiguous()?;
-        let rows = (MAX_SCORES / (heads * key.dim(2)?)).max(1);
-        let parts = (0..queries).step_by(rows).map(|first| {
-            let part = query.narrow(1, first, rows.min(queries - first))?.contiguous()?;
-            let scores = part.matmul(&key)?.to_dtype(DType::F32)?;
-            let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(value.dtype())?;
-            weights.matmul(&value)
-        });
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?.transpose(0, 1)?.contiguous()
+        plain(query, &self.key, &self.value, MAX_SCORES)
     }
+}
+
+/// Queries are processed in parts, so that no tensor of scores has more elements than this: candle's CUDA kernels index with 32 bits,
+/// and the scores of a long clip would not fit in memory.
+const MAX_SCORES: usize = 128 << 20;
+
+fn plain(query: &Tensor, key: &Tensor, value: &Tensor, max_scores: usize) -> Result<Tensor> {
+    let (queries, heads, head_dim) = query.dims3()?;
+    // Products of matrices take no strides, so these are copies.
+    let query = (query / (head_dim as f64).sqrt())?.transpose(0, 1)?.contiguous()?;
+    let key = key.permute((1, 2, 0))?.contiguous()?;
+    let value = value.transpose(0, 1)?.contiguous()?;
+    let rows = (max_scores / (heads * key.dim(2)?)).max(1);
+    let parts = (0..queries).step_by(rows).map(|first| {
+        let part = query.narrow(1, first, rows.min(queries - first))?.contiguous()?;
+        // Softmax in f32: a CPU would sum the many small weights in the tensor's own data type.
+        let scores = matmul(&part, &key)?.to_dtype(DType::F32)?;
+        let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(value.dtype())?;
+        matmul(&weights, &value)
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?.transpose(0, 1)?.contiguous()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cuda::shim::{random, run, ulp, values};
+
+    #[test]
+    fn the_plain_form_does_not_depend_on_the_size_of_the_parts() {
+        let random = |tokens| random((tokens, 3, 8), DType::F32);
+        let (query, key, value) = (random(7), random(5), random(5));
+        let whole = plain(&query, &key, &value, MAX_SCORES).unwrap();
+        // 15 scores per query: three queries at a time, one, and one although it exceeds the limit.
+        for max_scores in [45, 15, 1] {
+            let parts = plain(&query, &key, &value, max_scores).unwrap();
+            for (a, b) in values(&whole).iter().zip(&values(&parts)) {
+                assert!((a - b).abs() < 1e-6, "{max_scores}: {a} {b}");
+            }
+        }
+    }
 
     /// For every result: the value in f64, and the error that the rounding of the weights to `bits` can cause.
     fn reference(query: &Tensor, key: &Tensor, value: &Tensor) -> Vec<(f64, f64)> {

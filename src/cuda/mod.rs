@@ -9,6 +9,8 @@
 //! in place of `device.cuh`, and launch them on a CPU with the same arguments and the same grid.
 
 mod attention;
+#[cfg(feature = "cuda")]
+mod device;
 mod gate;
 mod gelu;
 mod kernel;
@@ -22,6 +24,8 @@ mod shim;
 mod video;
 
 pub(crate) use attention::attention;
+#[cfg(feature = "cuda")]
+pub(crate) use device::open;
 pub(crate) use gate::residual;
 pub(crate) use gelu::gelu;
 pub(crate) use norm::{norm_affine, norm_modulate};

@@ -477,6 +477,15 @@ impl CausalSampler {
             None => noise,
         };
         let mut latents = replace_first_frame(image, start)?;
+        // Drawn for all steps when the first one needs it: an upload may wait for the GPU.
+        let mut noise: Option<Tensor> = None;
+        let mut fresh = |step: usize| -> Result<Tensor> {
+            let all = match noise.take() {
+                Some(all) => all,
+                None => self.noise.fresh_of_steps(steps, first, count)?,
+            };
+            Ok(noise.insert(all).narrow(0, step, 1)?)
+        };
         for (step, t) in timesteps.into_iter().enumerate() {
             cancel.check()?;
             reporter.report(Phase::Denoise, step as u32);
@@ -496,8 +505,7 @@ impl CausalSampler {
             let negative = negative.map(|negative| forward(negative, &self.caches.negative)).transpose()?;
             reporter.forwards += contexts.forwards();
             let predicted = self.text.guidance.combine(Expert::High, prompt, negative)?;
-            let stepped =
-                scheduler.step(step, &predicted, &latents, || self.noise.fresh(step, first, count))?;
+            let stepped = scheduler.step(step, &predicted, &latents, || fresh(step))?;
             latents = replace_first_frame(image, stepped)?;
         }
         Ok(latents)

@@ -83,6 +83,13 @@ impl SceneNoise {
         self.draw(first, step as u64 + 1, count)
     }
 
+    /// The noise after each of `steps` steps, as [`fresh`](Self::fresh) has it; one upload to the device.
+    pub fn fresh_of_steps(&self, steps: usize, first: usize, count: usize) -> Result<Tensor> {
+        let host = Self { device: Device::Cpu, ..self.clone() };
+        let each = (0..steps).map(|step| host.fresh(step, first, count));
+        Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?.to_device(&self.device)?)
+    }
+
     fn draw(&self, first: usize, step: u64, count: usize) -> Result<Tensor> {
         let key = NoiseKey { seed: self.seed, scene: self.scene, first_latent: first as u64, step };
         key.normal(self.geometry.shape(count).as_slice(), &self.device)

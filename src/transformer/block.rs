@@ -1,16 +1,14 @@
 //! One layer of the transformer: diffusers' `WanTransformerBlock`.
 
 use candle_core::{DType, Tensor};
-use candle_nn::{LayerNorm, Module};
 
 use super::Config;
-use super::attention::{Attention, ContextKv, CrossAttention, KeyValue};
+use super::attention::{ContextKv, CrossAttention, KeyValue, Qkv, SelfAttention};
 use super::ring::{RingPass, Slot};
 use super::rope::Rotation;
 use super::window::WindowPass;
 use crate::checkpoint::{Layer, Tensors};
-use crate::kernels::gelu;
-use crate::{Cancel, Result};
+use crate::{Cancel, Result, cuda};
 
 /// The inputs of a block besides the tokens.
 #[derive(Clone, Copy)]
@@ -35,12 +33,11 @@ pub(super) enum Past<'a> {
 
 impl Past<'_> {
     /// All keys, rotated, and values to attend to, with the `own` ones of the tokens.
-    fn with(self, own: &KeyValue, rotation: &Rotation) -> Result<KeyValue> {
-        let rotated = KeyValue { key: rotation.apply(&own.key)?, value: own.value.clone() };
+    fn with(self, own: &Qkv, rotation: &Rotation) -> Result<KeyValue> {
         match self {
-            Self::None => Ok(rotated),
-            Self::Window(pass, block) => pass.write(block, own, &rotated),
-            Self::Ring(pass, block) => in_ring(&rotated, pass, block),
+            Self::None => own.key_value(Some(rotation)),
+            Self::Window(pass, block) => pass.write(block, own, rotation),
+            Self::Ring(pass, block) => in_ring(&own.key_value(Some(rotation))?, pass, block),
         }
     }
 }
@@ -60,9 +57,8 @@ fn in_ring(own: &KeyValue, pass: RingPass, block: usize) -> Result<KeyValue> {
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     norm: Norm,
-    attn1: Attention,
-    /// f32 weights.
-    norm2: Option<LayerNorm>,
+    attn1: SelfAttention,
+    norm2: Option<AffineNorm>,
     attn2: CrossAttention,
     ffn_in: Layer,
     ffn_out: Layer,
@@ -70,18 +66,30 @@ pub(super) struct Block {
     scale_shift_table: Tensor,
 }
 
+/// f32 `[inner_dim]` each.
+#[derive(Clone, Debug)]
+struct AffineNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
 impl Block {
     pub(super) fn load(tensors: &Tensors, config: &Config, cancel: &Cancel) -> Result<Self> {
         cancel.check()?;
         let (dim, ffn_dim) = (config.inner_dim(), config.ffn_dim);
         let full = tensors.to_dtype(DType::F32);
-        let norm2 = config
-            .cross_attn_norm
-            .then(|| candle_nn::layer_norm(dim, config.eps, (*full.pp("norm2")).clone()));
+        let norm2 = || -> Result<AffineNorm> {
+            Ok(AffineNorm {
+                weight: full.get(dim, "norm2.weight")?,
+                bias: full.get(dim, "norm2.bias")?,
+                eps: config.eps,
+            })
+        };
         Ok(Self {
-            norm: Norm::new(config, tensors.device())?,
-            attn1: Attention::load(&tensors.pp("attn1"), config)?,
-            norm2: norm2.transpose()?,
+            norm: Norm::new(config),
+            attn1: SelfAttention::load(&tensors.pp("attn1"), config)?,
+            norm2: config.cross_attn_norm.then(norm2).transpose()?,
             attn2: CrossAttention::load(&tensors.pp("attn2"), config)?,
             ffn_in: tensors.linear(dim, ffn_dim, "ffn.net.0.proj")?,
             ffn_out: tensors.linear(ffn_dim, dim, "ffn.net.2")?,
@@ -94,63 +102,63 @@ impl Block {
         self.attn2.key_value(prompt, images)
     }
 
-    /// Self attention keys and values of the tokens `x`, the second result of [`Block::forward`], and all else that it leaves in the
-    /// window.
-    pub(super) fn key_value(&self, x: &Tensor, inputs: &BlockInputs) -> Result<KeyValue> {
+    /// Leaves in the window what [`forward`](Self::forward) leaves there, and computes nothing else. Without a window it returns
+    /// the self attention keys, not rotated, and values of the tokens `x`.
+    pub(super) fn key_value(&self, x: &Tensor, inputs: &BlockInputs) -> Result<Option<KeyValue>> {
         let modulation = inputs.modulation.broadcast_add(&self.scale_shift_table)?;
-        let own = self.attn1.key_value(&self.norm.modulated(x, &modulation, 0)?)?;
-        if !matches!(inputs.past, Past::None) {
-            inputs.past.with(&own, inputs.rotation)?;
+        let own = self.attn1.project(&self.norm.modulated(x, &modulation, 0)?)?;
+        match inputs.past {
+            Past::None => own.key_value(None).map(Some),
+            past => past.with(&own, inputs.rotation).map(|_| None),
         }
-        Ok(own)
     }
 
-    /// Runs the block on `x`, `[M, tokens, inner_dim]`, one group of tokens per modulation. Returns the new tokens and their
+    /// Runs the block on `x`, `[M, tokens, inner_dim]`, one group of tokens per modulation. Returns the new tokens, and with `collect` their
     /// self attention keys, not rotated, and values.
-    pub(super) fn forward(&self, x: &Tensor, inputs: &BlockInputs) -> Result<(Tensor, KeyValue)> {
+    ///
+    /// On a GPU it launches 22 kernels (`docs/gpu.md`).
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        inputs: &BlockInputs,
+        collect: bool,
+    ) -> Result<(Tensor, Option<KeyValue>)> {
         let modulation = inputs.modulation.broadcast_add(&self.scale_shift_table)?;
+        let row = |n| modulation.narrow(1, n, 1);
 
-        let normed = self.norm.modulated(x, &modulation, 0)?;
-        let own = self.attn1.key_value(&normed)?;
+        let own = self.attn1.project(&self.norm.modulated(x, &modulation, 0)?)?;
         let kv = inputs.past.with(&own, inputs.rotation)?;
-        let attended = self.attn1.forward(&normed, &kv, inputs.rotation)?;
-        let x = gated(x, &attended, &modulation, 2)?;
+        let collected = collect.then(|| own.key_value(None)).transpose()?;
+        let (change, bias) = self.attn1.forward(&own, &kv, inputs.rotation)?;
+        let x = cuda::residual(x, &change, bias, Some(&row(2)?))?;
 
         let normed = match &self.norm2 {
             None => x.clone(),
-            Some(norm) => norm.forward(&x.to_dtype(DType::F32)?)?.to_dtype(x.dtype())?,
+            Some(AffineNorm { weight, bias, eps }) => cuda::norm_affine(&x, weight, bias, *eps, x.dtype())?,
         };
-        let x = (&x + self.attn2.forward(&normed, inputs.context)?)?;
+        let x = self.attn2.forward(&x, &normed, inputs.context)?;
 
-        let normed = self.norm.modulated(&x, &modulation, 3)?;
-        let fed = self.ffn_out.forward(&gelu(&self.ffn_in.forward(&normed)?)?)?;
-        Ok((gated(&x, &fed, &modulation, 5)?, own))
+        let (fed, bias) = self.ffn_in.product(&self.norm.modulated(&x, &modulation, 3)?)?;
+        let (change, bias) = self.ffn_out.product(&cuda::gelu(&fed, bias)?)?;
+        Ok((cuda::residual(&x, &change, bias, Some(&row(5)?))?, collected))
     }
 }
 
-/// `x` + `change` × row `gate` of `modulation`, computed in f32.
-fn gated(x: &Tensor, change: &Tensor, modulation: &Tensor, gate: usize) -> Result<Tensor> {
-    let change = change.to_dtype(DType::F32)?.broadcast_mul(&modulation.narrow(1, gate, 1)?)?;
-    Ok((x.to_dtype(DType::F32)? + change)?.to_dtype(x.dtype())?)
+/// A layer norm without weights; the modulation scales and shifts its output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Norm {
+    eps: f64,
 }
 
-/// A layer norm without weights; the modulation scales and shifts its output.
-#[derive(Clone, Debug)]
-pub(super) struct Norm(LayerNorm);
-
 impl Norm {
-    pub(super) fn new(config: &Config, device: &candle_core::Device) -> Result<Self> {
-        let dim = config.inner_dim();
-        let (one, zero) = (Tensor::ones(dim, DType::F32, device)?, Tensor::zeros(dim, DType::F32, device)?);
-        Ok(Self(LayerNorm::new(one, zero, config.eps)))
+    pub(super) fn new(config: &Config) -> Self {
+        Self { eps: config.eps }
     }
 
     /// norm(`x`) × (1 + scale) + shift, computed in f32. `x` is `[M, tokens, dim]`; row `shift` of `modulation`
     /// `[M, n, dim]` is the shift, the next row the scale.
     pub(super) fn modulated(&self, x: &Tensor, modulation: &Tensor, shift: usize) -> Result<Tensor> {
-        let scale = (modulation.narrow(1, shift + 1, 1)? + 1.0)?;
-        let normed = self.0.forward(&x.to_dtype(DType::F32)?)?;
-        let modulated = normed.broadcast_mul(&scale)?.broadcast_add(&modulation.narrow(1, shift, 1)?)?;
-        Ok(modulated.to_dtype(x.dtype())?)
+        let (shift, scale) = (modulation.narrow(1, shift, 1)?, modulation.narrow(1, shift + 1, 1)?);
+        Ok(cuda::norm_modulate(x, &scale, &shift, self.eps, x.dtype())?)
     }
 }

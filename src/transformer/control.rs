@@ -109,7 +109,7 @@ impl ControlBlock {
             Some(layer) => (layer.forward(tokens)? + x)?,
             None => tokens.clone(),
         };
-        let (tokens, _) = self.block.forward(&tokens, inputs)?;
+        let (tokens, _) = self.block.forward(&tokens, inputs, false)?;
         let added = self.proj_out.forward(&tokens)?;
         Ok((tokens, added))
     }

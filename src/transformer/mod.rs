@@ -193,7 +193,7 @@ impl WanTransformer {
             control: ControlEmbedding::load(&weights, config)?,
             condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
             blocks: Blocks::load(&weights, config, precision, offload, locate, cancel)?,
-            norm_out: Norm::new(config, device)?,
+            norm_out: Norm::new(config),
             scale_shift_table: weights.to_dtype(DType::F32).get((1, 2, dim), "scale_shift_table")?,
             proj_out: weights.linear(dim, config.out_channels() * config.patch_area(), "proj_out")?,
             dtype: weights.dtype(),
@@ -401,6 +401,7 @@ impl WanTransformer {
         if cache.ring.is_some() {
             return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
         }
+        let _uploads = self.keep_small_uploads();
         let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
         let [frames, rows, columns] = tokens.grid;
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
@@ -416,6 +417,7 @@ impl WanTransformer {
         control: Option<&Control>,
         cancel: &Cancel,
     ) -> Result<Tensor> {
+        let _uploads = self.keep_small_uploads();
         let control = control.or_else(|| cache?.control.as_ref());
         let tokens = self.controlled_tokens(latents, timesteps, control)?;
         let (grid, time) = (tokens.grid, tokens.time.clone());
@@ -463,6 +465,8 @@ impl WanTransformer {
         };
         let mut branch = RunningBranch::new(&mut tokens, embedding, branch, branch_contexts);
         let mut x = tokens.x;
+        // Those of a chunk are in the window.
+        let collect = pass == Pass::CacheUpdate && window.is_none();
         let mut collected = Vec::new();
         for (i, context) in contexts.iter().enumerate() {
             let (modulation, rotation) = (&tokens.modulation, &attended.rotation);
@@ -474,24 +478,30 @@ impl WanTransformer {
                 _ => None,
             };
             let block = blocks.get(i, cancel)?;
-            let own = if is_last {
-                block.key_value(&x, &inputs)?
-            } else {
-                let (next, own) = block.forward(&x, &inputs)?;
-                x = match added {
-                    Some(added) => (next + added)?,
-                    None => next,
-                };
-                own
-            };
-            // Those of a chunk are in the window.
-            if pass == Pass::CacheUpdate && window.is_none() {
-                collected.push(own);
+            if is_last {
+                collected.extend(block.key_value(&x, &inputs)?);
+                break;
             }
+            let (next, own) = block.forward(&x, &inputs, collect)?;
+            collected.extend(own);
+            x = match added {
+                Some(added) => (next + added)?,
+                None => next,
+            };
         }
         cancel.check()?;
         Ok((x, collected))
     }
+
+    /// While the result lives, candle keeps what it uploads to a GPU in up to 4 KiB, such as the strides of views: it is the same in every
+    /// pass.
+    #[cfg(feature = "cuda")]
+    fn keep_small_uploads(&self) -> Option<impl Sized> {
+        self.device.as_cuda_device().ok().map(candle_core::CudaDevice::enable_cuda_graph_htod_cache)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn keep_small_uploads(&self) {}
 
     fn window_inputs<'a>(&'a self, attended: &'a Attended, cache: &KvCache) -> WindowInputs<'a> {
         let [_, rows, columns] = attended.grid;

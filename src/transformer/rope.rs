@@ -9,9 +9,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::Config;
+use crate::cuda::{self, Angles};
 use crate::{Error, Result, kernels};
 
 const THETA: f64 = 10_000.0;
@@ -54,8 +55,6 @@ pub(super) struct Rotation {
     /// f32 `[tokens, head_dim / 2]`, or `[tokens, heads × head_dim / 2]` if the heads differ.
     cos: Tensor,
     sin: Tensor,
-    /// 1 if all are alike.
-    heads: usize,
 }
 
 impl Rope {
@@ -160,7 +159,6 @@ impl Rope {
         Ok(Rotation {
             cos: Tensor::from_vec(cos, shape, device)?,
             sin: Tensor::from_vec(sin, shape, device)?,
-            heads,
         })
     }
 }
@@ -183,20 +181,21 @@ impl Rotation {
     /// The angles of `length` tokens from index `first`.
     pub(super) fn narrow(&self, first: usize, length: usize) -> Result<Self> {
         let part = |angles: &Tensor| angles.narrow(0, first, length);
-        Ok(Self { cos: part(&self.cos)?, sin: part(&self.sin)?, heads: self.heads })
+        Ok(Self { cos: part(&self.cos)?, sin: part(&self.sin)? })
     }
 
-    /// Rotates queries or keys `[tokens, heads, head_dim]`, computed in f32.
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let (tokens, heads, dim) = x.dims3()?;
+    /// For the kernels that rotate queries and keys.
+    pub(super) fn angles(&self) -> Angles<'_> {
         #[cfg(test)]
-        counts::add(&counts::ROTATED, tokens);
-        // Each row of angles is one of a batch: of a token, or of a head of a token.
-        let batch = tokens * self.heads;
-        let full = x.to_dtype(DType::F32)?.reshape((batch, heads / self.heads, 1, dim))?;
-        let [cos, sin] = [&self.cos, &self.sin].map(|angles| angles.reshape((batch, 1, dim / 2)));
-        let rotated = candle_nn::rotary_emb::rope_i(&full, &cos?, &sin?)?;
-        Ok(rotated.reshape(x.shape())?.to_dtype(x.dtype())?)
+        counts::add(&counts::ROTATED, self.cos.dims()[0]);
+        Angles { cosines: &self.cos, sines: &self.sin }
+    }
+
+    /// Rotates keys `[tokens, heads, head_dim]`, computed in f32, into the rows from `first` on of `out`.
+    pub(super) fn rotate_into(&self, keys: &Tensor, out: &Tensor, first: usize) -> Result<()> {
+        let (tokens, heads, dim) = keys.dims3()?;
+        let rows = keys.reshape((tokens, heads * dim))?;
+        Ok(cuda::normalise_rotate_into(&rows, None, Some(self.angles()), heads, 0.0, out, first)?)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 
-use super::attention::KeyValue;
+use super::attention::{KeyValue, Qkv};
 use super::reference::ChunkReferences;
 use super::rope::{FramePosition, Rope, Rotation};
 use crate::Result;
@@ -129,20 +129,26 @@ impl Window {
 }
 
 impl WindowPass<'_> {
-    /// Writes the keys and values of the chunk in `block`, and returns all to attend to. Those of `own` are not rotated.
-    pub(super) fn write(&self, block: usize, own: &KeyValue, rotated: &KeyValue) -> Result<KeyValue> {
+    /// Writes the keys and values of the chunk in `block`, and returns all to attend to.
+    pub(super) fn write(&self, block: usize, own: &Qkv, rotation: &Rotation) -> Result<KeyValue> {
         let state = self.window.lock();
-        let Buffers { plain, rotated: keys, value } = &state.blocks[block];
+        let Buffers { plain, rotated, value } = &state.blocks[block];
         let mut first = 0;
         for &(row, count) in &self.runs {
-            keys.slice_set(&rotated.key.narrow(0, first, count)?, 0, row)?;
-            value.slice_set(&rotated.value.narrow(0, first, count)?, 0, row)?;
-            if let Some(plain) = plain.as_ref().filter(|_| self.keep) {
-                plain.slice_set(&own.key.narrow(0, first, count)?, 0, row - state.references)?;
+            let rotation = rotation.narrow(first, count)?;
+            let key = own.key.narrow(0, first, count)?;
+            match plain.as_ref().filter(|_| self.keep) {
+                Some(plain) => {
+                    let place = row - state.references;
+                    own.norm_k.apply_into(&key, None, plain, place)?;
+                    rotation.rotate_into(&plain.narrow(0, place, count)?, rotated, row)?;
+                }
+                None => own.norm_k.apply_into(&key, Some(&rotation), rotated, row)?,
             }
+            own.norm_k.split_into(&own.value.narrow(0, first, count)?, value, row)?;
             first += count;
         }
-        Ok(KeyValue { key: keys.narrow(0, 0, self.rows)?, value: value.narrow(0, 0, self.rows)? })
+        Ok(KeyValue { key: rotated.narrow(0, 0, self.rows)?, value: value.narrow(0, 0, self.rows)? })
     }
 }
 
@@ -231,8 +237,7 @@ impl State {
             let rotation = rotation.narrow(first, count)?;
             for Buffers { plain, rotated, .. } in &self.blocks {
                 if let Some(plain) = plain {
-                    let keys = rotation.apply(&plain.narrow(0, slot, count)?)?;
-                    rotated.slice_set(&keys, 0, self.references + slot)?;
+                    rotation.rotate_into(&plain.narrow(0, slot, count)?, rotated, self.references + slot)?;
                 }
             }
             first += count;
@@ -252,7 +257,7 @@ impl State {
         }
         let rotation: Rotation = references.rotation(inputs.rope, time, inputs.device)?;
         for (buffers, kv) in self.blocks.iter().zip(references.blocks()) {
-            buffers.rotated.slice_set(&rotation.apply(&kv.key)?, 0, 0)?;
+            rotation.rotate_into(&kv.key, &buffers.rotated, 0)?;
             buffers.value.slice_set(&kv.value.contiguous()?, 0, 0)?;
         }
         self.placed = placed;

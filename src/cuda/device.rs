@@ -1,0 +1,34 @@
+//! Opens a GPU.
+#![allow(unsafe_code, reason = "settings of the CUDA driver")]
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::sys;
+use candle_core::{CudaDevice, Device, Result};
+
+/// Opens the GPU with this number.
+///
+/// All work is on one stream of its own. candle's default is a stream for each thread, and nothing would order the threads that load
+/// weights before those that compute.
+pub(crate) fn open(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: every tensor of the device is made, used and freed on its only stream, in the order of the calls.
+    unsafe { cuda.disable_event_tracking() };
+    keep_freed_memory(cuda, ordinal)?;
+    Ok(device)
+}
+
+/// The driver returns freed memory to the system at every synchronisation, unless it may keep it.
+fn keep_freed_memory(cuda: &CudaDevice, ordinal: usize) -> Result<()> {
+    cuda.cuda_stream().context().bind_to_thread().w()?;
+    let (mut device, mut pool) = (0, std::ptr::null_mut());
+    let mut threshold = u64::MAX;
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the context is bound, the pointers are those of local variables, and the attribute is a u64.
+    unsafe {
+        sys::cuDeviceGet(&mut device, ordinal as i32).result().w()?;
+        sys::cuDeviceGetDefaultMemPool(&mut pool, device).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut threshold).cast()).result().w()?;
+    }
+    Ok(())
+}

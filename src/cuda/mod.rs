@@ -4,7 +4,7 @@
 //! products in one pass, in f32, and read rows where they are. Each has a plain form of candle operations, which computes the same:
 //! it is used on other devices, for GPUs before compute capability 8.0, and for shapes that the kernel does not support.
 //!
-//! The sources in `kernels/` are compiled at run time for the GPU that is there ([`program`]). They include nothing but
+//! The sources in `kernels/` are compiled at run time for the GPU that is there (`program.rs`). They include nothing but
 //! `device.cuh`, which holds all inline PTX, and `values.cuh`. Tests compile the same sources with a C++ compiler and `shim.h`
 //! in place of `device.cuh`, and launch them on a CPU with the same arguments and the same grid.
 

@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: help demo serve test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
+.PHONY: help demo serve test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda gpu-bundle clean
 
 help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint        formatting, clippy, documentation"
 	@echo "make audit       known vulnerabilities in dependencies; downloads the RustSec database"
 	@echo "make check-cuda  check the plugin for CUDA; needs no GPU"
+	@echo "make gpu-bundle  what scripts/gpu-check.sh measures on a GPU, for a machine without Rust: target/gpu-bundle"
 
 demo: setup
 	cargo build --release -p gst-plugin-soragen
@@ -89,6 +90,9 @@ cargo-deny:
 
 check-cuda: setup
 	scripts/check-cuda.sh
+
+gpu-bundle: setup
+	scripts/gpu-bundle.sh
 
 clean:
 	cargo clean

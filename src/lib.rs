@@ -73,6 +73,7 @@ mod world;
 pub use autoencoder::Decoder;
 pub use cache::{Cache, CacheEntry, Usage};
 pub use cancel::Cancel;
+pub use device::parse as open_device;
 /// The tensor library of the engine; its types appear in the lower-level modules.
 pub use candle_core as candle;
 pub use error::{Error, Result, Setting};

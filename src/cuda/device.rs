@@ -3,13 +3,17 @@
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::sys;
-use candle_core::{CudaDevice, Device, Result};
+use candle_core::{CudaDevice, Device, Result, bail};
 
 /// Opens the GPU with this number.
 ///
 /// All work is on one stream of its own. candle's default is a stream for each thread, and nothing would order the threads that load
 /// weights before those that compute.
 pub(crate) fn open(ordinal: usize) -> Result<Device> {
+    #[cfg(target_os = "linux")]
+    if let Err(library) = super::loader::load() {
+        bail!("{library} is missing; install the driver and the CUDA libraries");
+    }
     let device = Device::new_cuda_with_stream(ordinal)?;
     let cuda = device.as_cuda_device()?;
     // SAFETY: every tensor of the device is made, used and freed on its only stream, in the order of the calls.

@@ -11,6 +11,8 @@
 mod attention;
 #[cfg(feature = "cuda")]
 mod device;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod loader;
 mod gate;
 mod gelu;
 mod kernel;

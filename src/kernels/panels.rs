@@ -31,13 +31,13 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Splits `columns` columns into panels of vectors of `lanes`.
-    pub(crate) fn cut(columns: usize, lanes: usize) -> Vec<Self> {
+    /// Splits `columns` columns into panels of at most `max` vectors of `lanes`.
+    pub(crate) fn cut(columns: usize, lanes: usize, max: usize) -> Vec<Self> {
         let (mut first, mut left) = (0, columns.div_ceil(lanes));
         let mut panels = Vec::new();
         while left > 0 {
             // A panel of one vector is limited by loads, so four vectors become two and two.
-            let vectors = if left == 4 { 2 } else { left.min(3) };
+            let vectors = if left == 4 { 2 } else { left.min(max) };
             panels.push(Self { first, vectors });
             (first, left) = (first + vectors * lanes, left - vectors);
         }
@@ -57,7 +57,7 @@ impl Panels {
         let padded_columns = columns.next_multiple_of(lanes);
         let mut padded = bias.unwrap_or_default().to_vec();
         padded.resize(padded_columns, 0.0);
-        let panels = Panel::cut(columns, lanes);
+        let panels = Panel::cut(columns, lanes, 3);
         let mut data = Vec::with_capacity(padded_columns * rows);
         for &Panel { first, vectors } in &panels {
             for row in 0..rows {

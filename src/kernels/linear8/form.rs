@@ -1,12 +1,12 @@
 //! The instructions that multiply 8-bit values.
 
 use super::super::Arch;
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, vnni256};
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 use super::portable;
 use super::rows::Word;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512, vnni256};
 
 /// The instructions of the inner loop. [`Form::all`] checks that the CPU has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,6 +99,23 @@ impl WithSimd for Lanes {
     }
 }
 
+/// Loads `values`, at most a vector. pulp's partial loads and stores are function calls with AVX2, so that whole vectors
+/// avoid them.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
+    if values.len() == S::F32_LANES { S::as_simd_f32s(values).0[0] } else { simd.partial_load_f32s(values) }
+}
+
+/// Stores `value` to `out`, at most a vector.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(simd: S, out: &mut [f32], value: S::f32s) {
+    if out.len() == S::F32_LANES {
+        S::as_mut_simd_f32s(out).0[0] = value;
+    } else {
+        simd.partial_store_f32s(out, value);
+    }
+}
+
 /// The sums of a tile: `ROWS` rows by `VECTORS` vectors of columns.
 pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::f32s; VECTORS]; ROWS];
 

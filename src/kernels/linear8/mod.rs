@@ -19,7 +19,7 @@ mod vnni256;
 use pulp::{Simd, WithSimd};
 
 use super::gelu::gelu_f32s;
-use super::panels::Panel;
+use super::panels::{Panel, load, store};
 use super::{Arch, Epilogue};
 use form::{Form, MAX_SUMS, MAX_WIDTH, Tile};
 use rows::{Int8Rows, max_abs, scale_of};
@@ -155,15 +155,15 @@ fn finish<S: Simd>(
     let biases = layer.bias[columns.clone()].chunks(S::F32_LANES);
     let outs = out[columns].chunks_mut(S::F32_LANES);
     for (((value, column), bias), out) in values.zip(scales).zip(biases).zip(outs) {
-        let factor = simd.mul_f32s(simd.splat_f32s(scale), simd.partial_load_f32s(column));
-        let bias = simd.partial_load_f32s(bias);
-        let value = simd.mul_add_e_f32s(simd.partial_load_f32s(value), factor, bias);
+        let factor = simd.mul_f32s(simd.splat_f32s(scale), load(simd, column));
+        let bias = load(simd, bias);
+        let value = simd.mul_add_e_f32s(load(simd, value), factor, bias);
         let value = match epilogue {
             Epilogue::Store => value,
             Epilogue::Gelu => gelu_f32s(simd, value),
-            Epilogue::Add => simd.add_f32s(value, simd.partial_load_f32s(out)),
+            Epilogue::Add => simd.add_f32s(value, load(simd, out)),
         };
-        simd.partial_store_f32s(out, value);
+        store(simd, out, value);
     }
 }
 

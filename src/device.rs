@@ -71,7 +71,7 @@ pub struct TransformerShape {
 /// only if the result depends on it.
 ///
 /// [`Precision::Auto`] selects int8 where it is faster: with wide tokens, products are nearly all of the work, and they take a
-/// quarter of the time on a CPU with vector instructions for int8. Otherwise a quantized GGUF stays quantized, to save memory.
+/// quarter of the time with VNNI and two thirds with AVX2. Otherwise a quantized GGUF stays quantized, to save memory.
 ///
 /// # Errors
 /// [`Error::Device`] for a precision without benefit on the device, such as 16-bit arithmetic, which is slower than f32 on a

@@ -47,7 +47,13 @@ struct CacheLine([i8; 64]);
 
 /// Whether int8 products are faster than f32 products with `arch`.
 pub(super) fn is_fast(arch: Arch) -> bool {
-    Form::fastest(arch) != Form::Portable
+    match (Form::fastest(arch), arch) {
+        (Form::Portable, _) => false,
+        // Without VNNI, the f32 products of AVX-512 are twice as wide.
+        #[cfg(target_arch = "x86_64")]
+        (Form::Avx2, Arch::Avx512(_)) => false,
+        _ => true,
+    }
 }
 
 impl Linear8 {

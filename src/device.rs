@@ -5,7 +5,7 @@ use candle_core::Device;
 use crate::error::plain;
 use crate::{Error, Precision, Result, kernels};
 
-/// Up to this token width, quantizing the inputs costs what int8 products save.
+/// Up to this token width, `auto` stays with f32: 8 bits change the frames of a small model (21 dB for the built-in one).
 const NARROW: usize = 1024;
 
 /// Opens the device named by `text`: `auto`, `cpu`, `cuda`, `cuda:N` or `metal`.

@@ -82,10 +82,10 @@ impl Linear8 {
         let mut start = vec![0; padded];
         for &Panel { first, vectors } in &panels {
             for step in 0..steps {
-                for column in first..first + vectors * lanes {
+                for (column, start) in start.iter_mut().enumerate().skip(first).take(vectors * lanes) {
                     for (i, byte) in (step * inputs..(step + 1) * inputs).zip(&mut bytes) {
                         *byte = quantized(column, i);
-                        start[column] -= offset * i32::from(*byte);
+                        *start -= offset * i32::from(*byte);
                     }
                 }
             }

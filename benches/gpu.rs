@@ -106,7 +106,14 @@ impl Bench {
 
     fn cache() -> KvCache {
         let positions = Positions::Relative;
-        KvCache::new(KvCacheConfig { chunk: CHUNK, window: WINDOW, sink: 0, shots: None, positions, ring: None })
+        KvCache::new(KvCacheConfig {
+            chunk: CHUNK,
+            window: WINDOW,
+            sink: 0,
+            shots: None,
+            positions,
+            ring: None,
+        })
     }
 
     /// The times in milliseconds of `run`: until it returns, and until the GPU is done. The medians.
@@ -154,7 +161,8 @@ impl Bench {
                 Ok(transformer.forward_chunk(&latents, &[500.0], &context, &cache, &cancel).map(drop)?)
             })?;
             let cached = cache.frames();
-            let figures = format!(r#""cached": {cached}, "returned_ms": {returned:.2}, "done_ms": {done:.2}"#);
+            let figures =
+                format!(r#""cached": {cached}, "returned_ms": {returned:.2}, "done_ms": {done:.2}"#);
             self.print("forward", &figures);
         }
         Ok(())
@@ -169,19 +177,28 @@ impl Bench {
         let cancel = Cancel::new();
         let tiny = self.tiny_decoder()?;
         let mut state = Default::default();
-        let [returned, done] =
-            self.timed(|| Ok(tiny.decode(&frames, &mut state, &cancel).map(drop)?))?;
-        self.print("decode", &format!(r#""decoder": "taehv", "returned_ms": {returned:.2}, "done_ms": {done:.2}"#));
+        let [returned, done] = self.timed(|| Ok(tiny.decode(&frames, &mut state, &cancel).map(drop)?))?;
+        self.print(
+            "decode",
+            &format!(r#""decoder": "taehv", "returned_ms": {returned:.2}, "done_ms": {done:.2}"#),
+        );
         let full = AutoencoderKlWan::load(self.random_weights(), &WanConfig::default())?;
         let mut state = Default::default();
-        let [returned, done] =
-            self.timed(|| Ok(full.decode(&frames, &mut state, &cancel).map(drop)?))?;
-        self.print("decode", &format!(r#""decoder": "wan", "returned_ms": {returned:.2}, "done_ms": {done:.2}"#));
+        let [returned, done] = self.timed(|| Ok(full.decode(&frames, &mut state, &cancel).map(drop)?))?;
+        self.print(
+            "decode",
+            &format!(r#""decoder": "wan", "returned_ms": {returned:.2}, "done_ms": {done:.2}"#),
+        );
         Ok(())
     }
 
     /// The latents of the next chunk, with its keys and values in `cache`.
-    fn denoise(&self, transformer: &WanTransformer, context: &Context, cache: &mut KvCache) -> Result<Tensor> {
+    fn denoise(
+        &self,
+        transformer: &WanTransformer,
+        context: &Context,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
         let cancel = Cancel::new();
         let mut latents = self.latents()?;
         for step in 0..STEPS {
@@ -218,7 +235,8 @@ impl Bench {
         std::thread::scope(|scope| -> Result<()> {
             let (sender, chunks) = sync_channel::<Tensor>(0);
             let render = &mut render;
-            let rendering = scope.spawn(move || chunks.iter().try_for_each(|latents| render(&latents).map(drop)));
+            let rendering =
+                scope.spawn(move || chunks.iter().try_for_each(|latents| render(&latents).map(drop)));
             for _ in 0..rounds {
                 let latents = self.denoise(&transformer, &context, &mut cache)?;
                 self.device.synchronize()?;

@@ -73,9 +73,9 @@ mod world;
 pub use autoencoder::Decoder;
 pub use cache::{Cache, CacheEntry, Usage};
 pub use cancel::Cancel;
-pub use device::parse as open_device;
 /// The tensor library of the engine; its types appear in the lower-level modules.
 pub use candle_core as candle;
+pub use device::parse as open_device;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
 /// Decoded images: a frame or the start of a video, a mask, and what converts between them.

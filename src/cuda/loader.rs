@@ -61,9 +61,18 @@ global_asm!(".pushsection .text", "soragen_cuda_missing:", "mov w0, #100", "ret"
 macro_rules! function {
     ($name:literal, $jump:expr) => {
         concat!(
-            ".pushsection .text\n.globl ", $name, "\n.hidden ", $name, "\n.type ", $name, ", @function\n", $name, ":\n",
+            ".pushsection .text\n.globl ",
+            $name,
+            "\n.hidden ",
+            $name,
+            "\n.type ",
+            $name,
+            ", @function\n",
+            $name,
+            ":\n",
             $jump,
-            "\n.popsection\n.pushsection .data.soragen_cuda, \"aw\"\n.Lslot_", $name,
+            "\n.popsection\n.pushsection .data.soragen_cuda, \"aw\"\n.Lslot_",
+            $name,
             ":\n.quad soragen_cuda_missing\n.popsection\n"
         )
     };

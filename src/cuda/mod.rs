@@ -11,11 +11,11 @@
 mod attention;
 #[cfg(feature = "cuda")]
 mod device;
-#[cfg(all(feature = "cuda", target_os = "linux"))]
-mod loader;
 mod gate;
 mod gelu;
 mod kernel;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod loader;
 mod norm;
 mod pad;
 #[cfg(feature = "cuda")]

@@ -20,9 +20,12 @@ const LIBRARIES: [&str; 4] = ["libcuda.so.1", "libcublas.so.13", "libcurand.so.1
 fn compile(folder: &Path) {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/fake_cuda/driver.c");
     let written = std::fs::read_to_string(&source).unwrap();
-    let list = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/cuda/functions.rs")).unwrap();
+    let list =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/cuda/functions.rs"))
+            .unwrap();
     let names = list.split('"').skip(1).step_by(2).filter(|name| !name.contains('.'));
-    let missing = names.filter(|name| !written.contains(&format!("{name}(")) && !written.contains(&format!("({name})")));
+    let missing = names
+        .filter(|name| !written.contains(&format!("{name}(")) && !written.contains(&format!("({name})")));
     let defaults: String = missing.map(|name| format!("DEFAULT({name})\n")).collect();
     std::fs::write(folder.join("functions.h"), defaults).unwrap();
     let library = folder.join(LIBRARIES[0]);
@@ -104,7 +107,8 @@ fn passes(driver: &Library, device: &Device, blocks: usize) -> [Counts; 2] {
     let mut counts = None;
     for _ in 0..5 {
         // The first step rotates the cached keys to their new positions.
-        let step = |t: f64| drop(transformer.forward_chunk(&latents, &[t], &context, &cache, &cancel).unwrap());
+        let step =
+            |t: f64| drop(transformer.forward_chunk(&latents, &[t], &context, &cache, &cancel).unwrap());
         step(1000.0);
         let second = counted(driver, || step(500.0));
         let kept = counted(driver, || {
@@ -128,5 +132,8 @@ fn count() {
     assert_eq!(two_kept.uploads, 0, "nor does the pass for the cache");
     let kept = three_kept.launches - two_kept.launches;
     assert!(kept <= block + 1, "{kept} kernels a block in the pass for the cache:\n{}", three_kept.names);
-    println!("{block} kernels a block, {kept} in the pass for the cache; {} in all of two blocks", two.launches);
+    println!(
+        "{block} kernels a block, {kept} in the pass for the cache; {} in all of two blocks",
+        two.launches
+    );
 }

@@ -21,5 +21,5 @@ plugin=$CARGO_TARGET_DIR/debug/libgstsoragen.so
 needed=$(nm -D --undefined-only "$plugin" | grep -E ' (cu|nvrtc)' || true)
 [ -z "$needed" ] || fail "$plugin does not load without CUDA; add these to src/cuda/functions.rs:
 $needed"
-cargo test --workspace --features soragen-tests/cuda --test parity fake_gpu
+cargo test --workspace --features soragen-tests/cuda --test gpu fake
 echo "check-cuda: the plugin loads without CUDA"

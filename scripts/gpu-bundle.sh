@@ -10,16 +10,16 @@ bundle=target/gpu-bundle
 rm -rf "$bundle"
 mkdir -p "$bundle/bin" "$bundle/scripts" "$bundle/benches" "$bundle/tests" "$bundle/python"
 
-# executable NAME ARGUMENT…: copies what `cargo ARGUMENT… --no-run` builds.
+# executable NAME ARGUMENT…: copies the only executable that `cargo ARGUMENT… --no-run` builds with a name that begins with gpu.
 executable() {
     name=$1
     shift
-    file=$(cargo "$@" --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep "/$name-" | tail -n 1)
+    file=$(cargo "$@" --no-run --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | grep "/gpu-" | tail -n 1)
     cp "$file" "$bundle/bin/$name"
     strip "$bundle/bin/$name"
 }
 executable gpu bench --workspace --features soragen/cuda --bench gpu
-executable parity test --release --workspace --features soragen-tests/cuda --test parity
+executable frames test --release --workspace --features soragen-tests/cuda --test gpu
 
 cp scripts/gpu-check.sh "$bundle/scripts"
 cp benches/gpu.py "$bundle/benches"

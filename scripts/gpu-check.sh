@@ -21,7 +21,7 @@ stage() {
         ;;
     parity)
         start=$(date +%s)
-        if SORAGEN_TESTS=$PWD/tests timeout 60 bin/parity gpu:: >gpu-parity.log 2>&1; then result=passed; else result=failed; fi
+        if SORAGEN_TESTS=$PWD/tests timeout 60 bin/frames frames:: >gpu-parity.log 2>&1; then result=passed; else result=failed; fi
         echo "{\"stage\": \"parity\", \"result\": \"$result\", \"seconds\": $(($(date +%s) - start))}"
         grep -o 'psnr.*' gpu-parity.log >&2 || true
         ;;

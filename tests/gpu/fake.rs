@@ -1,4 +1,4 @@
-//! What a pass through the transformer asks of a GPU, counted by a driver on host memory (`fake_cuda/driver.c`). It runs no kernel. Needs a
+//! What a pass through the transformer asks of a GPU, counted by a driver on host memory (`driver.c`). It runs no kernel. Needs a
 //! build with the feature `cuda`, and no GPU; `make check-cuda` runs it.
 
 use std::ffi::c_char;
@@ -18,7 +18,7 @@ const LIBRARIES: [&str; 4] = ["libcuda.so.1", "libcublas.so.13", "libcurand.so.1
 
 /// Compiles the driver to `folder`.
 fn compile(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("parity/fake_cuda/driver.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu/driver.c");
     let written = std::fs::read_to_string(&source).unwrap();
     let list =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/cuda/functions.rs"))
@@ -50,7 +50,7 @@ fn a_block_launches_few_kernels_and_a_step_uploads_nothing() {
     }
     let folder = tempfile::tempdir().unwrap();
     compile(folder.path());
-    let test = "fake_gpu::a_block_launches_few_kernels_and_a_step_uploads_nothing";
+    let test = "fake::a_block_launches_few_kernels_and_a_step_uploads_nothing";
     let run = Command::new(std::env::current_exe().unwrap())
         .env(VARIABLE, "1")
         .env("LD_LIBRARY_PATH", folder.path())

@@ -1,6 +1,6 @@
 //! The frames of a GPU compared with those of the CPU. On a machine with a GPU:
 //!
-//!     cargo test -p soragen-tests --features cuda --test parity gpu
+//!     cargo test -p soragen-tests --features cuda --test gpu frames
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -21,7 +21,7 @@ fn times(samples: &[gst::Sample]) -> Vec<(u64, u64)> {
 fn frames_match_the_engine() {
     use soragen::{Cancel, Length, Model, OpenOptions, Request, Session, Size};
 
-    let folder = soragen_tests::fixtures::path("pipelines/t2v-unipc");
+    let folder = path("pipelines/t2v-unipc");
     let model = Model::open(&folder.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
     let request = with!(
         Request::default();
@@ -106,7 +106,7 @@ fn timestamps_are_exact_at_ntsc_rates() {
 
 #[test]
 fn a_video_starts_with_its_image() {
-    let image = soragen_tests::fixtures::path("pipelines/i2v-22/image.png");
+    let image = path("pipelines/i2v-22/image.png");
     let source = format!("{} duration=1", tiny("i2v-22"));
     let size = "video/x-raw,format=RGB,width=64,height=64";
     let with = samples(&format!("{source} image=\"{}\" ! {size}", image.display()));

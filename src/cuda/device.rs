@@ -1,8 +1,10 @@
 //! Opens a GPU.
 #![allow(unsafe_code, reason = "settings of the CUDA driver")]
 
+use std::sync::Arc;
+
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::sys;
+use candle_core::cuda_backend::cudarc::driver::{CudaContext, DriverError, sys};
 use candle_core::{CudaDevice, Device, Result};
 
 /// Opens the GPU with this number.
@@ -16,6 +18,11 @@ pub(crate) fn open(ordinal: usize) -> Result<Device> {
     unsafe { cuda.disable_event_tracking() };
     keep_freed_memory(cuda, ordinal)?;
     Ok(device)
+}
+
+/// The primary context of the GPU with this number, in which [`open`] computes.
+pub(crate) fn context(ordinal: usize) -> std::result::Result<Arc<CudaContext>, DriverError> {
+    CudaContext::new(ordinal)
 }
 
 /// The driver returns freed memory to the system at every synchronisation, unless it may keep it.

@@ -126,6 +126,11 @@ struct Parameter<A>(A);
 // SAFETY: every `Kernel::Arguments` is `repr(C)` and has only numbers.
 unsafe impl<A: Copy> DeviceRepr for Parameter<A> {}
 
+/// The address of a storage that is complete, for as long as it exists.
+pub(crate) fn address_of(storage: &CudaStorage) -> Result<u64> {
+    address(storage, &storage.device.cuda_stream()).map(|(address, _)| address)
+}
+
 /// The address of a storage on the GPU, to read.
 fn address<'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<(u64, SyncOnDrop<'a>)> {
     Ok(match &storage.slice {

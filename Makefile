@@ -7,7 +7,7 @@ FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: help demo serve test test-all bench bench-peers endurance setup build robustness fuzz lint audit cargo-deny check-cuda clean
+.PHONY: help demo serve test test-all bench bench-peers bench-avx2 endurance setup build robustness fuzz lint audit cargo-deny check-cuda gpu-bundle clean
 
 help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all    make test, and the slow checks: robustness, endurance, audit, check-cuda"
 	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
 	@echo "make bench-peers parts of Wan 1.3B compared with torch; PYTHON needs torch, diffusers and taehv.py"
+	@echo "make bench-avx2  the kernels, and a step of Wan 1.3B compared with torch, both with AVX2 only"
 	@echo "make endurance   memory after every minute of a video of MINUTES=$(MINUTES); an hour of live frames on a test clock"
 	@echo "make build       release build of the plugins and the command, in target/release"
 	@echo "make robustness  robustness of the watermark, for eleven clips or the files CLIPS"
@@ -23,6 +24,7 @@ help:
 	@echo "make lint        formatting, clippy, documentation"
 	@echo "make audit       known vulnerabilities in dependencies; downloads the RustSec database"
 	@echo "make check-cuda  check the plugin for CUDA; needs no GPU"
+	@echo "make gpu-bundle  what scripts/gpu-check.sh measures on a GPU, for a machine without Rust: target/gpu-bundle"
 
 demo: setup
 	cargo build --release -p gst-plugin-soragen
@@ -52,6 +54,16 @@ bench-peers: setup
 	  case $$part in *bf16) ;; *) cargo bench --workspace --bench wan -- $$part || exit 1;; esac; \
 	  test $$part = int8 || $(PYTHON) benches/wan.py $$part || exit 1; \
 	done
+
+# With the instructions of a CPU without AVX-512.
+bench-avx2: export SORAGEN_KERNELS = avx2
+bench-avx2: export ATEN_CPU_CAPABILITY = avx2
+bench-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
+bench-avx2: setup
+	cargo bench --workspace --features soragen/bench --bench kernels
+	cargo bench --workspace --bench wan -- int8
+	cargo bench --workspace --bench wan -- quantized
+	$(PYTHON) benches/wan.py f32
 
 endurance: setup
 	SORAGEN_LIVE_SECONDS=3600 cargo test --workspace --test pipelines live::frames_leave
@@ -89,6 +101,9 @@ cargo-deny:
 
 check-cuda: setup
 	scripts/check-cuda.sh
+
+gpu-bundle: setup
+	scripts/gpu-bundle.sh
 
 clean:
 	cargo clean

@@ -22,7 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     // candle's kernels for GGUF need the runtime; the static one opens the driver by itself.
     let toolkit = ["CUDA_HOME", "CUDA_PATH"].into_iter().find_map(env::var_os);
     let toolkit = toolkit.map_or(PathBuf::from("/usr/local/cuda"), PathBuf::from);
-    let runtime = ["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| toolkit.join(lib).join("libcudart_static.a"));
+    let runtime =
+        ["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| toolkit.join(lib).join("libcudart_static.a"));
     match runtime.iter().find(|file| file.exists()) {
         Some(file) => link(file, &out.join("libcudart.a"))?,
         None => return Err(format!("no libcudart_static.a in {}; set CUDA_HOME", toolkit.display()).into()),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use memory::memory;
+use soragen::testing::Event;
 use soragen::{Cancel, Length, Model, OpenOptions, Request, Session};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -57,6 +58,11 @@ fn main() -> Result<()> {
             frames as f64 / RATE as f64 / time.as_secs_f64()
         );
     }
+    let [one_after_the_other, overlapped] = rendering_beside_denoising()?;
+    println!(
+        "a slow model and an equally slow decoder, threads=1: {:.2} of the time of one after the other",
+        overlapped.as_secs_f64() / one_after_the_other.as_secs_f64()
+    );
     for seconds in [1, 60, 3600] {
         println!(
             "first frame of {seconds} s of video after {:.2} s, including loading the model",
@@ -74,6 +80,32 @@ fn engine(model: &Arc<Model>) -> Result<Duration> {
     let mut session = Session::new(model.clone(), request)?;
     while session.next_raw_chunk(&Cancel::new(), &mut |_| {})?.is_some() {}
     Ok(start.elapsed())
+}
+
+/// The times of the engine, and of the element with one thread, for a model that takes as long for a chunk as its decoder.
+fn rendering_beside_denoising() -> Result<[Duration; 2]> {
+    const DELAY: Duration = Duration::from_millis(80);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/miniature");
+    let _hook = soragen::testing::set_hook(&folder, |event, cancel| {
+        if matches!(event, Event::Step { .. } | Event::Decode { .. }) {
+            soragen::testing::wait(DELAY, cancel);
+        }
+        cancel.check()
+    });
+    let model = folder.to_str().ok_or("a folder")?;
+    let opened = Model::open(model, &OpenOptions::default(), &Cancel::new())?;
+    let mut request = Request::new("fox");
+    (request.length, request.steps) = (Length::Frames(FRAMES), Some(1));
+    let start = Instant::now();
+    let mut session = Session::new(opened, request)?;
+    while session.next_chunk(&Cancel::new(), &mut |_| {})?.is_some() {}
+    let one_after_the_other = start.elapsed();
+    let duration = gst::ClockTime::SECOND * FRAMES / RATE;
+    let description = format!(
+        "soragen model=\"{model}\" prompt=fox steps=1 threads=1 duration={} cache-dir=none ! fakesink",
+        duration.nseconds()
+    );
+    Ok([one_after_the_other, run_to_eos(&gst::parse::launch(&description)?)?])
 }
 
 fn pipeline(duration: gst::ClockTime) -> Result<(gst::Element, gst::Pad)> {

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use pulp::{Scalar, Simd, WithSimd};
 
-/// Measures the peak in GFLOP/s with the widest vector instructions of the CPU.
+/// Measures the peak in GFLOP/s with the widest vector instructions of the CPU, or with 256 bits if `SORAGEN_KERNELS` is
+/// `avx2`.
 pub fn peak() -> f64 {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V4::try_new() {
+    if let Some(simd) = pulp::x86::V4::try_new().filter(|_| !named("avx2")) {
         return Simd::vectorize(simd, Peak);
     } else if let Some(simd) = pulp::x86::V3::try_new() {
         return Simd::vectorize(simd, Peak);
@@ -17,6 +18,12 @@ pub fn peak() -> f64 {
         return Simd::vectorize(simd, Peak);
     }
     Simd::vectorize(Scalar, Peak)
+}
+
+/// Whether `SORAGEN_KERNELS` is `name`.
+#[cfg(target_arch = "x86_64")]
+fn named(name: &str) -> bool {
+    std::env::var("SORAGEN_KERNELS").is_ok_and(|value| value == name)
 }
 
 /// Multiply-adds on registers only.

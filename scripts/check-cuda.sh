@@ -1,17 +1,25 @@
 #!/bin/sh
-# Checks the plugin and the tests for CUDA: the kernels are compiled with nvcc, Rust with `cargo check`, without linking.
-# Needs neither a GPU nor a CUDA toolkit. Other features can be passed: `scripts/check-cuda.sh cuda,cudnn`.
+# Checks the build for CUDA: the kernels are compiled with nvcc and NVRTC, the plugin is linked and asks for no CUDA library, and a driver on
+# host memory counts what the transformer asks of a GPU. Needs neither a GPU nor a CUDA toolkit. With other features, such as
+# `scripts/check-cuda.sh cuda,cudnn`, Rust is only checked, not linked.
 set -eu
 cd "$(dirname "$0")/.."
-
-features=${1:-cuda}
 
 . scripts/cuda-toolkit.sh
 scripts/check-kernels.sh
 
 # The architecture to compile for, since no GPU is queried.
 export CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}"
-# A separate target folder, so that ordinary builds are not invalidated.
-export CARGO_TARGET_DIR="target/cuda"
-cargo check -p soragen-tests --tests --features cuda
-exec cargo check -p gst-plugin-soragen --features "$features"
+# A separate target folder, so that the plugin of ordinary builds is not replaced.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/cuda}"
+if [ $# -gt 0 ]; then
+    exec cargo check -p gst-plugin-soragen --features "$1"
+fi
+
+cargo build --workspace --features gst-plugin-soragen/cuda
+plugin=$CARGO_TARGET_DIR/debug/libgstsoragen.so
+needed=$(nm -D --undefined-only "$plugin" | grep -E ' (cu|nvrtc)' || true)
+[ -z "$needed" ] || fail "$plugin does not load without CUDA; add these to src/cuda/functions.rs:
+$needed"
+cargo test --workspace --features soragen-tests/cuda --test parity fake_gpu
+echo "check-cuda: the plugin loads without CUDA"

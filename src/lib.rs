@@ -77,6 +77,7 @@ pub use cache::{Cache, CacheEntry, Usage};
 pub use cancel::Cancel;
 /// The tensor library of the engine; its types appear in the lower-level modules.
 pub use candle_core as candle;
+pub use device::parse as open_device;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
 pub use gpu::GpuContext;

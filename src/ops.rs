@@ -5,12 +5,12 @@
 //! reject here, also on the CPU, whatever CUDA cannot compute. Sizes depend on the model and the request, so that all builds
 //! check them.
 
-use candle_core::{Module, Result, Tensor, bail};
+use candle_core::{Device, Module, Result, Tensor, bail};
 use candle_nn::Linear;
 
 /// Maximum number of elements in the unfolded input of a convolution, the matrix that candle multiplies on CUDA. Wrong
 /// results were observed from 354 million on.
-pub(crate) const MAX_UNFOLDED: usize = 128 << 20;
+const MAX_UNFOLDED: usize = 128 << 20;
 
 /// Maximum number of elements in a tensor: CUDA kernels index with 32 bits.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
@@ -45,21 +45,27 @@ pub(crate) fn index_select(x: &Tensor, indices: &Tensor, dim: usize) -> Result<T
     x.index_select(indices, dim)
 }
 
-/// Convolves `x` `[T, C, H, W]` with `weight` `[out, C, kernel, kernel]` without padding. Both are contiguous.
-pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize) -> Result<Tensor> {
+/// Elements that a convolution on `device` may unfold its input to. cuDNN unfolds nothing.
+pub(crate) fn max_unfolded(device: &Device) -> usize {
+    if cfg!(feature = "cudnn") && device.is_cuda() { usize::MAX } else { MAX_UNFOLDED }
+}
+
+/// Convolves `x` `[T, C, H, W]` with `weight` `[out, C, kernel, kernel]` and `padding` zeros on each side. Both are contiguous.
+pub(crate) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     debug_assert!(x.is_contiguous(), "strided operand {:?}", x.layout());
     debug_assert!(weight.is_contiguous(), "strided weight {:?}", weight.layout());
     debug_assert!(x.elem_count() > 0, "empty operand");
     let ((frames, channels, height, width), (n_out, _, rows, columns)) = (x.dims4()?, weight.dims4()?);
+    let (height, width) = (height + 2 * padding, width + 2 * padding);
     if height < rows || width < columns {
         bail!("an image of {width}x{height} is smaller than the kernel of {columns}x{rows}");
     }
     let pixels = frames * ((height - rows) / stride + 1) * ((width - columns) / stride + 1);
-    if pixels.saturating_mul(channels * rows * columns) > MAX_UNFOLDED {
+    if pixels.saturating_mul(channels * rows * columns) > max_unfolded(x.device()) {
         bail!("a convolution of {x:?} with {weight:?} is too large");
     }
     check_count(pixels, n_out)?;
-    x.conv2d(weight, 0, stride, 1, 1)
+    x.conv2d(weight, padding, stride, 1, 1)
 }
 
 /// Rejects a tensor of `a` × `b` elements if that exceeds the limit.
@@ -73,7 +79,7 @@ pub(crate) fn check_count(a: usize, b: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device, Shape};
+    use candle_core::{DType, Shape};
 
     fn zeros(shape: impl Into<Shape>) -> Tensor {
         Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
@@ -94,8 +100,8 @@ mod tests {
         assert_eq!(linear(&Linear::new(zeros((5, 4)), None), &zeros((2, 3, 4))).unwrap().dims(), [2, 3, 5]);
         let indices = Tensor::new(&[1u32, 0, 1], &Device::Cpu).unwrap();
         assert_eq!(index_select(&zeros((2, 4)), &indices, 0).unwrap().dims(), [3, 4]);
-        assert_eq!(conv2d(&zeros((2, 3, 9, 9)), &zeros((5, 3, 3, 3)), 2).unwrap().dims(), [2, 5, 4, 4]);
-        assert!(conv2d(&zeros((1, 1, 2, 9)), &zeros((1, 1, 3, 3)), 1).is_err());
+        assert_eq!(conv2d(&zeros((2, 3, 9, 9)), &zeros((5, 3, 3, 3)), 2, 0).unwrap().dims(), [2, 5, 4, 4]);
+        assert!(conv2d(&zeros((1, 1, 2, 9)), &zeros((1, 1, 3, 3)), 1, 0).is_err());
     }
 
     #[test]
@@ -105,7 +111,7 @@ mod tests {
         assert!(is_rejected(check_count(usize::MAX, 2)));
         // One frame of 1280×720 and 96 channels: it unfolds to 796 million elements, and CUDA's result was wrong.
         let frame = zeros((1, 96, 722, 1282));
-        assert!(is_rejected(conv2d(&frame, &zeros((1, 96, 3, 3)), 1)));
+        assert!(is_rejected(conv2d(&frame, &zeros((1, 96, 3, 3)), 1, 0)));
         assert!(is_rejected(matmul(&zeros((1 << 16, 1)), &zeros((1, 1 << 15)))));
         assert!(is_rejected(linear(&Linear::new(zeros((1 << 15, 1)), None), &zeros((1, 1 << 16, 1)))));
     }
@@ -167,13 +173,13 @@ mod tests {
         #[test]
         #[should_panic(expected = "strided operand")]
         fn convolving_a_strided_operand() {
-            let _ = conv2d(&strided((1, 3, 4, 4)), &zeros((5, 3, 3, 3)), 1);
+            let _ = conv2d(&strided((1, 3, 4, 4)), &zeros((5, 3, 3, 3)), 1, 0);
         }
 
         #[test]
         #[should_panic(expected = "strided weight")]
         fn convolving_with_a_strided_weight() {
-            let _ = conv2d(&zeros((1, 3, 4, 4)), &strided((5, 3, 3, 3)), 1);
+            let _ = conv2d(&zeros((1, 3, 4, 4)), &strided((5, 3, 3, 3)), 1, 0);
         }
     }
 }

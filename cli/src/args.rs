@@ -379,7 +379,7 @@ pub struct RenderArgs {
     /// Data type of weights and arithmetic
     ///
     /// auto selects bf16 on a GPU, or gguf for a GGUF file. On a CPU it selects int8 for transformers of Wan's sizes if the
-    /// CPU has AVX-512 VNNI, otherwise gguf for a GGUF file, otherwise f32. int8 computes the transformer's linear layers in 8 bits, in a quarter of the memory, on
+    /// CPU has AVX2, AVX-512 VNNI or NEON dot products, otherwise gguf for a GGUF file, otherwise f32. int8 computes the transformer's linear layers in 8 bits, in a quarter of the memory, on
     /// CPUs only. gguf keeps the transformer's weights quantized as in the file. bf16 and f16 are for GPUs.
     #[arg(long, value_name = "TYPE", default_value_t, value_parser = one_of(Precision::ALL, Precision::as_str))]
     pub precision: Precision,

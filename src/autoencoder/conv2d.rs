@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use crate::kernels::conv2d::{ConvEpilogue, Sources, Weights};
 use crate::kernels::{self, Arch, StorageGuard, lock_storage};
-use crate::ops::{MAX_UNFOLDED, conv2d};
+use crate::ops::{conv2d, max_unfolded};
 
 /// A convolution of single frames with a square kernel and zero padding.
 #[derive(Clone, Debug)]
@@ -181,16 +181,17 @@ impl PlainConv2d {
         let (frames, channels, height, width) = x.dims4()?;
         let kernel = self.weight.dim(2)?;
         let (before, after) = self.padding;
-        let x = match (kernel, before == after) {
-            (1, _) => x.clone(),
-            _ => x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?,
-        };
         let rows = (height + before + after - kernel) / self.stride + 1;
         let columns = (width + before + after - kernel) / self.stride + 1;
         let unfolded_row = channels * kernel * kernel * columns;
-        let y = if frames * rows * unfolded_row <= max_unfolded {
-            conv2d(&x.contiguous()?, &self.weight, self.stride)?
+        let is_whole = frames * rows * unfolded_row <= max_unfolded;
+        let y = if is_whole && before == after {
+            conv2d(&x.contiguous()?, &self.weight, self.stride, before)?
+        } else if is_whole {
+            let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
+            conv2d(&x.contiguous()?, &self.weight, self.stride, 0)?
         } else {
+            let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?;
             // Split each frame into bands of rows.
             let band = (max_unfolded / unfolded_row).clamp(1, rows);
             let frame = |t: usize| -> Result<Tensor> {
@@ -198,7 +199,7 @@ impl PlainConv2d {
                 let bands = (0..rows).step_by(band).map(|row| {
                     let count = band.min(rows - row);
                     let x = x.narrow(2, row * self.stride, (count - 1) * self.stride + kernel)?;
-                    conv2d(&x.contiguous()?, &self.weight, self.stride)
+                    conv2d(&x.contiguous()?, &self.weight, self.stride, 0)
                 });
                 Tensor::cat(&bands.collect::<Result<Vec<_>>>()?, 2)
             };
@@ -213,7 +214,7 @@ impl PlainConv2d {
 
 impl Module for PlainConv2d {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.convolve(x, MAX_UNFOLDED)
+        self.convolve(x, max_unfolded(x.device()))
     }
 }
 

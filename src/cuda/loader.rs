@@ -28,7 +28,7 @@ pub(super) fn load() -> Result<(), &'static str> {
         let mut slot = &raw mut soragen_cuda_table;
         for Functions { names, functions } in LIBRARIES {
             // SAFETY: these libraries may run code when they are opened, as they would if they were linked.
-            let found = names.iter().find_map(|name| unsafe { Library::new(name) }.ok());
+            let found = names.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
             let Some(library) = found else { return Err(names[0]) };
             for name in *functions {
                 // SAFETY: the table has a slot for each name, in this order, and nothing calls the functions before the libraries are open.
@@ -61,9 +61,18 @@ global_asm!(".pushsection .text", "soragen_cuda_missing:", "mov w0, #100", "ret"
 macro_rules! function {
     ($name:literal, $jump:expr) => {
         concat!(
-            ".pushsection .text\n.globl ", $name, "\n.hidden ", $name, "\n.type ", $name, ", @function\n", $name, ":\n",
+            ".pushsection .text\n.globl ",
+            $name,
+            "\n.hidden ",
+            $name,
+            "\n.type ",
+            $name,
+            ", @function\n",
+            $name,
+            ":\n",
             $jump,
-            "\n.popsection\n.pushsection .data.soragen_cuda, \"aw\"\n.Lslot_", $name,
+            "\n.popsection\n.pushsection .data.soragen_cuda, \"aw\"\n.Lslot_",
+            $name,
             ":\n.quad soragen_cuda_missing\n.popsection\n"
         )
     };

@@ -14,6 +14,8 @@ mod device;
 mod gate;
 mod gelu;
 mod kernel;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod loader;
 mod norm;
 mod pad;
 #[cfg(feature = "cuda")]

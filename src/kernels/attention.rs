@@ -12,7 +12,7 @@ use super::Arch;
 use super::gelu::exp_f32s;
 use super::linear::WeightFormat;
 use super::pairs::{self, accumulate_pairs};
-use super::panels::{Panel, Panels, Sums, accumulate};
+use super::panels::{Panel, Panels, Sums, accumulate, load, store};
 
 /// Keys and values of a range of tokens, packed head by head.
 #[derive(Clone, Debug)]
@@ -304,7 +304,7 @@ fn score<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>(
         for (sums, scores) in sums.iter().zip(scores.chunks_exact_mut(width)) {
             for (v, &sum) in sums.iter().enumerate() {
                 let first = columns.start + v * S::F32_LANES;
-                simd.partial_store_f32s(&mut scores[first..(first + S::F32_LANES).min(columns.end)], sum);
+                store(simd, &mut scores[first..(first + S::F32_LANES).min(columns.end)], sum);
             }
         }
     }
@@ -357,7 +357,7 @@ fn collect<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>
         if !begins {
             for ((sums, row), out) in sums.iter_mut().zip(state).zip(out.chunks_exact(layout.dim)) {
                 for (v, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.mul_f32s(simd.partial_load_f32s(&out[range(v)]), simd.splat_f32s(row.factor));
+                    *sum = simd.mul_f32s(load(simd, &out[range(v)]), simd.splat_f32s(row.factor));
                 }
             }
         }
@@ -376,7 +376,7 @@ fn collect<S: Simd, const ROWS: usize, const VECTORS: usize, const PAIRED: bool>
         for ((sums, row), out) in sums.iter().zip(state).zip(out.chunks_exact_mut(layout.dim)) {
             let weight = simd.splat_f32s(if ends { 1.0 / row.sum } else { 1.0 });
             for (v, &sum) in sums.iter().enumerate() {
-                simd.partial_store_f32s(&mut out[range(v)], simd.mul_f32s(sum, weight));
+                store(simd, &mut out[range(v)], simd.mul_f32s(sum, weight));
             }
         }
     }

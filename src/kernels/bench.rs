@@ -15,9 +15,9 @@ pub struct Kernel {
     pub run: Box<dyn FnMut()>,
 }
 
-/// The kernels in the sizes of Wan 2.1, with the widest vectors of this CPU.
+/// The kernels in the sizes of Wan 2.1, with the instruction set of the kernels.
 pub fn kernels() -> Vec<Kernel> {
-    let Some(arch) = Arch::all().pop() else { return Vec::new() };
+    let Some(arch) = *super::ARCH else { return Vec::new() };
     let mut kernels = Vec::new();
     for (channels, side) in [(96, 64), (192, 32), (384, 16)] {
         kernels.push(conv(arch, channels, side));

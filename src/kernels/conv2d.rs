@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Arch;
-use super::panels::{Panel, Panels, accumulate};
+use super::panels::{Panel, Panels, accumulate, load, store};
 
 /// Maximum number of weights applied to all pixels of a group of rows at a time: 128 KiB, which stay in the cache.
 const BLOCK: usize = 1 << 15;
@@ -275,7 +275,7 @@ impl Job<'_> {
             if !begins {
                 for (p, sums) in sums.iter_mut().enumerate().take(count) {
                     for (v, sum) in sums.iter_mut().enumerate() {
-                        *sum = simd.partial_load_f32s(&self.out[range(p, v)]);
+                        *sum = load(simd, &self.out[range(p, v)]);
                     }
                 }
             }
@@ -299,12 +299,12 @@ impl Job<'_> {
                 for (v, &(mut sum)) in sums.iter().enumerate() {
                     let range = range(p, v);
                     if let Some(residual) = self.residual.filter(|_| ends) {
-                        sum = simd.add_f32s(sum, simd.partial_load_f32s(&residual[range.clone()]));
+                        sum = simd.add_f32s(sum, load(simd, &residual[range.clone()]));
                     }
                     if self.relu && ends {
                         sum = simd.max_f32s(sum, simd.splat_f32s(0.0));
                     }
-                    simd.partial_store_f32s(&mut self.out[range], sum);
+                    store(simd, &mut self.out[range], sum);
                 }
             }
         }

@@ -33,11 +33,6 @@ impl CustomOp1 for Gelu {
     }
 }
 
-/// GELU of `x` in place, on the calling thread.
-pub(super) fn gelu_each(arch: Arch, x: &mut [f32]) {
-    arch.dispatch(Portion(x));
-}
-
 struct Portion<'a>(&'a mut [f32]);
 
 impl WithSimd for Portion<'_> {

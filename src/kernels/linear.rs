@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::gelu::gelu_f32s;
 use super::linear8::Linear8;
-use super::panels::{Panel, Panels, accumulate};
+use super::panels::{Panel, Panels, accumulate, load, store};
 use super::{Arch, Epilogue};
 
 /// A linear layer with its weights packed.
@@ -100,9 +100,9 @@ impl Job<'_> {
                     let value = match self.epilogue {
                         Epilogue::Store => sum,
                         Epilogue::Gelu => gelu_f32s(simd, sum),
-                        Epilogue::Add => simd.add_f32s(sum, simd.partial_load_f32s(&out[range.clone()])),
+                        Epilogue::Add => simd.add_f32s(sum, load(simd, &out[range.clone()])),
                     };
-                    simd.partial_store_f32s(&mut out[range], value);
+                    store(simd, &mut out[range], value);
                 }
             }
         }

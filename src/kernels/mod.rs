@@ -10,7 +10,7 @@ pub(crate) mod expanded;
 mod gelu;
 pub(crate) mod layout;
 pub(crate) mod linear;
-#[allow(unsafe_code, reason = "vector instructions, and loads from aligned memory")]
+#[allow(unsafe_code, reason = "vector instructions")]
 mod linear8;
 pub(crate) mod norm;
 #[allow(unsafe_code, reason = "vector instructions")]
@@ -44,12 +44,9 @@ pub(crate) fn arch(dtype: DType, device: &Device) -> Option<Arch> {
     (*ARCH).filter(|_| device.is_cpu() && dtype == DType::F32)
 }
 
-/// Whether int8 products are much faster than f32 products on this CPU.
+/// Whether int8 products are faster than f32 products on this CPU.
 pub(crate) fn int8_is_fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return (*ARCH).is_some_and(linear8::vnni);
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    (*ARCH).is_some_and(linear8::is_fast)
 }
 
 /// The elements of a contiguous f32 tensor on the CPU.

@@ -31,13 +31,13 @@ pub(crate) struct Panel {
 }
 
 impl Panel {
-    /// Splits `columns` columns into panels of vectors of `lanes`.
-    pub(crate) fn cut(columns: usize, lanes: usize) -> Vec<Self> {
+    /// Splits `columns` columns into panels of at most `max` vectors of `lanes`.
+    pub(crate) fn cut(columns: usize, lanes: usize, max: usize) -> Vec<Self> {
         let (mut first, mut left) = (0, columns.div_ceil(lanes));
         let mut panels = Vec::new();
         while left > 0 {
             // A panel of one vector is limited by loads, so four vectors become two and two.
-            let vectors = if left == 4 { 2 } else { left.min(3) };
+            let vectors = if left == 4 { 2 } else { left.min(max) };
             panels.push(Self { first, vectors });
             (first, left) = (first + vectors * lanes, left - vectors);
         }
@@ -57,7 +57,7 @@ impl Panels {
         let padded_columns = columns.next_multiple_of(lanes);
         let mut padded = bias.unwrap_or_default().to_vec();
         padded.resize(padded_columns, 0.0);
-        let panels = Panel::cut(columns, lanes);
+        let panels = Panel::cut(columns, lanes, 3);
         let mut data = Vec::with_capacity(padded_columns * rows);
         for &Panel { first, vectors } in &panels {
             for row in 0..rows {
@@ -99,6 +99,23 @@ impl WithSimd for Lanes {
     }
 }
 
+/// Loads `values`, at most a vector. pulp's partial loads and stores are function calls with AVX2, so that whole vectors
+/// avoid them.
+#[inline(always)]
+pub(crate) fn load<S: Simd>(simd: S, values: &[f32]) -> S::f32s {
+    if values.len() == S::F32_LANES { S::as_simd_f32s(values).0[0] } else { simd.partial_load_f32s(values) }
+}
+
+/// Stores `value` to `out`, at most a vector.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(simd: S, out: &mut [f32], value: S::f32s) {
+    if out.len() == S::F32_LANES {
+        S::as_mut_simd_f32s(out).0[0] = value;
+    } else {
+        simd.partial_store_f32s(out, value);
+    }
+}
+
 /// The sums of a tile: `ROWS` rows by `VECTORS` vectors of columns.
 pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::f32s; VECTORS]; ROWS];
 
@@ -116,6 +133,7 @@ pub(crate) fn accumulate<S: Simd, const ROWS: usize, const VECTORS: usize>(
     for row in &mut equal {
         *row = &row[..length];
     }
+    // Not `as_chunks`: with AVX2 the compiler then loads an input too early and spills a sum, at half the speed.
     let weights = &weights[..length * VECTORS];
     let mut local = *sums;
     for i in 0..length {

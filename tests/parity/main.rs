@@ -6,6 +6,9 @@ mod cache;
 mod cancel;
 mod damaged;
 mod experts;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[allow(unsafe_code, reason = "reads the counts of a fake driver")]
+mod fake_gpu;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code, reason = "fills the memory of the GPU")]
 mod gpu;

@@ -1,7 +1,11 @@
 //! Timestamps and frames.
 
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
 use gst::prelude::*;
-use soragen_tests::fixtures::json;
+use soragen::testing::Event;
+use soragen_tests::fixtures::{copy, json, path};
 use soragen_tests::with;
 
 use crate::support::{init, parse, pixels, samples, tiny};
@@ -17,7 +21,7 @@ fn times(samples: &[gst::Sample]) -> Vec<(u64, u64)> {
 fn frames_match_the_engine() {
     use soragen::{Cancel, Length, Model, OpenOptions, Request, Session, Size};
 
-    let folder = soragen_tests::fixtures::path("pipelines/t2v-unipc");
+    let folder = path("pipelines/t2v-unipc");
     let model = Model::open(&folder.to_string_lossy(), &OpenOptions::default(), &Cancel::new()).unwrap();
     let request = with!(
         Request::default();
@@ -102,7 +106,7 @@ fn timestamps_are_exact_at_ntsc_rates() {
 
 #[test]
 fn a_video_starts_with_its_image() {
-    let image = soragen_tests::fixtures::path("pipelines/i2v-22/image.png");
+    let image = path("pipelines/i2v-22/image.png");
     let source = format!("{} duration=1", tiny("i2v-22"));
     let size = "video/x-raw,format=RGB,width=64,height=64";
     let with = samples(&format!("{source} image=\"{}\" ! {size}", image.display()));
@@ -188,4 +192,35 @@ fn a_cached_video_is_only_decoded() {
     let warning = warning.unwrap();
     let gst::MessageView::Warning(warning) = warning.view() else { panic!("{warning:?}") };
     assert!(warning.error().matches(gst::ResourceError::Write), "{warning:?}");
+}
+
+#[test]
+fn a_chunk_is_rendered_while_the_next_is_denoised() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&path("miniature"), folder.path());
+    let begun = Arc::new((Mutex::new(false), Condvar::new()));
+    let _hook = soragen::testing::set_hook(folder.path(), move |event, cancel| {
+        let (next, changed) = &*begun;
+        match event {
+            Event::Step { chunk: 1, .. } => {
+                *next.lock().unwrap() = true;
+                changed.notify_all();
+            }
+            Event::Decode { chunk: 0 } => {
+                let limit = Duration::from_secs(60);
+                let waited = changed.wait_timeout_while(next.lock().unwrap(), limit, |next| !*next).unwrap();
+                assert!(!waited.1.timed_out(), "the next chunk waits for this one to be rendered");
+            }
+            _ => (),
+        }
+        cancel.check()
+    });
+    let source = |threads| {
+        format!(
+            "soragen model=\"{}\" prompt=fox cache-dir=none threads={threads} num-buffers=21 ! video/x-raw,format=RGB",
+            folder.path().display()
+        )
+    };
+    assert_eq!(samples(&source(1)).len(), 21);
+    assert_eq!(samples(&source(0)).len(), 21);
 }

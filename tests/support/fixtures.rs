@@ -10,7 +10,8 @@ use soragen::{Cancel, Decoder, Session, Size};
 
 /// The path of a fixture.
 pub fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    let tests = std::env::var_os("SORAGEN_TESTS").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(tests).join("fixtures").join(name)
 }
 
 /// Copies a folder.

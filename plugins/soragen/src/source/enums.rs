@@ -27,7 +27,7 @@ pub enum Precision {
     #[default]
     #[enum_value(
         name = "Auto: on a GPU bf16, or gguf for a GGUF file; on a CPU int8 for transformers of Wan's sizes if the CPU has \
-                AVX-512 VNNI, otherwise gguf for a GGUF file, otherwise f32",
+                AVX2, AVX-512 VNNI or NEON dot products, otherwise gguf for a GGUF file, otherwise f32",
         nick = "auto"
     )]
     Auto,

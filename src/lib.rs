@@ -39,6 +39,7 @@ mod device;
 mod digest;
 mod error;
 mod frames;
+mod gpu;
 pub mod hub;
 mod image_encoder;
 #[cfg(not(feature = "bench"))]
@@ -49,6 +50,7 @@ pub mod kernels;
 pub mod label;
 mod model;
 mod noise;
+mod nv12;
 mod ops;
 mod picture;
 pub mod policy;
@@ -78,9 +80,11 @@ pub use candle_core as candle;
 pub use device::parse as open_device;
 pub use error::{Error, Result, Setting};
 pub use frames::{Frames, RawFrames, to_u8};
+pub use gpu::GpuContext;
 /// Decoded images: a frame or the start of a video, a mask, and what converts between them.
 pub use image::{DynamicImage, GrayImage, RgbImage};
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
+pub use nv12::{FrameAddress, Nv12Frame, Nv12Frames, PlaneRows, YuvColours};
 pub use picture::{decode_image, read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};

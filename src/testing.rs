@@ -35,7 +35,7 @@ pub(crate) fn call(_: &crate::checkpoint::Source, _: Event, _: &crate::Cancel) -
 #[cfg(feature = "testing")]
 pub(crate) use hooks::call;
 #[cfg(feature = "testing")]
-pub use hooks::{HookGuard, failing, set_hook, slow, wait};
+pub use hooks::{FakeGpu, HookGuard, failing, gpu, set_gpu, set_hook, slow, wait};
 
 #[cfg(feature = "testing")]
 mod hooks {
@@ -53,6 +53,29 @@ mod hooks {
     type Hook = Arc<dyn Fn(Event, &Cancel) -> Result<()> + Send + Sync>;
 
     static HOOKS: Lazy<Mutex<HashMap<PathBuf, Hook>>> = Lazy::new(Mutex::default);
+
+    /// A GPU in place of the one that a device has.
+    #[derive(Clone, Copy, Debug)]
+    pub struct FakeGpu {
+        /// The `CUcontext`.
+        pub handle: usize,
+        /// The `CUdevice`.
+        pub device: i32,
+        /// Frames in the memory of the process count as frames in that of the GPU.
+        pub owns_host_memory: bool,
+    }
+
+    static GPU: Mutex<Option<FakeGpu>> = Mutex::new(None);
+
+    /// Has every device show `gpu` to programs that share frames. Models compute where they did before.
+    pub fn set_gpu(gpu: FakeGpu) {
+        *GPU.lock().unwrap_or_else(PoisonError::into_inner) = Some(gpu);
+    }
+
+    /// The GPU of [`set_gpu`].
+    pub fn gpu() -> Option<FakeGpu> {
+        *GPU.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// Removes its hook when it is dropped.
     #[derive(Debug)]

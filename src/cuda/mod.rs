@@ -27,12 +27,12 @@ mod video;
 
 pub(crate) use attention::attention;
 #[cfg(feature = "cuda")]
-pub(crate) use device::open;
+pub(crate) use device::{context, open};
 pub(crate) use gate::residual;
 pub(crate) use gelu::gelu;
 pub(crate) use norm::{norm_affine, norm_modulate};
 pub(crate) use pad::{Margins, PaddedOrder, pad_causal};
-pub(crate) use rotate::{Angles, normalise_rotate, normalise_rotate_into};
 #[cfg(feature = "cuda")]
-pub(crate) use video::to_video_at;
+pub(crate) use program::address_of;
+pub(crate) use rotate::{Angles, normalise_rotate, normalise_rotate_into};
 pub(crate) use video::{Matrix, Siting, Video, VideoFormat, to_video};

@@ -67,19 +67,6 @@ pub(super) fn run_into<K: Kernel>(
     unsafe { launch(kernel, x, layout, Operand { address, layout: out_layout, dtype }) }
 }
 
-/// Writes the result of `kernel` for `x` to `address` on the same GPU, in the order of the device's stream.
-///
-/// # Safety
-/// The result, without gaps, fits into the memory at `address`, and nothing else uses that memory until the stream is
-/// synchronised.
-pub(super) unsafe fn run_at<K: Kernel>(kernel: &K, x: &Tensor, address: u64) -> Result<()> {
-    let (storage, layout) = x.storage_and_layout();
-    let Storage::Cuda(storage) = &*storage else { bail!("{} runs on CUDA", kernel.source().name) };
-    let (shape, dtype) = kernel.result(layout, storage.dtype())?;
-    // SAFETY: as the caller guarantees.
-    unsafe { launch(kernel, storage, layout, Operand { address, layout: &Layout::contiguous(shape), dtype }) }
-}
-
 /// # Safety
 /// `out` is memory on the GPU that nothing else uses.
 unsafe fn launch<K: Kernel>(kernel: &K, x: &CudaStorage, layout: &Layout, out: Operand) -> Result<()> {
@@ -125,6 +112,11 @@ struct Parameter<A>(A);
 
 // SAFETY: every `Kernel::Arguments` is `repr(C)` and has only numbers.
 unsafe impl<A: Copy> DeviceRepr for Parameter<A> {}
+
+/// The address of a storage that is complete, for as long as it exists.
+pub(crate) fn address_of(storage: &CudaStorage) -> Result<u64> {
+    address(storage, &storage.device.cuda_stream()).map(|(address, _)| address)
+}
 
 /// The address of a storage on the GPU, to read.
 fn address<'a>(storage: &'a CudaStorage, stream: &'a CudaStream) -> Result<(u64, SyncOnDrop<'a>)> {

@@ -92,18 +92,6 @@ pub(crate) fn to_video(x: &Tensor, video: Video) -> Result<Tensor> {
     apply(&video, x)
 }
 
-/// Like [`to_video`] for frames on a GPU, with the result at `address` there, in the order of the device's stream.
-///
-/// # Safety
-/// The memory at `address` has T × `frame_size` bytes, and nothing else uses it until the stream is synchronised.
-#[cfg(feature = "cuda")]
-#[allow(unsafe_code, reason = "writes to memory that GStreamer allocated")]
-pub(crate) unsafe fn to_video_at(x: &Tensor, video: Video, address: u64) -> Result<()> {
-    video.check(x)?;
-    // SAFETY: as the caller guarantees.
-    unsafe { super::program::run_at(&video, x, address) }
-}
-
 /// Offsets of the two components of chroma, its pitch, and the distance of two samples.
 struct Chroma {
     blue: usize,

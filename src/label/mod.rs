@@ -4,9 +4,11 @@
 //! viewers notice it at once. Letters are line segments, which need no font and scale to any size.
 
 mod glyphs;
+mod tensor;
 
 use crate::Size;
 use crate::text_enum::text_enum;
+pub(crate) use tensor::TensorLabeller;
 
 /// Seconds for which the large label is shown.
 const LARGE_SECONDS: u64 = 2;

@@ -10,10 +10,10 @@ use crate::{Frames, Size};
 /// Finishes the frames of one generation.
 #[derive(Clone)]
 pub struct Finisher {
-    labeller: Option<Labeller>,
+    pub(super) labeller: Option<Labeller>,
     embedder: Option<Embedder>,
     /// Whether the frames get the watermark here.
-    embeds: bool,
+    pub(super) embeds: bool,
     frame_rate: (u32, u32),
 }
 
@@ -54,7 +54,7 @@ impl Finisher {
     }
 
     /// The time of a frame from the start of the video. It depends on the number only, so that a seek gives the same frames.
-    fn time(&self, number: u64) -> Duration {
+    pub fn time(&self, number: u64) -> Duration {
         let (numerator, denominator) = self.frame_rate;
         let seconds = number as f64 * f64::from(denominator) / f64::from(numerator);
         Duration::try_from_secs_f64(seconds).unwrap_or_default()

@@ -2,7 +2,7 @@
 //!
 //! [`validate`] checks the request. [`timeline`] assigns its shots to frames. A sampler generates the latents of each [`scene`]:
 //! [`clip`] all at once, [`causal`] chunk by chunk. Both use [`conditioning`], [`guidance`] and [`latents`]. [`render`] decodes latents, and
-//! [`finish`] converts the decoded frames to output frames.
+//! [`finish`] converts the decoded frames to output frames; [`tensor_finish`] does so on the device.
 
 mod causal;
 mod clip;
@@ -20,6 +20,7 @@ mod render;
 mod restyle;
 mod scene;
 mod subjects;
+mod tensor_finish;
 mod timeline;
 mod validate;
 

@@ -6,10 +6,11 @@ use candle_core::{DType, Tensor};
 
 use super::finish::Finisher;
 use super::latents::{LatentGeometry, refuse_infinite};
+use super::tensor_finish::TensorFinisher;
 use crate::autoencoder::{DecoderState, Tiling};
 use crate::frames::RawFrames;
 use crate::testing::Event;
-use crate::{Cancel, Frames, Model, Result, Size};
+use crate::{Cancel, Frames, Model, Nv12Frames, Result, Size, YuvColours};
 
 /// The latents of a chunk, and what a [`Renderer`] needs to make frames of them.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct Renderer {
     size: Size,
     geometry: LatentGeometry,
     finisher: Finisher,
+    /// Finishes frames on the device, once there are some to finish there.
+    tensor_finisher: Option<TensorFinisher>,
     decoder: DecoderState,
     /// All frames of a clip, `[T, 3, H, W]`, if it is decoded in tiles.
     clip_frames: Option<Tensor>,
@@ -64,7 +67,7 @@ pub struct Renderer {
 impl Renderer {
     pub(super) fn new(model: Arc<Model>, size: Size, geometry: LatentGeometry, finisher: Finisher) -> Self {
         let decoder = model.autoencoder.decoder_state();
-        Self { model, size, geometry, finisher, decoder, clip_frames: None, chunks: 0 }
+        Self { model, size, geometry, finisher, tensor_finisher: None, decoder, clip_frames: None, chunks: 0 }
     }
 
     pub(super) fn finisher(&self) -> &Finisher {
@@ -87,6 +90,43 @@ impl Renderer {
     /// # Errors
     /// As [`render`](Self::render).
     pub fn render_raw(&mut self, chunk: ChunkLatents, cancel: &Cancel) -> Result<RawFrames> {
+        let frames = self.frames(&chunk, cancel)?;
+        refuse_infinite(chunk.sum.as_ref())?;
+        let frames = frames.permute((0, 2, 3, 1))?;
+        Ok(RawFrames { first: chunk.first, size: self.size, data: frames.flatten_all()?.to_vec1()? })
+    }
+
+    /// As [`render`](Self::render), in NV12, and the frames stay on the device. They are complete when this returns. Each sample of
+    /// the RGB that is converted is within one step of that of [`render`](Self::render).
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_nv12(
+        &mut self,
+        chunk: ChunkLatents,
+        colours: &YuvColours,
+        cancel: &Cancel,
+    ) -> Result<Nv12Frames> {
+        let frames = self.frames(&chunk, cancel)?;
+        let finisher = match &self.tensor_finisher {
+            Some(finisher) => finisher,
+            None => {
+                let finisher = TensorFinisher::new(&self.finisher, self.size, frames.device())?;
+                self.tensor_finisher.insert(finisher)
+            }
+        };
+        let frames = finisher.finish(&frames, chunk.first, chunk.shot)?;
+        let finished = Nv12Frames::new(&frames, chunk.first, self.size, colours)?;
+        match &chunk.sum {
+            // Reading it waits for all work before.
+            Some(sum) => refuse_infinite(Some(sum))?,
+            None => frames.device().synchronize()?,
+        }
+        Ok(finished)
+    }
+
+    /// The decoded frames that the video shows of `chunk`, f32 `[T, 3, H, W]`.
+    fn frames(&mut self, chunk: &ChunkLatents, cancel: &Cancel) -> Result<Tensor> {
         if chunk.begins_scene {
             self.decoder = self.model.autoencoder.decoder_state();
             self.clip_frames = None;
@@ -102,10 +142,8 @@ impl Renderer {
             }
             Part::Clip { clip, frame } => self.frame_of_clip(clip, *frame, chunk.begins_scene, cancel)?,
         };
-        refuse_infinite(chunk.sum.as_ref())?;
         let count = frames.dim(0)?.min(usize::try_from(chunk.frames).unwrap_or(usize::MAX));
-        let frames = frames.narrow(0, 0, count)?.permute((0, 2, 3, 1))?.to_dtype(DType::F32)?;
-        Ok(RawFrames { first: chunk.first, size: self.size, data: frames.flatten_all()?.to_vec1()? })
+        Ok(frames.narrow(0, 0, count)?.to_dtype(DType::F32)?)
     }
 
     /// The frames `[T, 3, H, W]` of latents that follow those before.

@@ -501,7 +501,9 @@ impl WanTransformer {
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn keep_small_uploads(&self) {}
+    fn keep_small_uploads(&self) -> Option<()> {
+        None
+    }
 
     fn window_inputs<'a>(&'a self, attended: &'a Attended, cache: &KvCache) -> WindowInputs<'a> {
         let [_, rows, columns] = attended.grid;

@@ -3,9 +3,9 @@
 use super::embed::{CELL, Plane};
 
 /// Side of the blocks in which detail is measured, in pixels.
-const BLOCK: usize = CELL / 2;
+pub(super) const BLOCK: usize = CELL / 2;
 /// Added to the deviation of a block, in 8-bit steps.
-const FLOOR: f32 = 0.5;
+pub(super) const FLOOR: f32 = 0.5;
 
 /// The detail around each whole cell of a frame, in row-major order: the standard deviation of luma in 8-bit steps.
 ///

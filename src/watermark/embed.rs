@@ -14,7 +14,7 @@ use crate::Size;
 /// Side of a chip in pixels.
 pub const CELL: usize = Scheme::Rotating.cell();
 /// Side of the tile in chips.
-const SIDE: usize = Scheme::Rotating.side();
+pub(super) const SIDE: usize = Scheme::Rotating.side();
 
 /// Strengths that [`Embedder::new`] accepts; 1 is the default.
 pub const STRENGTHS: RangeInclusive<f64> = 0.5..=2.0;
@@ -26,10 +26,10 @@ const REFERENCE: f32 = 640.0 * 480.0;
 /// Range of the factor for other sizes.
 const SIZE_FACTORS: RangeInclusive<f32> = 0.85..=1.2;
 /// Detail, in 8-bit steps, from which it hides the watermark.
-const HIDING: f32 = 2.0;
+pub(super) const HIDING: f32 = 2.0;
 /// Limit on the deviation in the whole frame, relative to that in flat areas. Without it, the watermark would be seen in frames
 /// that are full of fine detail.
-const LIMIT: f32 = 1.35;
+pub(super) const LIMIT: f32 = 1.35;
 
 /// Root mean square of the shape of a chip.
 const SHAPE_RMS: f32 = 0.5443;
@@ -37,7 +37,7 @@ const SHAPE_RMS: f32 = 0.5443;
 /// Steps of the dither per pixel, as fractions of 2³²: an additive recurrence of two dimensions based on the plastic number
 /// (Roberts, "The Unreasonable Effectiveness of Quasirandom Sequences", 2018). Its errors are fine, so that they are less
 /// visible than those of random dither, and encoders drop them.
-const DITHER: (u32, u32) = (0xc13f_a9a9, 0x91e1_0da6);
+pub(super) const DITHER: (u32, u32) = (0xc13f_a9a9, 0x91e1_0da6);
 /// Step of the dither per millisecond, so that it differs between frames.
 const DITHER_TIME: u32 = 0x9e37_79b9;
 
@@ -72,7 +72,7 @@ pub struct Embedder {
     /// The value of each chip of the tile.
     chips: Vec<Complex32>,
     /// The shape of a chip in row-major order, as fractions of 2⁸.
-    shape: [i32; CELL * CELL],
+    pub(super) shape: [i32; CELL * CELL],
 }
 
 impl Embedder {
@@ -127,8 +127,7 @@ impl Embedder {
         let gains = self.gains(&detail::<STEP, USED>(plane), plane.width * plane.height);
         let (right, below) = phase(&self.key, self.id.get(), shot);
         let turn = turn(time);
-        // Truncation is intended: only the fraction matters.
-        let dither = (time.as_millis() as u32).wrapping_mul(DITHER_TIME);
+        let dither = first_dither(time);
         let mut added = vec![0i8; across * CELL];
         for (cy, line) in plane.data.chunks_mut(plane.stride * CELL).take(down).enumerate() {
             let chips = &self.chips[(cy + below) % SIDE * SIDE..][..SIDE];
@@ -175,12 +174,32 @@ impl Embedder {
         let mut gains: Vec<_> = detail.iter().map(|detail| masking(*detail)).collect();
         let power = gains.iter().map(|gain| gain * gain).sum::<f32>() / gains.len().max(1) as f32;
         let limit = (LIMIT / power.sqrt()).min(1.0);
-        let size =
-            (REFERENCE / pixels as f32).cbrt().sqrt().clamp(*SIZE_FACTORS.start(), *SIZE_FACTORS.end());
-        let flat = self.strength * FLAT * size * limit / SHAPE_RMS;
+        let flat = self.flat(pixels, limit);
         gains.iter_mut().for_each(|gain| *gain *= flat);
         gains
     }
+
+    /// The strength of a cell in a flat area of a frame with so many pixels, in 8-bit steps.
+    pub(super) fn flat(&self, pixels: usize, limit: f32) -> f32 {
+        let size =
+            (REFERENCE / pixels as f32).cbrt().sqrt().clamp(*SIZE_FACTORS.start(), *SIZE_FACTORS.end());
+        self.strength * FLAT * size * limit / SHAPE_RMS
+    }
+
+    /// The relative strengths of the chips of the tile at `time`, with the chip of a frame's first cell in shot `shot` first.
+    pub(super) fn tile(&self, shot: u64, time: Duration) -> impl Iterator<Item = f32> {
+        let ((right, below), turn) = (phase(&self.key, self.id.get(), shot), turn(time));
+        (0..SIDE * SIDE).map(move |i| {
+            let (row, column) = ((i / SIDE + below) % SIDE, (i + right) % SIDE);
+            (self.chips[row * SIDE + column] * turn).re
+        })
+    }
+}
+
+/// The dither of the first pixel of a frame at `time`.
+pub(super) fn first_dither(time: Duration) -> u32 {
+    // Truncation is intended: only the fraction matters.
+    (time.as_millis() as u32).wrapping_mul(DITHER_TIME)
 }
 
 /// How much stronger the watermark may be than in a flat area: the power 3/8 of the detail, from square roots, which are

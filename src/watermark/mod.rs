@@ -36,12 +36,14 @@ mod payload;
 mod residual;
 mod spectrum;
 mod template;
+mod tensor;
 
 pub use detect::{DETECTION_THRESHOLD, Detection, Detector, MAX_SCALE, MIN_SCALE};
 pub use embed::{Embedder, Plane, STRENGTHS};
 pub use key::WatermarkKey;
 pub use pattern::Scheme;
 pub use payload::GenerationId;
+pub(crate) use tensor::TensorEmbedder;
 
 #[cfg(test)]
 mod tests;

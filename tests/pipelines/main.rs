@@ -9,6 +9,7 @@ mod caps;
 mod clients;
 mod conditions;
 mod conformance;
+mod cuda;
 mod errors;
 mod filter;
 mod frames;

@@ -318,8 +318,7 @@ impl ElementImpl for SoraPrompt {
             let text = gst::Caps::builder("text/x-raw")
                 .field("format", gst::List::new(["utf8", "pango-markup"]))
                 .build();
-            let video =
-                gst_video::VideoCapsBuilder::new().format_list(crate::video::convert::FORMATS).build();
+            let video = crate::source::caps::template_with_cuda();
             let always = gst::PadPresence::Always;
             let any = gst_video::VideoCapsBuilder::new().build();
             [

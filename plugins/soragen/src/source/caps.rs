@@ -8,10 +8,25 @@ use soragen::{ModelInfo, Size, Sizes};
 use super::frame_time::Rate;
 use super::properties::UriCaps;
 use crate::video::convert::{FORMATS, supports_chroma_site, supports_colorimetry};
+use crate::video::cuda;
 
 /// The caps of the pad template.
 pub fn template() -> gst::Caps {
     VideoCapsBuilder::new().format_list(FORMATS).build()
+}
+
+/// The caps of the pad template of an element that may leave frames on a GPU.
+pub fn template_with_cuda() -> gst::Caps {
+    let mut caps = template();
+    caps.merge(VideoCapsBuilder::new().features([cuda::FEATURE]).format(VideoFormat::Nv12).build());
+    caps
+}
+
+/// The caps that a model with these sizes can output on a GPU.
+pub fn of_sizes_in_cuda(sizes: &Sizes) -> gst::Caps {
+    let mut caps = with_formats(sizes, &[VideoFormat::Nv12], 1);
+    caps.make_mut().set_features_simple(Some(gst::CapsFeatures::new([cuda::FEATURE])));
+    caps
 }
 
 /// The caps that a model with these sizes can output.
@@ -49,9 +64,9 @@ fn with_formats(sizes: &Sizes, formats: &[VideoFormat], least_rate: i32) -> gst:
     }
 }
 
-/// The caps that a URI restricts the output to.
+/// The caps that a URI restricts the output to, in any memory.
 pub fn of_uri(uri_caps: &UriCaps) -> gst::Caps {
-    let mut caps = VideoCapsBuilder::new();
+    let mut caps = VideoCapsBuilder::new().any_features();
     for (name, side) in [("width", uri_caps.width), ("height", uri_caps.height)] {
         if let Some(side) = side.and_then(|side| i32::try_from(side).ok()) {
             caps = caps.field(name, side);
@@ -162,6 +177,24 @@ pub fn is_possible(structure: &gst::StructureRef) -> bool {
     let formats = options(structure, "format");
     (modes.is_empty() || modes.iter().any(|mode| is_mono(mode)))
         && (formats.is_empty() || formats.iter().any(|format| has_colours(structure, format)))
+}
+
+/// Whether caps with these `features` are for memory of a GPU.
+pub fn is_on_gpu(features: &gst::CapsFeaturesRef) -> bool {
+    features.contains(cuda::FEATURE)
+}
+
+/// Whether some of `caps` are for memory of a GPU.
+pub fn has_gpu(caps: &gst::Caps) -> bool {
+    caps.iter_with_features().any(|(_, features)| is_on_gpu(features))
+}
+
+/// Leaves those of `caps` that are on a GPU, or those that are not. Leaves all if there would be none.
+pub fn choose_memory(caps: gst::Caps, on_gpu: bool) -> gst::Caps {
+    let owned = caps.iter_with_features().filter(|(_, features)| is_on_gpu(features) == on_gpu);
+    let chosen: gst::Caps =
+        owned.map(|(structure, features)| (structure.to_owned(), features.to_owned())).collect();
+    if chosen.is_empty() { caps } else { chosen }
 }
 
 /// The frame rate of `video`.

@@ -10,15 +10,17 @@ use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
 
-use super::generator::FrameError;
+use super::cuda::CudaState;
+use super::generator::{FrameData, FrameError, Output};
 use super::position::Position;
 use super::settings::Settings;
 use super::state::State;
 use super::uri::{self, UriValues};
 use super::{caps, error, frame_time, messages, properties, timecode};
-use crate::video::convert::convert;
+use crate::video::convert::{convert, yuv_colours};
+use crate::video::cuda::CONTEXT_TYPE;
 
-static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("soragen", gst::DebugColorFlags::empty(), Some("Text-to-video source"))
 });
 
@@ -28,6 +30,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 pub struct SoraGen {
     pub(super) settings: Mutex<Settings>,
     pub(super) state: Mutex<State>,
+    /// Locked after the others.
+    pub(super) cuda: Mutex<CudaState>,
     /// Shots arrive while the element runs.
     pub(super) streamed_shots: AtomicBool,
 }
@@ -151,7 +155,7 @@ impl ElementImpl for SoraGen {
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
             let (src, always) = (gst::PadDirection::Src, gst::PadPresence::Always);
-            gst::PadTemplate::new("src", src, always, &caps::template()).into_iter().collect()
+            gst::PadTemplate::new("src", src, always, &caps::template_with_cuda()).into_iter().collect()
         });
         &TEMPLATES
     }
@@ -221,8 +225,9 @@ impl BaseSrcImpl for SoraGen {
 
     fn caps(&self, filter: Option<&gst::Caps>) -> Option<gst::Caps> {
         let requested = caps::of_uri(&lock(&self.settings).uri_caps);
-        let possible = match lock(&self.state).running() {
-            Some(running) => caps::of_sizes(&running.info.sizes),
+        let sizes = lock(&self.state).running().map(|running| running.info.sizes.clone());
+        let possible = match sizes {
+            Some(sizes) => self.caps_of_sizes(&sizes),
             None => self.obj().pad_template("src")?.caps().clone(),
         };
         let caps = possible.intersect(&requested);
@@ -232,7 +237,8 @@ impl BaseSrcImpl for SoraGen {
         })
     }
 
-    fn fixate(&self, mut caps: gst::Caps) -> gst::Caps {
+    fn fixate(&self, caps: gst::Caps) -> gst::Caps {
+        let mut caps = self.choose_memory(caps);
         let default = lock(&self.state)
             .running()
             .map(|running| (running.info.sizes.default_size(), running.info.frame_rate));
@@ -251,6 +257,10 @@ impl BaseSrcImpl for SoraGen {
         let segment = self.obj().segment().downcast::<gst::ClockTime>();
         let backwards = segment.is_ok_and(|segment| segment.rate() < 0.0);
         let (rate, size) = (caps::rate(&video), caps::size(&video));
+        let on_gpu = caps.features(0).is_some_and(caps::is_on_gpu);
+        let colours = on_gpu.then(|| yuv_colours(&video)).transpose();
+        let on_device = colours.map_err(|e| gst::loggable_error!(CAT, "not possible: {caps}: {e}"))?;
+        let output = Output { size, on_device };
         let timecode = self.first_timecode(rate);
         // Only used if downstream proposes no buffer pool.
         self.obj().set_blocksize(u32::try_from(video.size()).unwrap_or(u32::MAX));
@@ -258,15 +268,14 @@ impl BaseSrcImpl for SoraGen {
         let Some(running) = state.running_mut() else {
             return Err(gst::loggable_error!(CAT, "not started"));
         };
-        running.generator.set_size(size);
+        running.generator.set_output(output);
+        let new_output = running.output.replace(output) != Some(output);
         running.timecode = timecode;
         let before = running.video.replace(video);
         let new_latency = running.live.is_some() && before.as_ref().map(caps::rate) != Some(rate);
         if let Some(before) = before {
-            // A frame of another size cannot be repeated.
-            if caps::size(&before) != size
-                && let Some(live) = &mut running.live
-            {
+            // A frame of another size or format cannot be repeated.
+            if new_output && let Some(live) = &mut running.live {
                 live.forget_frame();
             }
             running.position = running.position.with_rate(caps::rate(&before), rate, backwards);
@@ -281,6 +290,10 @@ impl BaseSrcImpl for SoraGen {
     }
 
     fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        if query.get().0.and_then(|caps| caps.features(0)).is_some_and(caps::is_on_gpu) {
+            self.decide_cuda_pool(query)?;
+            return self.parent_decide_allocation(query);
+        }
         // Frames are written with the strides of the buffer, so a pool with padding can be used.
         if query.find_allocation_meta::<gst_video::VideoMeta>().is_some()
             && let Some((Some(pool), _, _, _)) = query.allocation_pools().next()
@@ -337,6 +350,7 @@ impl BaseSrcImpl for SoraGen {
                 }
                 converted.is_some()
             }
+            gst::QueryViewMut::Context(q) if q.context_type() == CONTEXT_TYPE => self.answer_context(query),
             _ => BaseSrcImplExt::parent_query(self, query),
         }
     }
@@ -412,10 +426,12 @@ impl BaseSrcImpl for SoraGen {
         if let Some(timecode) = timecode {
             gst_video::VideoTimeCodeMeta::add(buffer, &timecode);
         }
-        let mut output =
-            VideoFrameRef::from_buffer_ref_writable(buffer, &video).map_err(|e| self.write_failed(&e))?;
-        convert(&shown.frame.pixels, &mut output).map_err(|e| self.write_failed(&e))?;
-        Ok(gst::FlowSuccess::Ok)
+        let written = match &shown.frame.data {
+            FrameData::Rgb(pixels) => VideoFrameRef::from_buffer_ref_writable(buffer, &video)
+                .and_then(|mut output| convert(pixels, &mut output)),
+            FrameData::Nv12(frame) => self.copy_to_gpu(frame, buffer),
+        };
+        written.map(|()| gst::FlowSuccess::Ok).map_err(|e| self.write_failed(&e))
     }
 }
 

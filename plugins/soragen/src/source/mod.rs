@@ -9,6 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 pub(crate) mod caps;
+mod cuda;
 mod deadline;
 mod download;
 mod enums;

@@ -33,7 +33,8 @@ impl SoraGen {
         let requested = caps::of_uri(&lock(&self.settings).uri_caps);
         let Some(info) = lock(&self.state).running().map(|running| running.info.clone()) else { return };
         let wanted = pad.peer_query_caps(None);
-        if let Some(conflict) = conflict(&wanted, &caps::of_sizes(&info.sizes).intersect(&requested), &info) {
+        let possible = self.caps_of_sizes(&info.sizes).intersect(&requested);
+        if let Some(conflict) = conflict(&wanted, &possible, &info) {
             gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{conflict}"));
         }
     }

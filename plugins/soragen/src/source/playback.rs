@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::deadline::RunningClock;
 use super::frame_time::{Rate, frame_start};
-use super::generator::{Due, FrameError, FrameReader, RgbFrame};
+use super::generator::{Due, FrameData, FrameError, FrameReader};
 use super::position::FrameTiming;
 
 /// A frame and its number at the model's rate.
 #[derive(Clone)]
 pub struct ModelFrame {
     pub number: u64,
-    pub pixels: RgbFrame,
+    pub data: FrameData,
 }
 
 /// Where the video is in running time.
@@ -67,7 +67,7 @@ pub struct OutputFrame {
 /// Waits for the frame of `timing`.
 pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<OutputFrame, FrameError> {
     let number = timing.model_frame;
-    let frame = ModelFrame { number, pixels: reader.read(number, None)? };
+    let frame = ModelFrame { number, data: reader.read(number, None)? };
     Ok(OutputFrame { frame, start: timing.start, late: false, discont: false })
 }
 
@@ -87,7 +87,7 @@ impl LivePlayback {
         self.video_time(running).map(|time| time.saturating_sub(delay))
     }
 
-    /// Forgets the last frame: one of another size cannot be repeated.
+    /// Forgets the last frame: one of another size or format cannot be repeated.
     pub fn forget_frame(&mut self) {
         self.last = None;
     }
@@ -123,7 +123,7 @@ impl LivePlayback {
         let number = timing.model_frame.saturating_sub(self.lag);
         let (Some(last), Some(anchor)) = (self.last.clone(), self.anchor) else {
             // Nothing to repeat, so this frame has no deadline.
-            let frame = ModelFrame { number, pixels: reader.read(number, None)? };
+            let frame = ModelFrame { number, data: reader.read(number, None)? };
             self.last = Some(frame.clone());
             let anchor = *self.anchor.get_or_insert_with(|| Anchor::now(timing, clock));
             return Ok(OutputFrame {
@@ -141,8 +141,8 @@ impl LivePlayback {
             return Ok(OutputFrame { frame: last, start, late: false, discont: false });
         }
         match reader.read(number, Some(due)) {
-            Ok(pixels) => {
-                let frame = ModelFrame { number, pixels };
+            Ok(data) => {
+                let frame = ModelFrame { number, data };
                 self.last = Some(frame.clone());
                 Ok(OutputFrame { frame, start, late: false, discont: false })
             }

@@ -15,7 +15,7 @@ use soragen::Size;
 use soragen::watermark::Plane;
 
 use super::deadline::RunningClock;
-use super::generator::{FrameError, FrameReader};
+use super::generator::{FrameData, FrameError, FrameReader};
 use super::imp::{SoraGen, lock};
 use super::messages::ShotAnnouncement;
 use super::playback::{self, LivePlayback, OutputFrame};
@@ -66,9 +66,11 @@ impl SoraGen {
         reader: &FrameReader,
         size: Size,
     ) {
+        // A live source with a watermark has no frames on the device.
+        let FrameData::Rgb(pixels) = &mut shown.frame.data else { return };
         if let (Some(embedder), Some(shot)) = (reader.embedder(), reader.shot(shown.frame.number)) {
             // A copy: the frame may be shown again.
-            let pixels = Arc::make_mut(&mut shown.frame.pixels);
+            let pixels = Arc::make_mut(pixels);
             let time = Duration::from_nanos(timing.start);
             embedder.embed(&mut Plane::rgb(pixels, size), shot.index, time);
         }

@@ -10,6 +10,7 @@ use gst_base::prelude::*;
 use soragen::hub::HubName;
 use soragen::{Cancel, ModelInfo};
 
+use super::cuda::CudaState;
 use super::generator::{Generator, Job};
 use super::imp::{SoraGen, lock};
 use super::playback::LivePlayback;
@@ -169,6 +170,7 @@ impl SoraGen {
         };
         // Waits for the worker, without the lock.
         drop(state);
+        *lock(&self.cuda) = CudaState::default();
     }
 
     /// Cancels a pending download, so that it does not complete the start.
@@ -220,6 +222,7 @@ impl Prepared {
             info,
             length,
             generator,
+            output: None,
             video: None,
             position: Position::default(),
             live: is_live.then(LivePlayback::default),

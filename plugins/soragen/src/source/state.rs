@@ -9,7 +9,7 @@ use gst_video::{ValidVideoTimeCode, VideoInfo};
 use soragen::{Cancel, ModelInfo, Shot, ShotInfo};
 
 use super::frame_time;
-use super::generator::Generator;
+use super::generator::{Generator, Output};
 use super::playback::LivePlayback;
 use super::position::Position;
 use super::settings::VideoLength;
@@ -65,6 +65,8 @@ pub struct Running {
     /// `None` for an endless video.
     pub length: Option<VideoLength>,
     pub generator: Generator,
+    /// What the frames of the generator are like.
+    pub output: Option<Output>,
     /// The negotiated format.
     pub video: Option<VideoInfo>,
     pub position: Position,

@@ -5,8 +5,9 @@
 use gst_video::prelude::*;
 use gst_video::{
     VideoChromaSite, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoFormat, VideoFrameRef,
-    VideoTransferFunction,
+    VideoInfo, VideoTransferFunction,
 };
+use soragen::YuvColours;
 
 /// The output formats, preferred first. Every player supports 4:2:0, so an encoder without a preference gets I420.
 pub const FORMATS: [VideoFormat; 9] = [
@@ -30,6 +31,25 @@ pub fn convert(
     frame: &mut VideoFrameRef<&mut gst::BufferRef>,
 ) -> Result<(), gst::glib::BoolError> {
     if frame.format_info().is_rgb() { to_packed_rgb(rgb, frame) } else { to_yuv420(rgb, frame) }
+}
+
+/// The colours of a frame in 4:2:0; chroma as in "mpeg2", horizontally on the left column and vertically between the two rows, if it
+/// has no site.
+///
+/// # Errors
+/// If the colorimetry has no Y'CbCr matrix.
+pub fn yuv_colours(info: &VideoInfo) -> Result<YuvColours, gst::glib::BoolError> {
+    let colorimetry = info.colorimetry();
+    let (red, blue) = colorimetry.matrix().kr_kb()?;
+    let site = info.chroma_site();
+    let site = if site.is_empty() { VideoChromaSite::MPEG2 } else { site };
+    Ok(YuvColours {
+        red,
+        blue,
+        full_range: colorimetry.range() == VideoColorRange::Range0_255,
+        horizontally_cosited: site.contains(VideoChromaSite::H_COSITED),
+        vertically_cosited: site.contains(VideoChromaSite::V_COSITED),
+    })
 }
 
 /// Whether [`convert`] can write colours of `colorimetry`, as in caps: any range and Y'CbCr matrix, but neither wide gamuts
@@ -121,23 +141,18 @@ struct Matrix {
 }
 
 impl Matrix {
-    fn of(frame: &VideoFrameRef<&mut gst::BufferRef>) -> Result<Self, gst::glib::BoolError> {
-        let colorimetry = frame.info().colorimetry();
-        let (kr, kb) = colorimetry.matrix().kr_kb()?;
-        let (kr, kb) = (kr as f32, kb as f32);
+    fn of(colours: &YuvColours) -> Self {
+        let (kr, kb) = (colours.red as f32, colours.blue as f32);
         let kg = 1.0 - kr - kb;
-        let (black, luma, chroma) = if colorimetry.range() == VideoColorRange::Range0_255 {
-            (0.0, 255.0, 255.0)
-        } else {
-            (16.0, 219.0, 224.0)
-        };
+        let (black, luma, chroma) =
+            if colours.full_range { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
         let (luma, chroma) = (luma / 255.0, chroma / 255.0 / 2.0);
-        Ok(Self {
+        Self {
             luma: [kr * luma, kg * luma, kb * luma],
             blue: [-kr / (1.0 - kb) * chroma, -kg / (1.0 - kb) * chroma, chroma],
             red: [chroma, -kg / (1.0 - kr) * chroma, -kb / (1.0 - kr) * chroma],
             black,
-        })
+        }
     }
 }
 
@@ -184,28 +199,24 @@ struct Siting {
 
 impl Siting {
     /// Horizontally and vertically, a sample is on the first pixel (cosited) or between the two.
-    fn of(frame: &VideoFrameRef<&mut gst::BufferRef>) -> Self {
-        let site = frame.info().chroma_site();
-        let site = if site.is_empty() { VideoChromaSite::MPEG2 } else { site };
+    fn of(colours: &YuvColours) -> Self {
         let weights = |cosited, sum: f32| {
             let weights = if cosited { [0.25, 0.5, 0.25] } else { [0.0, 0.5, 0.5] };
             weights.map(|weight: f32| weight * sum)
         };
         Self {
-            rows: weights(site.contains(VideoChromaSite::V_COSITED), 2.0),
-            columns: weights(site.contains(VideoChromaSite::H_COSITED), 0.5),
+            rows: weights(colours.vertically_cosited, 2.0),
+            columns: weights(colours.horizontally_cosited, 0.5),
         }
     }
 }
 
-/// Writes 4:2:0 with the chroma site of the frame; "mpeg2", horizontally on the left column and vertically between the two
-/// rows, if it has none.
+/// Writes 4:2:0 with the [colours](yuv_colours) of the frame.
 fn to_yuv420(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
-    let matrix = Matrix::of(frame)?;
+    let colours = yuv_colours(frame.info())?;
+    let (matrix, siting) = (Matrix::of(&colours), Siting::of(&colours));
     let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
-
-    let siting = Siting::of(frame);
 
     let mut rows = [Row::new(width), Row::new(width), Row::new(width)];
     // `sum` adds the rows and repeats the pixel at either end; `chroma` has the filtered colours at half width.
@@ -252,10 +263,8 @@ mod tests {
     /// Converts a picture of one colour and returns the first sample of each component.
     fn colour(format: VideoFormat, colorimetry: &str, rgb: [u8; 3]) -> Vec<u8> {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(format, 6, 4)
-            .colorimetry(&colorimetry.parse().unwrap())
-            .build()
-            .unwrap();
+        let info =
+            VideoInfo::builder(format, 6, 4).colorimetry(&colorimetry.parse().unwrap()).build().unwrap();
         let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
         let mut frame = VideoFrameRef::from_buffer_ref_writable(buffer.get_mut().unwrap(), &info).unwrap();
         convert(&rgb.repeat(24), &mut frame).unwrap();
@@ -285,7 +294,7 @@ mod tests {
     /// The first component of chroma of a picture with `height` rows, all black except for one blue pixel.
     fn blue_chroma(site: VideoChromaSite, height: u32, (row, column): (usize, usize)) -> Vec<u8> {
         gst::init().unwrap();
-        let info = gst_video::VideoInfo::builder(VideoFormat::I420, 4, height)
+        let info = VideoInfo::builder(VideoFormat::I420, 4, height)
             .chroma_site(site)
             .colorimetry(&"1:4:5:1".parse().unwrap())
             .build()

@@ -8,7 +8,7 @@ use soragen::watermark::{Embedder, GenerationId};
 use soragen::{Error, ShotInfo};
 
 use super::super::deadline::Deadline;
-use super::queue::RgbFrame;
+use super::queue::FrameData;
 use super::shared::Shared;
 
 /// Why [`FrameReader::read`] returned no frame.
@@ -38,7 +38,7 @@ pub struct FrameReader(pub(super) Arc<Shared>);
 
 impl FrameReader {
     /// Waits for frame `n`, and until it is `due`. A frame that is no longer queued is generated again.
-    pub fn read(&self, n: u64, due: Option<Due>) -> Result<RgbFrame, FrameError> {
+    pub fn read(&self, n: u64, due: Option<Due>) -> Result<FrameData, FrameError> {
         let shared = &self.0;
         let mut state = shared.state.lock();
         if !state.queue.seek(n) {

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads};
+use soragen::{Cache, Error, OpenOptions, Progress, Request, SessionStats, Shot, Size, Threads, YuvColours};
 
 pub use changes::{Change, References};
 pub use frame_reader::{Due, FrameError, FrameReader};
-pub use queue::RgbFrame;
+pub use queue::FrameData;
 use shared::{PanicGuard, Shared, ShotStream};
 use worker::Worker;
 
@@ -46,6 +46,14 @@ pub struct Past {
     /// How many of its last frames the model sees, at most.
     pub frames: usize,
     pub frame_rate: (u32, u32),
+}
+
+/// What the frames are like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Output {
+    pub size: Size,
+    /// They stay on the device of the model, in NV12 with these colours; otherwise they are RGB.
+    pub on_device: Option<YuvColours>,
 }
 
 /// An event of the worker. It is sent on the worker's thread.
@@ -89,7 +97,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Starts the worker. It opens the model at once, and generates frames after [`set_size`](Self::set_size).
+    /// Starts the worker. It opens the model at once, and generates frames after [`set_output`](Self::set_output).
     ///
     /// # Errors
     /// If the system cannot spawn a thread.
@@ -114,13 +122,13 @@ impl Generator {
         Ok(Self { shared, worker: Some(worker) })
     }
 
-    /// Sets the frame size. If it changes, generation starts over.
-    pub fn set_size(&self, size: Size) {
+    /// Sets what the frames are like. If it changes, generation starts over.
+    pub fn set_output(&self, output: Output) {
         self.shared.state.update(|state| {
-            if state.size.is_some_and(|before| before != size) {
+            if state.output.is_some_and(|before| before != output) {
                 state.start_over();
             }
-            state.size = Some(size);
+            state.output = Some(output);
         });
     }
 

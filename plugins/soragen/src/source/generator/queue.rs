@@ -8,14 +8,32 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// One frame, 8-bit RGB, `[H, W, 3]` without padding.
-pub type RgbFrame = Arc<[u8]>;
+use soragen::Nv12Frame;
+
+/// The samples of a frame.
+#[derive(Clone)]
+pub enum FrameData {
+    /// 8-bit RGB, `[H, W, 3]` without padding.
+    Rgb(Arc<[u8]>),
+    /// On the device of the model.
+    Nv12(Nv12Frame),
+}
+
+impl FrameData {
+    /// The memory that it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Rgb(samples) => samples.len(),
+            Self::Nv12(frame) => frame.bytes(),
+        }
+    }
+}
 
 #[derive(Default)]
 pub struct FrameQueue {
     /// Number of the first frame in `frames`.
     first: u64,
-    frames: VecDeque<RgbFrame>,
+    frames: VecDeque<FrameData>,
     /// Number of the frame that the reader needs next.
     wanted: u64,
     /// Length of the last chunk in frames.
@@ -55,7 +73,7 @@ impl FrameQueue {
     }
 
     /// Frame `n`, if it is in the queue; the reader then needs the next one.
-    pub fn read(&mut self, n: u64) -> Option<RgbFrame> {
+    pub fn read(&mut self, n: u64) -> Option<FrameData> {
         let index = usize::try_from(n.checked_sub(self.first)?).ok()?;
         let frame = self.frames.get(index)?.clone();
         self.wanted = n + 1;
@@ -63,7 +81,7 @@ impl FrameQueue {
     }
 
     /// Appends a chunk, then removes frames that were read until at most `capacity` frames are left.
-    pub fn push_chunk(&mut self, frames: Vec<RgbFrame>, capacity: usize) {
+    pub fn push_chunk(&mut self, frames: Vec<FrameData>, capacity: usize) {
         self.chunk = frames.len() as u64;
         self.in_flight = self.in_flight.saturating_sub(self.chunk);
         self.frames.extend(frames);
@@ -94,8 +112,16 @@ mod tests {
     use super::*;
 
     /// Three frames from `first` on; each holds its number.
-    fn chunk(first: u8) -> Vec<RgbFrame> {
-        (first..first + 3).map(|number| [number].into()).collect()
+    fn chunk(first: u8) -> Vec<FrameData> {
+        (first..first + 3).map(|number| FrameData::Rgb([number].into())).collect()
+    }
+
+    /// What frame `n` holds.
+    fn read(queue: &mut FrameQueue, n: u64) -> Vec<u8> {
+        match queue.read(n) {
+            Some(FrameData::Rgb(samples)) => samples.to_vec(),
+            _ => panic!("no frame {n}"),
+        }
     }
 
     #[test]
@@ -104,7 +130,7 @@ mod tests {
         assert!(queue.needs_frames());
         queue.push_chunk(chunk(0), 100);
         assert!(!queue.needs_frames(), "nothing was read yet");
-        assert_eq!(*queue.read(0).unwrap(), [0]);
+        assert_eq!(read(&mut queue, 0), [0]);
         assert!(queue.needs_frames(), "fewer than three frames are left");
         queue.push_chunk(chunk(3), 100);
         assert!(!queue.needs_frames());
@@ -144,11 +170,11 @@ mod tests {
         queue.read(0).unwrap();
         queue.push_chunk(chunk(3), 4);
         assert!(queue.read(0).is_none(), "removed: it was read");
-        assert_eq!(*queue.read(1).unwrap(), [1]);
+        assert_eq!(read(&mut queue, 1), [1]);
         assert_eq!(queue.generated(), 6);
         queue.push_chunk(chunk(6), 4);
         assert!(queue.read(1).is_none());
-        assert_eq!(*queue.read(2).unwrap(), [2], "kept over capacity: it was not read");
+        assert_eq!(read(&mut queue, 2), [2], "kept over capacity: it was not read");
     }
 
     #[test]
@@ -159,13 +185,13 @@ mod tests {
             queue.read(u64::from(first) + 2).unwrap();
         }
         assert!(queue.seek(3));
-        assert_eq!(*queue.read(3).unwrap(), [3]);
+        assert_eq!(read(&mut queue, 3), [3]);
         assert!(queue.seek(100), "later frames are generated, not generated again");
         assert!(!queue.seek(2), "frame 2 was removed");
         queue.clear();
         assert_eq!(queue.generated(), 0);
         assert!(queue.needs_frames());
         queue.push_chunk(chunk(0), 6);
-        assert_eq!(*queue.read(2).unwrap(), [2]);
+        assert_eq!(read(&mut queue, 2), [2]);
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use soragen::{Cancel, ChunkLatents, Frames, Renderer, Result, Session, ShotInfo};
+use soragen::{Cancel, ChunkLatents, Renderer, Result, Session, ShotInfo, YuvColours};
 
+use super::queue::FrameData;
 use super::shared::Shared;
 
 /// Capacity of the frame queue in bytes.
@@ -27,6 +28,8 @@ pub struct DenoisedChunk {
 pub struct ChunkRenderer {
     shared: Arc<Shared>,
     renderer: Renderer,
+    /// The frames stay on the device, in NV12 with these colours.
+    on_device: Option<YuvColours>,
     cancel: Cancel,
     /// When the generator was started.
     started: Instant,
@@ -42,9 +45,15 @@ impl Drop for StopGuard<'_> {
 }
 
 impl ChunkRenderer {
-    pub fn new(shared: Arc<Shared>, session: &Session, cancel: &Cancel, started: Instant) -> Self {
+    pub fn new(
+        shared: Arc<Shared>,
+        session: &Session,
+        on_device: Option<YuvColours>,
+        cancel: &Cancel,
+        started: Instant,
+    ) -> Self {
         shared.state.lock().renderer_stopped = false;
-        Self { shared, renderer: session.renderer(), cancel: cancel.clone(), started }
+        Self { shared, renderer: session.renderer(), on_device, cancel: cancel.clone(), started }
     }
 
     /// Runs until no more chunks come, or until an error.
@@ -54,25 +63,39 @@ impl ChunkRenderer {
         // The time of a chunk begins when the one before it is done, or later.
         let mut last = self.started;
         for DenoisedChunk { latents, shot, total, began } in chunks {
-            let frames = self.renderer.render(latents, &self.cancel)?;
-            self.push(&frames, shot, total, began.max(last));
+            let first = latents.first();
+            let frames = self.render(latents)?;
+            self.push(first, frames, shot, total, began.max(last));
             last = Instant::now();
         }
         Ok(())
     }
 
-    fn push(&self, frames: &Frames, shot: ShotInfo, total: Option<u64>, began: Instant) {
-        let pictures = frames.iter().map(Into::into).collect();
-        let frame_bytes = frames.size.samples();
+    fn render(&mut self, latents: ChunkLatents) -> Result<Vec<FrameData>> {
+        Ok(match &self.on_device {
+            Some(colours) => {
+                let rendered = self.renderer.render_nv12(latents, colours, &self.cancel)?;
+                rendered.frames.into_iter().map(FrameData::Nv12).collect()
+            }
+            None => {
+                let rendered = self.renderer.render(latents, &self.cancel)?;
+                rendered.iter().map(|frame| FrameData::Rgb(frame.into())).collect()
+            }
+        })
+    }
+
+    fn push(&self, first: u64, frames: Vec<FrameData>, shot: ShotInfo, total: Option<u64>, began: Instant) {
+        let count = frames.len() as u64;
+        let frame_bytes = frames.first().map_or(1, FrameData::bytes);
         self.shared.state.update(|state| {
             // These frames belong to the previous session, or come after the end that the application has set.
             if state.restart || state.truncated {
                 return;
             }
-            if shot.frame == frames.first {
+            if shot.frame == first {
                 state.shots.insert(shot.frame, Arc::new(shot));
             }
-            state.queue.push_chunk(pictures, QUEUE_BYTES / frame_bytes.max(1));
+            state.queue.push_chunk(frames, QUEUE_BYTES / frame_bytes.max(1));
             let generated = state.queue.generated();
             if total == Some(generated) {
                 state.queue.set_end(generated);
@@ -82,7 +105,7 @@ impl ChunkRenderer {
             if stats.frames == 0 {
                 stats.first_frame = self.started.elapsed();
             }
-            stats.frames += frames.len() as u64;
+            stats.frames += count;
             stats.busy += took;
             stats.chunk = took;
         });

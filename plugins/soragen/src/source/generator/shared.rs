@@ -8,11 +8,11 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use soragen::watermark::Embedder;
-use soragen::{Cancel, Error, Shot, ShotInfo, Size};
+use soragen::{Cancel, Error, Shot, ShotInfo};
 
-use super::Stats;
 use super::changes::Changes;
 use super::queue::FrameQueue;
+use super::{Output, Stats};
 use crate::monitor::Monitor;
 
 /// A longer stream of shots is cut off here. All shots are kept to generate the same video again.
@@ -65,7 +65,8 @@ pub struct State {
     pub quit: bool,
     /// The video ends with the frames generated so far.
     pub truncated: bool,
-    pub size: Option<Size>,
+    /// `None` before negotiation.
+    pub output: Option<Output>,
     /// Replaces the seed of the request.
     pub seed: Option<u64>,
     /// Cancels the current session; each session has its own.

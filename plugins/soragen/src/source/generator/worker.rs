@@ -11,7 +11,7 @@ use soragen::{Cache, Cancel, Error, Model, Result, RgbImage, Session, SessionSta
 use super::changes::Change;
 use super::renderer::{ChunkRenderer, DenoisedChunk};
 use super::shared::Shared;
-use super::{GeneratorEvent, Job, Past};
+use super::{GeneratorEvent, Job, Output, Past};
 use crate::video::input::VideoInput;
 
 pub struct Worker<R> {
@@ -37,6 +37,7 @@ enum Task {
 /// A session, and what is constant while it runs.
 struct RunningSession<'a> {
     session: Session,
+    output: Output,
     cancel: Cancel,
     cache: Option<&'a Cache>,
     /// Number of streamed shots that the session has.
@@ -75,8 +76,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         };
         self.send(GeneratorEvent::Loaded);
         model.notes().iter().for_each(|note| self.send(GeneratorEvent::Note(note)));
-        while let Some((size, cancel)) = self.next_session() {
-            let started = self.start_session(job, &model, size, cancel);
+        while let Some((output, cancel)) = self.next_session() {
+            let started = self.start_session(job, &model, output, cancel);
             match started.and_then(|running| self.generate(running, render_threads)) {
                 Ok(()) | Err(Error::Cancelled) => {}
                 Err(error) => return self.fail(error),
@@ -100,17 +101,17 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     }
 
     /// Waits until a session can start; `None` if the generator was dropped.
-    fn next_session(&self) -> Option<(Size, Cancel)> {
+    fn next_session(&self) -> Option<(Output, Cancel)> {
         let mut state = self.shared.state.lock();
         loop {
             if state.quit {
                 return None;
             }
             let has_shots = state.shot_stream.as_ref().is_none_or(|stream| !stream.shots().is_empty());
-            if let Some(size) = state.size.filter(|_| has_shots && !state.truncated) {
+            if let Some(output) = state.output.filter(|_| has_shots && !state.truncated) {
                 state.restart = false;
                 state.cancel = Cancel::new();
-                return Some((size, state.cancel.clone()));
+                return Some((output, state.cancel.clone()));
             }
             state = self.shared.state.wait(state);
         }
@@ -131,10 +132,10 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         &mut self,
         job: &'a Job,
         model: &Arc<Model>,
-        size: Size,
+        output: Output,
         cancel: Cancel,
     ) -> Result<RunningSession<'a>> {
-        let mut request = job.request.clone();
+        let (mut request, size) = (job.request.clone(), output.size);
         request.size = Some(size);
         if let Some(past) = &job.past {
             (request.past, request.past_start) = self.past(past, size, &cancel)?;
@@ -155,7 +156,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         })?;
         self.shared.state.lock().embedder = session.embedder().cloned();
         let counted = SessionStats::default();
-        Ok(RunningSession { session, cancel, cache, shots, counted, next_frame: 0 })
+        Ok(RunningSession { session, output, cancel, cache, shots, counted, next_frame: 0 })
     }
 
     /// Waits until the next chunk is needed and the shots before frame `end`, which decide it, have arrived.
@@ -178,8 +179,9 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
     /// Generates chunks until the session has to start over or the generator is dropped. Another thread renders a chunk while the next one
     /// is denoised.
     fn generate(&mut self, mut running: RunningSession, threads: &Threads) -> Result<()> {
+        let RunningSession { session, output, cancel, .. } = &running;
         let renderer =
-            ChunkRenderer::new(self.shared.clone(), &running.session, &running.cancel, self.started);
+            ChunkRenderer::new(self.shared.clone(), session, output.on_device, cancel, self.started);
         std::thread::scope(|scope| {
             // A chunk waits until the one before it is rendered, so that no more than these two are in memory.
             let (sender, chunks) = sync_channel(0);

@@ -217,10 +217,10 @@ fn a_chunk_is_rendered_while_the_next_is_denoised() {
     });
     let source = |threads| {
         format!(
-            "soragen model=\"{}\" prompt=fox cache-dir=none threads={threads} num-buffers=21 ! video/x-raw,format=RGB",
+            "soragen model=\"{}\" prompt=fox cache-dir=none threads={threads} num-buffers=13 ! video/x-raw,format=RGB",
             folder.path().display()
         )
     };
-    assert_eq!(samples(&source(1)).len(), 21);
-    assert_eq!(samples(&source(0)).len(), 21);
+    assert_eq!(samples(&source(1)).len(), 13);
+    assert_eq!(samples(&source(0)).len(), 13);
 }

@@ -130,10 +130,10 @@ impl Kernel for Norm {
 
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let (groups, dim) = self.scale.dims2()?;
-        let full = x.to_dtype(DType::F32)?.reshape((groups, (), dim))?;
-        let centred = full.broadcast_sub(&full.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        let full = x.to_dtype(DType::F32)?.contiguous()?.reshape((groups, (), dim))?;
+        // candle's norm, so that the bytes of a video on a CPU stay as they are.
+        let ones = Tensor::ones(dim, DType::F32, x.device())?;
+        let normed = candle_nn::ops::layer_norm(&full, &ones, &ones.zeros_like()?, self.eps as f32)?;
         let scale = (self.scale.unsqueeze(1)? + f64::from(self.offset))?;
         let scaled = normed.broadcast_mul(&scale)?.broadcast_add(&self.shift.unsqueeze(1)?)?;
         scaled.to_dtype(self.out)?.reshape(x.shape())

@@ -369,17 +369,17 @@ fn paced(delay: Duration, end: gst::ClockTime) -> (Vec<(gst::ClockTime, gst::Clo
                     std::thread::yield_now();
                     continue;
                 };
+                // Both are read once, in this order: a chunk that is begun after the first reading does not count.
+                let chunk = begun.load(Ordering::Relaxed);
+                let made = live.stat("frames");
+                // Rendering the chunk before takes no time of the clock.
+                let rendered = chunk == 0 || made >= 5 + CHUNK * (chunk - 1);
                 // The clock goes on when both threads wait for it, or one while the other has nothing to do: the source before
                 // the first frame, the model while it is a chunk ahead.
                 let source_waits = first.is_some_and(|first| id.time() == first + pushed * FRAME);
                 // The source has shown all frames but those that it repeated.
-                let model_idles = source_waits && live.stat("frames") + live.stat("late") >= pushed + CHUNK;
-                let nothing_made = pushed == 0 && live.stat("frames") == 0;
-                // Rendering the chunk before takes no time of the clock.
-                let rendered = match begun.load(Ordering::Relaxed) {
-                    0 => true,
-                    chunk => live.stat("frames") >= 5 + CHUNK * (chunk - 1),
-                };
+                let model_idles = source_waits && made + live.stat("late") >= pushed + CHUNK;
+                let nothing_made = pushed == 0 && made == 0;
                 if rendered && (pushed > 0 && waiting >= 2 || nothing_made || model_idles)
                     || stopping.load(Ordering::Relaxed)
                 {

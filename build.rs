@@ -2,7 +2,7 @@
 //! functions.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{env, fs};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -25,20 +25,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime =
         ["lib64", "lib", "targets/x86_64-linux/lib"].map(|lib| toolkit.join(lib).join("libcudart_static.a"));
     match runtime.iter().find(|file| file.exists()) {
-        Some(file) => link(file, &out.join("libcudart.a"))?,
+        Some(file) => fs::copy(file, out.join("libcudart.a"))?,
         None => return Err(format!("no libcudart_static.a in {}; set CUDA_HOME", toolkit.display()).into()),
-    }
+    };
     println!("cargo::rustc-link-search=native={}", out.display());
     for system in ["dl", "rt", "pthread"] {
         println!("cargo::rustc-link-lib=dylib={system}");
     }
-    Ok(())
-}
-
-fn link(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    if to.exists() {
-        fs::remove_file(to)?;
-    }
-    fs::copy(from, to)?;
     Ok(())
 }

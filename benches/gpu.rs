@@ -7,15 +7,17 @@
 //! video needs for 12 frames: four steps, the pass for the cache, and TAEHV, also with the decoder on a thread of its own. `weights` only
 //! loads the transformer. `--width`, `--height`, `--layers` and `--rounds` change the sizes, for a trial on a CPU.
 
+mod weights;
+
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use candle_nn::var_builder::SimpleBackend;
 use soragen::autoencoder::{AutoencoderKlWan, Taehv, TaehvConfig, WanConfig};
 use soragen::transformer::{Config, Context, KvCache, KvCacheConfig, Positions, WanTransformer};
 use soragen::{Cancel, Precision};
+use weights::Weights;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -80,7 +82,7 @@ impl Bench {
     }
 
     fn random_weights(&self) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(Weights), self.dtype, self.device.clone())
+        VarBuilder::from_backend(Box::new(Weights::new()), self.dtype, self.device.clone())
     }
 
     fn random(&self, shape: &[usize]) -> Result<Tensor> {
@@ -252,35 +254,5 @@ impl Bench {
             &format!(r#""frames_per_second": {:.2}, "overlapped": {:.2}"#, rate(serial), rate(overlapped)),
         );
         Ok(())
-    }
-}
-
-/// Random weights of any name and shape, scaled to keep the magnitude of the activations, made on the device.
-struct Weights;
-
-impl SimpleBackend for Weights {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: candle_nn::Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let scale = match shape.dims() {
-            [_] if name.ends_with("weight") => return Tensor::ones(shape, dtype, device),
-            [_] => 0.0,
-            [_, rest @ ..] => 1.0 / (rest.iter().product::<usize>() as f64).sqrt(),
-            [] => 1.0,
-        };
-        (Tensor::randn(0f32, 1.0, shape, device)? * scale)?.to_dtype(dtype)
-    }
-
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        candle_core::bail!("the shape of {name} is unknown")
-    }
-
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
     }
 }

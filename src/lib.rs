@@ -29,11 +29,7 @@ pub mod autoencoder;
 mod cache;
 mod cancel;
 pub mod checkpoint;
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "without a GPU only the plain forms are used, and not all have a caller"
-)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only a GPU launches kernels"))]
 mod cuda;
 mod device;
 mod digest;
@@ -71,6 +67,7 @@ mod threads;
 pub mod transformer;
 pub mod watermark;
 mod world;
+mod yuv;
 
 pub use autoencoder::Decoder;
 pub use cache::{Cache, CacheEntry, Usage};
@@ -84,7 +81,7 @@ pub use gpu::GpuContext;
 /// Decoded images: a frame or the start of a video, a mask, and what converts between them.
 pub use image::{DynamicImage, GrayImage, RgbImage};
 pub use model::{Model, ModelInfo, OpenOptions, PartSize, Sizes, part_sizes, weights_bytes};
-pub use nv12::{FrameAddress, Nv12Frame, Nv12Frames, PlaneRows, YuvColours};
+pub use nv12::{FrameAddress, Nv12Frame, Nv12Frames, PlaneRows};
 pub use picture::{decode_image, read_image, stretch_frame};
 pub use precision::Precision;
 pub use reference::{Reference, ReferencePicture};
@@ -93,3 +90,4 @@ pub use session::{ChunkLatents, Phase, Progress, Renderer, Session, SessionStats
 pub use storyboard::Storyboard;
 pub use threads::Threads;
 pub use world::MotionPath;
+pub use yuv::{ChromaSiting, YuvColours, YuvMatrix};

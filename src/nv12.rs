@@ -2,23 +2,9 @@
 
 use candle_core::{CpuStorage, Storage, Tensor};
 
-use crate::cuda::{Matrix, Siting, Video, VideoFormat, to_video};
+use crate::cuda::{Video, VideoFormat, to_video};
+use crate::yuv::YuvColours;
 use crate::{Result, Size};
-
-/// How R'G'B' becomes Y'CbCr 4:2:0.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct YuvColours {
-    /// Weight of red in luma.
-    pub red: f64,
-    /// Weight of blue in luma.
-    pub blue: f64,
-    /// Luma from 0 to 255; otherwise from 16 to 235.
-    pub full_range: bool,
-    /// A sample of chroma is on the first of two columns, not between them.
-    pub horizontally_cosited: bool,
-    /// A sample of chroma is on the first of two rows, not between them.
-    pub vertically_cosited: bool,
-}
 
 /// Consecutive frames of one video. They carry the label and the watermark that the request asks for.
 #[derive(Clone, Debug)]
@@ -84,12 +70,11 @@ impl Nv12Frames {
     pub(crate) fn new(frames: &Tensor, first: u64, size: Size, colours: &YuvColours) -> Result<Self> {
         let layout = Layout { width: size.width as usize, height: size.height as usize };
         let pitch = layout.pitch();
-        let YuvColours { red, blue, full_range, horizontally_cosited, vertically_cosited } = *colours;
         let video = Video {
             format: VideoFormat::Nv12 { pitch, chroma_offset: layout.chroma_offset(), chroma_pitch: pitch },
             frame_size: layout.bytes(),
-            matrix: Matrix::new(red, blue, full_range),
-            siting: Siting::new(horizontally_cosited, vertically_cosited),
+            matrix: colours.matrix(),
+            siting: colours.siting(),
         };
         let samples = to_video(frames, video)?;
         let frame = |i| Ok(Nv12Frame { samples: samples.get(i)?, layout });

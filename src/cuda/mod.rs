@@ -17,6 +17,7 @@ mod kernel;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod loader;
 mod norm;
+#[allow(dead_code, reason = "for a 3-D convolution in one product, which the decoders do not have yet")]
 mod pad;
 #[cfg(feature = "cuda")]
 mod program;
@@ -31,8 +32,7 @@ pub(crate) use device::{context, open};
 pub(crate) use gate::residual;
 pub(crate) use gelu::gelu;
 pub(crate) use norm::{norm_affine, norm_modulate};
-pub(crate) use pad::{Margins, PaddedOrder, pad_causal};
 #[cfg(feature = "cuda")]
 pub(crate) use program::address_of;
 pub(crate) use rotate::{Angles, normalise_rotate, normalise_rotate_into};
-pub(crate) use video::{Matrix, Siting, Video, VideoFormat, to_video};
+pub(crate) use video::{Video, VideoFormat, to_video};

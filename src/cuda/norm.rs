@@ -1,6 +1,6 @@
 //! Layer norms over the last dimension.
 
-use candle_core::{D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Layout, Result, Shape, Tensor, bail};
 
 use super::kernel::{
     Kernel, Launch, MAX_ROW, Operand, Source, apply, is_float, row_stride, row_threads, rows, suffix,
@@ -142,6 +142,8 @@ impl Kernel for Norm {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::D;
+
     use super::*;
     use crate::cuda::shim::{DTYPES, KERNEL, PLAIN, compare, random, run};
 

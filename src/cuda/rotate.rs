@@ -1,6 +1,6 @@
 //! Queries and keys: RMS norm over all heads together, and rotary position embedding.
 
-use candle_core::{D, DType, Layout, Result, Shape, Tensor, bail};
+use candle_core::{DType, Layout, Result, Shape, Tensor, bail};
 
 use super::kernel::{
     Kernel, Launch, MAX_ROW, Operand, Source, apply, apply_into, is_float, row_stride, row_threads, rows,
@@ -159,17 +159,14 @@ impl Kernel for Rotate {
         }
         let mut full = full.reshape(&shape)?;
         if let Some(angles) = &self.angles {
-            // As a batch of heads: the heads may differ.
+            // Each row of angles is one of a batch: of a token, or of a head of a token.
             let (tokens, heads, head_dim) = shape.dims3()?;
-            let batch = full.transpose(0, 1)?.contiguous()?.unsqueeze(1)?;
-            let [cosines, sines] = angles.each_ref().map(|angles| {
-                let angles = angles.reshape((tokens, (), head_dim / 2))?;
-                angles.broadcast_as((tokens, heads, head_dim / 2))?.transpose(0, 1)?.contiguous()
-            });
-            let rotated = candle_nn::rotary_emb::rope_i(&batch, &cosines?, &sines?)?;
-            full = rotated.squeeze(1)?.transpose(0, 1)?.contiguous()?;
+            let groups = angles[0].elem_count() / (tokens * head_dim / 2).max(1);
+            let rows = full.reshape((tokens * groups, heads / groups.max(1), 1, head_dim))?;
+            let [cosines, sines] =
+                angles.each_ref().map(|angles| angles.reshape((tokens * groups, 1, head_dim / 2)));
+            full = candle_nn::rotary_emb::rope_i(&rows, &cosines?, &sines?)?.reshape(&shape)?;
         }
-        debug_assert!(full.dim(D::Minus1).is_ok());
         full.to_dtype(dtype)
     }
 }

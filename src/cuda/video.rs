@@ -3,11 +3,13 @@
 use candle_core::{DType, Layout, Result, Shape, Tensor, bail};
 
 use super::kernel::{Kernel, Launch, Operand, Source, apply, blocks};
+use crate::yuv::{ChromaSiting, YuvMatrix};
 
 static SOURCE: Source = Source { name: "video", text: include_str!("kernels/video.cu") };
 
 /// The place of the samples in the memory of a frame, in bytes, as a `GstVideoMeta` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the element offers NV12 alone in the memory of a GPU")]
 pub(crate) enum VideoFormat {
     /// 3 bytes per pixel.
     Rgb { pitch: usize },
@@ -17,72 +19,14 @@ pub(crate) enum VideoFormat {
     I420 { pitch: usize, blue_offset: usize, red_offset: usize, chroma_pitch: usize },
 }
 
-/// The matrix from R'G'B' to Y'CbCr: section 3 of ITU-R BT.601 and BT.709.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Matrix {
-    luma: [f32; 3],
-    blue: [f32; 3],
-    red: [f32; 3],
-    black: f32,
-}
-
-/// The weights of the pixels that a chroma sample is filtered from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Siting {
-    /// The row before the two of the sample, and those two.
-    rows: [f32; 3],
-    /// The column before the two of the sample, and those two. Together with the rows they add up to 1.
-    columns: [f32; 3],
-}
-
 /// A conversion of frames to bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Video {
     pub(crate) format: VideoFormat,
     /// The bytes from one frame to the next.
     pub(crate) frame_size: usize,
-    pub(crate) matrix: Matrix,
-    pub(crate) siting: Siting,
-}
-
-impl Matrix {
-    /// With the weights of red and blue in luma.
-    pub(crate) fn new(red: f64, blue: f64, full_range: bool) -> Self {
-        let (kr, kb) = (red as f32, blue as f32);
-        let kg = 1.0 - kr - kb;
-        let (black, luma, chroma) = if full_range { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
-        let (luma, chroma) = (luma / 255.0, chroma / 255.0 / 2.0);
-        Self {
-            luma: [kr * luma, kg * luma, kb * luma],
-            blue: [-kr / (1.0 - kb) * chroma, -kg / (1.0 - kb) * chroma, chroma],
-            red: [chroma, -kg / (1.0 - kr) * chroma, -kb / (1.0 - kr) * chroma],
-            black,
-        }
-    }
-
-    /// BT.709 with limited range for high definition, BT.601 otherwise.
-    pub(crate) fn of_size(high_definition: bool) -> Self {
-        let (red, blue) = if high_definition { (0.2126, 0.0722) } else { (0.299, 0.114) };
-        Self::new(red, blue, false)
-    }
-}
-
-impl Siting {
-    /// Horizontally and vertically, a sample is on the first pixel (cosited) or between the two.
-    pub(crate) fn new(horizontal: bool, vertical: bool) -> Self {
-        let weights = |cosited, sum: f32| {
-            let weights = if cosited { [0.25, 0.5, 0.25] } else { [0.0, 0.5, 0.5] };
-            weights.map(|weight: f32| weight * sum)
-        };
-        Self { rows: weights(vertical, 2.0), columns: weights(horizontal, 0.5) }
-    }
-}
-
-impl Default for Siting {
-    /// GStreamer's "mpeg2".
-    fn default() -> Self {
-        Self::new(true, false)
-    }
+    pub(crate) matrix: YuvMatrix,
+    pub(crate) siting: ChromaSiting,
 }
 
 /// The frames `x`, f32 `[T, 3, H, W]` in \[0, 1\], in the format of `video`: u8 `[T, frame_size]`. Bytes between rows and planes are
@@ -285,6 +229,21 @@ impl Kernel for Video {
 mod tests {
     use super::*;
     use crate::cuda::shim::{random, run_into};
+    use crate::yuv::YuvColours;
+
+    /// BT.709 with limited range for high definition, BT.601 otherwise.
+    fn matrix(high_definition: bool) -> YuvMatrix {
+        colours(high_definition, true, false).matrix()
+    }
+
+    fn siting(horizontally_cosited: bool, vertically_cosited: bool) -> ChromaSiting {
+        colours(false, horizontally_cosited, vertically_cosited).siting()
+    }
+
+    fn colours(high_definition: bool, horizontally_cosited: bool, vertically_cosited: bool) -> YuvColours {
+        let (red, blue) = if high_definition { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        YuvColours { red, blue, full_range: false, horizontally_cosited, vertically_cosited }
+    }
 
     fn nv12(pitch: usize, height: usize) -> VideoFormat {
         VideoFormat::Nv12 { pitch, chroma_offset: pitch * height, chroma_pitch: pitch }
@@ -309,12 +268,12 @@ mod tests {
                 },
             ] {
                 for (siting, hd) in [
-                    (Siting::default(), false),
-                    (Siting::new(false, false), true),
-                    (Siting::new(true, true), true),
-                    (Siting::new(false, true), false),
+                    (siting(true, false), false),
+                    (siting(false, false), true),
+                    (siting(true, true), true),
+                    (siting(false, true), false),
                 ] {
-                    let (matrix, frame_size) = (Matrix::of_size(hd), 3 * plane + 80 * height);
+                    let (matrix, frame_size) = (matrix(hd), 3 * plane + 80 * height);
                     let video = Video { format, frame_size, matrix, siting };
                     for x in [&planar, &planar.contiguous().unwrap()] {
                         let plain = to_video(x, video).unwrap();
@@ -334,12 +293,8 @@ mod tests {
         let colour = |hd, rgb: [f32; 3]| {
             let x = Tensor::new(&rgb, &candle_core::Device::Cpu).unwrap().reshape((1, 3, 1, 1)).unwrap();
             let x = x.broadcast_as((1, 3, 4, 6)).unwrap().contiguous().unwrap();
-            let video = Video {
-                format: nv12(6, 4),
-                frame_size: 36,
-                matrix: Matrix::of_size(hd),
-                siting: Siting::default(),
-            };
+            let video =
+                Video { format: nv12(6, 4), frame_size: 36, matrix: matrix(hd), siting: siting(true, false) };
             let bytes = &to_video(&x, video).unwrap().to_vec2::<u8>().unwrap()[0];
             [bytes[0], bytes[24], bytes[25]]
         };
@@ -356,8 +311,8 @@ mod tests {
         let video = |frame_size| Video {
             format: nv12(6, 4),
             frame_size,
-            matrix: Matrix::of_size(true),
-            siting: Siting::default(),
+            matrix: matrix(true),
+            siting: siting(true, false),
         };
         assert!(to_video(&x, video(36)).is_ok());
         assert!(to_video(&x, video(35)).is_err());

@@ -10,34 +10,26 @@ use candle_nn::VarBuilder;
 use libloading::Library;
 use soragen::transformer::{Config, KvCache, KvCacheConfig, Positions, WanTransformer};
 use soragen::{Cancel, Precision};
+use soragen_tests::driver::compile;
 
 /// Set in the process that has the driver.
 const VARIABLE: &str = "SORAGEN_FAKE_CUDA";
 /// The same functions under the names of the driver and of its libraries.
 const LIBRARIES: [&str; 4] = ["libcuda.so.1", "libcublas.so.13", "libcurand.so.10", "libnvrtc.so.13"];
 
-/// Compiles the driver to `folder`.
-fn compile(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("gpu/driver.c");
-    let written = std::fs::read_to_string(&source).unwrap();
-    let list =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/cuda/functions.rs"))
-            .unwrap();
+/// Compiles the driver to `folder`, with the functions that do nothing.
+fn build_driver(folder: &Path) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(tests.join("gpu/driver.c")).unwrap();
+    let list = std::fs::read_to_string(tests.join("../src/cuda/functions.rs")).unwrap();
     let names = list.split('"').skip(1).step_by(2).filter(|name| !name.contains('.'));
-    let missing = names
-        .filter(|name| !written.contains(&format!("{name}(")) && !written.contains(&format!("({name})")));
-    let defaults: String = missing.map(|name| format!("DEFAULT({name})\n")).collect();
+    let is_written =
+        |name: &&str| written.contains(&format!("{name}(")) || written.contains(&format!("({name})"));
+    let defaults: String =
+        names.filter(|name| !is_written(name)).map(|name| format!("DEFAULT({name})\n")).collect();
     std::fs::write(folder.join("functions.h"), defaults).unwrap();
     let library = folder.join(LIBRARIES[0]);
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-w", "-o"])
-        .arg(&library)
-        .arg("-I")
-        .arg(folder)
-        .arg(&source)
-        .output()
-        .unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    compile("gpu/driver.c", &library);
     for name in &LIBRARIES[1..] {
         std::os::unix::fs::symlink(&library, folder.join(name)).unwrap();
     }
@@ -49,7 +41,7 @@ fn a_block_launches_few_kernels_and_a_step_uploads_nothing() {
         return count();
     }
     let folder = tempfile::tempdir().unwrap();
-    compile(folder.path());
+    build_driver(folder.path());
     let test = "fake::a_block_launches_few_kernels_and_a_step_uploads_nothing";
     let run = Command::new(std::env::current_exe().unwrap())
         .env(VARIABLE, "1")

@@ -12,6 +12,7 @@ use gst::prelude::*;
 use gst_video::prelude::*;
 use libloading::Library;
 use soragen::testing::{FakeGpu, set_gpu};
+use soragen_tests::driver::compile;
 
 use crate::support::{error, init, parse, samples, tiny};
 
@@ -71,16 +72,9 @@ fn run_child(name: &str, folder: &Path) {
 
 /// Compiles the driver into `folder`.
 fn build_driver(folder: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/fake_cuda/driver.c");
-    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-    let output = Command::new(&compiler)
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(folder.join("libcuda.so.1"))
-        .arg(source)
-        .output()
-        .unwrap_or_else(|e| panic!("{compiler}: {e}; scripts/setup.sh installs a C compiler"));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::copy(folder.join("libcuda.so.1"), folder.join("libnvcuvid.so.1")).unwrap();
+    let library = folder.join("libcuda.so.1");
+    compile("pipelines/fake_cuda/driver.c", &library);
+    std::fs::copy(&library, folder.join("libnvcuvid.so.1")).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Shared helpers of the tests.
 
+pub mod driver;
 pub mod fixtures;
 pub mod hub;
 pub mod recording;

@@ -132,30 +132,6 @@ fn to_packed_rgb(
     Ok(())
 }
 
-/// The matrix from R'G'B' to Y'CbCr: section 3 of ITU-R BT.601 and BT.709.
-struct Matrix {
-    luma: [f32; 3],
-    blue: [f32; 3],
-    red: [f32; 3],
-    black: f32,
-}
-
-impl Matrix {
-    fn of(colours: &YuvColours) -> Self {
-        let (kr, kb) = (colours.red as f32, colours.blue as f32);
-        let kg = 1.0 - kr - kb;
-        let (black, luma, chroma) =
-            if colours.full_range { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
-        let (luma, chroma) = (luma / 255.0, chroma / 255.0 / 2.0);
-        Self {
-            luma: [kr * luma, kg * luma, kb * luma],
-            blue: [-kr / (1.0 - kb) * chroma, -kg / (1.0 - kb) * chroma, chroma],
-            red: [chroma, -kg / (1.0 - kr) * chroma, -kb / (1.0 - kr) * chroma],
-            black,
-        }
-    }
-}
-
 /// Computes `weights · (red, green, blue) + offset` for every pixel.
 fn dot<'a>(
     weights: [f32; 3],
@@ -189,33 +165,11 @@ impl Row {
     }
 }
 
-/// The weights of the rows and columns that a chroma sample is filtered from.
-struct Siting {
-    /// The row before the two of the sample, and those two.
-    rows: [f32; 3],
-    /// The column before the two of the sample, and those two. Together with the rows they add up to 1.
-    columns: [f32; 3],
-}
-
-impl Siting {
-    /// Horizontally and vertically, a sample is on the first pixel (cosited) or between the two.
-    fn of(colours: &YuvColours) -> Self {
-        let weights = |cosited, sum: f32| {
-            let weights = if cosited { [0.25, 0.5, 0.25] } else { [0.0, 0.5, 0.5] };
-            weights.map(|weight: f32| weight * sum)
-        };
-        Self {
-            rows: weights(colours.vertically_cosited, 2.0),
-            columns: weights(colours.horizontally_cosited, 0.5),
-        }
-    }
-}
-
 /// Writes 4:2:0 with the [colours](yuv_colours) of the frame.
 fn to_yuv420(rgb: &[u8], frame: &mut VideoFrameRef<&mut gst::BufferRef>) -> Result<(), gst::glib::BoolError> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let colours = yuv_colours(frame.info())?;
-    let (matrix, siting) = (Matrix::of(&colours), Siting::of(&colours));
+    let (matrix, siting) = (colours.matrix(), colours.siting());
     let [luma, blue, red] = [0, 1, 2].map(|c| Component::of(frame, c));
 
     let mut rows = [Row::new(width), Row::new(width), Row::new(width)];

@@ -50,7 +50,7 @@ impl FrameQueue {
         self.first + self.frames.len() as u64
     }
 
-    /// Whether fewer frames than one chunk are left to read, or none that is rendered.
+    /// Whether fewer frames than one chunk are left to read, or no rendered one.
     pub fn needs_frames(&self) -> bool {
         let few = self.generated() + self.in_flight < self.wanted + self.chunk.max(1);
         self.end.is_none() && (few || self.generated() <= self.wanted)

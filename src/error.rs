@@ -78,6 +78,8 @@ pub enum Setting {
     Length,
     /// Number of denoising steps.
     Steps,
+    /// The random seed.
+    Seed,
     /// One of the guidance scales.
     GuidanceScale,
     /// Shift of the noise schedule.
@@ -122,6 +124,8 @@ pub enum Setting {
     WatermarkStrength,
     /// The time code of the first frame.
     Timecode,
+    /// What a live source shows while there is no video.
+    Slate,
     /// The shape of a tensor.
     Shape,
 }
@@ -133,6 +137,7 @@ impl std::fmt::Display for Setting {
             Self::Size => "size",
             Self::Length => "length",
             Self::Steps => "steps",
+            Self::Seed => "seed",
             Self::GuidanceScale => "guidance-scale",
             Self::Shift => "shift",
             Self::Shots => "storyboard",
@@ -155,6 +160,7 @@ impl std::fmt::Display for Setting {
             Self::WatermarkKey => "watermark-key",
             Self::WatermarkStrength => "watermark-strength",
             Self::Timecode => "timecode",
+            Self::Slate => "slate",
             Self::Shape => "shape",
         })
     }

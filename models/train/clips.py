@@ -8,7 +8,7 @@ import numpy as np
 
 from bank import SIDE
 from canvas import HEIGHT, WIDTH, Rng
-from motions import BESIDE, MOTIONS, OFTEN, WALK, Motion
+from motions import BESIDE, CAMERA_PAN, MOTIONS, OFTEN, Motion
 from pictures import Picture
 from scenes import LATENT, PER_LATENT, Scene
 
@@ -90,7 +90,7 @@ class Clip:
         first = self.actors[0]
         self.pan = 0
         if not plain and first.motion == "stand" and rng.random() < PAN * len(OFTEN):
-            self.pan = int(rng.choice((-WALK, WALK)))
+            self.pan = int(rng.choice((-CAMERA_PAN, CAMERA_PAN)))
         self.speed = self.pan or self.follows * first.facing * first.path.camera
         if not aligned:
             self.offset += int(rng.integers(LATENT))

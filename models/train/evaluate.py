@@ -209,6 +209,10 @@ def judge(args: argparse.Namespace) -> None:
         }
     told = [f["place"] for f in found if f["place"] is not None]
     report["place"] = {"of": len(told), "right": sum(told)}
+    report["errors"] = {
+        motion: [median([f["errors"][j] for f in some]) for j in range(len(found[0]["ranks"]))]
+        for motion in MOTIONS if (some := [f for f in found if f["motion"] == motion])
+    }
     if not args.seconds:
         report["motion"] = {
             motion: {

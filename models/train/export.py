@@ -23,7 +23,7 @@ import transformer
 from bank import SIDE
 from checkpoint import FILE, FOLDERS
 from clips import FLOATS, HEIGHTS, SUBJECTS, standing
-from motions import MOTIONS, WALK
+from motions import CAMERA_PAN, MOTIONS
 from scenes import LATENT, PLACES, TIMES, WEATHERS
 from train_transformer import STAGES
 
@@ -67,7 +67,7 @@ def world() -> dict:
     """What the engine needs to know of the training data: how subjects move and where they stand."""
     places = [place(np.random.default_rng(0)) for place in PLACES]
     return {
-        "side": SIDE, "max_references": SUBJECTS, "step": LATENT, "pan": WALK,
+        "side": SIDE, "max_references": SUBJECTS, "step": LATENT, "pan": CAMERA_PAN,
         "afloat": LATENT * (sum(HEIGHTS) // 2 // LATENT), "top": LATENT,
         "motions": {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()},
         "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": FLOATS.get(p.name)} for p in places},

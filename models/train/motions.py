@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-WALK, RUN = 16, 24  # speeds in pixels per latent frame
+WALK, RUN = 8, 16  # speeds in pixels per latent frame; the decoder blurs what moves faster
+CROSS, CAMERA_PAN = 16, 16  # of what comes past, and of the camera
 FOLLOWED = 32  # of the camera that follows what runs: a token per latent frame, or its layers would be copied unsharp
 
 
@@ -49,7 +50,7 @@ MOTIONS = {
         "air": ("flies{dir}", "is flying{dir}", "soars{dir}"),
         "water": ("swims fast{dir}", "races{dir}", "speeds{dir}"),
         "space": ("flies{dir}", "is flying{dir}", "races{dir}"),
-    }, dx=(RUN,), turn=8, camera=FOLLOWED, also={
+    }, dx=(RUN,), turn=12, camera=FOLLOWED, also={
         "land": ("gallops", "sprints", "jogs", "dashes", "charges", "bolts", "ran", "skis"),
         "road": ("rides", "drove"),
         "air": ("flew", "flaps its wings"),
@@ -63,14 +64,14 @@ MOTIONS = {
         "air": ("glides{dir}", "drifts{dir}", "flies slowly{dir}"),
         "water": ("swims{dir}", "is swimming{dir}", "glides{dir}", "travels{dir}"),
         "space": ("drifts{dir}", "travels{dir}", "flies slowly{dir}"),
-    }, dx=(WALK,), turn=12, camera=WALK, also={
+    }, dx=(WALK,), turn=24, camera=CAMERA_PAN, also={
         "land": ("strolls", "trots", "hikes", "marches", "crawls", "creeps", "steps", "tiptoes", "waddles", "roams", "climbs", "went", "skates"),
         "road": ("cruises",),
         "air": ("floats along", "sails"),
         "water": ("sails", "rows", "paddles", "cruises", "surfs", "drifts", "floats along", "swam"),
         "*": ("slides", "moves", "travels", "heads", "rides", "goes", "drifts"),
     }),
-    "cross": Motion({"*": ("crosses the picture{dir}", "passes by{dir}", "moves across{dir}", "comes past{dir}")}, dx=(WALK,),
+    "cross": Motion({"*": ("crosses the picture{dir}", "passes by{dir}", "moves across{dir}", "comes past{dir}")}, dx=(CROSS,),
                     also={"*": ("crosses", "passes", "enters", "comes", "appears")}),
     "jump": Motion({"*": ("jumps", "jumps up and down", "hops", "is jumping", "bounces")}, dy=(-16, -16, 16, 16), also={"*": ("leaps", "skips")}),
     "stand": Motion({"*": ("stands still", "rests", "waits", "is waiting", "stays in one place")},
@@ -78,7 +79,7 @@ MOTIONS = {
     "float": Motion({"*": ("floats up and down", "rises and sinks", "hovers", "is floating in the air")}, dy=(-8, -8, 0, 8, 8, 0),
                     also={"*": ("floats", "rises", "levitates")}),
     "nod": Motion({"*": ("nods", "bobs up and down", "is nodding", "bows")}, dy=(8, -8), also={"*": ("dances", "shakes", "bobs")}),
-    "pace": Motion({"*": ("goes back and forth", "paces to and fro", "moves from side to side", "turns and comes back")}, dx=(WALK,), turn=5,
+    "pace": Motion({"*": ("goes back and forth", "paces to and fro", "moves from side to side", "turns and comes back")}, dx=(WALK,), turn=10,
                    also={"*": ("paces", "turns around", "turns round", "turns back")},
                    adverbs=("back and forth", "to and fro", "from side to side", "side to side", "forwards and backwards")),
 }

@@ -63,24 +63,24 @@ impl Label {
 #[derive(Clone, Debug)]
 pub struct Labeller {
     size: Size,
-    /// Number of first frames with the large label.
-    large_frames: u64,
+    /// Number of the first frame with the small label.
+    large_until: u64,
     large: Option<InkMask>,
     small: Option<InkMask>,
 }
 
 impl Labeller {
-    /// A labeller for frames of `size`, with `rate` frames per second as a fraction.
-    pub fn new(label: Label, size: Size, rate: (u32, u32)) -> Self {
+    /// A labeller for frames of `size`, with `rate` frames per second as a fraction. The first frame with a label is frame `since`.
+    pub fn new(label: Label, size: Size, rate: (u32, u32), since: u64) -> Self {
         let mask = |height| (label != Label::None).then(|| InkMask::new(label.text(), size, height));
         let large = if label == Label::Ai { SMALL } else { LARGE };
         let large_frames = (LARGE_SECONDS * u64::from(rate.0)).div_ceil(u64::from(rate.1.max(1)));
-        Self { size, large_frames, large: mask(large), small: mask(SMALL) }
+        Self { size, large_until: since.saturating_add(large_frames), large: mask(large), small: mask(SMALL) }
     }
 
     /// Draws the label on frame `number` of the video, 8-bit RGB `[H, W, 3]`. A frame of another size is unchanged.
     pub fn draw(&self, picture: &mut [u8], number: u64) {
-        let mask = if number < self.large_frames { &self.large } else { &self.small };
+        let mask = if number < self.large_until { &self.large } else { &self.small };
         let width = self.size.width as usize;
         let Some(mask) =
             mask.as_ref().filter(|_| width > 0 && picture.len() == 3 * width * self.size.height as usize)
@@ -136,7 +136,7 @@ mod tests {
     /// Frame `number` of a video with 12.5 frames per second.
     fn drawn(label: Label, size: Size, background: u8, number: u64) -> Vec<u8> {
         let mut picture = vec![background; 3 * size.width as usize * size.height as usize];
-        Labeller::new(label, size, (25, 2)).draw(&mut picture, number);
+        Labeller::new(label, size, (25, 2), 0).draw(&mut picture, number);
         picture
     }
 
@@ -216,6 +216,6 @@ mod tests {
                 drawn(label, size, 9, 0);
             }
         }
-        Labeller::new(Label::Ai, SIZE, (0, 0)).draw(&mut [0; 7], 0);
+        Labeller::new(Label::Ai, SIZE, (0, 0), 0).draw(&mut [0; 7], 0);
     }
 }

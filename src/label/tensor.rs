@@ -8,8 +8,8 @@ use crate::{Result, Size};
 /// A [`Labeller`] for frames on a device.
 #[derive(Clone, Debug)]
 pub struct TensorLabeller {
-    /// Number of first frames with the large label.
-    large_frames: u64,
+    /// Number of the first frame with the small label.
+    large_until: u64,
     large: Option<Mask>,
     small: Option<Mask>,
 }
@@ -25,16 +25,16 @@ struct Mask {
 
 impl TensorLabeller {
     pub fn new(labeller: &Labeller, device: &Device) -> Result<Self> {
-        let Labeller { size, large_frames, large, small } = labeller;
+        let Labeller { size, large_until, large, small } = labeller;
         let mask =
             |mask: &Option<InkMask>| mask.as_ref().map(|mask| Mask::new(mask, *size, device)).transpose();
-        Ok(Self { large_frames: *large_frames, large: mask(large)?, small: mask(small)? })
+        Ok(Self { large_until: *large_until, large: mask(large)?, small: mask(small)? })
     }
 
     /// Draws the label on consecutive frames, the first of which has the number `first`: 8-bit levels as f32 `[T, 3, H, W]`.
     pub fn draw(&self, levels: &Tensor, first: u64) -> Result<Tensor> {
         let frames = levels.dim(0)?;
-        let large = self.large_frames.saturating_sub(first).min(frames as u64) as usize;
+        let large = self.large_until.saturating_sub(first).min(frames as u64) as usize;
         let part = |from: usize, count: usize, mask: &Option<Mask>| -> Result<Option<Tensor>> {
             if count == 0 {
                 return Ok(None);

@@ -13,6 +13,7 @@ use image::RgbImage;
 
 use super::conditioning::{TextConditioner, TextContexts, encode, image_latents};
 use super::conditions::{ControlFrame, ControlVideo};
+use super::guidance::Guidance;
 use super::latents::{LatentStore, SceneNoise, noised, replace_first_frame};
 use super::past::PastLatents;
 use super::progress::{Phase, Reporter};
@@ -168,6 +169,31 @@ impl CausalSampler {
         self.next_input.negative = Some(prompt);
     }
 
+    /// Uses this guidance from the next chunk on.
+    pub fn set_guidance(&mut self, guidance: Guidance) {
+        self.next_input.guidance = Some(guidance);
+    }
+
+    /// Takes so many steps for each chunk from the next one on, with this shift; `None` is the model's own schedule.
+    pub fn set_schedule(&mut self, steps: u32, shift: Option<f64>) {
+        self.next_input.schedule = Some((steps, shift));
+    }
+
+    /// Draws the noise of the next chunks from this seed.
+    pub fn set_seed(&mut self, seed: u64) {
+        self.next_input.seed = Some(seed).filter(|seed| *seed != self.seed);
+    }
+
+    /// Blends later prompts in over so many chunks.
+    pub fn set_blend_chunks(&mut self, chunks: u32) {
+        self.blend_chunks = chunks;
+    }
+
+    /// How much the next chunks are steered.
+    pub fn set_control_scale(&mut self, scale: f64) {
+        self.next_input.control_scale = Some(scale);
+    }
+
     /// Shows these subjects from the next chunk on.
     pub fn set_plan(&mut self, plan: Plan) {
         self.next_input.plan = Some(plan);
@@ -277,6 +303,15 @@ impl CausalSampler {
         }
         self.noise.seed = input.seed.unwrap_or(self.noise.seed);
         self.prompt.update(input.prompt, input.negative);
+        if let Some((steps, shift)) = input.schedule {
+            self.schedule = self.config.schedule.resolve(steps as usize, shift);
+        }
+        if let (Some(scale), Some(control)) = (input.control_scale, &mut self.control) {
+            control.set_scale(scale);
+        }
+        if let Some(guidance) = input.guidance {
+            self.change_guidance(guidance)?;
+        }
         let continues = self.prompt.current.is_some();
         if let Some(plan) = input.plan
             && self.subjects.set_plan(plan)
@@ -335,6 +370,19 @@ impl CausalSampler {
             self.past.push(&chunk)?;
         }
         Ok(latents)
+    }
+
+    /// Uses another guidance. If that turns guidance on, the negative prompt has seen the chunks so far as the prompt has.
+    fn change_guidance(&mut self, guidance: Guidance) -> Result<()> {
+        let before = std::mem::replace(&mut self.text.guidance, guidance);
+        let (was_on, is_on) = (before.is_on(Expert::High), guidance.is_on(Expert::High));
+        if was_on != is_on {
+            self.prompt.renew_contexts();
+        }
+        if is_on && !was_on {
+            self.caches.negative = self.caches.prompt.copy()?;
+        }
+        Ok(())
     }
 
     /// Encodes the prompts for the next chunk, and blends towards a new prompt while it gains weight.

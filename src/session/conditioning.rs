@@ -9,8 +9,9 @@ use super::guidance::Guidance;
 use crate::autoencoder::EncoderState;
 use crate::model::Expert;
 use crate::picture::{self, Fit};
+use crate::text::weighted;
 use crate::transformer::{Context, WanTransformer};
-use crate::{Cache, Cancel, Model, Result, Size};
+use crate::{Cache, Cancel, Error, Model, Result, Setting, Size};
 
 /// Computes the text contexts of a generation.
 #[derive(Clone)]
@@ -35,9 +36,19 @@ impl TextContexts {
 }
 
 impl TextConditioner {
-    /// The embedding of `prompt`, f32 `[1, tokens, dim]`.
+    /// The embedding of `prompt`, f32 `[1, tokens, dim]`: the mean of its parts, by their weights.
     pub fn embed(&self, prompt: &str, cancel: &Cancel) -> Result<Tensor> {
-        Ok(self.model.text.encode(prompt, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
+        let parts = weighted::parts(prompt).map_err(|reason| Error::Request(Setting::Prompt, reason))?;
+        if let [part] = &parts[..] {
+            return self.embed_text(&part.text, cancel);
+        }
+        let shares = parts.iter().map(|part| Ok((self.embed_text(&part.text, cancel)? * part.share)?));
+        shares.reduce(|sum, part| Ok((sum? + part?)?)).unwrap_or_else(|| unreachable!("a prompt has a part"))
+    }
+
+    /// The embedding of a text without weights, f32 `[1, tokens, dim]`.
+    pub fn embed_text(&self, text: &str, cancel: &Cancel) -> Result<Tensor> {
+        Ok(self.model.text.encode(text, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
     }
 
     /// The contexts of the prompt with this embedding and of the `negative` prompt for `transformer`, with the image encoder's tokens of a
@@ -55,7 +66,7 @@ impl TextConditioner {
             transformer.context_with_images(&embeds.to_dtype(self.model.dtype())?, images, cancel)
         };
         let negative =
-            self.guidance.is_on(expert).then(|| context(&self.embed(negative, cancel)?)).transpose()?;
+            self.guidance.is_on(expert).then(|| context(&self.embed_text(negative, cancel)?)).transpose()?;
         Ok(TextContexts { prompt: context(prompt_embeds)?, negative })
     }
 }

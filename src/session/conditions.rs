@@ -72,6 +72,11 @@ pub struct ControlVideo {
 }
 
 impl ControlVideo {
+    /// How much the next chunks are steered.
+    pub fn set_scale(&mut self, scale: f64) {
+        self.scale = scale;
+    }
+
     pub fn new(model: &Model, control: Arc<crate::Control>, scale: f64) -> Self {
         let state = || model.autoencoder.encoder_state();
         Self { control, pushed: VecDeque::new(), scale, encoders: [state(), state()], taken: 0 }

@@ -7,10 +7,19 @@ use crate::label::{Label, Labeller};
 use crate::watermark::{Embedder, Plane};
 use crate::{Frames, Size};
 
+/// A label, and the first frame that it is drawn on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelStart {
+    pub label: Label,
+    pub since: u64,
+}
+
 /// Finishes the frames of one generation.
 #[derive(Clone)]
 pub struct Finisher {
+    label: LabelStart,
     pub(super) labeller: Option<Labeller>,
+    size: Size,
     embedder: Option<Embedder>,
     /// Whether the frames get the watermark here.
     pub(super) embeds: bool,
@@ -25,12 +34,18 @@ impl Finisher {
         size: Size,
         frame_rate: (u32, u32),
     ) -> Self {
-        Self {
-            labeller: (label != Label::None).then(|| Labeller::new(label, size, frame_rate)),
-            embedder,
-            embeds,
-            frame_rate,
+        let label = LabelStart { label, since: 0 };
+        Self { labeller: labeller(label, size, frame_rate), label, size, embedder, embeds, frame_rate }
+    }
+
+    /// Draws this label. Returns whether it is another one.
+    pub fn set_label(&mut self, label: LabelStart) -> bool {
+        let changed = self.label != label;
+        if changed {
+            self.label = label;
+            self.labeller = labeller(label, self.size, self.frame_rate);
         }
+        changed
     }
 
     /// What embeds the watermark, if there is one.
@@ -59,4 +74,8 @@ impl Finisher {
         let seconds = number as f64 * f64::from(denominator) / f64::from(numerator);
         Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
+}
+
+fn labeller(LabelStart { label, since }: LabelStart, size: Size, rate: (u32, u32)) -> Option<Labeller> {
+    (label != Label::None).then(|| Labeller::new(label, size, rate, since))
 }

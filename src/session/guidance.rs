@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::error::refuse;
 use crate::model::Expert;
-use crate::{ModelInfo, Request, Result, Setting};
+use crate::{ModelInfo, Result, Setting};
 
 /// The guidance scales of a generation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,10 +16,10 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// The scales that `request` asks for, or the model's own.
-    pub fn new(request: &Request, info: &ModelInfo) -> Result<Self> {
-        let scale = request.guidance_scale.unwrap_or(info.guidance_scale);
-        let scale_2 = match (request.guidance_scale_2, info.guidance_scale_2) {
+    /// The scales that a request asks for, or the model's own.
+    pub fn new(requested: Option<f64>, requested_2: Option<f64>, info: &ModelInfo) -> Result<Self> {
+        let scale = requested.unwrap_or(info.guidance_scale);
+        let scale_2 = match (requested_2, info.guidance_scale_2) {
             (Some(_), None) => {
                 return refuse(
                     Setting::GuidanceScale,
@@ -27,7 +27,7 @@ impl Guidance {
                 );
             }
             // As in diffusers, the first scale applies to both transformers if the second is not set.
-            (requested, own) => requested.or(request.guidance_scale).or(own).unwrap_or(scale),
+            (requested_2, own) => requested_2.or(requested).or(own).unwrap_or(scale),
         };
         for scale in [scale, scale_2] {
             if !scale.is_finite() || scale < 0.0 {

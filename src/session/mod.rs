@@ -2,9 +2,11 @@
 //!
 //! [`validate`] checks the request. [`timeline`] assigns its shots to frames. A sampler generates the latents of each [`scene`]:
 //! [`clip`] all at once, [`causal`] chunk by chunk. Both use [`conditioning`], [`guidance`] and [`latents`]. [`render`] decodes latents, and
-//! [`finish`] converts the decoded frames to output frames; [`tensor_finish`] does so on the device.
+//! [`finish`] converts the decoded frames to output frames; [`tensor_finish`] does so on the device. [`changes`] are those of a user while it
+//! runs.
 
 mod causal;
+mod changes;
 mod clip;
 mod conditioning;
 mod conditions;
@@ -35,15 +37,12 @@ use crate::frames::RawFrames;
 use crate::model::Pacing;
 use crate::request::{Shot, Transition};
 use crate::watermark::{Embedder, GenerationId};
-use crate::{
-    Cache, Cancel, Error, Frames, Model, MotionPath, Reference, Request, Restyle, Result, Setting, Size,
-    picture,
-};
+use crate::{Cache, Cancel, Error, Frames, Model, Reference, Request, Result, Setting, Size, picture};
 use causal::CausalSampler;
 use clip::ClipSampler;
 use conditioning::TextConditioner;
 use conditions::ControlFrame;
-use finish::Finisher;
+use finish::{Finisher, LabelStart};
 use latents::{InitialLatents, LatentGeometry, LatentStore};
 use planner::Planner;
 use progress::Reporter;
@@ -53,7 +52,7 @@ pub use render::{ChunkLatents, Renderer};
 use restyle::InputVideo;
 use scene::{Scene, SceneBuilder};
 use timeline::{PendingShot, ShotStart, Timeline};
-use validate::{ValidatedRequest, check_references, check_restyle, check_restyled_shot, negative_prompt};
+use validate::{ValidatedRequest, check_restyled_shot};
 
 /// The shot that a video shows from a frame on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,6 +93,9 @@ pub struct Session {
     scene_end: Option<u64>,
     /// The shot of the last chunk.
     shot: ShotInfo,
+    label: LabelStart,
+    /// The seed of the request has changed.
+    new_seed: bool,
     planner: Planner,
     /// The video that goes in.
     video: Option<InputVideo>,
@@ -165,6 +167,7 @@ impl Session {
         let embedder = request.watermark.as_ref().map(embedder);
         let finisher =
             Finisher::new(request.label, embedder, request.embed_watermark, request.size, info.frame_rate);
+        let label = LabelStart { label: request.label, since: 0 };
         Ok(Self {
             renderer: Renderer::new(model.clone(), request.size, geometry, finisher),
             text: TextConditioner { model: model.clone(), cache: cache.clone(), guidance: request.guidance },
@@ -179,6 +182,8 @@ impl Session {
             begins_scene: false,
             scene_end: None,
             shot: ShotInfo::default(),
+            label,
+            new_seed: false,
             planner,
             video,
             past,
@@ -262,57 +267,6 @@ impl Session {
         }
     }
 
-    /// Shows another prompt from the next chunk on, until the next shot of the request.
-    ///
-    /// # Errors
-    /// [`Error::Request`] for an empty prompt, and from a model that makes its video in one piece; [`Error::Refused`] by the
-    /// policy.
-    pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
-        self.check_prompt_may_change()?;
-        self.timeline.set_prompt(prompt, &self.planner.digests(), &self.request.policy)
-    }
-
-    /// Uses another negative prompt from the next chunk on; `None` is the model's own.
-    ///
-    /// # Errors
-    /// [`Error::Request`] for a prompt that is too long, and from a model that makes its video in one piece;
-    /// [`Error::Refused`] by the policy.
-    pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
-        self.check_prompt_may_change()?;
-        let prompt = negative_prompt(prompt, &self.model.info, &self.request.policy)?;
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
-            sampler.set_negative_prompt(prompt.clone());
-        }
-        self.request.negative_prompt = prompt;
-        Ok(())
-    }
-
-    /// Shows other references from the next chunk on.
-    ///
-    /// # Errors
-    /// [`Error::Request`] from a model that takes fewer or none; [`Error::Refused`] by the policy.
-    pub fn set_references(&mut self, references: Vec<Reference>) -> Result<()> {
-        check_references(&references, None, &self.model.info)?;
-        planner::check_names(&self.model, &references)?;
-        self.check_references_may_change()?;
-        let digests: Vec<_> = references.iter().map(Reference::digest).collect();
-        // They are shown with the prompt of the next chunk.
-        let prompt = self.timeline.next_prompt().unwrap_or(&self.shot.prompt);
-        self.request.policy.admit_with(prompt, &digests)?;
-        self.planner.set_references(references);
-        Ok(())
-    }
-
-    /// Moves the references along another path, which begins with the next chunk.
-    ///
-    /// # Errors
-    /// [`Error::Request`] from a model without references.
-    pub fn set_motion_path(&mut self, path: Option<MotionPath>) -> Result<()> {
-        check_references(&[], path.as_ref(), &self.model.info)?;
-        self.planner.set_motion_path(path, self.seconds());
-        Ok(())
-    }
-
     /// Gives frames of the video that goes in: RGB, 8 bits per sample, `[T, H, W, 3]` of [`size`](Self::size) without gaps, at the
     /// frame rate of the model. The next chunk needs [`missing_frames`](Self::missing_frames) of them.
     ///
@@ -365,25 +319,6 @@ impl Session {
         }
     }
 
-    /// Changes the video that goes in as these settings say, from the next chunk on.
-    ///
-    /// # Errors
-    /// [`Error::Request`] for values outside 0 to 1, from a session without [`Request::restyle`], and from a model that makes its
-    /// video in one piece.
-    pub fn set_restyle(&mut self, restyle: Restyle) -> Result<()> {
-        check_restyle(&restyle, &self.model.info)?;
-        let causal = self.model.info.causal;
-        let video = self.input_video()?;
-        if !causal {
-            return refuse(
-                Setting::Strength,
-                "this model makes its video in one piece; its strength cannot change".into(),
-            );
-        }
-        video.settings = restyle;
-        Ok(())
-    }
-
     fn input_video(&mut self) -> Result<&mut InputVideo> {
         self.video.as_mut().ok_or_else(|| {
             let reason = "this session makes a new video; set `restyle` to change one";
@@ -405,29 +340,6 @@ impl Session {
             // All at once. Frames after the end fill the last latent frame.
             (_, Pacing::Clip { .. }) if self.frames_generated == 0 => self.timeline.total().unwrap_or(0),
             (_, Pacing::Clip { .. }) => 0,
-        }
-    }
-
-    fn check_references_may_change(&self) -> Result<()> {
-        match self.model.info.control {
-            false => Ok(()),
-            true => refuse(
-                Setting::Reference,
-                format!(
-                    "{} makes its video in one piece; its references cannot change",
-                    self.model.info.name
-                ),
-            ),
-        }
-    }
-
-    fn check_prompt_may_change(&self) -> Result<()> {
-        match self.model.info.causal {
-            true => Ok(()),
-            false => refuse(
-                Setting::Prompt,
-                "this model makes its video in one piece; its prompt cannot change".into(),
-            ),
         }
     }
 
@@ -506,7 +418,7 @@ impl Session {
         let (first, frames, shot) = (self.frames_generated, frames.min(left), self.shot.index);
         reporter.report(Phase::Decode, reporter.steps);
         self.end_chunk(&reporter, frames);
-        Ok(Some(ChunkLatents { part, begins_scene, sum, first, frames, shot }))
+        Ok(Some(ChunkLatents { part, begins_scene, sum, first, frames, shot, label: self.label }))
     }
 
     /// Prepares the sampler for the next chunk; false after the last. Until [`end_chunk`](Self::end_chunk) the session counts as failed:
@@ -567,6 +479,7 @@ impl Session {
             self.shot.prompt = shot.prompt.clone();
             if start != ShotStart::Live {
                 self.shot.seed = shot.seed.unwrap_or(self.request.seed);
+                self.new_seed = false;
             }
             let begins_scene = matches!(start, ShotStart::Scene(_));
             let live = start == ShotStart::Live;
@@ -581,8 +494,12 @@ impl Session {
             cut = Some(shot_cut || cut.unwrap_or(false));
             self.shots_begun += 1;
         }
-        if self.plan(cancel)? && cut.is_none() {
-            // Other references or another path.
+        let other_seed = std::mem::take(&mut self.new_seed);
+        if other_seed {
+            self.shot.seed = self.request.seed;
+        }
+        if (self.plan(cancel)? || other_seed) && cut.is_none() {
+            // Other references, another path or another seed.
             cut = Some(false);
             self.shots_begun += 1;
         }

@@ -6,6 +6,7 @@ use super::conditioning::TextConditioner;
 use crate::error::refuse;
 use crate::reference::Reference;
 use crate::request::Shot;
+use crate::text::weighted::main_part;
 use crate::world::{MotionPath, Plan, PlanInputs};
 use crate::{Cancel, Model, Result, Setting, Size};
 
@@ -97,8 +98,9 @@ impl Planner {
             false => {
                 let bank = world.bank(&model.source)?;
                 let inputs = PlanInputs { world, bank, size, latent: latent_duration(model) };
-                let similar = |phrase: &str| bank.similar(&text.embed(phrase, cancel)?);
-                inputs.plan(prompt, references, path, begin, &self.plan, similar)?
+                let similar = |phrase: &str| bank.similar(&text.embed_text(phrase, cancel)?);
+                // Of a blend, the subject is that of the main part.
+                inputs.plan(&main_part(prompt), references, path, begin, &self.plan, similar)?
             }
         };
         if let Some([before, latents]) = self.continued.take() {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::conditioning::TextContexts;
+use super::guidance::Guidance;
 use super::restyle::ChunkVideo;
 use crate::digest::Digest;
 use crate::world::Plan;
@@ -15,6 +16,10 @@ pub struct ChunkInput {
     pub negative: Option<String>,
     /// A new seed.
     pub seed: Option<u64>,
+    pub guidance: Option<Guidance>,
+    /// Another number of steps, and another shift.
+    pub schedule: Option<(u32, Option<f64>)>,
+    pub control_scale: Option<f64>,
     /// Other subjects, or other places of them.
     pub plan: Option<Plan>,
     /// The part of the video that goes in. Chunks with one are not cached.
@@ -40,6 +45,15 @@ impl ChunkInput {
         }
         if let Some(seed) = self.seed {
             key = key.with("seed", &seed.to_le_bytes());
+        }
+        if let Some(guidance) = &self.guidance {
+            key = key.with("guidance", &guidance.scale.to_le_bytes());
+        }
+        if let Some((steps, shift)) = &self.schedule {
+            key = key.with("steps", &steps.to_le_bytes()).with("shift", &shift.unwrap_or(0.0).to_le_bytes());
+        }
+        if let Some(scale) = &self.control_scale {
+            key = key.with("control scale", &scale.to_le_bytes());
         }
         if let Some(plan) = &self.plan {
             key = key.with("plan", plan.key().as_bytes());
@@ -77,6 +91,11 @@ impl PromptState {
             self.prompt = prompt;
             self.chunks_left = Some(chunks);
         }
+    }
+
+    /// Makes the contexts of the next chunk anew, from the same prompts.
+    pub fn renew_contexts(&mut self) {
+        self.chunks_left.get_or_insert(0);
     }
 
     /// One step of linear interpolation from the current embedding to `prompt`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
-use super::finish::Finisher;
+use super::finish::{Finisher, LabelStart};
 use super::latents::{LatentGeometry, refuse_infinite};
 use super::tensor_finish::TensorFinisher;
 use crate::autoencoder::{DecoderState, Tiling};
@@ -26,6 +26,7 @@ pub struct ChunkLatents {
     pub(super) frames: u64,
     /// Index of the shot.
     pub(super) shot: u64,
+    pub(super) label: LabelStart,
 }
 
 /// The latents of a chunk, f32 `[1, C, T, h, w]`.
@@ -127,6 +128,9 @@ impl Renderer {
 
     /// The decoded frames that the video shows of `chunk`, f32 `[T, 3, H, W]`.
     fn frames(&mut self, chunk: &ChunkLatents, cancel: &Cancel) -> Result<Tensor> {
+        if self.finisher.set_label(chunk.label) {
+            self.tensor_finisher = None;
+        }
         if chunk.begins_scene {
             self.decoder = self.model.autoencoder.decoder_state();
             self.clip_frames = None;

@@ -12,9 +12,11 @@ use crate::label::Label;
 use crate::policy::Policy;
 use crate::request::Shot;
 use crate::scheduler::MAX_STEPS;
+use crate::text::weighted;
 use crate::watermark::{GenerationId, STRENGTHS, WatermarkKey};
 use crate::{
-    Control, Length, ModelInfo, MotionPath, Reference, Request, Restyle, Result, Setting, Size, Transition,
+    Control, Error, Length, ModelInfo, MotionPath, Reference, Request, Restyle, Result, Setting, Size,
+    Transition,
 };
 
 /// Limit of a prompt in bytes. Text encoders read at most 512 tokens.
@@ -75,16 +77,9 @@ impl ValidatedRequest {
             check_reference_latents(&request, &shots)?;
         }
         let last_image = last_image(&mut request, &shots, total_frames, info)?;
-        let steps = request.steps.unwrap_or(info.steps);
-        if !(1..=MAX_STEPS).contains(&steps) {
-            return refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}"));
-        }
-        let guidance = Guidance::new(&request, info)?;
-        if let Some(shift) = request.shift
-            && !(shift.is_finite() && shift > 0.0)
-        {
-            return refuse(Setting::Shift, format!("a shift of {shift} is not possible; use one above 0"));
-        }
+        let steps = check_steps(request.steps.unwrap_or(info.steps))?;
+        let guidance = Guidance::new(request.guidance_scale, request.guidance_scale_2, info)?;
+        check_shift(request.shift)?;
         let strength = request.watermark_strength;
         if !STRENGTHS.contains(&strength) {
             let (least, most) = (*STRENGTHS.start(), *STRENGTHS.end());
@@ -317,13 +312,34 @@ impl ModelInfo {
     }
 }
 
+/// A number of steps that is possible.
+pub fn check_steps(steps: u32) -> Result<u32> {
+    match (1..=MAX_STEPS).contains(&steps) {
+        true => Ok(steps),
+        false => refuse(Setting::Steps, format!("{steps} steps are not possible; use 1 to {MAX_STEPS}")),
+    }
+}
+
+/// Checks the shift of the noise schedule.
+pub fn check_shift(shift: Option<f64>) -> Result<()> {
+    match shift.filter(|shift| !(shift.is_finite() && *shift > 0.0)) {
+        Some(shift) => refuse(Setting::Shift, format!("a shift of {shift} is not possible; use one above 0")),
+        None => Ok(()),
+    }
+}
+
+/// Checks how much a control video steers.
+pub fn check_control_scale(scale: f64) -> Result<()> {
+    match (0.0..=2.0).contains(&scale) {
+        true => Ok(()),
+        false => refuse(Setting::Control, format!("a control scale of {scale} is not possible; use 0 to 2")),
+    }
+}
+
 /// Checks the control video and its scale.
 fn check_control(request: &Request, shots: usize, info: &ModelInfo) -> Result<()> {
     let scale = request.control_scale;
-    if !(0.0..=2.0).contains(&scale) {
-        let reason = format!("a control scale of {scale} is not possible; use 0 to 2");
-        return refuse(Setting::Control, reason);
-    }
+    check_control_scale(scale)?;
     if request.control.is_some() || scale != 1.0 {
         info.check_control()?;
     }
@@ -495,7 +511,13 @@ pub fn check_prompt(prompt: &str, references: &[String], policy: &Policy) -> Res
         return refuse(Setting::Prompt, "the prompt is empty; say what to show".into());
     }
     check_text(prompt)?;
-    policy.admit_with(prompt, references)
+    let parts = weighted::parts(prompt).map_err(|reason| Error::Request(Setting::Prompt, reason))?;
+    policy.admit_with(prompt, references)?;
+    // The model reads them without escapes.
+    parts
+        .iter()
+        .filter(|part| part.text != prompt.trim())
+        .try_for_each(|part| policy.admit_with(&part.text, references))
 }
 
 /// The negative prompt to use: `prompt`, or the model's own. A `prompt` passes the policy, so that the audit log has every text
@@ -529,7 +551,7 @@ mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::{Cancel, Error, Model, OpenOptions, Session};
+    use crate::{Cancel, Model, OpenOptions, Session};
 
     fn miniature() -> Arc<Model> {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/miniature");

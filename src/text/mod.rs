@@ -4,6 +4,7 @@ mod clean;
 mod minilm;
 mod tokens;
 mod umt5;
+pub(crate) mod weighted;
 
 pub use clean::clean;
 pub use minilm::MiniLm;

@@ -132,6 +132,20 @@ impl KvCache {
         }
     }
 
+    /// A cache with the same frames. References and what steers the next chunk are set anew.
+    pub fn copy(&self) -> Result<Self> {
+        Ok(Self {
+            frames: self.frames.clone(),
+            blocks: self.blocks.clone(),
+            packed: OnceLock::new(),
+            window: self.window.copy()?,
+            references: ChunkReferences::default(),
+            control: None,
+            ring: self.ring.clone(),
+            ..*self
+        })
+    }
+
     /// The next chunk has so many denoising steps; for a ring.
     pub fn set_passes(&self, passes: usize) {
         if let Some(ring) = &self.ring {

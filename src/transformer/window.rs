@@ -19,7 +19,7 @@ use crate::Result;
 #[derive(Debug, Default)]
 pub(super) struct Window(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     layout: Layout,
     /// Rows of references, before the frames.
@@ -53,7 +53,7 @@ pub(super) struct WindowFrame {
 }
 
 /// The buffers of a block, `[rows, heads, head_dim]` each.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Buffers {
     /// Keys before rotation, if positions change.
     plain: Option<Tensor>,
@@ -97,6 +97,16 @@ impl Layout {
 impl Window {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same frames in buffers of their own: passes write into them.
+    pub(super) fn copy(&self) -> Result<Self> {
+        let mut state = self.lock().clone();
+        for Buffers { plain, rotated, value } in &mut state.blocks {
+            *plain = plain.as_ref().map(Tensor::copy).transpose()?;
+            (*rotated, *value) = (rotated.copy()?, value.copy()?);
+        }
+        Ok(Self(Mutex::new(state)))
     }
 
     /// Prepares a pass: finds slots for the chunk, and rotates the keys of cached frames whose position has changed. With `keep` the chunk is

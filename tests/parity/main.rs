@@ -4,6 +4,7 @@ mod autoencoder;
 mod builtin;
 mod cache;
 mod cancel;
+mod changes;
 mod damaged;
 mod experts;
 mod image_encoder;

@@ -11,20 +11,20 @@ use soragen_tests::fixtures::{copy, path};
 use crate::support::{Pipeline, init, parse, pixels, shots};
 
 /// One frame of the miniature model.
-const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(62_500_000);
+pub const FRAME: gst::ClockTime = gst::ClockTime::from_nseconds(62_500_000);
 
 /// A live source, and a test clock that the test advances.
-struct Live {
-    pipeline: Pipeline,
-    clock: gst_check::TestClock,
-    source: gst::Element,
+pub struct Live {
+    pub pipeline: Pipeline,
+    pub clock: gst_check::TestClock,
+    pub source: gst::Element,
     sink: gst_app::AppSink,
     pulled: u64,
 }
 
 impl Live {
     /// A live source with `arguments`.
-    fn new(arguments: &str) -> Self {
+    pub fn new(arguments: &str) -> Self {
         let pipeline = parse(&format!(
             "soragen name=source is-live=true model=\"{}\" prompt=\"the red fox\" {arguments} ! \
              video/x-raw,format=RGB ! appsink name=sink sync=false",
@@ -33,7 +33,7 @@ impl Live {
         Self::of(pipeline)
     }
 
-    fn of(pipeline: Pipeline) -> Self {
+    pub fn of(pipeline: Pipeline) -> Self {
         let clock = gst_check::TestClock::new();
         pipeline.use_clock(Some(&clock));
         // In `soraprompt` it has another name.
@@ -42,18 +42,18 @@ impl Live {
         Self { pipeline, clock, source, sink, pulled: 0 }
     }
 
-    fn playing(arguments: &str) -> Self {
+    pub fn playing(arguments: &str) -> Self {
         let live = Self::new(arguments);
         live.pipeline.set_state(gst::State::Playing).unwrap();
         live
     }
 
-    fn stat(&self, name: &str) -> u64 {
+    pub fn stat(&self, name: &str) -> u64 {
         self.source.property::<gst::Structure>("stats").get(name).unwrap()
     }
 
     /// The next frame. The clock goes on to its time when the model has made it, so no frame is late.
-    fn next(&mut self) -> Option<gst::Sample> {
+    pub fn next(&mut self) -> Option<gst::Sample> {
         while self.pulled > 0 && !self.sink.is_eos() {
             let made = self.stat("frames") > self.pulled;
             // A wait from before a pause is not the next one; the source is about to end it.
@@ -75,6 +75,32 @@ impl Live {
         Some(sample)
     }
 
+    /// What the source pushes when the clock shows `time`.
+    pub fn next_at(&mut self, time: gst::ClockTime) -> gst::Sample {
+        self.pulled += 1;
+        loop {
+            if let Some(sample) = self.sink.try_pull_sample(gst::ClockTime::ZERO) {
+                return sample;
+            }
+            self.advance_until(time);
+        }
+    }
+
+    /// Ends the next wait of the source, if it is for `time` or earlier.
+    pub fn advance_until(&self, time: gst::ClockTime) {
+        if let Some(id) = self.clock.peek_next_pending_id().filter(|id| id.time() <= time) {
+            advance(&self.clock, &id);
+        }
+        std::thread::yield_now();
+    }
+
+    /// Waits until the model has made so many frames.
+    pub fn wait_for_frames(&self, count: u64) {
+        while self.stat("frames") < count {
+            std::thread::yield_now();
+        }
+    }
+
     fn frames(&mut self) -> Vec<gst::Sample> {
         std::iter::from_fn(|| self.next()).collect()
     }
@@ -87,7 +113,7 @@ impl Live {
     }
 
     /// The frames up to the end of a source whose frames are all due.
-    fn due_frames(&self) -> Vec<gst::Sample> {
+    pub fn due_frames(&self) -> Vec<gst::Sample> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // A wait that began before the clock was set.

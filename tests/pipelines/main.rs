@@ -3,12 +3,14 @@
 mod address;
 #[path = "../../plugins/soragen/examples/app.rs"]
 mod app;
+mod broadcast;
 mod builtin;
 mod cancel;
 mod caps;
 mod clients;
 mod conditions;
 mod conformance;
+mod control;
 mod cuda;
 mod errors;
 mod filter;
@@ -24,5 +26,6 @@ mod release;
 mod scripts;
 mod seeking;
 mod signed;
+mod slate;
 mod storyboard;
 mod support;

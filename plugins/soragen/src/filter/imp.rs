@@ -15,6 +15,7 @@ use super::pacing::{LONGEST_GAP, Pacing};
 use super::pusher::{Pusher, PusherThread};
 use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
+use crate::control;
 use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
 use crate::video::rgb::RgbConverter;
 use crate::video::side_pad::SidePad;
@@ -100,6 +101,9 @@ impl ObjectSubclass for SoraFilter {
             .flags(gst::PadFlags::ACCEPT_INTERSECT)
             .build();
         let src = gst::Pad::builder_from_template(&template("src"))
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.src_event(pad, event))
+            })
             .query_function(|pad, parent, query| {
                 Self::catch_panic_pad_function(parent, || false, |this| this.src_query(pad, query))
             })
@@ -130,16 +134,19 @@ impl ObjectImpl for SoraFilter {
     }
 
     fn signals() -> &'static [glib::subclass::Signal] {
-        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| vec![prompt_check()]);
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> =
+            LazyLock::new(|| vec![prompt_check(), control::signal()]);
         &SIGNALS
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut settings = lock(&self.settings);
+        let before = settings.change_of(pspec.name());
         if !settings.set(pspec.name(), value) {
             unreachable!("GObject knows the properties");
         }
-        let change = settings.shared.change_of(pspec.name());
+        let change = settings.change_of(pspec.name());
+        let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
         drop(settings);
         // Below PAUSED the task starts with the settings.
         if let Some(change) = change.filter(|_| lock(&self.sizes).is_some()) {
@@ -346,8 +353,8 @@ impl SoraFilter {
             threads,
         }));
         // What was set meanwhile.
-        let now = lock(&self.settings).shared.clone();
-        now.changes_since(&settings.shared).into_iter().for_each(|change| self.input.request(change));
+        let now = lock(&self.settings).clone();
+        now.changes_since(&settings).into_iter().for_each(|change| self.input.request(change));
         Ok(())
     }
 
@@ -588,6 +595,14 @@ impl SoraFilter {
                 true
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    /// Handles an event from downstream.
+    fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        match control::of_event(self.obj().upcast_ref(), &event) {
+            Some(structure) => control::apply(self.obj().upcast_ref(), structure),
+            None => gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
     }
 

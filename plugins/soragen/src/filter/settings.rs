@@ -8,7 +8,7 @@ use gst::glib;
 use gst::prelude::*;
 use soragen::{Request, Restyle, Setting};
 
-use crate::source;
+use crate::source::{self, Change};
 
 /// Which frames that come in are frames of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
@@ -111,6 +111,23 @@ impl Settings {
         })
     }
 
+    /// The value of a property that may change while a video is restyled; `None` for other properties, and for those that frames carry.
+    pub fn change_of(&self, property: &str) -> Option<Change> {
+        match property {
+            "control-scale" => Some(Change::ControlScale(self.control_scale)),
+            property => self.shared.change_of(property),
+        }
+    }
+
+    /// The changes to a video that is being restyled with the settings `before`.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let mut changes = self.shared.changes_since(&before.shared);
+        if self.control_scale != before.control_scale {
+            changes.push(Change::ControlScale(self.control_scale));
+        }
+        changes
+    }
+
     /// The request for an endless video. Its size is set when the first frame comes.
     ///
     /// # Errors
@@ -176,10 +193,11 @@ fn own() -> [glib::ParamSpec; 7] {
             .build(),
         glib::ParamSpecDouble::builder("control-scale")
             .nick("Control scale")
-            .blurb("How much the pads control and mask steer the video; 1 as the model was trained")
+            .blurb("How much the pads control and mask steer the video; 1 as the model was trained; while playing, it counts from the next chunk")
             .maximum(2.0)
             .default_value(1.0)
-            .mutable_ready()
+            .mutable_playing()
+            .controllable()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")

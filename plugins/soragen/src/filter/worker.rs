@@ -17,6 +17,7 @@ use super::input::{Chunk, ControlFrame, Front, Input, Interrupt, Item, ends_vide
 use super::pusher::Pusher;
 use super::settings::RateMode;
 use super::{negotiation, output};
+use crate::control;
 use crate::source::frame_time::{Rate, frame_start};
 use crate::source::{caps, messages};
 
@@ -185,13 +186,14 @@ impl Worker {
         let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
         let Chunk { mut items, is_complete } = pads.input.take(wanted)?;
         for change in pads.input.take_changes() {
+            let property = change.property();
             let applied = change.loaded().and_then(|change| {
                 change.apply(session)?;
                 // For sessions after this one.
                 change.apply_to(&mut self.job.request)
             });
             if let Err(error) = applied {
-                gst::element_warning!(pads.element, gst::LibraryError::Settings, ("{error}"));
+                pads.post(control::refusal(pads.element.upcast_ref(), Some(property), &error.to_string()));
             }
         }
         let frames = items.iter_mut().filter_map(|item| match item {

@@ -47,13 +47,14 @@ impl SoraGen {
     }
 
     /// Whether frames can stay on the GPU. A live source marks a frame when it is shown; the GPU may be busy with the next chunk then,
-    /// so such frames are in system memory.
+    /// so such frames are in system memory, and so is a slate.
     fn can_share_gpu(&self) -> bool {
-        let is_marked_when_shown = {
+        let needs_system_memory = {
             let settings = lock(&self.settings);
-            settings.is_live && settings.watermark
+            let has_slate = !matches!(&*settings.slate, "" | "none");
+            settings.is_live && (settings.watermark || has_slate)
         };
-        !is_marked_when_shown && self.own_context().is_some()
+        !needs_system_memory && self.own_context().is_some()
     }
 
     /// The caps that a model with these sizes can output, in any memory.

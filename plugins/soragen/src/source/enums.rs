@@ -100,6 +100,24 @@ pub enum Label {
 
 convert_variants!(Label to soragen::label::Label { None, Ai, AiGenerated, Cn });
 
+/// What a live source shows in place of a frame that is late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenLatePolicy")]
+#[non_exhaustive]
+pub enum LatePolicy {
+    /// The last frame again.
+    #[default]
+    #[enum_value(name = "Hold: the last frame again", nick = "hold")]
+    Hold,
+    /// The slate.
+    #[enum_value(name = "Slate: the slate", nick = "slate")]
+    Slate,
+    /// Nothing.
+    #[enum_value(name = "Drop: nothing, and a GAP event", nick = "drop")]
+    Drop,
+}
+
 #[cfg(test)]
 mod tests {
     use gst::glib::prelude::*;

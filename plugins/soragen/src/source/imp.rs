@@ -11,8 +11,10 @@ use gst_base::subclass::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
 
 use super::cuda::CudaState;
-use super::generator::{FrameData, FrameError, Output};
+use super::generator::{FrameData, Output};
+use super::playback::{Content, ModelFrame};
 use super::position::Position;
+use super::running::NextFrame;
 use super::settings::Settings;
 use super::state::State;
 use super::uri::{self, UriValues};
@@ -66,8 +68,8 @@ impl ObjectImpl for SoraGen {
                         None
                     })
                     .build(),
-                // Generates the video again from its beginning, with the next seed. Returns false before PAUSED, and for
-                // a live or endless video.
+                // Generates the video again from its beginning, with the next seed; a live source only after the model has failed. Returns
+                // false before PAUSED, and for any other live or endless video.
                 glib::subclass::Signal::builder("regenerate")
                     .action()
                     .run_last()
@@ -77,6 +79,7 @@ impl ObjectImpl for SoraGen {
                         Some(element.is_ok_and(|element| element.imp().regenerate()).to_value())
                     })
                     .build(),
+                crate::control::signal(),
             ]
         });
         &SIGNALS
@@ -85,10 +88,13 @@ impl ObjectImpl for SoraGen {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         let mut settings = lock(&self.settings);
         gst::debug!(CAT, imp = self, "setting {} to {value:?}", pspec.name());
+        let before = settings.change_of(pspec.name());
         if !settings.set(pspec.name(), value) {
             unreachable!("GObject knows the properties");
         }
+        // A controller sets the same value again and again.
         let change = settings.change_of(pspec.name());
+        let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
         let live = settings.is_live;
         drop(settings);
         if let (Some(change), Some(running)) = (change, lock(&self.state).running()) {
@@ -272,12 +278,12 @@ impl BaseSrcImpl for SoraGen {
         let new_output = running.output.replace(output) != Some(output);
         running.timecode = timecode;
         let before = running.video.replace(video);
+        // A frame of another size or format cannot be repeated.
+        if new_output && let Some(live) = &mut running.live {
+            live.set_size(output.size);
+        }
         let new_latency = running.live.is_some() && before.as_ref().map(caps::rate) != Some(rate);
         if let Some(before) = before {
-            // A frame of another size or format cannot be repeated.
-            if new_output && let Some(live) = &mut running.live {
-                live.forget_frame();
-            }
             running.position = running.position.with_rate(caps::rate(&before), rate, backwards);
         }
         drop(state);
@@ -355,6 +361,13 @@ impl BaseSrcImpl for SoraGen {
         }
     }
 
+    fn event(&self, event: &gst::Event) -> bool {
+        match crate::control::of_event(self.obj().upcast_ref(), event) {
+            Some(structure) => crate::control::apply(self.obj().upcast_ref(), structure),
+            None => self.parent_event(event),
+        }
+    }
+
     fn unlock(&self) -> Result<(), gst::ErrorMessage> {
         if let Some(running) = lock(&self.state).running() {
             running.generator.set_flushing(true);
@@ -375,61 +388,41 @@ impl BaseSrcImpl for SoraGen {
         _length: u32,
         buffer: &mut gst::BufferRef,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let (timing, video, reader, mut live, tags, timecode) = {
-            let mut state = lock(&self.state);
-            let running = state.running_mut().ok_or(gst::FlowError::Flushing)?;
-            let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
-            let timing = self.next_frame(running, caps::rate(&video)).ok_or(gst::FlowError::Eos)?;
-            let timecode = running.timecode.as_ref().map(|first| timecode::at(first, timing.offset));
-            let reader = running.generator.reader();
-            (timing, video, reader, running.live.clone(), running.tags.take(), timecode)
-        };
-        if let Some(tags) = tags {
-            self.queue_event(gst::event::Tag::new(tags));
-        }
-
-        let is_live = live.is_some();
-        // Waits without a lock.
-        let shown = self.wait_frame(&timing, live.as_mut(), &reader);
-        let (announcement, cues) = match lock(&self.state).running_mut() {
-            Some(running) => {
-                running.live = live;
-                let announcement =
-                    shown.as_ref().ok().and_then(|shown| running.advance(&timing, shown, &reader));
-                (announcement, running.apply_early_cues())
+        let NextFrame { shown, timing, video, timecode, reader } = loop {
+            let next = self.next_shown()?;
+            if let Content::Nothing = next.shown.content {
+                self.push_gap(&next);
+                continue;
             }
-            None => (None, Vec::new()),
+            break next;
         };
-        cues.into_iter().for_each(|outcome| self.report_cue(outcome));
-        if let (Some(announcement), Ok(shown)) = (announcement, &shown) {
-            self.announce_shot(&announcement, &timing.starting_at(shown.start));
-        }
-        let mut shown = shown.map_err(|frame_error| match frame_error {
-            FrameError::End => gst::FlowError::Eos,
-            FrameError::Flushing | FrameError::Late | FrameError::Resumed => gst::FlowError::Flushing,
-            FrameError::Failed(failure) => {
-                self.post_error_message(error::message(&failure));
-                gst::FlowError::Error
-            }
-        })?;
-
-        if is_live {
-            self.embed_watermark(&mut shown, &timing, &reader, caps::size(&video));
-        }
         buffer.set_pts(gst::ClockTime::from_nseconds(shown.start));
         buffer.set_duration(gst::ClockTime::from_nseconds(timing.end - timing.start));
-        buffer.set_offset(timing.offset);
-        buffer.set_offset_end(timing.offset + 1);
         if shown.discont {
             buffer.set_flags(gst::BufferFlags::DISCONT | gst::BufferFlags::RESYNC);
         }
-        if let Some(timecode) = timecode {
-            gst_video::VideoTimeCodeMeta::add(buffer, &timecode);
+        // A slate that takes no time of the video has no number in it.
+        if shown.of_video {
+            buffer.set_offset(timing.offset);
+            buffer.set_offset_end(timing.offset + 1);
+            if let Some(timecode) = timecode {
+                gst_video::VideoTimeCodeMeta::add(buffer, &timecode);
+            }
         }
-        let written = match &shown.frame.data {
-            FrameData::Rgb(pixels) => VideoFrameRef::from_buffer_ref_writable(buffer, &video)
-                .and_then(|mut output| convert(pixels, &mut output)),
-            FrameData::Nv12(frame) => self.copy_to_gpu(frame, buffer),
+        let write = |pixels: &[u8], buffer: &mut gst::BufferRef| {
+            VideoFrameRef::from_buffer_ref_writable(buffer, &video)
+                .and_then(|mut output| convert(pixels, &mut output))
+        };
+        let written = match shown.content {
+            Content::Frame(ModelFrame { number, data: FrameData::Rgb(mut pixels) }) => {
+                self.embed_watermark(&mut pixels, number, &timing, &reader, caps::size(&video));
+                write(&pixels, buffer)
+            }
+            Content::Frame(ModelFrame { data: FrameData::Nv12(frame), .. }) => {
+                self.copy_to_gpu(&frame, buffer)
+            }
+            Content::Slate(pixels) => write(&pixels, buffer),
+            Content::Nothing => Ok(()),
         };
         written.map(|()| gst::FlowSuccess::Ok).map_err(|e| self.write_failed(&e))
     }

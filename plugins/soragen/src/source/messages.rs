@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 use soragen::hub::Download;
 use soragen::watermark::GenerationId;
 use soragen::{Progress, ShotInfo};
 
-use super::SoraGen;
 use super::generator::GeneratorEvent;
+use super::playback::SlateReason;
 use super::position::FrameTiming;
+use super::{SoraGen, error};
+use crate::control;
 
 type Segment = gst::FormattedSegment<gst::ClockTime>;
 
@@ -58,9 +61,10 @@ pub fn event_poster(element: &SoraGen, total: Option<u64>) -> impl FnMut(Generat
                 let text = "the cache can no longer be written; set cache-dir to another folder";
                 gst::element_warning!(element, gst::ResourceError::Write, ("{text}: {error}"));
             }
-            GeneratorEvent::ChangeRejected(error) => {
-                gst::element_warning!(element, gst::LibraryError::Settings, ("{error}"));
+            GeneratorEvent::ChangeRejected(property, error) => {
+                post(&element, control::refusal(element.upcast_ref(), property, &error.to_string()));
             }
+            GeneratorEvent::ChunkBegins(frame) => element.imp().sync_properties(frame),
         }
     }
 }
@@ -128,6 +132,24 @@ pub fn late_frame(
         .build()
 }
 
+/// A warning of an error that does not end the stream.
+pub fn warning(element: &SoraGen, error: &soragen::Error) -> gst::Message {
+    gst::message::Warning::builder_from_error(error::kind(error).error(error)).src(element).build()
+}
+
+/// `soragen-slate`: whether the slate is shown from here on, and why.
+pub fn slate_switch(element: &SoraGen, reason: Option<&SlateReason>) -> gst::Message {
+    let structure = gst::Structure::builder("soragen-slate").field("shown", reason.is_some());
+    let structure = structure.field_if_some(
+        "reason",
+        reason.map(|reason| match reason {
+            SlateReason::Loading => "loading",
+            SlateReason::Failed(_) => "failed",
+        }),
+    );
+    gst::message::Element::builder(structure.build()).src(element).build()
+}
+
 /// What the element announces about the first frame of a shot.
 pub struct ShotAnnouncement {
     pub shot: Arc<ShotInfo>,
@@ -179,18 +201,18 @@ impl ShotAnnouncement {
         }
         structure
     }
+}
 
-    /// A request for a key frame at the frame of `timing`.
-    ///
-    /// It has no running time, which means the current frame: an encoder that shifts its timestamps (x264enc) would
-    /// compare a running time with a shifted one and insert a second key frame.
-    pub fn key_unit_event(&self, timing: &FrameTiming) -> gst::Event {
-        let time = gst::ClockTime::from_nseconds(timing.start);
-        gst_video::DownstreamForceKeyUnitEvent::builder()
-            .timestamp(time)
-            .stream_time(time)
-            .all_headers(true)
-            .count(u32::try_from(self.shot.index).unwrap_or(u32::MAX))
-            .build()
-    }
+/// A request for a key frame at the frame at `start`, in nanoseconds: the one with this `count`.
+///
+/// It has no running time, which means the current frame: an encoder that shifts its timestamps (x264enc) would
+/// compare a running time with a shifted one and insert a second key frame.
+pub fn key_unit_event(start: u64, count: u64) -> gst::Event {
+    let time = gst::ClockTime::from_nseconds(start);
+    gst_video::DownstreamForceKeyUnitEvent::builder()
+        .timestamp(time)
+        .stream_time(time)
+        .all_headers(true)
+        .count(u32::try_from(count).unwrap_or(u32::MAX))
+        .build()
 }

@@ -24,13 +24,14 @@ mod position;
 mod properties;
 mod running;
 mod settings;
+mod slate;
 mod start;
 mod state;
 mod tags;
 mod timecode;
 mod uri;
 
-pub use enums::{Decoder, Label, Precision};
+pub use enums::{Decoder, Label, LatePolicy, Precision};
 pub(crate) use generator::Change;
 pub(crate) use imp::lock;
 pub(crate) use properties::specs_of;
@@ -95,7 +96,9 @@ pub(crate) fn prompt_check() -> glib::subclass::Signal {
 /// Registers the element as `soragen`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
-    for kind in [Decoder::static_type(), Label::static_type(), Precision::static_type()] {
+    for kind in
+        [Decoder::static_type(), Label::static_type(), LatePolicy::static_type(), Precision::static_type()]
+    {
         kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "soragen", gst::Rank::NONE, SoraGen::static_type())

@@ -2,12 +2,17 @@
 
 //! Waiting for frames: in a live source until their time on the pipeline's clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use soragen::{Error, Size};
+
 use super::deadline::RunningClock;
+use super::enums::LatePolicy;
 use super::frame_time::{Rate, frame_start};
 use super::generator::{Due, FrameData, FrameError, FrameReader};
 use super::position::FrameTiming;
+use super::slate::Slate;
 
 /// A frame and its number at the model's rate.
 #[derive(Clone)]
@@ -38,11 +43,26 @@ impl Anchor {
     }
 }
 
+/// What a live source shows in place of frames of the model.
+#[derive(Clone, Default)]
+pub struct Replacement {
+    /// `None` waits for the first frame, and ends with an error.
+    pub slate: Option<Slate>,
+    pub late_policy: LatePolicy,
+}
+
 /// State of a live source.
 #[derive(Clone, Default)]
 pub struct LivePlayback {
-    /// The last frame that was pushed.
+    replacement: Replacement,
+    /// The slate in the size of the frames.
+    slate: Option<Arc<[u8]>>,
+    /// The last frame of the model that was pushed.
     last: Option<ModelFrame>,
+    /// The last frame was late.
+    is_late: bool,
+    /// Why the slate was shown last, unless it was for one late frame.
+    slate_reason: Option<SlateReason>,
     /// Delay of the video in frames of the model, which grows with every late frame.
     lag: u64,
     /// `None` before the first frame.
@@ -53,25 +73,74 @@ pub struct LivePlayback {
     moved: bool,
 }
 
+/// Why there is no video.
+#[derive(Clone, Debug)]
+pub enum SlateReason {
+    /// The model is loaded, or makes its first frame.
+    Loading,
+    Failed(Arc<Error>),
+}
+
+/// What a frame shows.
+pub enum Content {
+    Frame(ModelFrame),
+    /// 8-bit RGB, `[H, W, 3]`.
+    Slate(Arc<[u8]>),
+    /// Nothing is pushed.
+    Nothing,
+}
+
 /// A frame that is pushed now.
 pub struct OutputFrame {
-    pub frame: ModelFrame,
+    pub content: Content,
     /// Its timestamp in nanoseconds.
     pub start: u64,
-    /// It is the last frame again, in place of one that is late.
+    /// It is in place of one that is late.
     pub late: bool,
     /// Its timestamp does not follow that of the frame before it.
     pub discont: bool,
+    /// Whether it takes time of the video, which waits while the slate is shown.
+    pub of_video: bool,
+    /// The slate replaces the video from here on, or, with `None`, the video the slate.
+    pub switch: Option<Option<SlateReason>>,
+}
+
+impl SlateReason {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Loading, Self::Loading) => true,
+            (Self::Failed(a), Self::Failed(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl OutputFrame {
+    fn new(content: Content, start: u64) -> Self {
+        Self { content, start, late: false, discont: false, of_video: true, switch: None }
+    }
+
+    /// The frame of the model, if it shows one.
+    pub fn model_frame(&self) -> Option<&ModelFrame> {
+        match &self.content {
+            Content::Frame(frame) => Some(frame),
+            Content::Slate(_) | Content::Nothing => None,
+        }
+    }
 }
 
 /// Waits for the frame of `timing`.
 pub fn wait(timing: &FrameTiming, reader: &FrameReader) -> Result<OutputFrame, FrameError> {
     let number = timing.model_frame;
     let frame = ModelFrame { number, data: reader.read(number, None)? };
-    Ok(OutputFrame { frame, start: timing.start, late: false, discont: false })
+    Ok(OutputFrame::new(Content::Frame(frame), timing.start))
 }
 
 impl LivePlayback {
+    pub fn new(replacement: Replacement) -> Self {
+        Self { replacement, ..Self::default() }
+    }
+
     /// The time of the video at running time `running`; `None` before the first frame.
     pub fn video_time(&self, running: Duration) -> Option<Duration> {
         let anchor = self.anchor?;
@@ -87,13 +156,27 @@ impl LivePlayback {
         self.video_time(running).map(|time| time.saturating_sub(delay))
     }
 
-    /// Forgets the last frame: one of another size or format cannot be repeated.
-    pub fn forget_frame(&mut self) {
+    /// Frames have another size or format from now on: the last one cannot be repeated.
+    pub fn set_size(&mut self, size: Size) {
         self.last = None;
+        self.slate = self.replacement.slate.as_ref().map(|slate| slate.frame(size));
     }
 
-    /// Waits until the time of the frame of `timing`, and returns the frame, or the last one again if it is late. The first
-    /// frame is shown as soon as it exists; the time of the others counts from there.
+    /// The video begins again, at time 0, with the frame of `timing`.
+    pub fn start_over(&mut self, timing: &FrameTiming) {
+        (self.last, self.lag, self.is_late) = (None, 0, false);
+        if let Some(anchor) = &mut self.anchor {
+            *anchor = Anchor { video: 0, running: anchor.running_time(timing.start), ..*anchor };
+        }
+    }
+
+    /// The running time at which frame `number` of the model is shown; `None` before the first frame.
+    pub fn running_time_of(&self, number: u64, rate: Rate) -> Option<u64> {
+        Some(self.anchor?.running_time(frame_start(number.saturating_add(self.lag), rate)))
+    }
+
+    /// Waits until the time of the frame of `timing`, and returns the frame, or what is shown in its place. Without a slate the first
+    /// frame is shown as soon as it exists; the time of the others counts from there. With one it is shown at once.
     ///
     /// # Errors
     /// [`FrameError::Resumed`] if the element was paused meanwhile: call it again.
@@ -121,36 +204,63 @@ impl LivePlayback {
         resumes: u64,
     ) -> Result<OutputFrame, FrameError> {
         let number = timing.model_frame.saturating_sub(self.lag);
-        let (Some(last), Some(anchor)) = (self.last.clone(), self.anchor) else {
-            // Nothing to repeat, so this frame has no deadline.
+        let slate = self.slate.clone();
+        if self.last.is_none() && slate.is_none() {
+            // Nothing to show in its place, so this frame has no deadline.
             let frame = ModelFrame { number, data: reader.read(number, None)? };
-            self.last = Some(frame.clone());
             let anchor = *self.anchor.get_or_insert_with(|| Anchor::now(timing, clock));
-            return Ok(OutputFrame {
-                frame,
-                start: anchor.running_time(timing.start),
-                late: false,
-                discont: false,
-            });
-        };
+            return Ok(self.shown(frame, anchor.running_time(timing.start)));
+        }
+        let anchor = *self.anchor.get_or_insert_with(|| Anchor::now(timing, clock));
         let start = anchor.running_time(timing.start);
         let deadline = clock.deadline(start, reader.waker());
         let due = Due { deadline: &deadline, resumes };
-        if last.number >= number {
+        if let Some(last) = self.last.clone().filter(|last| last.number >= number) {
             reader.wait_until(due)?;
-            return Ok(OutputFrame { frame: last, start, late: false, discont: false });
+            let content = if self.is_late { self.late_content(last) } else { Content::Frame(last) };
+            return Ok(OutputFrame::new(content, start));
         }
-        match reader.read(number, Some(due)) {
-            Ok(data) => {
-                let frame = ModelFrame { number, data };
-                self.last = Some(frame.clone());
-                Ok(OutputFrame { frame, start, late: false, discont: false })
+        let reason = match reader.read(number, Some(due)) {
+            Ok(data) => return Ok(self.shown(ModelFrame { number, data }, start)),
+            Err(FrameError::Late) => match self.last.clone() {
+                Some(last) => {
+                    self.lag += number - last.number;
+                    self.is_late = true;
+                    let late = OutputFrame::new(self.late_content(last), start);
+                    return Ok(OutputFrame { late: true, ..late });
+                }
+                None => SlateReason::Loading,
+            },
+            Err(FrameError::Failed(error)) if slate.is_some() => {
+                reader.wait_until(due)?;
+                SlateReason::Failed(error)
             }
-            Err(FrameError::Late) => {
-                self.lag += number - last.number;
-                Ok(OutputFrame { frame: last, start, late: true, discont: false })
-            }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        let Some(slate) = slate else { return Err(FrameError::Late) };
+        // The video waits meanwhile.
+        self.anchor = Some(Anchor { running: anchor.running + (timing.end - timing.start), ..anchor });
+        let shown = OutputFrame::new(Content::Slate(slate), start);
+        let same = self.slate_reason.as_ref().is_some_and(|before| before.is_same(&reason));
+        let switch = (!same).then(|| Some(reason.clone()));
+        self.slate_reason = Some(reason);
+        Ok(OutputFrame { switch, of_video: false, ..shown })
+    }
+
+    /// Shows a new frame of the model.
+    fn shown(&mut self, frame: ModelFrame, start: u64) -> OutputFrame {
+        self.is_late = false;
+        self.last = Some(frame.clone());
+        let switch = self.slate_reason.take().map(|_| None);
+        OutputFrame { switch, ..OutputFrame::new(Content::Frame(frame), start) }
+    }
+
+    /// What is shown in place of a late frame, after `last`.
+    fn late_content(&self, last: ModelFrame) -> Content {
+        match (self.replacement.late_policy, &self.slate) {
+            (LatePolicy::Drop, _) => Content::Nothing,
+            (LatePolicy::Slate, Some(slate)) => Content::Slate(slate.clone()),
+            (LatePolicy::Slate | LatePolicy::Hold, _) => Content::Frame(last),
         }
     }
 

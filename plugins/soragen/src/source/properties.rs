@@ -9,7 +9,7 @@ use gst::prelude::*;
 use soragen::Cache;
 use soragen::watermark::STRENGTHS;
 
-use super::enums::{Decoder, Label, Precision};
+use super::enums::{Decoder, Label, LatePolicy, Precision};
 
 /// A property that is stored in [`Settings`].
 struct Property {
@@ -61,7 +61,8 @@ macro_rules! properties {
 
 properties! {
     prompt: Option<String> = value(
-        string("prompt", "Prompt", "Description of the video; while playing, a new prompt takes effect with the next chunk")
+        string("prompt", "Prompt", "Description of the video, or several with weights, as in a fox :: 0.7 | a wolf :: 0.3; while playing, a new prompt takes \
+             effect with the next chunk")
             .mutable_playing()
     );
     negative_prompt: Option<String> = value(
@@ -224,25 +225,33 @@ properties! {
     blend_chunks: u32 = value(
         glib::ParamSpecUInt::builder("blend-chunks")
             .nick("Blend chunks")
-            .blurb("Number of chunks over which a new prompt is blended in, except at a cut (0 = at once)")
+            .blurb("Number of chunks over which a new prompt is blended in, except at a cut (0 = at once); while playing, it counts for the prompts after it")
             .maximum(1000)
-            .mutable_ready()
+            .mutable_playing()
+                .controllable()
     );
     seed: u64 = value(
-        glib::ParamSpecUInt64::builder("seed").nick("Seed").blurb("Random seed (default: 0)").mutable_ready()
+        glib::ParamSpecUInt64::builder("seed").nick("Seed")
+            .blurb("Random seed; while playing, a new one counts from the next chunk (default: 0)")
+            .mutable_playing()
+                .controllable()
     );
     steps: u32 = value(
         glib::ParamSpecUInt::builder("steps")
             .nick("Steps")
-            .blurb("Number of denoising steps, per chunk for a causal model (0 = the model's default)")
+            .blurb("Number of denoising steps, per chunk for a causal model; while playing, it counts from the next chunk (0 = the model's \
+                    default)")
             .maximum(1000)
-            .mutable_ready()
+            .mutable_playing()
+                .controllable()
     );
     guidance_scale: f64 = value(
         scale("guidance-scale")
             .nick("Guidance scale")
-            .blurb("Classifier-free guidance scale; 1 or less disables guidance (0 = the model's default)")
-            .mutable_ready()
+            .blurb("Classifier-free guidance scale; 1 or less disables guidance; while playing, it counts from the next chunk of a causal \
+                    model (0 = the model's default)")
+            .mutable_playing()
+                .controllable()
     );
     guidance_scale_2: f64 = value(
         scale("guidance-scale-2")
@@ -254,8 +263,10 @@ properties! {
     shift: f64 = value(
         scale("shift")
             .nick("Shift")
-            .blurb("Shift of the noise schedule towards high noise (0 = the model's default)")
-            .mutable_ready()
+            .blurb("Shift of the noise schedule towards high noise; while playing, it counts from the next chunk of a causal model (0 = the \
+                    model's default)")
+            .mutable_playing()
+                .controllable()
     );
     duration: i64 = value(
         glib::ParamSpecInt64::builder("duration")
@@ -268,7 +279,23 @@ properties! {
     is_live: bool = value(
         glib::ParamSpecBoolean::builder("is-live")
             .nick("Is live")
-            .blurb("Act as a live source: push each frame at its time on the pipeline's clock; if the next one is late, push the last one again")
+            .blurb("Act as a live source: push each frame at its time on the pipeline's clock; a frame that is late is replaced as late-policy says")
+            .mutable_ready()
+    );
+    slate: String = value_or_empty(
+        string(
+            "slate",
+            "Slate",
+            "What a live source shows while the model loads, and after it has failed: none, black, or file:PATH with the path of a \
+             picture; with a slate a failure of the model is a warning, and the action signal regenerate starts it again",
+        )
+        .default_value(Some("none"))
+        .mutable_ready()
+    );
+    late_policy: LatePolicy = value(
+        glib::ParamSpecEnum::builder_with_default("late-policy", LatePolicy::default())
+            .nick("Late policy")
+            .blurb("What a live source pushes in place of a frame that is late (default: hold)")
             .mutable_ready()
     );
     timecode: Option<String> = non_empty(
@@ -306,8 +333,9 @@ properties! {
     label: Label = value(
         glib::ParamSpecEnum::builder_with_default("label", Label::default())
             .nick("Label")
-            .blurb("Visible label in the upper left corner of the frames (default: none)")
-            .mutable_ready()
+            .blurb("Visible label in the upper left corner of the frames; while playing, it counts from the next chunk (default: none)")
+            .mutable_playing()
+                .controllable()
     );
     watermark: bool = value(
         glib::ParamSpecBoolean::builder("watermark")

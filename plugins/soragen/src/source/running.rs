@@ -11,20 +11,122 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
+use gst_video::{ValidVideoTimeCode, VideoInfo};
 use soragen::Size;
 use soragen::watermark::Plane;
 
 use super::deadline::RunningClock;
-use super::generator::{FrameData, FrameError, FrameReader};
+use super::generator::{FrameError, FrameReader};
 use super::imp::{SoraGen, lock};
 use super::messages::ShotAnnouncement;
-use super::playback::{self, LivePlayback, OutputFrame};
-use super::position::FrameTiming;
+use super::playback::{self, LivePlayback, OutputFrame, SlateReason};
+use super::position::{FrameTiming, Position};
 use super::settings::VideoLength;
 use super::state::Running;
-use super::{caps, frame_time, messages, tags};
+use super::{caps, error, frame_time, messages, tags, timecode};
+
+/// What is pushed next.
+pub(super) struct NextFrame {
+    pub shown: OutputFrame,
+    pub timing: FrameTiming,
+    pub video: VideoInfo,
+    pub timecode: Option<ValidVideoTimeCode>,
+    pub reader: FrameReader,
+}
 
 impl SoraGen {
+    /// Waits for what is pushed next, and announces it.
+    pub(super) fn next_shown(&self) -> Result<NextFrame, gst::FlowError> {
+        let (timing, video, reader, mut live, tags, timecode) = {
+            let mut state = lock(&self.state);
+            let running = state.running_mut().ok_or(gst::FlowError::Flushing)?;
+            let video = running.video.clone().ok_or(gst::FlowError::NotNegotiated)?;
+            let rate = caps::rate(&video);
+            self.follow_restart(running, rate);
+            let timing = self.next_frame(running, rate).ok_or(gst::FlowError::Eos)?;
+            let timecode = running.timecode.as_ref().map(|first| timecode::at(first, timing.offset));
+            let reader = running.generator.reader();
+            (timing, video, reader, running.live.clone(), running.tags.take(), timecode)
+        };
+        if let Some(tags) = tags {
+            self.queue_event(gst::event::Tag::new(tags));
+        }
+        // Waits without a lock.
+        let shown = self.wait_frame(&timing, live.as_mut(), &reader);
+        let (announcement, cues) = match lock(&self.state).running_mut() {
+            Some(running) => {
+                running.live = live;
+                let announcement =
+                    shown.as_ref().ok().and_then(|shown| running.advance(&timing, shown, &reader));
+                (announcement, running.apply_early_cues())
+            }
+            None => (None, Vec::new()),
+        };
+        cues.into_iter().for_each(|outcome| self.report_cue(outcome));
+        let shown = shown.map_err(|frame_error| match frame_error {
+            FrameError::End => gst::FlowError::Eos,
+            FrameError::Flushing | FrameError::Late | FrameError::Resumed => gst::FlowError::Flushing,
+            FrameError::Failed(failure) => {
+                self.post_error_message(error::message(&failure));
+                gst::FlowError::Error
+            }
+        })?;
+        if let Some(reason) = &shown.switch {
+            self.announce_slate(reason.as_ref(), shown.start);
+        }
+        if let Some(announcement) = announcement {
+            self.announce_shot(&announcement, &timing.starting_at(shown.start));
+        }
+        Ok(NextFrame { shown, timing, video, timecode, reader })
+    }
+
+    /// Begins the video again if the model has started again after a failure.
+    fn follow_restart(&self, running: &mut Running, rate: frame_time::Rate) {
+        let restarts = running.generator.restarts();
+        if std::mem::replace(&mut running.restarts, restarts) == restarts {
+            return;
+        }
+        if let (Some(timing), Some(live)) = (self.next_frame(running, rate), &mut running.live) {
+            live.start_over(&timing);
+        }
+        running.position = Position::default();
+        running.shot = None;
+    }
+
+    /// Tells that nothing is pushed for a frame.
+    pub(super) fn push_gap(&self, next: &NextFrame) {
+        let (start, length) = (next.shown.start, next.timing.end - next.timing.start);
+        let gap = gst::event::Gap::builder(gst::ClockTime::from_nseconds(start));
+        self.obj().src_pad().push_event(gap.duration(gst::ClockTime::from_nseconds(length)).build());
+    }
+
+    /// Announces that the slate is shown from `start` on, in nanoseconds, or with `None` the video again. Both are cuts.
+    fn announce_slate(&self, reason: Option<&SlateReason>, start: u64) {
+        let element = self.obj();
+        if let Some(SlateReason::Failed(failure)) = reason {
+            messages::post(&element, messages::warning(&element, failure));
+        }
+        messages::post(&element, messages::slate_switch(&element, reason));
+        self.queue_event(messages::key_unit_event(start, 0));
+    }
+
+    /// Sets the properties that have a controller to their values at the time when frame `number` of the model is shown.
+    pub(super) fn sync_properties(&self, number: u64) {
+        let element = self.obj();
+        if !element.has_active_control_bindings() {
+            return;
+        }
+        let time = match lock(&self.state).running() {
+            Some(Running { live: Some(live), info, .. }) => live.running_time_of(number, info.frame_rate),
+            Some(running) => Some(frame_time::frame_start(number, running.info.frame_rate)),
+            None => None,
+        };
+        if let Some(time) = time {
+            // Without a value at this time the property stays as it is.
+            let _ = element.sync_values(gst::ClockTime::from_nseconds(time));
+        }
+    }
+
     /// The next frame of the segment; `None` at its end.
     pub(super) fn next_frame(&self, running: &Running, rate: frame_time::Rate) -> Option<FrameTiming> {
         let segment = self.obj().segment().downcast::<gst::ClockTime>().ok()?;
@@ -57,18 +159,20 @@ impl SoraGen {
         Ok(shown)
     }
 
-    /// Embeds the watermark in a frame of a live source. It follows the time at which frames are shown: the pattern of a frame
+    /// Embeds the watermark in frame `number`, if the source is live. It follows the time at which frames are shown: the pattern of a frame
     /// that is repeated, or shown late, would be that of another time, and could not be detected.
     pub(super) fn embed_watermark(
         &self,
-        shown: &mut OutputFrame,
+        pixels: &mut Arc<[u8]>,
+        number: u64,
         timing: &FrameTiming,
         reader: &FrameReader,
         size: Size,
     ) {
-        // A live source with a watermark has no frames on the device.
-        let FrameData::Rgb(pixels) = &mut shown.frame.data else { return };
-        if let (Some(embedder), Some(shot)) = (reader.embedder(), reader.shot(shown.frame.number)) {
+        if !self.obj().is_live() {
+            return;
+        }
+        if let (Some(embedder), Some(shot)) = (reader.embedder(), reader.shot(number)) {
             // A copy: the frame may be shown again.
             let pixels = Arc::make_mut(pixels);
             let time = Duration::from_nanos(timing.start);
@@ -83,7 +187,7 @@ impl SoraGen {
         let message = gst::message::Element::builder(structure.clone()).src(&*element).build();
         messages::post(&element, message);
         if announcement.shot.cut && announcement.after_another && element.segment().rate() > 0.0 {
-            self.queue_event(announcement.key_unit_event(timing));
+            self.queue_event(messages::key_unit_event(timing.start, announcement.shot.index));
         }
         self.queue_event(gst::event::CustomDownstream::new(structure));
     }
@@ -102,8 +206,12 @@ impl SoraGen {
         }
     }
 
-    /// Generates the video again from its beginning, with the next seed. Returns false if the element cannot seek.
+    /// Generates the video again from its beginning, with the next seed: after a seek, or, in a live source, after a failure. Returns
+    /// false if the element can do neither.
     pub(super) fn regenerate(&self) -> bool {
+        if self.obj().is_live() {
+            return self.restart();
+        }
         if !self.is_seekable() {
             return false;
         }
@@ -124,6 +232,22 @@ impl SoraGen {
             running.new_seed = None;
         }
         done
+    }
+
+    /// Starts a model again that has failed.
+    fn restart(&self) -> bool {
+        {
+            let mut state = lock(&self.state);
+            let Some(running) = state.running_mut().filter(|running| running.generator.has_failed()) else {
+                return false;
+            };
+            let mut settings = lock(&self.settings);
+            settings.seed = settings.seed.wrapping_add(1);
+            running.tags = Some(tags::of(&settings, &running.info));
+            running.generator.restart(settings.seed);
+        }
+        self.obj().notify("seed");
+        true
     }
 
     /// The length of the video, before the start that of the settings; `None` if it is endless or unknown.
@@ -206,8 +330,10 @@ impl Running {
         shown: &OutputFrame,
         reader: &FrameReader,
     ) -> Option<ShotAnnouncement> {
-        self.position = timing.after;
-        let number = shown.frame.number;
+        if shown.of_video {
+            self.position = timing.after;
+        }
+        let number = shown.model_frame()?.number;
         let shot = reader.shot(number);
         if shot == self.shot {
             return None;

@@ -10,11 +10,14 @@ use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, MotionPath, OpenOptions, Reference, Request, Storyboard};
 
-use super::frame_time;
+use super::enums::LatePolicy;
 use super::generator::{Change, Past, References};
+use super::playback::Replacement;
 pub use super::properties::Settings;
 use super::properties::UriCaps;
+use super::slate::Slate;
 use super::uri::UriValues;
+use super::{frame_time, properties};
 
 /// Length of a video.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,23 +76,48 @@ impl Settings {
             "negative-prompt" => Change::NegativePrompt(self.negative_prompt.clone()),
             "reference" => Change::References(References::List(self.reference.clone().unwrap_or_default())),
             "motion-path" => Change::MotionPath(self.motion_path.clone()),
+            "guidance-scale" => Change::GuidanceScale(self.own_guidance_scale()),
+            "steps" => Change::Steps(self.own_steps()),
+            "shift" => Change::Shift(self.own_shift()),
+            "blend-chunks" => Change::BlendChunks(self.blend_chunks),
+            "seed" => Change::Seed(self.seed),
+            "label" => Change::Label(self.label.into()),
             _ => return None,
         })
     }
 
     /// The changes to a video that is being generated with the settings `before`.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
-        let changes = [
-            ("prompt", self.prompt != before.prompt),
-            ("negative-prompt", self.negative_prompt != before.negative_prompt),
-            ("reference", self.reference != before.reference),
-            ("motion-path", self.motion_path != before.motion_path),
-        ];
-        changes
-            .into_iter()
-            .filter(|(_, changed)| *changed)
-            .filter_map(|(name, _)| self.change_of(name))
-            .collect()
+        let specs = properties::specs().iter();
+        let changes =
+            specs.filter_map(|spec| Some((self.change_of(spec.name())?, before.change_of(spec.name())?)));
+        changes.filter(|(now, before)| now != before).map(|(now, _)| now).collect()
+    }
+
+    /// `None` is the model's own.
+    fn own_guidance_scale(&self) -> Option<f64> {
+        (self.guidance_scale > 0.0).then_some(self.guidance_scale)
+    }
+
+    fn own_steps(&self) -> Option<u32> {
+        (self.steps > 0).then_some(self.steps)
+    }
+
+    fn own_shift(&self) -> Option<f64> {
+        (self.shift > 0.0).then_some(self.shift)
+    }
+
+    /// What a live source shows in place of frames of the model.
+    ///
+    /// # Errors
+    /// Those of [`Slate::open`], and [`soragen::Error::Request`] for a policy without a slate.
+    pub fn replacement(&self) -> soragen::Result<Replacement> {
+        let slate = Slate::open(&self.slate)?;
+        if slate.is_none() && self.late_policy == LatePolicy::Slate {
+            let reason = "late-policy=slate needs a slate; set `slate` to black or file:PATH";
+            return Err(soragen::Error::Request(soragen::Setting::Slate, reason.into()));
+        }
+        Ok(Replacement { slate, late_policy: self.late_policy })
     }
 
     fn parts(&self) -> Parts {
@@ -182,10 +210,10 @@ impl Settings {
         request.motion_path = self.motion_path.as_deref().map(MotionPath::parse).transpose()?;
         request.length = frames.map_or(Length::Endless, Length::Frames);
         request.seed = self.seed;
-        request.steps = (self.steps > 0).then_some(self.steps);
-        request.guidance_scale = (self.guidance_scale > 0.0).then_some(self.guidance_scale);
+        request.steps = self.own_steps();
+        request.guidance_scale = self.own_guidance_scale();
         request.guidance_scale_2 = (self.guidance_scale_2 > 0.0).then_some(self.guidance_scale_2);
-        request.shift = (self.shift > 0.0).then_some(self.shift);
+        request.shift = self.own_shift();
         request.policy = Some(Policy::open(path(&self.policy), path(&self.audit_log))?);
         request.label = self.label.into();
         request.watermark = self.watermark_key()?;

@@ -24,7 +24,8 @@ struct Prepared {
     job: Job,
     info: ModelInfo,
     length: Option<VideoLength>,
-    is_live: bool,
+    /// Of a live source.
+    live: Option<LivePlayback>,
     tags: gst::TagList,
     images: Vec<String>,
     extend: Option<String>,
@@ -94,7 +95,9 @@ impl SoraGen {
         };
         let (tags, images) = (tags::of(settings, &info), settings.images(storyboard));
         let extend = settings.extend.clone();
-        Ok(Prepared { job, info, length, is_live: settings.is_live, tags, images, extend })
+        let replacement = settings.replacement()?;
+        let live = settings.is_live.then(|| LivePlayback::new(replacement));
+        Ok(Prepared { job, info, length, live, tags, images, extend })
     }
 
     /// Starts the download of the model. The start completes after it.
@@ -214,7 +217,7 @@ impl SoraGen {
 
 impl Prepared {
     fn start(self, element: &super::SoraGen) -> soragen::Result<Running> {
-        let Self { job, info, length, is_live, tags, images, extend } = self;
+        let Self { job, info, length, live, tags, images, extend } = self;
         let on_event = messages::event_poster(element, length.map(|length| length.frames));
         let generator = Generator::start(job, on_event)
             .map_err(|e| soragen::Error::Device(format!("cannot spawn a thread: {e}")))?;
@@ -225,7 +228,8 @@ impl Prepared {
             output: None,
             video: None,
             position: Position::default(),
-            live: is_live.then(LivePlayback::default),
+            live,
+            restarts: 0,
             early_cues: Vec::new(),
             timecode: None,
             new_seed: None,

@@ -75,6 +75,8 @@ pub struct Running {
     pub early_cues: Vec<PendingCue>,
     /// The time code of the first frame.
     pub timecode: Option<ValidVideoTimeCode>,
+    /// [`Generator::restarts`] at the last frame.
+    pub restarts: u64,
     /// The seed to start over with at the next seek.
     pub new_seed: Option<u64>,
     /// The shot of the last frame.

@@ -2,10 +2,11 @@
 
 //! Prompt changes while the video is generated, and their replay.
 
+use soragen::label::Label;
 use soragen::{MotionPath, Reference, Request, Session};
 
 /// A change that takes effect with the next chunk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Prompt(String),
     /// `None` is the model's default.
@@ -13,6 +14,17 @@ pub enum Change {
     References(References),
     /// `None` is what the prompt says.
     MotionPath(Option<String>),
+    /// `None` is the model's own.
+    GuidanceScale(Option<f64>),
+    /// `None` is the model's own number.
+    Steps(Option<u32>),
+    /// `None` is the model's own.
+    Shift(Option<f64>),
+    /// For later prompts.
+    BlendChunks(u32),
+    Seed(u64),
+    Label(Label),
+    ControlScale(f64),
 }
 
 /// The references of a video.
@@ -60,6 +72,16 @@ impl Change {
                 let path = path.as_deref().map(MotionPath::parse).transpose()?;
                 session.set_motion_path(path)
             }
+            Self::GuidanceScale(scale) => session.set_guidance_scale(*scale),
+            Self::Steps(steps) => session.set_steps(*steps),
+            Self::Shift(shift) => session.set_shift(*shift),
+            Self::BlendChunks(chunks) => session.set_blend_chunks(*chunks),
+            Self::Seed(seed) => session.set_seed(*seed),
+            Self::Label(label) => {
+                session.set_label(*label);
+                Ok(())
+            }
+            Self::ControlScale(scale) => session.set_control_scale(*scale),
         }
     }
 
@@ -75,8 +97,37 @@ impl Change {
             Self::MotionPath(path) => {
                 request.motion_path = path.as_deref().map(MotionPath::parse).transpose()?;
             }
+            Self::GuidanceScale(scale) => request.guidance_scale = *scale,
+            Self::Steps(steps) => request.steps = *steps,
+            Self::Shift(shift) => request.shift = *shift,
+            Self::BlendChunks(chunks) => request.blend_chunks = *chunks,
+            Self::Seed(seed) => request.seed = *seed,
+            Self::Label(label) => request.label = *label,
+            Self::ControlScale(scale) => request.control_scale = *scale,
         }
         Ok(())
+    }
+
+    /// The property that it is a change of.
+    pub fn property(&self) -> &'static str {
+        match self {
+            Self::Prompt(_) => "prompt",
+            Self::NegativePrompt(_) => "negative-prompt",
+            Self::References(_) => "reference",
+            Self::MotionPath(_) => "motion-path",
+            Self::GuidanceScale(_) => "guidance-scale",
+            Self::Steps(_) => "steps",
+            Self::Shift(_) => "shift",
+            Self::BlendChunks(_) => "blend-chunks",
+            Self::Seed(_) => "seed",
+            Self::Label(_) => "label",
+            Self::ControlScale(_) => "control-scale",
+        }
+    }
+
+    /// Whether it does something even if the property had the same value before: files may have changed, and paths begin again.
+    pub fn may_repeat(&self) -> bool {
+        matches!(self, Self::Prompt(_) | Self::NegativePrompt(_) | Self::References(_) | Self::MotionPath(_))
     }
 
     pub fn same_kind(&self, other: &Self) -> bool {
@@ -110,6 +161,20 @@ impl Changes {
         due
     }
 
+    /// Takes all changes, those that were applied and then the pending ones: the last of each kind.
+    pub fn take_last(&mut self) -> Vec<Change> {
+        let applied = std::mem::take(&mut self.applied).into_iter().map(|(_, change)| change);
+        let all: Vec<_> = applied.chain(std::mem::take(&mut self.pending)).collect();
+        let is_last = |i: usize| all[i + 1..].iter().all(|later| !later.same_kind(&all[i]));
+        (0..all.len()).filter(|&i| is_last(i)).map(|i| all[i].clone()).collect()
+    }
+
+    /// Forgets changes of the seed.
+    pub fn forget_seeds(&mut self) {
+        self.pending.retain(|change| !matches!(change, Change::Seed(_)));
+        self.applied.retain(|(_, change)| !matches!(change, Change::Seed(_)));
+    }
+
     /// Records that `change` was applied before frame `frame`. Of several changes of one kind before one frame, the last
     /// counts.
     pub fn record(&mut self, frame: u64, change: Change) {
@@ -136,6 +201,21 @@ mod tests {
         changes.request(prompt("b"));
         assert_eq!(changes.take_due(0), [Change::NegativePrompt(None), prompt("b")]);
         assert!(changes.take_due(0).is_empty());
+    }
+
+    #[test]
+    fn the_last_change_of_each_kind_is_kept_for_another_start() {
+        let mut changes = Changes::default();
+        changes.record(0, prompt("a"));
+        changes.record(5, Change::Seed(3));
+        changes.record(9, prompt("b"));
+        changes.request(Change::Steps(Some(2)));
+        assert_eq!(changes.take_last(), [Change::Seed(3), prompt("b"), Change::Steps(Some(2))]);
+        assert!(changes.take_last().is_empty());
+        changes.record(5, Change::Seed(3));
+        changes.request(Change::Seed(4));
+        changes.forget_seeds();
+        assert!(changes.take_last().is_empty());
     }
 
     #[test]

@@ -67,8 +67,10 @@ pub enum GeneratorEvent<'a> {
     Progress(Progress),
     /// The cache can no longer be written.
     CacheFailed(&'a Error),
-    /// A shot or a change was rejected; the video continues without it.
-    ChangeRejected(&'a Error),
+    /// A shot, or a change of a property, was rejected; the video continues without it.
+    ChangeRejected(Option<&'static str>, &'a Error),
+    /// The chunk that begins with this frame is about to be made.
+    ChunkBegins(u64),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -117,7 +119,7 @@ impl Generator {
         let worker = std::thread::Builder::new().name("soragen".into()).spawn(move || {
             let _guard = guard;
             let [threads, render_threads] = std::mem::take(&mut job.threads);
-            threads.run(move || worker.run(&job, &render_threads));
+            threads.run(move || worker.run(job, &render_threads));
         })?;
         Ok(Self { shared, worker: Some(worker) })
     }
@@ -193,8 +195,31 @@ impl Generator {
     pub fn regenerate(&self, seed: u64) {
         self.shared.state.update(|state| {
             state.seed = Some(seed);
+            state.changes.forget_seeds();
             state.start_over();
         });
+    }
+
+    /// Whether the worker has failed and waits for [`restart`](Self::restart).
+    pub fn has_failed(&self) -> bool {
+        let state = self.shared.state.lock();
+        state.failure.is_some() && !state.is_finished()
+    }
+
+    /// After a failure, opens the model again and starts over with another seed and with the changes so far.
+    pub fn restart(&self, seed: u64) {
+        self.shared.state.update(|state| {
+            state.seed = Some(seed);
+            state.changes.forget_seeds();
+            state.failure = None;
+            state.restarts += 1;
+            state.start_over();
+        });
+    }
+
+    /// How often it was [`restart`](Self::restart)ed.
+    pub fn restarts(&self) -> u64 {
+        self.shared.state.lock().restarts
     }
 
     /// While `flushing`, [`FrameReader::read`] returns instead of waiting.

@@ -77,6 +77,8 @@ pub struct State {
     pub renderer_stopped: bool,
     pub queue: FrameQueue,
     pub failure: Option<Arc<Error>>,
+    /// How often the worker started again after a failure.
+    pub restarts: u64,
     pub changes: Changes,
     /// Shots by their first frame.
     pub shots: BTreeMap<u64, Arc<ShotInfo>>,
@@ -92,6 +94,11 @@ pub struct State {
 }
 
 impl State {
+    /// The worker has ended.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     pub fn needs_frames(&self) -> bool {
         self.failure.is_none() && self.queue.needs_frames()
     }

@@ -63,25 +63,50 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         Self { shared, on_event, cache_warned: false, past: None, started: Instant::now() }
     }
 
-    /// Opens the model, then runs one session after the other until the generator is dropped.
-    pub fn run(mut self, job: &Job, render_threads: &Threads) {
+    /// Generates until the generator is dropped. After a failure it waits for a restart.
+    pub fn run(mut self, mut job: Job, render_threads: &Threads) {
         self.shared.set_worker();
-        self.send(GeneratorEvent::Loading);
-        let model = match self.open(job) {
-            Ok(model) => model,
-            Err(error) => {
-                self.send(GeneratorEvent::LoadFailed);
-                return self.fail(error);
+        loop {
+            match self.open_and_generate(&job, render_threads) {
+                Ok(()) => return,
+                Err(error) => self.fail(error),
             }
-        };
+            let Some(changes) = self.wait_restart() else { return };
+            for change in changes {
+                if let Err(error) = change.apply_to(&mut job.request) {
+                    self.send(GeneratorEvent::ChangeRejected(Some(change.property()), &error));
+                }
+            }
+        }
+    }
+
+    /// Opens the model, then runs one session after the other until the generator is dropped.
+    fn open_and_generate(&mut self, job: &Job, render_threads: &Threads) -> Result<()> {
+        self.send(GeneratorEvent::Loading);
+        let model = self.open(job).inspect_err(|_| self.send(GeneratorEvent::LoadFailed))?;
         self.send(GeneratorEvent::Loaded);
         model.notes().iter().for_each(|note| self.send(GeneratorEvent::Note(note)));
         while let Some((output, cancel)) = self.next_session() {
             let started = self.start_session(job, &model, output, cancel);
             match started.and_then(|running| self.generate(running, render_threads)) {
                 Ok(()) | Err(Error::Cancelled) => {}
-                Err(error) => return self.fail(error),
+                Err(error) => return Err(error),
             }
+        }
+        Ok(())
+    }
+
+    /// Waits for a restart, and returns the changes until then; `None` if the generator was dropped.
+    fn wait_restart(&self) -> Option<Vec<Change>> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if state.quit {
+                return None;
+            }
+            if state.failure.is_none() {
+                return Some(state.changes.take_last());
+            }
+            state = self.shared.state.wait(state);
         }
     }
 
@@ -205,6 +230,7 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
                 Task::NextChunk => {}
                 Task::StartOver | Task::Quit => return Ok(()),
             }
+            self.send(GeneratorEvent::ChunkBegins(running.next_frame));
             let Some(pending) = self.take_pending(running) else { continue };
             let first = pending.first;
             self.apply(running, pending);
@@ -258,24 +284,25 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         running.shots += shots.len();
         for shot in shots {
             if let Err(error) = self.shared.call_external(|| running.session.add_shot(shot)) {
-                self.send(GeneratorEvent::ChangeRejected(&error));
+                self.send(GeneratorEvent::ChangeRejected(None, &error));
             }
         }
         if let Some(end) = end {
             running.session.end_at(end);
         }
         for change in changes {
+            let property = Some(change.property());
             let change = match change.loaded() {
                 Ok(change) => change,
                 Err(error) => {
-                    self.send(GeneratorEvent::ChangeRejected(&error));
+                    self.send(GeneratorEvent::ChangeRejected(property, &error));
                     continue;
                 }
             };
             let applied = self.shared.call_external(|| change.apply(&mut running.session));
             match applied {
                 Ok(()) => self.shared.state.lock().changes.record(first, change),
-                Err(error) => self.send(GeneratorEvent::ChangeRejected(&error)),
+                Err(error) => self.send(GeneratorEvent::ChangeRejected(property, &error)),
             }
         }
     }

@@ -7,11 +7,12 @@ FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 PORT ?= 8000
 
-.PHONY: help demo serve test test-all bench bench-peers bench-avx2 endurance setup build robustness fuzz lint audit cargo-deny check-cuda gpu-bundle clean
+.PHONY: help demo serve studio test test-all bench bench-peers bench-avx2 endurance setup build robustness fuzz lint audit cargo-deny check-cuda gpu-bundle clean
 
 help:
 	@echo "make demo        build the plugin, then generate a video with the built-in model: $(OUT)"
 	@echo "make serve       serve OpenAI's /v1/videos on port PORT=$(PORT) of this machine; set up in target/serve"
+	@echo "make studio      a page in the browser that shows a live source and steers it; port PORT=$(PORT)"
 	@echo "make test        lint, build, then run all tests; what CI runs"
 	@echo "make test-all    make test, and the slow checks: robustness, endurance, audit, check-cuda"
 	@echo "make bench       speed of the engine and the kernels, compared with the peak of this CPU"
@@ -35,6 +36,10 @@ serve: build
 	target/serve/bin/pip install -q "./python[serve]"
 	SORAGEN=$(CURDIR)/target/release/soragen target/serve/bin/python -m soragen.serve --port $(PORT) --folder out/jobs
 
+studio: setup
+	cargo build --release -p soragen-studio
+	target/release/soragen-studio --port $(PORT) "$(PROMPT)"
+
 test: lint
 	cargo test --workspace
 	scripts/test-python.sh
@@ -42,6 +47,7 @@ test: lint
 test-all: test cargo-deny
 	cargo deny check
 	scripts/test-python.sh all
+	scripts/test-studio.sh
 	$(MAKE) robustness endurance check-cuda
 
 bench: setup

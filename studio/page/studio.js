@@ -1,0 +1,132 @@
+// The page of soragen studio: one WebSocket for the signals of WebRTC and for everything else (src/protocol.rs).
+
+const byId = (id) => document.getElementById(id);
+const knobs = byId("knobs");
+let socket, peer;
+
+function say(text) {
+  byId("state").textContent = text;
+}
+
+function send(message) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+}
+
+function connect() {
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws${location.search}`);
+  socket.onopen = () => {
+    say("connected");
+    send({ type: "watch" });
+  };
+  socket.onmessage = (event) => {
+    const message = JSON.parse(event.data);
+    handlers[message.type]?.(message);
+  };
+  socket.onclose = () => {
+    say("connection lost; trying again");
+    peer?.close();
+    setTimeout(connect, 1000);
+  };
+}
+
+// Candidates that come before the offer is set.
+const early = [];
+
+async function answer({ sdp }) {
+  peer?.close();
+  peer = new RTCPeerConnection({ iceServers: [] });
+  peer.ontrack = ({ track, streams }) => {
+    byId("video").srcObject = streams[0] ?? new MediaStream([track]);
+  };
+  peer.onicecandidate = ({ candidate }) => {
+    if (candidate?.candidate) send({ type: "ice", candidate: candidate.candidate, line: candidate.sdpMLineIndex });
+  };
+  peer.onconnectionstatechange = () => say(peer.connectionState);
+  await peer.setRemoteDescription({ type: "offer", sdp });
+  await peer.setLocalDescription(await peer.createAnswer());
+  send({ type: "answer", sdp: peer.localDescription.sdp });
+  for (const candidate of early.splice(0)) await peer.addIceCandidate(candidate);
+}
+
+function setPressed(id, pressed) {
+  byId(id).setAttribute("aria-pressed", String(pressed));
+}
+
+const handlers = {
+  offer: answer,
+  ice({ candidate, line }) {
+    const init = { candidate, sdpMLineIndex: line };
+    if (peer?.remoteDescription) peer.addIceCandidate(init).catch(() => {});
+    else early.push(init);
+  },
+  values({ values, paused, recording }) {
+    for (const [name, value] of Object.entries(values)) {
+      const input = name === "prompt" ? byId("prompt") : knobs.elements[name];
+      if (input && input !== document.activeElement) input.value = value ?? "";
+    }
+    setPressed("pause", paused);
+    setPressed("record", Boolean(recording));
+  },
+  shot({ prompt, references }) {
+    byId("refusal").textContent = "";
+    const time = new Date().toLocaleTimeString();
+    const item = document.createElement("li");
+    item.textContent = `${time}  ${prompt}${references.length ? ` (${references.join(", ")})` : ""}`;
+    byId("shots").prepend(item);
+    while (byId("shots").children.length > 100) byId("shots").lastChild.remove();
+  },
+  slate({ shown, reason }) {
+    say(shown ? (reason === "failed" ? "the model has failed" : "the model is loading") : "on air");
+  },
+  refused({ property, reason }) {
+    byId("refusal").textContent = property ? `${property}: ${reason}` : reason;
+  },
+  warning({ text }) {
+    byId("refusal").textContent = text;
+  },
+  failed({ text }) {
+    say("the programme has ended");
+    byId("refusal").textContent = text;
+  },
+  meter({ fps, late, chunk, latency, viewers }) {
+    byId("fps").textContent = `${fps.toFixed(1)} frames/s`;
+    byId("late").textContent = late;
+    byId("chunk").textContent = `${chunk.toFixed(0)} ms`;
+    byId("latency").textContent = `${latency.toFixed(0)} ms`;
+    byId("viewers").textContent = viewers;
+  },
+  recording({ file }) {
+    setPressed("record", Boolean(file));
+    say(file ? `recording ${file}` : "the recording is complete");
+  },
+};
+
+byId("prompt-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  send({ type: "set", values: { prompt: byId("prompt").value } });
+});
+byId("prompt").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey) {
+    event.preventDefault();
+    byId("prompt-form").requestSubmit();
+  }
+});
+knobs.addEventListener("submit", (event) => event.preventDefault());
+knobs.addEventListener("change", ({ target }) => {
+  const value = target.type === "number" ? Number(target.value) : target.value;
+  send({ type: "set", values: { [target.name]: value } });
+});
+const toggle = (id, message) =>
+  byId(id).addEventListener("click", () => send(message(byId(id).getAttribute("aria-pressed") !== "true")));
+toggle("pause", (paused) => ({ type: "pause", paused }));
+toggle("record", (on) => ({ type: "record", on }));
+byId("regenerate").addEventListener("click", () => send({ type: "regenerate" }));
+document.addEventListener("keydown", (event) => {
+  const id = event.altKey && { p: "pause", r: "record", g: "regenerate" }[event.key.toLowerCase()];
+  if (id) {
+    event.preventDefault();
+    byId(id).click();
+  }
+});
+
+connect();

@@ -1,0 +1,208 @@
+//! The page, and its WebSocket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum_server::tls_rustls::RustlsConfig;
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use crate::args::Args;
+use crate::error::{Error, Result};
+use crate::programme::Programme;
+use crate::protocol::{FromPage, ToPage};
+
+/// What browsers may load: nothing from elsewhere.
+const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob: mediastream:";
+
+#[derive(Clone)]
+struct Studio {
+    programme: Arc<Programme>,
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Access {
+    token: Option<String>,
+}
+
+/// Serves the page until an interrupt.
+///
+/// # Errors
+/// [`Error::Listen`], and those of the certificate.
+pub async fn serve(args: &Args, programme: Arc<Programme>) -> Result<()> {
+    let studio = Studio { programme, token: args.token.clone() };
+    let file = |kind: &'static str, text: &'static str| {
+        get(move || async move {
+            ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, POLICY)], text)
+        })
+    };
+    let router = Router::new()
+        .route("/", file("text/html; charset=utf-8", include_str!("../page/index.html")))
+        .route("/studio.js", file("text/javascript; charset=utf-8", include_str!("../page/studio.js")))
+        .route("/studio.css", file("text/css; charset=utf-8", include_str!("../page/studio.css")))
+        .route("/ws", get(connect))
+        .with_state(studio);
+    let address = SocketAddr::new(args.listen, args.port);
+    let listener = std::net::TcpListener::bind(address).map_err(Error::Listen)?;
+    listener.set_nonblocking(true).map_err(Error::Listen)?;
+    let address = listener.local_addr().map_err(Error::Listen)?;
+    let scheme = if args.is_https() { "https" } else { "http" };
+    let token = args.token.as_ref().map(|token| format!("/?token={token}")).unwrap_or_default();
+    println!("{scheme}://{address}{token}");
+    let tls = if args.is_https() { Some(certificate(args).await?) } else { None };
+    let service = router.into_make_service();
+    let served = async {
+        match tls {
+            Some(tls) => axum_server::from_tcp_rustls(listener, tls)?.serve(service).await,
+            None => axum_server::from_tcp(listener)?.serve(service).await,
+        }
+    };
+    tokio::select! {
+        served = served => served.map_err(Error::Listen),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// The certificate of the arguments, or a new one.
+async fn certificate(args: &Args) -> Result<RustlsConfig> {
+    // Only the first provider of a process counts.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let failed = |error: std::io::Error| Error::Certificate(error.to_string());
+    if let (Some(certificate), Some(key)) = (&args.certificate, &args.private_key) {
+        return RustlsConfig::from_pem_file(certificate, key).await.map_err(failed);
+    }
+    let names = vec!["localhost".to_string(), args.listen.to_string()];
+    let made =
+        rcgen::generate_simple_self_signed(names).map_err(|error| Error::Certificate(error.to_string()))?;
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.map_err(failed)
+}
+
+/// Opens the WebSocket, for a page of this server with the token.
+async fn connect(
+    State(studio): State<Studio>,
+    Query(access): Query<Access>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if studio.token.is_some() && studio.token != access.token {
+        return (StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response();
+    }
+    if !is_same_origin(&headers) {
+        return (StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response();
+    }
+    upgrade.on_upgrade(move |socket| converse(socket, studio.programme))
+}
+
+/// Whether the page comes from this server. A browser always says where a page comes from.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, origin)| origin == host),
+        (None, _) => true,
+        (Some(_), None) => false,
+    }
+}
+
+/// Exchanges messages with a page until it is closed.
+async fn converse(mut socket: WebSocket, programme: Arc<Programme>) {
+    let mut events = programme.events();
+    let (own, mut answers) = mpsc::unbounded_channel();
+    let mut session = None;
+    // The channel is open: this function holds it.
+    let _ = own.send(programme.values());
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Ok(event) => if send(&mut socket, &event).await.is_err() { break },
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            },
+            Some(answer) = answers.recv() => if send(&mut socket, &answer).await.is_err() { break },
+            message = socket.recv() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    if let Ok(message) = serde_json::from_str(&text) {
+                        let (programme, own) = (programme.clone(), own.clone());
+                        let mut watched = session.take();
+                        // GStreamer may wait for its own threads.
+                        let handled = tokio::task::spawn_blocking(move || {
+                            handle(message, &programme, &mut watched, own);
+                            watched
+                        });
+                        session = handled.await.unwrap_or(None);
+                    }
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+    if let Some(session) = session {
+        let _ = tokio::task::spawn_blocking(move || programme.viewers.end(&session)).await;
+    }
+}
+
+async fn send(socket: &mut WebSocket, message: &ToPage) -> Result<(), axum::Error> {
+    let text = serde_json::to_string(message).map_err(axum::Error::new)?;
+    socket.send(Message::Text(text.into())).await
+}
+
+/// Does what the page asks for. `session` is its session, once it watches.
+fn handle(
+    message: FromPage,
+    programme: &Programme,
+    session: &mut Option<String>,
+    page: mpsc::UnboundedSender<ToPage>,
+) {
+    match (message, session.as_deref()) {
+        (FromPage::Watch, watched) => {
+            if let Some(before) = watched {
+                programme.viewers.end(before);
+            }
+            *session = Some(programme.viewers.watch(page));
+        }
+        (FromPage::Answer { sdp }, Some(session)) => {
+            if !programme.viewers.answer(session, &sdp) {
+                let _ = page.send(ToPage::Warning { text: "the answer of the browser is not valid".into() });
+            }
+        }
+        (FromPage::Ice { candidate, line }, Some(session)) => {
+            programme.viewers.add_ice(session, &candidate, line);
+        }
+        (FromPage::Set { values }, _) => programme.set(&values),
+        (FromPage::Regenerate, _) => programme.regenerate(),
+        (FromPage::Pause { paused }, _) => programme.pause(paused),
+        (FromPage::Record { on }, _) => programme.record(on),
+        (FromPage::Answer { .. } | FromPage::Ice { .. }, None) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_site_is_refused() {
+        let headers = |origin: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, "127.0.0.1:8080".parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            headers
+        };
+        assert!(is_same_origin(&headers(Some("http://127.0.0.1:8080"))));
+        assert!(is_same_origin(&headers(None)), "no browser");
+        for other in ["http://example.com", "http://127.0.0.1:9090", "null"] {
+            assert!(!is_same_origin(&headers(Some(other))), "{other}");
+        }
+    }
+}

@@ -74,6 +74,7 @@ bench-avx2: setup
 endurance: setup
 	SORAGEN_LIVE_SECONDS=3600 cargo test --workspace --test pipelines live::frames_leave
 	cargo test --workspace --test pipelines filter::a_live_video_through -- --ignored --nocapture
+	cargo test --workspace --test pipelines control::five_hundred -- --ignored --nocapture
 	cargo bench --workspace --bench element -- $(MINUTES)
 
 build: setup

@@ -1,5 +1,7 @@
 //! Changes while a video plays: from outside, and by controllers.
 
+use std::time::{Duration, Instant};
+
 use gst::prelude::*;
 use gst_controller::prelude::*;
 use soragen_tests::fixtures::path;
@@ -255,4 +257,81 @@ fn of_a_burst_of_changes_the_last_one_counts() {
     }
     assert!(shown.len() < 100, "{} shots", shown.len());
     assert_eq!(source.property::<String>("prompt"), "fox number 4999");
+}
+
+#[test]
+fn blend_chunks_counts_for_the_next_prompt() {
+    // A storyboard in the middle of which the number changes: its third shot comes in at once, or over two chunks.
+    let film = "storyboard=\"0:00 the red fox | 0:00.8125 a blue bird | 0:02\"";
+    let blended = |controlled: bool| {
+        let pipeline = parse(&video(&format!("{film} blend-chunks=0")));
+        if controlled {
+            set_controller(&source(&pipeline), "blend-chunks", [0.0, 2.0], 13);
+        }
+        frames(&pipeline)
+    };
+    let (at_once, slowly) = (blended(false), blended(true));
+    assert!(at_once[..13] == slowly[..13] && at_once[13] != slowly[13]);
+    let constant = frames(&parse(&video(&format!("{film} blend-chunks=2"))));
+    assert!(constant == slowly);
+}
+
+#[test]
+fn a_controlled_property_of_the_filter_counts_from_the_chunk_of_its_frame() {
+    let video = |arguments: &str| {
+        format!(
+            "videotestsrc pattern=ball num-buffers=29 ! video/x-raw,format=RGB,width=48,height=16,framerate=16/1 ! sorafilter name=source \
+             model=\"{}\" prompt=\"the red fox\" watermark=false strength=1 motion-noise=0 {arguments} ! video/x-raw,format=RGB ! \
+             appsink name=sink sync=false max-buffers=1",
+            path("miniature").display()
+        )
+    };
+    let of_filter =
+        CONTROLLED.iter().filter(|(name, ..)| *name != "steps").map(|(name, values, _)| (*name, *values));
+    for (property, values) in of_filter.chain([("strength", [1.0, 0.5])]) {
+        let video = video(&format!("{property}={}", values[0] as u64));
+        let constant = frames(&parse(&video));
+        for at in [13, 8] {
+            let pipeline = parse(&video);
+            set_controller(&source(&pipeline), property, values, at);
+            let changed = frames(&pipeline);
+            assert_eq!(changed.len(), 29, "{property}");
+            let first = (0..29).find(|&n| changed[n] != constant[n]);
+            assert_eq!(first, Some(CHUNKS[2] as usize), "{property} at frame {at}");
+        }
+    }
+}
+
+/// On the wall clock: part of `make endurance`.
+#[test]
+#[ignore = "takes ten seconds and measures time; make endurance runs it"]
+fn five_hundred_changes_a_second_leave_memory_flat_and_reads_fast() {
+    let pipeline = parse(&video("is-live=true"));
+    let (source, sink) = (source(&pipeline), sink(&pipeline));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    sink.pull_sample().unwrap();
+    let pad = sink.static_pad("sink").unwrap();
+    let drain = |sink: &gst_app::AppSink| while sink.try_pull_sample(gst::ClockTime::ZERO).is_some() {};
+    let (began, mut slowest, mut memory) = (Instant::now(), Duration::ZERO, Vec::new());
+    for n in 0..5000u64 {
+        let prompt = format!("fox number {n}");
+        pad.push_event(gst::event::CustomUpstream::new(control(&[("prompt", &prompt), ("seed", &n)])));
+        let read = Instant::now();
+        assert_eq!(source.property::<u64>("seed"), n);
+        slowest = slowest.max(read.elapsed());
+        drain(&sink);
+        prompts(&pipeline);
+        memory.push(crate::memory::memory("VmRSS").unwrap());
+        let next = began + Duration::from_millis(2 * (n + 1));
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    let (early, last) = (memory[memory.len() / 3], memory[memory.len() - 1]);
+    println!("slowest read {slowest:?}; {early} bytes after a third, {last} at the end");
+    assert!(slowest <= Duration::from_millis(5), "{slowest:?}");
+    assert!(last < early + (8 << 20), "{early} {last}");
+    while sink.pull_sample().is_ok() {
+        if prompts(&pipeline).iter().any(|prompt| prompt == "fox number 4999") {
+            return;
+        }
+    }
 }

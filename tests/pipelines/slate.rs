@@ -264,3 +264,59 @@ fn the_programme_goes_on_in_a_transport_stream() {
 fn live_pad(pipeline: &gst::Pipeline) -> gst::Pad {
     pipeline.by_name("source").unwrap().static_pad("src").unwrap()
 }
+
+#[test]
+fn ten_live_instances_share_the_weights_and_keep_their_pace() {
+    init();
+    let loads = |count: usize| {
+        let model = model();
+        let loaded = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counted = loaded.clone();
+        let _hook = soragen::testing::set_hook(model.path(), move |event, _| {
+            counted.fetch_add(u64::from(event == Event::Load), std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        });
+        let branch = |n: usize| {
+            format!(
+                "soragen name=source{n} is-live=true slate=black model=\"{}\" prompt=fox seed={n} cache-dir=none ! \
+                 appsink name=sink{n} sync=false ",
+                model.path().display()
+            )
+        };
+        let pipeline = parse(&(0..count).map(branch).collect::<String>());
+        let clock = gst_check::TestClock::new();
+        pipeline.use_clock(Some(&clock));
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let sinks: Vec<_> = (0..count)
+            .map(|n| pipeline.by_name(&format!("sink{n}")).unwrap().downcast::<gst_app::AppSink>().unwrap())
+            .collect();
+        let source = |n: usize| pipeline.by_name(&format!("source{n}")).unwrap();
+        for n in 0..20 {
+            let time = n * FRAME;
+            // One frame of each source at each frame time, and no second one.
+            for sink in &sinks {
+                let sample = loop {
+                    if let Some(sample) = sink.try_pull_sample(gst::ClockTime::ZERO) {
+                        break sample;
+                    }
+                    if clock.peek_next_pending_id().is_some_and(|id| id.time() <= time) {
+                        clock.set_time(time);
+                        clock.process_next_clock_id();
+                    }
+                    std::thread::yield_now();
+                };
+                assert_eq!(pts(&sample), time);
+            }
+            if n == 0 {
+                // Until all have their first frames.
+                for n in 0..count {
+                    while source(n).property::<gst::Structure>("stats").get::<u64>("frames").unwrap() == 0 {
+                        std::thread::yield_now();
+                    }
+                }
+            }
+        }
+        loaded.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(loads(10), loads(1));
+}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::pusher::{Pusher, PusherThread};
 use super::settings::{self, RateMode, Settings};
 use super::worker::{Job, Pads, Stop, Worker};
 use crate::control;
-use crate::source::{PROMPT_CHECK, caps, error, lock, prompt_check};
+use crate::source::{Change, PROMPT_CHECK, caps, error, lock, prompt_check};
 use crate::video::rgb::RgbConverter;
 use crate::video::side_pad::SidePad;
 
@@ -31,6 +32,8 @@ pub struct SoraFilter {
     settings: Mutex<Settings>,
     reader: Mutex<Reader>,
     input: Input,
+    /// Controllers set properties, for the next frame.
+    syncing: AtomicBool,
     out: Pusher,
     /// The pads that steer.
     control: SidePad,
@@ -48,6 +51,8 @@ struct Reader {
     format: Option<Format>,
     segment: gst::FormattedSegment<gst::ClockTime>,
     pacing: Pacing,
+    /// Of the properties that have a controller, for the next frame.
+    changes: Vec<Change>,
     /// The last frame.
     last: Option<Arc<[u8]>>,
     /// Its end, if it has a duration.
@@ -61,7 +66,14 @@ struct Format {
 
 impl Reader {
     fn new(pacing: Pacing) -> Self {
-        Self { format: None, segment: gst::FormattedSegment::new(), pacing, last: None, end: None }
+        Self {
+            format: None,
+            segment: gst::FormattedSegment::new(),
+            pacing,
+            changes: Vec::new(),
+            last: None,
+            end: None,
+        }
     }
 
     /// Forgets the video so far.
@@ -122,6 +134,7 @@ impl ObjectSubclass for SoraFilter {
             settings: Mutex::default(),
             reader: Mutex::new(Reader::new(Pacing::new(None))),
             input: Input::default(),
+            syncing: AtomicBool::new(false),
             worker: Mutex::default(),
             sizes: Mutex::default(),
         }
@@ -149,7 +162,8 @@ impl ObjectImpl for SoraFilter {
         let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
         drop(settings);
         // Below PAUSED the task starts with the settings.
-        if let Some(change) = change.filter(|_| lock(&self.sizes).is_some()) {
+        let now = lock(&self.sizes).is_some() && !self.syncing.load(Ordering::Relaxed);
+        if let Some(change) = change.filter(|_| now) {
             self.input.request(change);
         }
     }
@@ -376,8 +390,7 @@ impl SoraFilter {
             (reader.segment.to_stream_time(pts), reader.segment.to_running_time(pts))
         };
         if let Some(time) = stream_time {
-            // Without controlled properties there is nothing to do.
-            let _ = self.obj().sync_values(time);
+            self.sync_properties(time);
         }
         let duration = buffer.duration();
         let (step, last) = {
@@ -438,12 +451,27 @@ impl SoraFilter {
             }
             control => control?,
         };
-        let dropped = self.input.push(InputFrame { pixels, pts, timecode, restyle, control })?;
+        let changes = std::mem::take(&mut lock(&self.reader).changes);
+        let dropped = self.input.push(InputFrame { pixels, pts, timecode, restyle, control, changes })?;
         if dropped > 0 {
             gst::debug!(CAT, imp = self, "dropped {dropped} late frames");
             self.post_late(pts);
         }
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Sets the properties that have a controller to their values at the stream time of a frame. They count from its chunk on.
+    fn sync_properties(&self, time: gst::ClockTime) {
+        if !self.obj().has_active_control_bindings() {
+            return;
+        }
+        let before = lock(&self.settings).clone();
+        self.syncing.store(true, Ordering::Relaxed);
+        // Without a value at this time a property stays as it is.
+        let _ = self.obj().sync_values(time);
+        self.syncing.store(false, Ordering::Relaxed);
+        let changes = lock(&self.settings).changes_since(&before);
+        lock(&self.reader).changes.extend(changes);
     }
 
     /// Posts a QoS message: frames before the one at `pts` were dropped.

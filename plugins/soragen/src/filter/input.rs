@@ -21,6 +21,8 @@ pub struct InputFrame {
     pub restyle: Restyle,
     /// What steers it.
     pub control: Option<ControlFrame>,
+    /// Changes from its chunk on; if it is not the first one of its chunk, from the next one on.
+    pub changes: Vec<Change>,
 }
 
 /// A frame of the pad `control` and one of the pad `mask`, at the time of a frame.
@@ -325,10 +327,14 @@ impl State {
     /// Drops the oldest chunk of frames, but no event. Returns how many frames it had.
     fn drop_chunk(&mut self) -> u64 {
         let (mut dropped, chunk) = (0, self.chunk);
-        self.items.retain(|item| {
-            let drops = dropped < chunk && matches!(item, Item::Frame(_));
-            dropped += usize::from(drops);
-            !drops
+        let changes = &mut self.changes;
+        self.items.retain_mut(|item| match item {
+            Item::Frame(frame) if dropped < chunk => {
+                dropped += 1;
+                changes.append(&mut frame.changes);
+                false
+            }
+            _ => true,
         });
         self.frames -= dropped;
         self.stats.dropped += dropped as u64;
@@ -347,6 +353,7 @@ mod tests {
             timecode: None,
             restyle: Restyle::default(),
             control: None,
+            changes: Vec::new(),
         }
     }
 

@@ -19,7 +19,7 @@ use super::settings::RateMode;
 use super::{negotiation, output};
 use crate::control;
 use crate::source::frame_time::{Rate, frame_start};
-use crate::source::{caps, messages};
+use crate::source::{Change, caps, messages};
 
 /// What the task needs to know.
 pub struct Job {
@@ -45,6 +45,8 @@ pub struct Worker {
     video: Option<VideoInfo>,
     /// Frames that are in the session, and the events between them.
     pending: VecDeque<Item>,
+    /// Changes that frames had within the last chunk.
+    carried: Vec<Change>,
 }
 
 /// A session, and what was said of it.
@@ -108,6 +110,7 @@ impl Worker {
             session: None,
             video: None,
             pending: VecDeque::new(),
+            carried: Vec::new(),
         }
     }
 
@@ -185,7 +188,16 @@ impl Worker {
         };
         let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
         let Chunk { mut items, is_complete } = pads.input.take(wanted)?;
-        for change in pads.input.take_changes() {
+        let mut changes = std::mem::take(&mut self.carried);
+        let frames = items.iter_mut().filter_map(|item| match item {
+            Item::Frame(frame) => Some(frame),
+            Item::Event(_) => None,
+        });
+        for (i, frame) in frames.enumerate() {
+            let from = if i == 0 { &mut changes } else { &mut self.carried };
+            from.append(&mut frame.changes);
+        }
+        for change in changes.into_iter().chain(pads.input.take_changes()) {
             let property = change.property();
             let applied = change.loaded().and_then(|change| {
                 change.apply(session)?;

@@ -7,7 +7,7 @@ use super::validate::{
 use super::{Sampler, Session, planner};
 use crate::error::refuse;
 use crate::label::Label;
-use crate::{MotionPath, Reference, Restyle, Result, Setting};
+use crate::{MotionPath, Reference, Restyle, Result, Setting, Transition};
 
 impl Session {
     /// Shows another prompt from the next chunk on, until the next shot of the request.
@@ -16,8 +16,24 @@ impl Session {
     /// [`Error::Request`](crate::Error::Request) for an empty prompt, and from a model that makes its video in one piece;
     /// [`Error::Refused`](crate::Error::Refused) by the policy.
     pub fn set_prompt(&mut self, prompt: &str) -> Result<()> {
+        self.show(prompt, Transition::Continue)
+    }
+
+    /// As [`set_prompt`](Self::set_prompt), after a cut: nothing is kept of the frames before.
+    ///
+    /// # Errors
+    /// As [`set_prompt`](Self::set_prompt), and [`Error::Request`](crate::Error::Request) if a video goes in, which has its own cuts.
+    pub fn cut_to(&mut self, prompt: &str) -> Result<()> {
+        if self.video.is_some() {
+            let reason = "a video goes in, and only it can have cuts; let the prompt continue";
+            return refuse(Setting::Prompt, reason.into());
+        }
+        self.show(prompt, Transition::Cut)
+    }
+
+    fn show(&mut self, prompt: &str, transition: Transition) -> Result<()> {
         self.check_changeable(Setting::Prompt)?;
-        self.timeline.set_prompt(prompt, &self.planner.digests(), &self.request.policy)
+        self.timeline.set_prompt(prompt, transition, &self.planner.digests(), &self.request.policy)
     }
 
     /// Uses another negative prompt from the next chunk on; `None` is the model's own.

@@ -473,30 +473,34 @@ impl Session {
     /// Begins the shots that are due with the next chunk.
     fn begin_shots(&mut self, cancel: &Cancel) -> Result<()> {
         let mut cut = None;
+        let other_seed = std::mem::take(&mut self.new_seed);
+        if other_seed {
+            self.shot.seed = self.request.seed;
+        }
         while let Some(pending) = self.timeline.next_due(self.frames_generated, self.next_frames()) {
-            let PendingShot { start, shot } = pending;
+            let PendingShot { start, mut shot } = pending;
             let shot_cut = shot.transition == Transition::Cut;
             self.shot.prompt = shot.prompt.clone();
             if start != ShotStart::Live {
                 self.shot.seed = shot.seed.unwrap_or(self.request.seed);
-                self.new_seed = false;
             }
-            let begins_scene = matches!(start, ShotStart::Scene(_));
             let live = start == ShotStart::Live;
+            // A model that remembers shots cuts inside of its scene.
+            let live_cut = live && shot_cut && !self.model.info.remembers_shots;
+            let begins_scene = live_cut || matches!(start, ShotStart::Scene(_));
+            if live_cut {
+                shot.seed = Some(self.shot.seed);
+            }
             self.planner.begin_shot(&shot, begins_scene, live, self.seconds());
-            match (start, &mut self.sampler) {
-                (ShotStart::Scene(_), _) => self.begin_scene(shot)?,
-                (_, Some(Sampler::Causal(sampler))) => {
+            match (begins_scene, &mut self.sampler) {
+                (true, _) => self.begin_scene(shot)?,
+                (false, Some(Sampler::Causal(sampler))) => {
                     sampler.set_prompt(shot.prompt, Some(self.shot.seed), shot_cut);
                 }
                 _ => {}
             }
             cut = Some(shot_cut || cut.unwrap_or(false));
             self.shots_begun += 1;
-        }
-        let other_seed = std::mem::take(&mut self.new_seed);
-        if other_seed {
-            self.shot.seed = self.request.seed;
         }
         if (self.plan(cancel)? || other_seed) && cut.is_none() {
             // Other references, another path or another seed.

@@ -30,8 +30,8 @@ pub enum ShotStart {
     Scene(u64),
     /// It continues the scene, from the chunk nearest to this frame.
     Chunk(u64),
-    /// A prompt that changed during generation. It continues the scene from the next chunk, with the seed of the shot before
-    /// it.
+    /// A prompt that changed during generation. It counts from the next chunk, with the seed of the shot before it, and continues the
+    /// scene unless it has a cut.
     Live,
 }
 
@@ -88,10 +88,16 @@ impl Timeline {
     }
 
     /// Shows `prompt` with `references`, by their digests, from the next chunk on. Of several live prompts before that chunk the last counts.
-    pub fn set_prompt(&mut self, prompt: &str, references: &[String], policy: &Policy) -> Result<()> {
+    pub fn set_prompt(
+        &mut self,
+        prompt: &str,
+        transition: Transition,
+        references: &[String],
+        policy: &Policy,
+    ) -> Result<()> {
         check_prompt(prompt, references, policy)?;
         self.pending.retain(|pending| pending.start != ShotStart::Live);
-        let shot = Shot::new(Duration::ZERO, prompt);
+        let shot = Shot { transition, ..Shot::new(Duration::ZERO, prompt) };
         self.pending.push_front(PendingShot { start: ShotStart::Live, shot });
         Ok(())
     }
@@ -227,11 +233,11 @@ mod tests {
         let policy = Policy::built_in();
         let shots = vec![shot(&info, 0, Transition::Cut), shot(&info, 16, Transition::Continue)];
         let mut timeline = Timeline::new(shots, &info, None);
-        timeline.set_prompt("first", &[], &policy).unwrap();
-        timeline.set_prompt("second", &[], &policy).unwrap();
+        timeline.set_prompt("first", Transition::Continue, &[], &policy).unwrap();
+        timeline.set_prompt("second", Transition::Continue, &[], &policy).unwrap();
         assert_eq!(prompts(&mut timeline, 0, 1), ["shot at 0", "second"]);
         assert_eq!(prompts(&mut timeline, 1, 4), [""; 0]);
-        timeline.set_prompt("third", &[], &policy).unwrap();
+        timeline.set_prompt("third", Transition::Continue, &[], &policy).unwrap();
         assert_eq!(prompts(&mut timeline, 1, 4), ["third"]);
         assert_eq!(prompts(&mut timeline, 17, 4), ["shot at 16"]);
         assert_eq!(timeline.scenes(), None);

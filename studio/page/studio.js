@@ -103,8 +103,10 @@ const handlers = {
 
 byId("prompt-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  send({ type: "set", values: { prompt: byId("prompt").value } });
+  show("continue");
 });
+const show = (transition) => send({ type: "set", values: { transition, prompt: byId("prompt").value } });
+byId("cut").addEventListener("click", () => show("cut"));
 byId("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) {
     event.preventDefault();
@@ -122,7 +124,7 @@ toggle("pause", (paused) => ({ type: "pause", paused }));
 toggle("record", (on) => ({ type: "record", on }));
 byId("regenerate").addEventListener("click", () => send({ type: "regenerate" }));
 document.addEventListener("keydown", (event) => {
-  const id = event.altKey && { p: "pause", r: "record", g: "regenerate" }[event.key.toLowerCase()];
+  const id = event.altKey && { c: "cut", p: "pause", r: "record", g: "regenerate" }[event.key.toLowerCase()];
   if (id) {
     event.preventDefault();
     byId(id).click();

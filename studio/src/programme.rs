@@ -15,7 +15,9 @@ use crate::recording::Recording;
 use crate::viewers::Viewers;
 
 /// What the page may set. A reference may only be a drawing of the model: the page must not name files of this machine.
-const SETTABLE: [&str; 10] = [
+const SETTABLE: [&str; 11] = [
+    // Before the prompt that it is for.
+    "transition",
     "prompt",
     "negative-prompt",
     "reference",
@@ -122,7 +124,10 @@ impl Programme {
     /// Sets properties, by the action signal `control`. Refusals come as messages.
     pub fn set(&self, values: &Map<String, Value>) {
         let mut structure = gst::Structure::new_empty("soragen-control");
-        for (name, value) in values {
+        // In this order: a prompt needs its transition.
+        let known = SETTABLE.iter().filter_map(|name| values.get_key_value(*name));
+        let unknown = values.iter().filter(|(name, _)| !SETTABLE.contains(&name.as_str()));
+        for (name, value) in known.chain(unknown) {
             let refuse = |reason: &str| {
                 let refused = ToPage::Refused { property: Some(name.clone()), reason: reason.into() };
                 // Without a page nobody listens.

@@ -90,6 +90,12 @@ test("a typed prompt changes the picture", async () => {
   console.log(`# the picture changed after ${Date.now() - sent} ms`);
 });
 
+test("a cut is a new scene at once", async () => {
+  await page.fill("#prompt", "a rocket stands in the desert");
+  await page.click("#cut");
+  await until("the shot", async () => (await shots(page))[0]?.includes("a rocket stands in the desert"));
+});
+
 test("a refused prompt is told, and the picture stays", async () => {
   const before = (await shots(page)).length;
   await show(page, "a fox :: red");

@@ -1,7 +1,11 @@
 //! Settings that change while a session runs.
 
+use std::time::Duration;
+
 use soragen::label::Label;
-use soragen::{Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, Setting};
+use soragen::{
+    Cache, Cancel, Error, Length, Model, OpenOptions, Request, Session, Setting, Shot, Transition,
+};
 use soragen_tests::fixtures::path;
 use soragen_tests::with;
 
@@ -149,4 +153,40 @@ fn what_is_not_possible_is_refused() {
     ] {
         assert!(matches!(refused, Err(Error::Request(found, _)) if found == setting), "{setting}");
     }
+}
+
+#[test]
+fn a_live_cut_is_a_scene_of_its_own() {
+    let cut = |prompt: &str| {
+        let mut session = start(request());
+        chunk(&mut session).unwrap();
+        session.cut_to(prompt).unwrap();
+        let frames = chunk(&mut session).unwrap();
+        let shot = session.shot();
+        assert!(shot.cut && shot.frame == 5 && shot.prompt == prompt, "{shot:?}");
+        frames
+    };
+    // The first chunk of a scene, which is shorter, and which has seen nothing.
+    let frames = cut("a blue bird");
+    let shots = vec![
+        Shot::new(Duration::ZERO, PROMPT),
+        with!(Shot::new(Duration::from_millis(313), "a blue bird"); transition: Transition::Cut),
+    ];
+    let mut film = start(with!(request(); shots: shots));
+    chunk(&mut film).unwrap();
+    assert!(frames == chunk(&mut film).unwrap());
+}
+
+#[test]
+fn a_seed_and_a_prompt_before_one_chunk_both_count() {
+    let mut session = start(request());
+    chunk(&mut session).unwrap();
+    session.set_seed(7).unwrap();
+    session.set_prompt("a blue bird").unwrap();
+    let both = chunk(&mut session).unwrap();
+    assert_eq!((session.shot().seed, session.shot().index), (7, 1));
+    let mut session = start(request());
+    chunk(&mut session).unwrap();
+    session.set_prompt("a blue bird").unwrap();
+    assert!(chunk(&mut session).unwrap() != both);
 }

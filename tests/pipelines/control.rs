@@ -28,7 +28,7 @@ fn source(pipeline: &Pipeline) -> gst::Element {
 }
 
 /// All frames of `pipeline`.
-fn frames(pipeline: &Pipeline) -> Vec<Vec<u8>> {
+pub fn frames(pipeline: &Pipeline) -> Vec<Vec<u8>> {
     let sink = sink(pipeline);
     pipeline.set_state(gst::State::Playing).unwrap();
     let frames = std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| pixels(&sample)).collect();
@@ -45,7 +45,7 @@ fn control(fields: &[(&str, &dyn ToSendValue)]) -> gst::Structure {
 }
 
 /// Steps from `before` to `after` at frame `frame`.
-fn set_controller(source: &gst::Element, property: &str, [before, after]: [f64; 2], frame: u64) {
+pub fn set_controller(source: &gst::Element, property: &str, [before, after]: [f64; 2], frame: u64) {
     let steps = gst_controller::InterpolationControlSource::new();
     steps.set_property("mode", gst_controller::InterpolationMode::None);
     steps.set(gst::ClockTime::ZERO, before);
@@ -281,14 +281,14 @@ fn a_controlled_property_of_the_filter_counts_from_the_chunk_of_its_frame() {
     let video = |arguments: &str| {
         format!(
             "videotestsrc pattern=ball num-buffers=29 ! video/x-raw,format=RGB,width=48,height=16,framerate=16/1 ! sorafilter name=source \
-             model=\"{}\" prompt=\"the red fox\" watermark=false strength=1 motion-noise=0 {arguments} ! video/x-raw,format=RGB ! \
+             model=\"{}\" prompt=\"the red fox\" watermark=false motion-noise=0 strength=1 {arguments} ! video/x-raw,format=RGB ! \
              appsink name=sink sync=false max-buffers=1",
             path("miniature").display()
         )
     };
     let of_filter =
         CONTROLLED.iter().filter(|(name, ..)| *name != "steps").map(|(name, values, _)| (*name, *values));
-    for (property, values) in of_filter.chain([("strength", [1.0, 0.5])]) {
+    for (property, values) in of_filter.chain([("strength", [1.0, 0.5]), ("motion-noise", [0.0, 1.0])]) {
         let video = video(&format!("{property}={}", values[0] as u64));
         let constant = frames(&parse(&video));
         for at in [13, 8] {

@@ -393,6 +393,23 @@ fn side_video(pad: &str, pattern: &str, frames: usize, rate: &str) -> String {
 }
 
 #[test]
+fn a_controlled_control_scale_counts_from_the_chunk_of_its_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let branch = control_branch(folder.path());
+    let count = CHUNKS[0] + 2 * CHUNKS[1];
+    let control = side_video("control", "snow", count, "16/1");
+    let filter = filter(&format!("strength=0.8 control-scale=0.5 vace=\"{}\"", branch.display()));
+    let video = format!("{control} {} ! {filter} ! appsink name=sink sync=false", video(count, "16/1"));
+    let constant = crate::control::frames(&parse(&video));
+    let pipeline = parse(&video);
+    let element = pipeline.by_name("filter").unwrap();
+    crate::control::set_controller(&element, "control-scale", [0.5, 1.5], CHUNKS[0] as u64 + 2);
+    let changed = crate::control::frames(&pipeline);
+    let first = (0..count).find(|&n| changed[n] != constant[n]);
+    assert_eq!(first, Some(CHUNKS[0] + CHUNKS[1]));
+}
+
+#[test]
 fn the_pads_control_and_mask_steer_the_frames_at_their_time() {
     let folder = tempfile::tempdir().unwrap();
     let branch = control_branch(folder.path());

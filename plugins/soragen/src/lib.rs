@@ -21,7 +21,7 @@ mod video;
 
 pub use filter::{RateMode, SoraFilter};
 pub use prompter::SoraPrompt;
-pub use source::{Decoder, Label, LatePolicy, Precision, SoraGen};
+pub use source::{Decoder, Label, LatePolicy, Precision, SoraGen, Transition};
 pub use video::input::{NO_PICTURE_REASON, VideoInput, is_no_picture, post_no_picture, stretched};
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

@@ -118,6 +118,21 @@ pub enum LatePolicy {
     Drop,
 }
 
+/// How a prompt that is set while playing begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstSoraGenTransition")]
+#[non_exhaustive]
+pub enum Transition {
+    /// The video goes on with it.
+    #[default]
+    #[enum_value(name = "Continue: the video goes on with it", nick = "continue")]
+    Continue,
+    /// After a cut.
+    #[enum_value(name = "Cut: after a cut, nothing is kept of the frames before", nick = "cut")]
+    Cut,
+}
+
 #[cfg(test)]
 mod tests {
     use gst::glib::prelude::*;

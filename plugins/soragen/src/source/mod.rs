@@ -96,9 +96,13 @@ pub(crate) fn prompt_check() -> glib::subclass::Signal {
 /// Registers the element as `soragen`.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "doc")]
-    for kind in
-        [Decoder::static_type(), Label::static_type(), LatePolicy::static_type(), Precision::static_type()]
-    {
+    for kind in [
+        Decoder::static_type(),
+        Label::static_type(),
+        LatePolicy::static_type(),
+        Precision::static_type(),
+        Transition::static_type(),
+    ] {
         kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "soragen", gst::Rank::NONE, SoraGen::static_type())

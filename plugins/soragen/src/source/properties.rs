@@ -9,7 +9,7 @@ use gst::prelude::*;
 use soragen::Cache;
 use soragen::watermark::STRENGTHS;
 
-use super::enums::{Decoder, Label, LatePolicy, Precision};
+use super::enums::{Decoder, Label, LatePolicy, Precision, Transition};
 
 /// A property that is stored in [`Settings`].
 struct Property {
@@ -221,6 +221,12 @@ properties! {
              0:00 a cat wakes | 0:04 the cat runs | 0:08 (cut) snow falls | 0:12 (unset = none)",
         )
         .mutable_ready()
+    );
+    transition: Transition = value(
+        glib::ParamSpecEnum::builder_with_default("transition", Transition::default())
+            .nick("Transition")
+            .blurb("How a prompt that is set while playing begins; set it before the prompt (default: continue)")
+            .mutable_playing()
     );
     blend_chunks: u32 = value(
         glib::ParamSpecUInt::builder("blend-chunks")

@@ -10,7 +10,7 @@ use soragen::policy::Policy;
 use soragen::watermark::WatermarkKey;
 use soragen::{Cache, Length, ModelInfo, MotionPath, OpenOptions, Reference, Request, Storyboard};
 
-use super::enums::LatePolicy;
+use super::enums::{LatePolicy, Transition};
 use super::generator::{Change, Past, References};
 use super::playback::Replacement;
 pub use super::properties::Settings;
@@ -72,7 +72,10 @@ impl Settings {
     /// The value of a property that may change while a video is generated; `None` for other properties.
     pub fn change_of(&self, property: &str) -> Option<Change> {
         Some(match property {
-            "prompt" => Change::Prompt(self.prompt.clone().unwrap_or_default()),
+            "prompt" => Change::Prompt {
+                text: self.prompt.clone().unwrap_or_default(),
+                cut: self.transition == Transition::Cut,
+            },
             "negative-prompt" => Change::NegativePrompt(self.negative_prompt.clone()),
             "reference" => Change::References(References::List(self.reference.clone().unwrap_or_default())),
             "motion-path" => Change::MotionPath(self.motion_path.clone()),

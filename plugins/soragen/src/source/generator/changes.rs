@@ -8,7 +8,11 @@ use soragen::{MotionPath, Reference, Request, Session};
 /// A change that takes effect with the next chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
-    Prompt(String),
+    Prompt {
+        text: String,
+        /// After a cut; otherwise it continues the video.
+        cut: bool,
+    },
     /// `None` is the model's default.
     NegativePrompt(Option<String>),
     References(References),
@@ -65,7 +69,8 @@ impl Change {
     /// Those of the session, and of [`loaded`](Self::loaded).
     pub fn apply(&self, session: &mut Session) -> soragen::Result<()> {
         match self {
-            Self::Prompt(prompt) => session.set_prompt(prompt),
+            Self::Prompt { text, cut: false } => session.set_prompt(text),
+            Self::Prompt { text, cut: true } => session.cut_to(text),
             Self::NegativePrompt(prompt) => session.set_negative_prompt(prompt.as_deref()),
             Self::References(references) => session.set_references(references.load()?),
             Self::MotionPath(path) => {
@@ -91,7 +96,7 @@ impl Change {
     /// Those of [`loaded`](Self::loaded) and [`MotionPath::parse`].
     pub fn apply_to(&self, request: &mut Request) -> soragen::Result<()> {
         match self {
-            Self::Prompt(prompt) => request.prompt = prompt.clone(),
+            Self::Prompt { text, .. } => request.prompt = text.clone(),
             Self::NegativePrompt(prompt) => request.negative_prompt = prompt.clone(),
             Self::References(references) => request.references = references.load()?,
             Self::MotionPath(path) => {
@@ -111,7 +116,7 @@ impl Change {
     /// The property that it is a change of.
     pub fn property(&self) -> &'static str {
         match self {
-            Self::Prompt(_) => "prompt",
+            Self::Prompt { .. } => "prompt",
             Self::NegativePrompt(_) => "negative-prompt",
             Self::References(_) => "reference",
             Self::MotionPath(_) => "motion-path",
@@ -127,7 +132,10 @@ impl Change {
 
     /// Whether it does something even if the property had the same value before: files may have changed, and paths begin again.
     pub fn may_repeat(&self) -> bool {
-        matches!(self, Self::Prompt(_) | Self::NegativePrompt(_) | Self::References(_) | Self::MotionPath(_))
+        matches!(
+            self,
+            Self::Prompt { .. } | Self::NegativePrompt(_) | Self::References(_) | Self::MotionPath(_)
+        )
     }
 
     pub fn same_kind(&self, other: &Self) -> bool {
@@ -190,7 +198,7 @@ mod tests {
     use super::*;
 
     fn prompt(text: &str) -> Change {
-        Change::Prompt(text.into())
+        Change::Prompt { text: text.into(), cut: false }
     }
 
     #[test]

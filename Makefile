@@ -6,6 +6,8 @@ MINUTES ?= 10
 FUZZ_SECONDS ?= 600
 PYTHON ?= python3
 PORT ?= 8000
+# The studio needs a browser for its tests, and most of the crates of the web: `make test-all` builds it.
+WORKSPACE = --workspace --exclude soragen-studio
 
 .PHONY: help demo serve studio test test-all bench bench-peers bench-avx2 endurance setup build robustness fuzz lint audit cargo-deny check-cuda gpu-bundle clean
 
@@ -41,7 +43,7 @@ studio: setup
 	target/release/soragen-studio --port $(PORT) "$(PROMPT)"
 
 test: lint
-	cargo test --workspace
+	cargo test $(WORKSPACE)
 	scripts/test-python.sh
 
 test-all: test cargo-deny
@@ -51,13 +53,13 @@ test-all: test cargo-deny
 	$(MAKE) robustness endurance check-cuda
 
 bench: setup
-	cargo bench --workspace --bench engine --bench element
-	cargo bench --workspace --features soragen/bench --bench kernels
+	cargo bench $(WORKSPACE) --bench engine --bench element
+	cargo bench $(WORKSPACE) --features soragen/bench --bench kernels
 
 bench-peers: setup
-	cargo bench --workspace --bench wan --no-run
+	cargo bench $(WORKSPACE) --bench wan --no-run
 	for part in f32 bf16 int8 vae taehv umt5 umt5-bf16; do \
-	  case $$part in *bf16) ;; *) cargo bench --workspace --bench wan -- $$part || exit 1;; esac; \
+	  case $$part in *bf16) ;; *) cargo bench $(WORKSPACE) --bench wan -- $$part || exit 1;; esac; \
 	  test $$part = int8 || $(PYTHON) benches/wan.py $$part || exit 1; \
 	done
 
@@ -66,16 +68,16 @@ bench-avx2: export SORAGEN_KERNELS = avx2
 bench-avx2: export ATEN_CPU_CAPABILITY = avx2
 bench-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
 bench-avx2: setup
-	cargo bench --workspace --features soragen/bench --bench kernels
-	cargo bench --workspace --bench wan -- int8
-	cargo bench --workspace --bench wan -- quantized
+	cargo bench $(WORKSPACE) --features soragen/bench --bench kernels
+	cargo bench $(WORKSPACE) --bench wan -- int8
+	cargo bench $(WORKSPACE) --bench wan -- quantized
 	$(PYTHON) benches/wan.py f32
 
 endurance: setup
-	SORAGEN_LIVE_SECONDS=3600 cargo test --workspace --test pipelines live::frames_leave
-	cargo test --workspace --test pipelines filter::a_live_video_through -- --ignored --nocapture
-	cargo test --workspace --test pipelines control::five_hundred -- --ignored --nocapture
-	cargo bench --workspace --bench element -- $(MINUTES)
+	SORAGEN_LIVE_SECONDS=3600 cargo test $(WORKSPACE) --test pipelines live::frames_leave
+	cargo test $(WORKSPACE) --test pipelines filter::a_live_video_through -- --ignored --nocapture
+	cargo test $(WORKSPACE) --test pipelines control::five_hundred -- --ignored --nocapture
+	cargo bench $(WORKSPACE) --bench element -- $(MINUTES)
 
 build: setup
 	cargo build --release -p gst-plugin-soragen -p gst-plugin-soraprovenance -p soragen-cli
@@ -97,8 +99,8 @@ fuzz:
 
 lint: setup
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	cargo clippy $(WORKSPACE) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc $(WORKSPACE) --no-deps
 
 audit: cargo-deny
 	cargo deny check advisories

@@ -54,6 +54,12 @@ class Switcher:
         self.selector.release_request_pad(pad)
         return GLib.SOURCE_REMOVE
 
+    def source_of(self, element: Gst.Object | None) -> Gst.Bin | None:
+        """The source that the element is in."""
+        while element and element.get_parent() is not self.pipeline:
+            element = element.get_parent()
+        return element if element and element.get_name().startswith("bin") else None
+
     def read(self) -> None:
         """Starts a source for each line of stdin."""
         for line in sys.stdin:
@@ -67,6 +73,12 @@ class Switcher:
 
         def on_message(_bus: Gst.Bus, message: Gst.Message) -> None:
             nonlocal status
+            source = self.source_of(message.src)
+            if message.type == Gst.MessageType.ERROR and source and source is not self.shown and self.shown:
+                # It was not shown yet; the one that is goes on.
+                print(message.parse_error()[0].message, file=sys.stderr, flush=True)
+                self.remove(source)
+                return
             if message.type == Gst.MessageType.ERROR:
                 print(message.parse_error()[0].message, file=sys.stderr)
                 status = 1

@@ -16,10 +16,10 @@ if [ $# -gt 0 ]; then
     exec cargo check -p gst-plugin-soragen --features "$1"
 fi
 
-cargo build --workspace --features gst-plugin-soragen/cuda
+cargo build --workspace --exclude soragen-studio --features gst-plugin-soragen/cuda
 plugin=$CARGO_TARGET_DIR/debug/libgstsoragen.so
 needed=$(nm -D --undefined-only "$plugin" | grep -E ' (cu|nvrtc)' || true)
 [ -z "$needed" ] || fail "$plugin does not load without CUDA; add these to src/cuda/functions.rs:
 $needed"
-cargo test --workspace --features soragen-tests/cuda --test gpu fake
+cargo test --workspace --exclude soragen-studio --features soragen-tests/cuda --test gpu fake
 echo "check-cuda: the plugin loads without CUDA"

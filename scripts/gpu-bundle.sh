@@ -18,8 +18,8 @@ executable() {
     cp "$file" "$bundle/bin/$name"
     strip "$bundle/bin/$name"
 }
-executable gpu bench --workspace --features soragen/cuda --bench gpu
-executable frames test --release --workspace --features soragen-tests/cuda --test gpu
+executable gpu bench --workspace --exclude soragen-studio --features soragen/cuda --bench gpu
+executable frames test --release --workspace --exclude soragen-studio --features soragen-tests/cuda --test gpu
 
 cp scripts/gpu-check.sh "$bundle/scripts"
 cp benches/gpu.py "$bundle/benches"

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 # With the features of the whole workspace the engine is not compiled twice.
-cargo build --workspace --features soragen-python/testing
+cargo build --workspace --exclude soragen-studio --features soragen-python/testing
 cp target/debug/lib_soragen.so python/soragen/_soragen.abi3.so
 export PYTHONPATH="$PWD/python:$PWD/python/tests" SORAGEN="$PWD/target/debug/soragen"
 

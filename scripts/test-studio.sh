@@ -15,9 +15,9 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends $missing
 fi
-# With the features of the workspace, so that nothing is built twice.
-cargo test --workspace --bin soragen-studio
-cargo build --workspace --bin soragen-studio
+cargo clippy -p soragen-studio --all-targets -- -D warnings
+cargo test -p soragen-studio
+cargo build -p soragen-studio
 target=${CARGO_TARGET_DIR:-target}
 export SORAGEN_STUDIO="$(cd "$target" && pwd)/debug/soragen-studio"
 cd studio/test

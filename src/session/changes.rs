@@ -101,6 +101,9 @@ impl Session {
     pub fn set_guidance_scale(&mut self, scale: Option<f64>) -> Result<()> {
         self.check_changeable(Setting::GuidanceScale)?;
         let guidance = Guidance::new(scale, None, &self.model.info)?;
+        if guidance == self.request.guidance {
+            return Ok(());
+        }
         if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
             sampler.set_guidance(guidance);
         }
@@ -116,8 +119,9 @@ impl Session {
     pub fn set_steps(&mut self, steps: Option<u32>) -> Result<()> {
         self.check_changeable(Setting::Steps)?;
         let steps = check_steps(steps.unwrap_or(self.model.info.steps))?;
-        self.request.steps = steps;
-        self.set_schedule();
+        if std::mem::replace(&mut self.request.steps, steps) != steps {
+            self.set_schedule();
+        }
         Ok(())
     }
 
@@ -128,8 +132,9 @@ impl Session {
     pub fn set_shift(&mut self, shift: Option<f64>) -> Result<()> {
         self.check_changeable(Setting::Shift)?;
         check_shift(shift)?;
-        self.request.shift = shift;
-        self.set_schedule();
+        if std::mem::replace(&mut self.request.shift, shift) != shift {
+            self.set_schedule();
+        }
         Ok(())
     }
 
@@ -158,6 +163,9 @@ impl Session {
     /// [`Error::Request`](crate::Error::Request) from a model that makes its video in one piece.
     pub fn set_seed(&mut self, seed: u64) -> Result<()> {
         self.check_changeable(Setting::Seed)?;
+        if seed == self.request.seed {
+            return Ok(());
+        }
         if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
             sampler.set_seed(seed);
         }
@@ -180,7 +188,13 @@ impl Session {
     /// [`Error::Request`](crate::Error::Request) for a scale outside 0 to 2, and from a model that makes its video in one piece.
     pub fn set_control_scale(&mut self, scale: f64) -> Result<()> {
         check_control_scale(scale)?;
+        if scale != 1.0 {
+            self.model.info.check_control()?;
+        }
         self.check_changeable(Setting::Control)?;
+        if scale == self.request.control_scale {
+            return Ok(());
+        }
         if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
             sampler.set_control_scale(scale);
         }

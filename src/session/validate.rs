@@ -511,13 +511,8 @@ pub fn check_prompt(prompt: &str, references: &[String], policy: &Policy) -> Res
         return refuse(Setting::Prompt, "the prompt is empty; say what to show".into());
     }
     check_text(prompt)?;
-    let parts = weighted::parts(prompt).map_err(|reason| Error::Request(Setting::Prompt, reason))?;
-    policy.admit_with(prompt, references)?;
-    // The model reads them without escapes.
-    parts
-        .iter()
-        .filter(|part| part.text != prompt.trim())
-        .try_for_each(|part| policy.admit_with(&part.text, references))
+    weighted::parts(prompt).map_err(|reason| Error::Request(Setting::Prompt, reason))?;
+    policy.admit_with(prompt, references)
 }
 
 /// The negative prompt to use: `prompt`, or the model's own. A `prompt` passes the policy, so that the audit log has every text

@@ -25,6 +25,8 @@ function connect() {
   socket.onclose = () => {
     say("connection lost; trying again");
     peer?.close();
+    peer = undefined;
+    early.length = 0;
     setTimeout(connect, 1000);
   };
 }
@@ -41,7 +43,11 @@ async function answer({ sdp }) {
   peer.onicecandidate = ({ candidate }) => {
     if (candidate?.candidate) send({ type: "ice", candidate: candidate.candidate, line: candidate.sdpMLineIndex });
   };
-  peer.onconnectionstatechange = () => say(peer.connectionState);
+  const current = peer;
+  peer.onconnectionstatechange = () => {
+    say(current.connectionState);
+    if (current === peer && current.connectionState === "failed") send({ type: "watch" });
+  };
   await peer.setRemoteDescription({ type: "offer", sdp });
   await peer.setLocalDescription(await peer.createAnswer());
   send({ type: "answer", sdp: peer.localDescription.sdp });
@@ -85,7 +91,7 @@ const handlers = {
     byId("refusal").textContent = text;
   },
   failed({ text }) {
-    say("the programme has ended");
+    say("the stream has ended");
     byId("refusal").textContent = text;
   },
   meter({ fps, late, chunk, latency, viewers }) {

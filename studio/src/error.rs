@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum Error {
     #[error("{0}")]
     Usage(String),
-    #[error("{0}; install the GStreamer plugins good, bad, ugly, libav and nice")]
+    #[error("{0}")]
     Pipeline(gst::glib::Error),
     #[error("{0}")]
     GStreamer(#[from] gst::glib::BoolError),

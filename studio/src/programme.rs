@@ -42,6 +42,8 @@ pub struct Programme {
     pub viewers: Viewers,
     events: broadcast::Sender<ToPage>,
     recording: Mutex<Option<Recording>>,
+    /// The `soragen-shot` that is shown.
+    shot: Mutex<Option<gst::Structure>>,
     args: Args,
 }
 
@@ -79,15 +81,25 @@ impl Programme {
             tee,
             events: broadcast::channel(256).0,
             recording: Mutex::default(),
+            shot: Mutex::default(),
             args: args.clone(),
         });
+        if let Err(error) = programme.pipeline.set_state(gst::State::Playing) {
+            let bus = programme.pipeline.bus();
+            let message = bus.and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+            return Err(match message.as_ref().map(|message| message.view()) {
+                Some(gst::MessageView::Error(reason)) => Error::Pipeline(reason.error()),
+                _ => error.into(),
+            });
+        }
         programme.watch_bus();
-        programme.pipeline.set_state(gst::State::Playing)?;
         Ok(programme)
     }
 
     /// Ends the programme, after a recording.
     pub fn stop(&self) {
+        // What is paused would not end its file.
+        let _ = self.pipeline.set_state(gst::State::Playing);
         self.record(false);
         let until = Instant::now() + LAST_RECORDING;
         while lock(&self.recording).is_some() && Instant::now() < until {
@@ -142,7 +154,10 @@ impl Programme {
                     refuse("a reference from the page is a drawing, as in bank:fox");
                 }
                 Value::String(text) => structure.set(name.as_str(), text),
-                Value::Number(number) => structure.set(name.as_str(), number.as_f64().unwrap_or(f64::NAN)),
+                Value::Number(number) => match number.as_u64() {
+                    Some(whole) => structure.set(name.as_str(), whole),
+                    None => structure.set(name.as_str(), number.as_f64().unwrap_or(f64::NAN)),
+                },
                 _ => refuse("the value is neither a text nor a number"),
             }
         }
@@ -174,7 +189,8 @@ impl Programme {
         match (&*recording, on) {
             (None, true) => {
                 let (folder, keys) = (&self.args.recordings, self.args.keys.as_deref());
-                match Recording::start(&self.pipeline, &self.tee, folder, keys) {
+                let shot = lock(&self.shot).clone();
+                match Recording::start(&self.pipeline, &self.tee, folder, keys, shot) {
                     Ok(started) => {
                         let file = Some(started.file.to_string_lossy().into_owned());
                         *recording = Some(started);
@@ -217,6 +233,17 @@ impl Programme {
     }
 
     fn handle(&self, message: &gst::Message) {
+        let failed = lock(&self.recording).take_if(|recording| recording.has_failed(message));
+        if let (Some(recording), gst::MessageView::Error(error)) = (failed, message.view()) {
+            recording.remove(&self.pipeline);
+            let _ = self.events.send(ToPage::Recording { file: None });
+            let text = format!("the recording has failed: {}", error.error());
+            let _ = self.events.send(ToPage::Warning { text });
+            return;
+        }
+        if let Some(shot) = message.structure().filter(|structure| structure.name() == "soragen-shot") {
+            *lock(&self.shot) = Some(shot.to_owned());
+        }
         let complete = lock(&self.recording).take_if(|recording| recording.is_complete(message));
         if let Some(recording) = complete {
             recording.remove(&self.pipeline);

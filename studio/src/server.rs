@@ -68,6 +68,18 @@ pub async fn serve(args: &Args, programme: Arc<Programme>) -> Result<()> {
     tokio::select! {
         served = served => served.map_err(Error::Listen),
         _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminated() => Ok(()),
+    }
+}
+
+/// Waits for the signal that ends a service.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
     }
 }
 
@@ -96,7 +108,7 @@ async fn connect(
     if studio.token.is_some() && studio.token != access.token {
         return (StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response();
     }
-    if !is_same_origin(&headers) {
+    if !is_same_origin(&headers) || studio.token.is_none() && !is_own_name(&headers) {
         return (StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response();
     }
     upgrade.on_upgrade(move |socket| converse(socket, studio.programme))
@@ -110,6 +122,14 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
         (None, _) => true,
         (Some(_), None) => false,
     }
+}
+
+/// Whether the address names this machine itself. Another name may be one that a foreign site lets point here.
+fn is_own_name(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    name == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Exchanges messages with a page until it is closed.
@@ -188,6 +208,21 @@ fn handle(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_token_only_names_of_this_machine_count() {
+        let host = |host: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            is_own_name(&headers)
+        };
+        for own in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080", "localhost"] {
+            assert!(host(own), "{own}");
+        }
+        for other in ["evil.example:8080", "10.0.0.1:8080", ""] {
+            assert!(!host(other), "{other}");
+        }
+    }
 
     #[test]
     fn another_site_is_refused() {

@@ -13,6 +13,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::protocol::ToPage;
 
+/// Asks the sink for an offer.
+fn request(signaller: &Signallable, session: &str) {
+    let offer = None::<WebRTCSessionDescription>;
+    signaller.emit_by_name::<()>("session-requested", &[&session, &session, &offer]);
+}
+
 /// The browsers that watch.
 pub struct Viewers {
     signaller: Signallable,
@@ -20,6 +26,8 @@ pub struct Viewers {
     /// Their connections, to count those that are in memory.
     connections: Arc<Mutex<Vec<glib::WeakRef<gst::Element>>>>,
     next: AtomicU64,
+    /// Sessions that wait until the sink can make offers; `None` when it can.
+    waiting: Arc<Mutex<Option<Vec<String>>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,7 +41,16 @@ impl Viewers {
         let sessions: Arc<Mutex<HashMap<String, UnboundedSender<ToPage>>>> = Arc::default();
         let connections: Arc<Mutex<Vec<glib::WeakRef<gst::Element>>>> = Arc::default();
         // The first handler of these signals replaces the class's own, which would use a signalling server.
-        for signal in ["start", "stop", "end-session"] {
+        let waiting = Arc::new(Mutex::new(Some(Vec::<String>::new())));
+        let begun = waiting.clone();
+        signaller.connect("start", false, move |args| {
+            let sessions = lock(&begun).take().unwrap_or_default();
+            if let Ok(signaller) = args[0].get::<Signallable>() {
+                sessions.iter().for_each(|session| request(&signaller, session));
+            }
+            Some(true.to_value())
+        });
+        for signal in ["stop", "end-session"] {
             signaller.connect(signal, false, |_| Some(true.to_value()));
         }
         let to = sessions.clone();
@@ -64,15 +81,18 @@ impl Viewers {
             }
             None
         });
-        Self { signaller, sessions, connections, next: AtomicU64::new(0) }
+        Self { signaller, sessions, connections, next: AtomicU64::new(0), waiting }
     }
 
     /// Begins to send the picture to `page`. Returns the name of the session.
     pub fn watch(&self, page: UnboundedSender<ToPage>) -> String {
         let session = format!("viewer-{}", self.next.fetch_add(1, Ordering::Relaxed));
         lock(&self.sessions).insert(session.clone(), page);
-        let offer = None::<WebRTCSessionDescription>;
-        self.signaller.emit_by_name::<()>("session-requested", &[&session, &session, &offer]);
+        if let Some(waiting) = &mut *lock(&self.waiting) {
+            waiting.push(session.clone());
+            return session;
+        }
+        request(&self.signaller, &session);
         session
     }
 
@@ -91,6 +111,9 @@ impl Viewers {
 
     /// The page is gone.
     pub fn end(&self, session: &str) {
+        if let Some(waiting) = &mut *lock(&self.waiting) {
+            waiting.retain(|other| other != session);
+        }
         if lock(&self.sessions).remove(session).is_some() {
             self.signaller.emit_by_name::<bool>("session-ended", &[&session]);
         }

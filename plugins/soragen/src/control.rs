@@ -125,7 +125,16 @@ fn is_number(kind: glib::Type) -> bool {
 
 /// A number as a number of another type; `None` if that cannot be, as a fraction in whole numbers.
 fn convert_number(value: &glib::Value, kind: glib::Type) -> Option<glib::Value> {
-    // JSON has all numbers as f64 or i64.
+    if let Some(whole) = whole_number(value) {
+        match kind {
+            glib::Type::I32 => return i32::try_from(whole).ok().map(|number| number.to_value()),
+            glib::Type::U32 => return u32::try_from(whole).ok().map(|number| number.to_value()),
+            glib::Type::I64 => return i64::try_from(whole).ok().map(|number| number.to_value()),
+            glib::Type::U64 => return u64::try_from(whole).ok().map(|number| number.to_value()),
+            _ => {}
+        }
+    }
+    // JSON may have whole numbers as f64.
     let number = value.transform::<f64>().ok()?.get::<f64>().ok()?;
     if kind == glib::Type::F64 {
         return Some(number.to_value());
@@ -133,6 +142,12 @@ fn convert_number(value: &glib::Value, kind: glib::Type) -> Option<glib::Value> 
     let exact = value.transform_with_type(kind).ok()?;
     let back = exact.transform::<f64>().ok()?.get::<f64>().ok()?;
     (back == number).then_some(exact)
+}
+
+/// A value of a type of whole numbers.
+fn whole_number(value: &glib::Value) -> Option<i128> {
+    let small = value.get::<i32>().map(i128::from).or_else(|_| value.get::<u32>().map(i128::from));
+    small.or_else(|_| value.get::<i64>().map(i128::from)).or_else(|_| value.get::<u64>().map(i128::from)).ok()
 }
 
 fn shown(value: &glib::Value) -> String {

@@ -160,9 +160,10 @@ impl ObjectImpl for SoraFilter {
         }
         let change = settings.change_of(pspec.name());
         let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
+        let syncing = self.syncing.load(Ordering::Relaxed);
         drop(settings);
         // Below PAUSED the task starts with the settings.
-        let now = lock(&self.sizes).is_some() && !self.syncing.load(Ordering::Relaxed);
+        let now = !syncing && lock(&self.sizes).is_some();
         if let Some(change) = change.filter(|_| now) {
             self.input.request(change);
         }
@@ -465,12 +466,18 @@ impl SoraFilter {
         if !self.obj().has_active_control_bindings() {
             return;
         }
-        let before = lock(&self.settings).clone();
-        self.syncing.store(true, Ordering::Relaxed);
+        let before = {
+            let settings = lock(&self.settings);
+            self.syncing.store(true, Ordering::Relaxed);
+            settings.clone()
+        };
         // Without a value at this time a property stays as it is.
         let _ = self.obj().sync_values(time);
-        self.syncing.store(false, Ordering::Relaxed);
-        let changes = lock(&self.settings).changes_since(&before);
+        let changes = {
+            let settings = lock(&self.settings);
+            self.syncing.store(false, Ordering::Relaxed);
+            settings.changes_since(&before)
+        };
         lock(&self.reader).changes.extend(changes);
     }
 

@@ -305,6 +305,11 @@ impl Input {
 
 impl State {
     fn clear(&mut self) {
+        for item in &mut self.items {
+            if let Item::Frame(frame) = item {
+                self.changes.append(&mut frame.changes);
+            }
+        }
         self.items.retain(|item| matches!(item, Item::Event(event) if survives_flush(event)));
         self.frames = 0;
     }

@@ -117,6 +117,7 @@ impl Worker {
     /// Forgets the video so far after a flush, but neither the model nor what upstream does not send again.
     pub fn reset(&mut self, pads: &Pads) {
         self.session = None;
+        self.carried.clear();
         for item in std::mem::take(&mut self.pending) {
             if let Item::Event(event) = item
                 && survives_flush(&event)
@@ -188,7 +189,8 @@ impl Worker {
         };
         let wanted = usize::try_from(session.missing_frames()).unwrap_or(usize::MAX);
         let Chunk { mut items, is_complete } = pads.input.take(wanted)?;
-        let mut changes = std::mem::take(&mut self.carried);
+        let mut changes = pads.input.take_changes();
+        changes.append(&mut self.carried);
         let frames = items.iter_mut().filter_map(|item| match item {
             Item::Frame(frame) => Some(frame),
             Item::Event(_) => None,
@@ -197,7 +199,7 @@ impl Worker {
             let from = if i == 0 { &mut changes } else { &mut self.carried };
             from.append(&mut frame.changes);
         }
-        for change in changes.into_iter().chain(pads.input.take_changes()) {
+        for change in changes {
             let property = change.property();
             let applied = change.loaded().and_then(|change| {
                 change.apply(session)?;

@@ -129,7 +129,10 @@ pub enum Transition {
     #[enum_value(name = "Continue: the video goes on with it", nick = "continue")]
     Continue,
     /// After a cut.
-    #[enum_value(name = "Cut: after a cut, nothing is kept of the frames before", nick = "cut")]
+    #[enum_value(
+        name = "Cut: after a cut; only a model that remembers shots keeps something of the frames before",
+        nick = "cut"
+    )]
     Cut,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
@@ -34,6 +34,8 @@ pub struct SoraGen {
     pub(super) state: Mutex<State>,
     /// Locked after the others.
     pub(super) cuda: Mutex<CudaState>,
+    /// Controllers set properties, for the next chunk. Locked with `settings`.
+    pub(super) syncing: AtomicBool,
     /// Shots arrive while the element runs.
     pub(super) streamed_shots: AtomicBool,
 }
@@ -92,13 +94,17 @@ impl ObjectImpl for SoraGen {
         if !settings.set(pspec.name(), value) {
             unreachable!("GObject knows the properties");
         }
-        // A controller sets the same value again and again.
+        let controlled = self.syncing.load(Ordering::Relaxed);
         let change = settings.change_of(pspec.name());
-        let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
+        let change =
+            change.filter(|change| controlled || change.may_repeat() || before.as_ref() != Some(change));
         let live = settings.is_live;
         drop(settings);
         if let (Some(change), Some(running)) = (change, lock(&self.state).running()) {
-            running.generator.change(change);
+            match controlled {
+                true => running.generator.change_controlled(change),
+                false => running.generator.change(change),
+            }
         }
         if pspec.name() == "is-live" {
             self.obj().set_live(live);

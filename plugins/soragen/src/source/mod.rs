@@ -31,7 +31,7 @@ mod tags;
 mod timecode;
 mod uri;
 
-pub use enums::{Decoder, Label, LatePolicy, Precision};
+pub use enums::{Decoder, Label, LatePolicy, Precision, Transition};
 pub(crate) use generator::Change;
 pub(crate) use imp::lock;
 pub(crate) use properties::specs_of;

@@ -141,9 +141,9 @@ impl LivePlayback {
         Self { replacement, ..Self::default() }
     }
 
-    /// The time of the video at running time `running`; `None` before the first frame.
+    /// The time of the video at running time `running`; `None` before the first frame, and while it waits for the model.
     pub fn video_time(&self, running: Duration) -> Option<Duration> {
-        let anchor = self.anchor?;
+        let anchor = self.anchor.filter(|_| self.slate_reason.is_none())?;
         let running = u64::try_from(running.as_nanos()).unwrap_or(u64::MAX);
         let time = anchor.video.saturating_add(running).saturating_sub(anchor.running);
         Some(Duration::from_nanos(time))
@@ -154,6 +154,11 @@ impl LivePlayback {
     pub fn shot_start(&self, running: Duration, rate: Rate) -> Option<Duration> {
         let delay = Duration::from_nanos(frame_start(self.lag, rate));
         self.video_time(running).map(|time| time.saturating_sub(delay))
+    }
+
+    /// Whether it shows a slate after a failure.
+    pub fn has_slate(&self) -> bool {
+        self.replacement.slate.is_some()
     }
 
     /// Frames have another size or format from now on: the last one cannot be repeated.
@@ -191,7 +196,9 @@ impl LivePlayback {
         // A wait that is interrupted pushes no frame, so the next one is told.
         self.moved |= self.follow(timing, clock, resumed);
         let mut output = self.next(timing, reader, clock, resumes)?;
-        output.discont = std::mem::take(&mut self.moved);
+        if !matches!(output.content, Content::Nothing) {
+            output.discont = std::mem::take(&mut self.moved);
+        }
         Ok(output)
     }
 

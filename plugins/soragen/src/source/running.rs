@@ -122,8 +122,14 @@ impl SoraGen {
             None => None,
         };
         if let Some(time) = time {
+            let set_syncing = |syncing| {
+                let _settings = lock(&self.settings);
+                self.syncing.store(syncing, Ordering::Relaxed);
+            };
+            set_syncing(true);
             // Without a value at this time the property stays as it is.
             let _ = element.sync_values(gst::ClockTime::from_nseconds(time));
+            set_syncing(false);
         }
     }
 
@@ -238,9 +244,10 @@ impl SoraGen {
     fn restart(&self) -> bool {
         {
             let mut state = lock(&self.state);
-            let Some(running) = state.running_mut().filter(|running| running.generator.has_failed()) else {
-                return false;
+            let can_start = |running: &&mut Running| {
+                running.live.as_ref().is_some_and(LivePlayback::has_slate) && running.generator.has_failed()
             };
+            let Some(running) = state.running_mut().filter(can_start) else { return false };
             let mut settings = lock(&self.settings);
             settings.seed = settings.seed.wrapping_add(1);
             running.tags = Some(tags::of(&settings, &running.info));

@@ -94,7 +94,7 @@ impl Settings {
         let specs = properties::specs().iter();
         let changes =
             specs.filter_map(|spec| Some((self.change_of(spec.name())?, before.change_of(spec.name())?)));
-        changes.filter(|(now, before)| now != before).map(|(now, _)| now).collect()
+        changes.filter(|(now, before)| now.differs_from(before)).map(|(now, _)| now).collect()
     }
 
     /// `None` is the model's own.

@@ -138,6 +138,14 @@ impl Change {
         )
     }
 
+    /// Whether the property has another value; how a prompt begins is none.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prompt { text, .. }, Self::Prompt { text: before, .. }) => text != before,
+            _ => self != other,
+        }
+    }
+
     pub fn same_kind(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }
@@ -147,6 +155,8 @@ impl Change {
 /// frames and generates the same video.
 #[derive(Default)]
 pub struct Changes {
+    /// By controllers, for the next chunk. They come again in a replay.
+    controlled: Vec<Change>,
     pending: Vec<Change>,
     applied: Vec<(u64, Change)>,
 }
@@ -156,6 +166,17 @@ impl Changes {
     pub fn request(&mut self, change: Change) {
         self.pending.retain(|other| !other.same_kind(&change));
         self.pending.push(change);
+    }
+
+    /// Adds a change by a controller for the next chunk.
+    pub fn request_controlled(&mut self, change: Change) {
+        self.controlled.retain(|other| !other.same_kind(&change));
+        self.controlled.push(change);
+    }
+
+    /// Takes the changes by controllers. They are not recorded.
+    pub fn take_controlled(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.controlled)
     }
 
     /// The changes to apply before frame `frame`: those to replay, then the pending ones.
@@ -169,10 +190,9 @@ impl Changes {
         due
     }
 
-    /// Takes all changes, those that were applied and then the pending ones: the last of each kind.
+    /// Takes the changes that were applied: the last of each kind. Pending ones stay, for the first chunk of another start.
     pub fn take_last(&mut self) -> Vec<Change> {
-        let applied = std::mem::take(&mut self.applied).into_iter().map(|(_, change)| change);
-        let all: Vec<_> = applied.chain(std::mem::take(&mut self.pending)).collect();
+        let all: Vec<_> = std::mem::take(&mut self.applied).into_iter().map(|(_, change)| change).collect();
         let is_last = |i: usize| all[i + 1..].iter().all(|later| !later.same_kind(&all[i]));
         (0..all.len()).filter(|&i| is_last(i)).map(|i| all[i].clone()).collect()
     }
@@ -218,8 +238,9 @@ mod tests {
         changes.record(5, Change::Seed(3));
         changes.record(9, prompt("b"));
         changes.request(Change::Steps(Some(2)));
-        assert_eq!(changes.take_last(), [Change::Seed(3), prompt("b"), Change::Steps(Some(2))]);
+        assert_eq!(changes.take_last(), [Change::Seed(3), prompt("b")]);
         assert!(changes.take_last().is_empty());
+        assert_eq!(changes.take_due(0), [Change::Steps(Some(2))]);
         changes.record(5, Change::Seed(3));
         changes.request(Change::Seed(4));
         changes.forget_seeds();

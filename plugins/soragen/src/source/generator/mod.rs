@@ -139,6 +139,11 @@ impl Generator {
         self.shared.state.lock().changes.request(change);
     }
 
+    /// Applies `change`, of a property with a controller, to the next chunk.
+    pub fn change_controlled(&self, change: Change) {
+        self.shared.state.lock().changes.request_controlled(change);
+    }
+
     /// Appends a shot. Returns false if it is dropped: empty, or out of order.
     pub fn add_shot(&self, shot: Shot) -> bool {
         self.shared.state.update(|state| state.shot_stream.as_mut().is_some_and(|stream| stream.add(shot)))
@@ -212,6 +217,9 @@ impl Generator {
             state.seed = Some(seed);
             state.changes.forget_seeds();
             state.failure = None;
+            if let Some(stream) = &mut state.shot_stream {
+                stream.start_over();
+            }
             state.restarts += 1;
             state.start_over();
         });

@@ -48,6 +48,14 @@ impl ShotStream {
         accepted
     }
 
+    /// The last shot becomes the first one of a video that begins again.
+    pub fn start_over(&mut self) {
+        self.shots.drain(..self.shots.len().saturating_sub(1));
+        if let Some(shot) = self.shots.first_mut() {
+            shot.start = Duration::ZERO;
+        }
+    }
+
     pub fn shots(&self) -> &[Shot] {
         &self.shots
     }

@@ -56,6 +56,8 @@ struct Pending {
     /// Total number of frames, once the last shot has arrived.
     end: Option<u64>,
     changes: Vec<Change>,
+    /// By controllers.
+    controlled: Vec<Change>,
 }
 
 impl<R: FnMut(GeneratorEvent)> Worker<R> {
@@ -275,12 +277,13 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         let shots =
             stream.and_then(|stream| stream.shots().get(running.shots..)).unwrap_or_default().to_vec();
         let end = stream.and_then(|stream| stream.end);
-        Some(Pending { first, shots, end, changes: state.changes.take_due(first) })
+        let (changes, controlled) = (state.changes.take_due(first), state.changes.take_controlled());
+        Some(Pending { first, shots, end, changes, controlled })
     }
 
     /// Passes new shots and changes to the session.
     fn apply(&mut self, running: &mut RunningSession, pending: Pending) {
-        let Pending { first, shots, end, changes } = pending;
+        let Pending { first, shots, end, changes, controlled } = pending;
         running.shots += shots.len();
         for shot in shots {
             if let Err(error) = self.shared.call_external(|| running.session.add_shot(shot)) {
@@ -290,7 +293,9 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
         if let Some(end) = end {
             running.session.end_at(end);
         }
-        for change in changes {
+        let changes = changes.into_iter().map(|change| (change, true));
+        let controlled = controlled.into_iter().map(|change| (change, false));
+        for (change, is_recorded) in changes.chain(controlled) {
             let property = Some(change.property());
             let change = match change.loaded() {
                 Ok(change) => change,
@@ -301,7 +306,8 @@ impl<R: FnMut(GeneratorEvent)> Worker<R> {
             };
             let applied = self.shared.call_external(|| change.apply(&mut running.session));
             match applied {
-                Ok(()) => self.shared.state.lock().changes.record(first, change),
+                Ok(()) if is_recorded => self.shared.state.lock().changes.record(first, change),
+                Ok(()) => {}
                 Err(error) => self.send(GeneratorEvent::ChangeRejected(property, &error)),
             }
         }

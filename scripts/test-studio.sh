@@ -17,9 +17,10 @@ if [ -n "$missing" ]; then
 fi
 cargo clippy -p soragen-studio --all-targets -- -D warnings
 cargo test -p soragen-studio
-cargo build -p soragen-studio
+cargo build -p soragen-studio -p soragen-cli
 target=${CARGO_TARGET_DIR:-target}
-export SORAGEN_STUDIO="$(cd "$target" && pwd)/debug/soragen-studio"
+target=$(cd "$target" && pwd)
+export SORAGEN_STUDIO="$target/debug/soragen-studio" SORAGEN="$target/debug/soragen"
 cd studio/test
 npm ci --no-fund --no-audit
 npm test

@@ -1,7 +1,8 @@
-// The page in Chromium, beside a studio that this test starts: SORAGEN_STUDIO is its executable, SCREENSHOT a file for a picture of the page.
+// The page in Chromium, beside a studio that this test starts. SORAGEN_STUDIO is its executable, SORAGEN the command; SCREENSHOT is a file for
+// a picture of the page.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,6 +15,7 @@ import { chromium } from "playwright-core";
 
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 const folder = mkdtempSync(join(tmpdir(), "studio-"));
+const keys = join(folder, "keys");
 let studio, address, browser, context, page;
 
 async function freePort() {
@@ -26,7 +28,7 @@ async function freePort() {
 
 async function start(...words) {
   const port = await freePort();
-  const made = spawn(process.env.SORAGEN_STUDIO, ["a red fox stands in a meadow", "--port", port, "--recordings", folder, ...words]);
+  const made = spawn(process.env.SORAGEN_STUDIO, ["a red fox stands in a meadow", "--port", port, "--recordings", folder, "--keys", keys, ...words]);
   made.stderr.pipe(process.stderr);
   const lines = createInterface({ input: made.stdout });
   const line = await new Promise((done) => lines.once("line", done));
@@ -61,6 +63,7 @@ const show = async (page, prompt) => {
 const shots = (page) => page.locator("#shots li").allTextContents();
 
 before(async () => {
+  execFileSync(process.env.SORAGEN, ["certificate", keys]);
   [studio, address] = await start();
   browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
   context = await browser.newContext();
@@ -86,6 +89,7 @@ test("a typed prompt changes the picture", async () => {
   await show(page, "a whale swims under water");
   const sent = Date.now();
   await until("the shot", async () => (await shots(page))[0]?.includes("a whale swims under water"));
+  console.log(`# the shot began after ${Date.now() - sent} ms`);
   await until("another picture", async () => difference(await pixels(page), earlier) > 15);
   console.log(`# the picture changed after ${Date.now() - sent} ms`);
 });
@@ -127,13 +131,16 @@ test("a second viewer joins, and a closed tab leaves nothing", async () => {
   await until("one viewer", async () => (await viewers()) === 1);
 });
 
-test("a recording is a file", async () => {
+test("a recording is a signed file", async () => {
   await page.click("#record");
   await until("the button", async () => (await page.getAttribute("#record", "aria-pressed")) === "true");
   await new Promise((done) => setTimeout(done, 1000));
   await page.keyboard.press("Alt+r");
   await until("the end", async () => (await page.getAttribute("#record", "aria-pressed")) === "false");
-  assert.equal(readdirSync(folder).filter((name) => name.endsWith(".mp4")).length, 1);
+  const [file, ...more] = readdirSync(folder).filter((name) => name.endsWith(".mp4"));
+  assert.deepEqual(more, []);
+  const report = JSON.parse(execFileSync(process.env.SORAGEN, ["detect", join(folder, file)]));
+  assert.deepEqual([report.c2pa.state, report.c2pa.generated], ["valid", true]);
 });
 
 test("all controls can be reached by keyboard, and axe finds no violation", async () => {
@@ -158,7 +165,15 @@ test("the page fits a phone", async () => {
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   await page.setViewportSize({ width: 1280, height: 800 });
   assert.ok(width <= 390, `${width}`);
-  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
+  if (process.env.SCREENSHOT) {
+    await page.fill("[name=reference]", "");
+    await page.press("[name=reference]", "Tab");
+    await page.fill("#prompt", "a red fox stands in a meadow, it snows");
+    await page.click("#cut");
+    await until("the shot", async () => (await shots(page))[0]?.includes("it snows"));
+    await new Promise((done) => setTimeout(done, 2000));
+    await page.screenshot({ path: process.env.SCREENSHOT });
+  }
 });
 
 test("with a token the page needs it, over HTTPS", async () => {

@@ -30,7 +30,8 @@ fn model() -> tempfile::TempDir {
 
 fn live(model: &tempfile::TempDir, arguments: &str) -> Live {
     Live::of(parse(&format!(
-        "soragen name=source is-live=true model=\"{}\" prompt=fox cache-dir=none {arguments} ! video/x-raw,format=RGB ! appsink name=sink \
+        "soragen name=source is-live=true model=\"{}\" prompt=fox cache-dir=none watermark=false {arguments} ! video/x-raw,format=RGB ! \
+         appsink name=sink \
          sync=false",
         model.path().display()
     )))

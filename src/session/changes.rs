@@ -1,5 +1,6 @@
 //! Changes while a session runs. Each takes effect with the next chunk.
 
+use super::causal::CausalSampler;
 use super::guidance::Guidance;
 use super::validate::{
     check_control_scale, check_references, check_restyle, check_shift, check_steps, negative_prompt,
@@ -44,7 +45,7 @@ impl Session {
     pub fn set_negative_prompt(&mut self, prompt: Option<&str>) -> Result<()> {
         self.check_changeable(Setting::Prompt)?;
         let prompt = negative_prompt(prompt, &self.model.info, &self.request.policy)?;
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+        if let Some(sampler) = self.causal_sampler() {
             sampler.set_negative_prompt(prompt.clone());
         }
         self.request.negative_prompt = prompt;
@@ -104,7 +105,7 @@ impl Session {
         if guidance == self.request.guidance {
             return Ok(());
         }
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+        if let Some(sampler) = self.causal_sampler() {
             sampler.set_guidance(guidance);
         }
         self.request.guidance = guidance;
@@ -139,8 +140,9 @@ impl Session {
     }
 
     fn set_schedule(&mut self) {
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
-            sampler.set_schedule(self.request.steps, self.request.shift);
+        let (steps, shift) = (self.request.steps, self.request.shift);
+        if let Some(sampler) = self.causal_sampler() {
+            sampler.set_schedule(steps, shift);
         }
     }
 
@@ -150,7 +152,7 @@ impl Session {
     /// [`Error::Request`](crate::Error::Request) from a model that makes its video in one piece.
     pub fn set_blend_chunks(&mut self, chunks: u32) -> Result<()> {
         self.check_changeable(Setting::Prompt)?;
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+        if let Some(sampler) = self.causal_sampler() {
             sampler.set_blend_chunks(chunks);
         }
         self.request.blend_chunks = chunks;
@@ -166,7 +168,7 @@ impl Session {
         if seed == self.request.seed {
             return Ok(());
         }
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+        if let Some(sampler) = self.causal_sampler() {
             sampler.set_seed(seed);
         }
         self.request.seed = seed;
@@ -195,11 +197,19 @@ impl Session {
         if scale == self.request.control_scale {
             return Ok(());
         }
-        if let Some(Sampler::Causal(sampler)) = &mut self.sampler {
+        if let Some(sampler) = self.causal_sampler() {
             sampler.set_control_scale(scale);
         }
         self.request.control_scale = scale;
         Ok(())
+    }
+
+    /// The sampler of a causal model, after its first chunk has begun.
+    fn causal_sampler(&mut self) -> Option<&mut CausalSampler> {
+        match &mut self.sampler {
+            Some(Sampler::Causal(sampler)) => Some(sampler),
+            Some(Sampler::Clip(_)) | None => None,
+        }
     }
 
     fn check_changeable(&self, setting: Setting) -> Result<()> {

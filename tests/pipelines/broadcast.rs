@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use gst::prelude::*;
 use soragen_tests::fixtures::path;
 
+use crate::scripts::spawn;
 use crate::support::{parse, pixels, samples};
 
 fn model() -> String {
@@ -22,19 +23,8 @@ struct Script {
 
 impl Script {
     fn start(script: &str, arguments: &[&str]) -> Self {
-        let plugins = tempfile::tempdir().unwrap();
-        let built = std::env::current_exe().unwrap().with_file_name("libgstsoragen.so");
-        std::fs::copy(built, plugins.path().join("libgstsoragen.so")).unwrap();
-        let child = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script))
-            .args(arguments)
-            .env("SORAGEN_PLUGINS", plugins.path())
-            .env("GST_PLUGIN_PATH", plugins.path())
-            .env("GST_REGISTRY", plugins.path().join("registry"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines").join(script);
+        let (child, plugins) = spawn(Command::new(script).args(arguments));
         Self { child, _plugins: plugins }
     }
 }

@@ -54,29 +54,34 @@ pub fn set_controller(source: &gst::Element, property: &str, [before, after]: [f
     source.add_control_binding(&binding).unwrap();
 }
 
-/// Values of each property with a controller, and the arguments of the video.
-const CONTROLLED: [(&str, [f64; 2], &str); 5] = [
-    ("guidance-scale", [3.0, 6.0], ""),
-    ("steps", [2.0, 3.0], ""),
-    ("shift", [3.0, 8.0], ""),
-    ("seed", [0.0, 7.0], ""),
-    ("label", [0.0, 2.0], ""),
+/// Values of each property with a controller.
+const CONTROLLED: [(&str, [f64; 2]); 5] = [
+    ("guidance-scale", [3.0, 6.0]),
+    ("steps", [2.0, 3.0]),
+    ("shift", [3.0, 8.0]),
+    ("seed", [0.0, 7.0]),
+    ("label", [0.0, 2.0]),
 ];
+
+/// Asserts that a value of `property` counts from the third chunk of `video`, of 29 frames, if a controller sets it at its first
+/// frame, and also in the middle of the second one, which is then over.
+fn assert_counts_from_its_chunk(video: &str, property: &str, values: [f64; 2]) {
+    let constant = frames(&parse(video));
+    for at in [13, 8] {
+        let pipeline = parse(video);
+        set_controller(&source(&pipeline), property, values, at);
+        let changed = frames(&pipeline);
+        assert_eq!(changed.len(), 29, "{property}");
+        let first = (0..29).find(|&n| changed[n] != constant[n]);
+        assert_eq!(first, Some(CHUNKS[2] as usize), "{property} at frame {at}");
+    }
+}
 
 #[test]
 fn a_controlled_property_counts_from_the_chunk_that_begins_at_its_time() {
-    for (property, values, arguments) in CONTROLLED {
-        let video = video(&format!("duration=1812500000 {property}={} {arguments}", values[0] as u64));
-        let constant = frames(&parse(&video));
-        // At the first frame of the third chunk, and in the middle of the second one, which is then over.
-        for at in [13, 8] {
-            let pipeline = parse(&video);
-            set_controller(&source(&pipeline), property, values, at);
-            let changed = frames(&pipeline);
-            assert_eq!(changed.len(), 29, "{property}");
-            let first = (0..29).find(|&n| changed[n] != constant[n]);
-            assert_eq!(first, Some(CHUNKS[2] as usize), "{property} at frame {at}");
-        }
+    for (property, values) in CONTROLLED {
+        let video = video(&format!("duration=1812500000 {property}={}", values[0] as u64));
+        assert_counts_from_its_chunk(&video, property, values);
     }
 }
 
@@ -109,7 +114,7 @@ fn all_numbers_that_may_change_can_have_a_controller() {
         own.map(|spec| spec.name().to_string()).collect()
     };
     let of_source = controllable(&source);
-    let mut tested: Vec<_> = CONTROLLED.iter().map(|(name, ..)| *name).chain(["blend-chunks"]).collect();
+    let mut tested: Vec<_> = CONTROLLED.iter().map(|(name, _)| *name).chain(["blend-chunks"]).collect();
     tested.sort_unstable();
     let mut found = of_source.clone();
     found.sort();
@@ -220,19 +225,19 @@ fn what_the_policy_or_the_model_refuses_is_a_warning() {
     });
     pipeline.set_state(gst::State::Playing).unwrap();
     sink.pull_sample().unwrap();
-    assert!(source.emit_by_name::<bool>("control", &[&control(&[("prompt", &"a fox :: 0.5 | a wolf")])]));
-    let mut refused = Vec::new();
-    while refused.is_empty() {
-        sink.pull_sample().unwrap();
-        refused = refusals(&bus);
-    }
-    assert_eq!(refused[0].0.as_deref(), Some("prompt"));
-    assert!(source.emit_by_name::<bool>("control", &[&control(&[("prompt", &"a fox :: red")])]));
-    let mut refused = Vec::new();
-    while refused.is_empty() {
-        sink.pull_sample().unwrap();
-        refused = refusals(&bus);
-    }
+    // Plays until a refusal comes.
+    let refused = |prompt: &str| {
+        assert!(source.emit_by_name::<bool>("control", &[&control(&[("prompt", &prompt)])]));
+        loop {
+            sink.pull_sample().unwrap();
+            let refused = refusals(&bus);
+            if !refused.is_empty() {
+                return refused;
+            }
+        }
+    };
+    assert_eq!(refused("a fox :: 0.5 | a wolf")[0].0.as_deref(), Some("prompt"));
+    let refused = refused("a fox :: red");
     assert!(refused[0].1.contains("weight"), "{refused:?}");
 }
 
@@ -286,19 +291,10 @@ fn a_controlled_property_of_the_filter_counts_from_the_chunk_of_its_frame() {
             path("miniature").display()
         )
     };
-    let of_filter =
-        CONTROLLED.iter().filter(|(name, ..)| *name != "steps").map(|(name, values, _)| (*name, *values));
+    let of_filter = CONTROLLED.into_iter().filter(|(name, _)| *name != "steps");
     for (property, values) in of_filter.chain([("strength", [1.0, 0.5]), ("motion-noise", [0.0, 1.0])]) {
         let video = video(&format!("{property}={}", values[0] as u64));
-        let constant = frames(&parse(&video));
-        for at in [13, 8] {
-            let pipeline = parse(&video);
-            set_controller(&source(&pipeline), property, values, at);
-            let changed = frames(&pipeline);
-            assert_eq!(changed.len(), 29, "{property}");
-            let first = (0..29).find(|&n| changed[n] != constant[n]);
-            assert_eq!(first, Some(CHUNKS[2] as usize), "{property} at frame {at}");
-        }
+        assert_counts_from_its_chunk(&video, property, values);
     }
 }
 

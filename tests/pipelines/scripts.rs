@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use gstsoraprovenance::credentials;
 use soragen_tests::fixtures::path;
@@ -25,14 +25,14 @@ fn run_with(script: &str, arguments: &[&str], input: &str) -> String {
     run_command(&mut Command::new(script), arguments, input)
 }
 
-fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String {
+/// Starts `command` with the plugins of this test, which are in a folder of their own.
+pub fn spawn(command: &mut Command) -> (Child, tempfile::TempDir) {
     let plugins = tempfile::tempdir().unwrap();
     for name in ["libgstsoragen.so", "libgstsoraprovenance.so"] {
         let built = std::env::current_exe().unwrap().with_file_name(name);
         std::fs::copy(built, plugins.path().join(name)).unwrap();
     }
-    let mut child = command
-        .args(arguments)
+    let child = command
         .env("SORAGEN_PLUGINS", plugins.path())
         .env("GST_PLUGIN_PATH", plugins.path())
         .env("GST_REGISTRY", plugins.path().join("registry"))
@@ -41,6 +41,11 @@ fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    (child, plugins)
+}
+
+fn run_command(command: &mut Command, arguments: &[&str], input: &str) -> String {
+    let (mut child, _plugins) = spawn(command.args(arguments));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

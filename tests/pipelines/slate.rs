@@ -1,6 +1,7 @@
 //! What a live source shows while there is no video.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use gst::prelude::*;
 use soragen::testing::Event;
@@ -28,11 +29,23 @@ fn model() -> tempfile::TempDir {
     folder
 }
 
+/// Loads `model` when the sender is dropped.
+fn load_slowly(model: &tempfile::TempDir) -> (mpsc::Sender<()>, soragen::testing::HookGuard) {
+    let (loading, wait) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let hook = soragen::testing::set_hook(model.path(), move |event, _| {
+        if event == Event::Load {
+            let _ = wait.lock().unwrap().recv();
+        }
+        Ok(())
+    });
+    (loading, hook)
+}
+
 fn live(model: &tempfile::TempDir, arguments: &str) -> Live {
     Live::of(parse(&format!(
         "soragen name=source is-live=true model=\"{}\" prompt=fox cache-dir=none watermark=false {arguments} ! video/x-raw,format=RGB ! \
-         appsink name=sink \
-         sync=false",
+         appsink name=sink sync=false",
         model.path().display()
     )))
 }
@@ -47,15 +60,7 @@ fn switches(live: &Live) -> Vec<Option<String>> {
 #[test]
 fn the_slate_is_shown_from_the_first_frame_while_the_model_loads() {
     let model = model();
-    let (loading, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let _hook = soragen::testing::set_hook(model.path(), move |event, _| {
-        if event == Event::Load {
-            // Until the sender is dropped.
-            let _ = wait.lock().unwrap().recv();
-        }
-        Ok(())
-    });
+    let (loading, _hook) = load_slowly(&model);
     let mut live = live(&model, "slate=black");
     live.pipeline.set_state(gst::State::Playing).unwrap();
     // Five seconds of the pipeline's clock.
@@ -193,14 +198,7 @@ fn a_dropped_frame_is_a_gap() {
 fn a_picture_is_a_slate_and_a_wrong_one_is_an_error() {
     init();
     let model = model();
-    let (loading, wait) = mpsc::channel::<()>();
-    let wait = std::sync::Mutex::new(wait);
-    let _hook = soragen::testing::set_hook(model.path(), move |event, _| {
-        if event == Event::Load {
-            let _ = wait.lock().unwrap().recv();
-        }
-        Ok(())
-    });
+    let (loading, _hook) = load_slowly(&model);
     let picture = model.path().join("slate.png");
     soragen::RgbImage::from_pixel(30, 20, [9, 99, 199].into()).save(&picture).unwrap();
     let mut live = live(&model, &format!("slate=\"file:{}\"", picture.display()));
@@ -235,7 +233,7 @@ fn the_programme_goes_on_in_a_transport_stream() {
     assert!(warning.error().message().contains("injected fault"));
     // A second of slate.
     let (sender, slates) = mpsc::channel();
-    let source = live_pad(&pipeline);
+    let source = pipeline.by_name("source").unwrap().static_pad("src").unwrap();
     source.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let _ = sender.send(());
         gst::PadProbeReturn::Ok
@@ -262,19 +260,15 @@ fn the_programme_goes_on_in_a_transport_stream() {
     assert!(dark[dark.len() - 10..].iter().all(|&dark| dark), "{dark:?}");
 }
 
-fn live_pad(pipeline: &gst::Pipeline) -> gst::Pad {
-    pipeline.by_name("source").unwrap().static_pad("src").unwrap()
-}
-
 #[test]
 fn ten_live_instances_share_the_weights_and_keep_their_pace() {
     init();
     let loads = |count: usize| {
         let model = model();
-        let loaded = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let loaded = Arc::new(AtomicU64::new(0));
         let counted = loaded.clone();
         let _hook = soragen::testing::set_hook(model.path(), move |event, _| {
-            counted.fetch_add(u64::from(event == Event::Load), std::sync::atomic::Ordering::Relaxed);
+            counted.fetch_add(u64::from(event == Event::Load), Ordering::Relaxed);
             Ok(())
         });
         let branch = |n: usize| {
@@ -317,7 +311,7 @@ fn ten_live_instances_share_the_weights_and_keep_their_pace() {
                 }
             }
         }
-        loaded.load(std::sync::atomic::Ordering::Relaxed)
+        loaded.load(Ordering::Relaxed)
     };
     assert_eq!(loads(10), loads(1));
 }

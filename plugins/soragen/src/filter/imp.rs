@@ -159,7 +159,7 @@ impl ObjectImpl for SoraFilter {
             unreachable!("GObject knows the properties");
         }
         let change = settings.change_of(pspec.name());
-        let change = change.filter(|change| change.may_repeat() || before.as_ref() != Some(change));
+        let change = change.filter(|change| change.counts_after(before.as_ref()));
         let syncing = self.syncing.load(Ordering::Relaxed);
         drop(settings);
         // Below PAUSED the task starts with the settings.

@@ -257,10 +257,7 @@ impl Input {
 
     /// Makes a change with the next chunk. It replaces one of the same kind.
     pub fn request(&self, change: Change) {
-        self.state.update(|state| {
-            state.changes.retain(|other| !other.same_kind(&change));
-            state.changes.push(change);
-        });
+        self.state.update(|state| change.put_into(&mut state.changes));
     }
 
     pub fn take_changes(&self) -> Vec<Change> {

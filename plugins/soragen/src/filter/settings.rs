@@ -121,11 +121,8 @@ impl Settings {
 
     /// The changes to a video that is being restyled with the settings `before`.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
-        let mut changes = self.shared.changes_since(&before.shared);
-        if self.control_scale != before.control_scale {
-            changes.push(Change::ControlScale(self.control_scale));
-        }
-        changes
+        let names = specs().iter().map(|spec| spec.name());
+        Change::between(names, |name| self.change_of(name), |name| before.change_of(name))
     }
 
     /// The request for an endless video. Its size is set when the first frame comes.

@@ -13,7 +13,9 @@ use soragen::{
 };
 
 use super::SoraFilter;
-use super::input::{Chunk, ControlFrame, Front, Input, Interrupt, Item, ends_video, survives_flush};
+use super::input::{
+    Chunk, ControlFrame, Front, Input, InputFrame, Interrupt, Item, ends_video, survives_flush,
+};
 use super::pusher::Pusher;
 use super::settings::RateMode;
 use super::{negotiation, output};
@@ -191,11 +193,7 @@ impl Worker {
         let Chunk { mut items, is_complete } = pads.input.take(wanted)?;
         let mut changes = pads.input.take_changes();
         changes.append(&mut self.carried);
-        let frames = items.iter_mut().filter_map(|item| match item {
-            Item::Frame(frame) => Some(frame),
-            Item::Event(_) => None,
-        });
-        for (i, frame) in frames.enumerate() {
+        for (i, frame) in frames_of(&mut items).enumerate() {
             let from = if i == 0 { &mut changes } else { &mut self.carried };
             from.append(&mut frame.changes);
         }
@@ -210,18 +208,13 @@ impl Worker {
                 pads.post(control::refusal(pads.element.upcast_ref(), Some(property), &error.to_string()));
             }
         }
-        let frames = items.iter_mut().filter_map(|item| match item {
-            Item::Frame(frame) => Some(frame),
-            Item::Event(_) => None,
-        });
         // The whole chunk is changed as its first frame is.
-        let mut frames = frames.peekable();
-        if let Some(first) = frames.peek()
+        if let Some(first) = frames_of(&mut items).next()
             && std::mem::replace(restyle, first.restyle) != first.restyle
         {
             session.set_restyle(first.restyle)?;
         }
-        frames.try_for_each(|frame| {
+        frames_of(&mut items).try_for_each(|frame| {
             if let Some(ControlFrame { frame, mask }) = frame.control.take() {
                 session.push_control(frame, mask)?;
             }
@@ -349,6 +342,14 @@ impl Worker {
     pub fn set_threads(&mut self, threads: Threads) {
         self.job.threads = threads;
     }
+}
+
+/// The frames among `items`.
+fn frames_of(items: &mut [Item]) -> impl Iterator<Item = &mut InputFrame> {
+    items.iter_mut().filter_map(|item| match item {
+        Item::Frame(frame) => Some(frame),
+        Item::Event(_) => None,
+    })
 }
 
 /// How long a frame is shown; `None` without a fixed rate.

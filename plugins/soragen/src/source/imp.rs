@@ -96,8 +96,7 @@ impl ObjectImpl for SoraGen {
         }
         let controlled = self.syncing.load(Ordering::Relaxed);
         let change = settings.change_of(pspec.name());
-        let change =
-            change.filter(|change| controlled || change.may_repeat() || before.as_ref() != Some(change));
+        let change = change.filter(|change| controlled || change.counts_after(before.as_ref()));
         let live = settings.is_live;
         drop(settings);
         if let (Some(change), Some(running)) = (change, lock(&self.state).running()) {

@@ -61,9 +61,13 @@ macro_rules! properties {
 
 properties! {
     prompt: Option<String> = value(
-        string("prompt", "Prompt", "Description of the video, or several with weights, as in a fox :: 0.7 | a wolf :: 0.3; while playing, a new prompt takes \
-             effect with the next chunk")
-            .mutable_playing()
+        string(
+            "prompt",
+            "Prompt",
+            "Description of the video, or several with weights, as in a fox :: 0.7 | a wolf :: 0.3; while playing, a new prompt \
+             takes effect with the next chunk",
+        )
+        .mutable_playing()
     );
     negative_prompt: Option<String> = value(
         string(
@@ -234,13 +238,14 @@ properties! {
             .blurb("Number of chunks over which a new prompt is blended in, except at a cut (0 = at once); while playing, it counts for the prompts after it")
             .maximum(1000)
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     seed: u64 = value(
-        glib::ParamSpecUInt64::builder("seed").nick("Seed")
+        glib::ParamSpecUInt64::builder("seed")
+            .nick("Seed")
             .blurb("Random seed; while playing, a new one counts from the next chunk (default: 0)")
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     steps: u32 = value(
         glib::ParamSpecUInt::builder("steps")
@@ -249,7 +254,7 @@ properties! {
                     default)")
             .maximum(1000)
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     guidance_scale: f64 = value(
         scale("guidance-scale")
@@ -257,7 +262,7 @@ properties! {
             .blurb("Classifier-free guidance scale; 1 or less disables guidance; while playing, it counts from the next chunk of a causal \
                     model (0 = the model's default)")
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     guidance_scale_2: f64 = value(
         scale("guidance-scale-2")
@@ -272,7 +277,7 @@ properties! {
             .blurb("Shift of the noise schedule towards high noise; while playing, it counts from the next chunk of a causal model (0 = the \
                     model's default)")
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     duration: i64 = value(
         glib::ParamSpecInt64::builder("duration")
@@ -341,7 +346,7 @@ properties! {
             .nick("Label")
             .blurb("Visible label in the upper left corner of the frames; while playing, it counts from the next chunk (default: none)")
             .mutable_playing()
-                .controllable()
+            .controllable()
     );
     watermark: bool = value(
         glib::ParamSpecBoolean::builder("watermark")

@@ -91,10 +91,8 @@ impl Settings {
 
     /// The changes to a video that is being generated with the settings `before`.
     pub fn changes_since(&self, before: &Self) -> Vec<Change> {
-        let specs = properties::specs().iter();
-        let changes =
-            specs.filter_map(|spec| Some((self.change_of(spec.name())?, before.change_of(spec.name())?)));
-        changes.filter(|(now, before)| now.differs_from(before)).map(|(now, _)| now).collect()
+        let names = properties::specs().iter().map(|spec| spec.name());
+        Change::between(names, |name| self.change_of(name), |name| before.change_of(name))
     }
 
     /// `None` is the model's own.

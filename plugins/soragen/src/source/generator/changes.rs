@@ -130,16 +130,18 @@ impl Change {
         }
     }
 
-    /// Whether it does something even if the property had the same value before: files may have changed, and paths begin again.
-    pub fn may_repeat(&self) -> bool {
-        matches!(
+    /// Whether it does something after the value `before` of the property. Some do so even if that is the same: files may have changed,
+    /// and paths begin again.
+    pub fn counts_after(&self, before: Option<&Self>) -> bool {
+        let may_repeat = matches!(
             self,
             Self::Prompt { .. } | Self::NegativePrompt(_) | Self::References(_) | Self::MotionPath(_)
-        )
+        );
+        may_repeat || before != Some(self)
     }
 
     /// Whether the property has another value; how a prompt begins is none.
-    pub fn differs_from(&self, other: &Self) -> bool {
+    fn differs_from(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Prompt { text, .. }, Self::Prompt { text: before, .. }) => text != before,
             _ => self != other,
@@ -148,6 +150,22 @@ impl Change {
 
     pub fn same_kind(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
+    /// Adds it to `changes`, in place of one of the same kind.
+    pub fn put_into(self, changes: &mut Vec<Self>) {
+        changes.retain(|other| !other.same_kind(&self));
+        changes.push(self);
+    }
+
+    /// The changes of those `properties` that differ in the settings `now` and `before`.
+    pub fn between<'a>(
+        properties: impl Iterator<Item = &'a str>,
+        now: impl Fn(&str) -> Option<Self>,
+        before: impl Fn(&str) -> Option<Self>,
+    ) -> Vec<Self> {
+        let changes = properties.filter_map(|property| Some((now(property)?, before(property)?)));
+        changes.filter(|(now, before)| now.differs_from(before)).map(|(now, _)| now).collect()
     }
 }
 
@@ -164,14 +182,12 @@ pub struct Changes {
 impl Changes {
     /// Adds a pending change. It replaces a pending one of the same kind.
     pub fn request(&mut self, change: Change) {
-        self.pending.retain(|other| !other.same_kind(&change));
-        self.pending.push(change);
+        change.put_into(&mut self.pending);
     }
 
     /// Adds a change by a controller for the next chunk.
     pub fn request_controlled(&mut self, change: Change) {
-        self.controlled.retain(|other| !other.same_kind(&change));
-        self.controlled.push(change);
+        change.put_into(&mut self.controlled);
     }
 
     /// Takes the changes by controllers. They are not recorded.

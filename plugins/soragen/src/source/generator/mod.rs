@@ -198,11 +198,7 @@ impl Generator {
 
     /// Starts over with another seed.
     pub fn regenerate(&self, seed: u64) {
-        self.shared.state.update(|state| {
-            state.seed = Some(seed);
-            state.changes.forget_seeds();
-            state.start_over();
-        });
+        self.shared.state.update(|state| state.start_over_with(seed));
     }
 
     /// Whether the worker has failed and waits for [`restart`](Self::restart).
@@ -214,14 +210,12 @@ impl Generator {
     /// After a failure, opens the model again and starts over with another seed and with the changes so far.
     pub fn restart(&self, seed: u64) {
         self.shared.state.update(|state| {
-            state.seed = Some(seed);
-            state.changes.forget_seeds();
             state.failure = None;
             if let Some(stream) = &mut state.shot_stream {
                 stream.start_over();
             }
             state.restarts += 1;
-            state.start_over();
+            state.start_over_with(seed);
         });
     }
 

@@ -123,6 +123,13 @@ impl State {
         self.queue.clear();
         self.shots.clear();
     }
+
+    /// Starts over with another seed, which also replaces those that were set while it played.
+    pub fn start_over_with(&mut self, seed: u64) {
+        self.seed = Some(seed);
+        self.changes.forget_seeds();
+        self.start_over();
+    }
 }
 
 impl Shared {

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from overlay import Overlays
 from transformer import SINK, WINDOW, References
 
 
@@ -44,14 +45,15 @@ class Batch:
 class Source:
     """All pieces of a kind, as `latents.piece` describes them."""
 
-    def __init__(self, folder: Path, references: dict[str, Tensor]) -> None:
+    def __init__(self, folder: Path, references: dict[str, Tensor], overlays: Overlays) -> None:
         files = sorted(folder.glob("*.pt"))
         if not files:
             raise SystemExit(f"no data in {folder}: run latents.py {folder.name}")
         pieces = [torch.load(file) for file in files]
         for name in ("video", "features", "references", "places", "shown", "speed"):
             setattr(self, name, torch.cat([piece[name] for piece in pieces]))
-        self.pictures = references
+        self.pictures, self.overlays = references, overlays
+        self.known: dict[int, Tensor] = {}  # overlays of the clips
         # The transformer's last predictions for these clips, and the past it used for them.
         self.own = self.video.clone() if self.video.shape[1] > 1 else self.video
         # One and several references, so that few are drawn for nothing.
@@ -60,6 +62,12 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.video)
+
+    def overlay(self, row: int) -> Tensor:
+        """f16 `[F, C + 4, H, W]` of a clip."""
+        if row not in self.known:
+            self.known[row] = self.overlays.draw(self.references[row].tolist(), self.places[row], self.shown[row])
+        return self.known[row]
 
     def batch(self, size: int, no_reference: float = 0.0, no_place: float = 0.0) -> Batch:
         """Draws a batch. The last two are probabilities."""
@@ -77,10 +85,13 @@ class Source:
         placed = torch.rand(size) >= no_place
         # Without a place the model also chooses which side it shows when.
         shown = torch.where(placed[:, None, None], shown, (which >= 0)[:, None])
-        shown = shown & (torch.rand(size, 1, 1) >= no_reference)
+        seen = torch.rand(size) >= no_reference
+        shown = shown & seen[:, None, None]
+        overlay = torch.stack([self.overlay(row)[frames] for row in rows.tolist()]).float()
+        overlay = torch.where((placed & seen)[:, None, None, None, None], overlay, 0.0)
         references = References(
             self.pictures["latents"][which].float(), self.pictures["alpha"][which].float(), self.places[rows][:, frames, :count],
-            shown, placed,
+            shown, placed, overlay,
         )
         return Batch(self, rows, frames, features, references, self.speed[rows][:, None] * torch.tensor(frames))
 

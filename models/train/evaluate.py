@@ -43,6 +43,7 @@ from clips import FRAME_RATE, Clip, action, choose
 from latents import TOKENS, encode, length_in_frames, references
 from motions import MOTIONS
 from options import parser, threads
+from overlay import Overlays
 from scenes import LATENT, PER_LATENT, Scene
 from sheet import sheet
 from text import TextEncoder
@@ -74,7 +75,9 @@ def references_of(vae: Autoencoder, wanted: list[Clip], latents: int) -> Referen
         where, seen = clip.places(latents)
         for slot, (_, facing) in enumerate(clip.references):
             places[i, :, int(facing > 0)], shown[i, :, int(facing > 0)] = torch.from_numpy(where[:, slot]), torch.from_numpy(seen[:, slot])
-    return References(made.float(), alpha.float(), places, shown, torch.ones(len(wanted), dtype=torch.bool))
+    overlays = Overlays(vae, [clip.actors[0].picture for clip in wanted])
+    overlay = torch.stack([overlays.draw([2 * i, 2 * i + 1], places[i], shown[i]) for i in range(len(wanted))]).float()
+    return References(made.float(), alpha.float(), places, shown, torch.ones(len(wanted), dtype=torch.bool), overlay)
 
 
 def median(values: list[float]) -> float:
@@ -83,7 +86,7 @@ def median(values: list[float]) -> float:
 
 def sampled(args: argparse.Namespace, latents: int) -> None:
     vae, model, text = autoencoder(args.state), Transformer().eval(), TextEncoder()
-    model.load_state_dict(read(args.weights))
+    model.load_state_dict(read(args.weights), strict=False)
     wanted, rng = clips(args.count, latents), np.random.default_rng(42)
     captions = [clip.caption(rng) for clip in wanted]
     rows, titles, found = [], [], {kind: {frame: [] for frame in FRAMES} for kind in ("trained", "never trained")}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import autoencoder
 import sample
-from transformer import DIM, FFN_DIM, LAYERS, MAX_TOKENS, PATCH, SINK, TEXT_DIM, WINDOW
+from transformer import ALPHA, DIM, FFN_DIM, LAYERS, MAX_TOKENS, PATCH, SINK, TEXT_DIM, WINDOW
 
 TOKENS = sample.HEIGHT * sample.WIDTH // (PATCH[0] * PATCH[1])
 REFERENCE = (16 // PATCH[0] + 1) * (16 // PATCH[1] + 1)  # shifted in its tokens
 VALUES = autoencoder.LATENT_CHANNELS * PATCH[0] * PATCH[1]
+OVERLAY = (autoencoder.LATENT_CHANNELS + ALPHA[0] * ALPHA[1]) * PATCH[0] * PATCH[1]
 
 
 def one_pass(queries: int, keys: int) -> int:
@@ -25,7 +26,8 @@ def one_pass(queries: int, keys: int) -> int:
 def transformer(past: int, references: int, steps: int) -> int:
     """Multiplications of all steps of a latent frame, and of the pass that writes it to the cache, after `past` latent frames."""
     keys = (min(past, SINK + WINDOW) + 1) * TOKENS + references * REFERENCE
-    return (steps + 1) * one_pass(TOKENS, keys)
+    overlay = TOKENS * OVERLAY * (DIM + autoencoder.LATENT_CHANNELS) if references else 0
+    return (steps + 1) * (one_pass(TOKENS, keys) + overlay)
 
 
 def reference() -> int:

@@ -74,6 +74,11 @@ def references(vae: Autoencoder, wanted: list[Picture]) -> tuple[Tensor, Tensor]
     return latents.unflatten(0, (-1, 2)), torch.stack([alpha_of(picture) for picture in rgba]).unflatten(0, (-1, 2))
 
 
+def referred(pool: list[list[Picture]]) -> list[Picture]:
+    """All pictures, in the order of their numbers."""
+    return list({picture.key: picture for group in pool for picture in group}.values())
+
+
 def draw(kind: str, index: int, pool: list[list[Picture]], shares: tuple[float, ...]) -> tuple[list[Clip], np.random.Generator]:
     """The clips of a piece."""
     _, count, scenes, number = KINDS[kind]
@@ -119,7 +124,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     vae = autoencoder(args.state)
     pool = pictures.trained()
-    known = list({picture.key: picture for group in pool for picture in group}.values())
+    known = referred(pool)
     text = None if args.kind == "references" else TextEncoder()
     each = REFERENCES_IN_PIECE if text is None else KINDS[args.kind][1]
     total = len(known) if text is None else args.count

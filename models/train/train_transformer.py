@@ -28,10 +28,12 @@ import sample
 from checkpoint import autoencoder, read, save, weights
 from data import Batch, Source, pictures_of
 from few_steps import landings
-from latents import TOKENS
+from latents import TOKENS, referred
 from losses import emphasis, error_of, movement, noise_levels, noised, steps_taken, worth
 from muon import Muon
 from options import parser, seconds_at_work, threads
+from overlay import Overlays
+from pictures import trained
 from sheet import sheet
 from text import TextEncoder
 from transformer import References, Transformer
@@ -55,6 +57,7 @@ TURNS = {
 STAGES = tuple(TURNS)
 # A model that is its own teacher soon diverges.
 RATES = {"stills": 1e-3, "clips": 1e-3, "guided": 3e-4, "few": 2e-4}
+OVERLAY_RATE = 4  # times the rate: these layers start at zero, and many of their weights end near one
 DECAY = 0.6  # part of the stage after which the rate decays
 SAVE_EVERY = 300  # seconds
 
@@ -77,22 +80,25 @@ class Training:
         pictures = pictures_of(folder / "references")
         wanted = {name for turn in TURNS[self.stage] for name, _ in turn}
         folders = {"stills": args.stills, "first": args.stills}
-        self.sources = {name: Source(folder / folders.get(name, name), pictures) for name in wanted}
         self.text, self.vae = TextEncoder(), autoencoder(args.state)
+        overlays = Overlays(self.vae, referred(trained()))
+        self.sources = {name: Source(folder / folders.get(name, name), pictures, overlays) for name in wanted}
         self.nothing = self.text([""], TOKENS)
         self.worth = self.visibility(next(iter(self.sources.values())).video[:2, :1].float())
         self.model, self.average = Transformer(), Transformer().eval()
         start = starting_weights(self.state, self.stage, args.start)
         for model in (self.model, self.average):
             missing = model.load_state_dict(start, strict=False)
-            assert not missing.unexpected_keys and all(name.startswith("reference_embedding") for name in missing.missing_keys), missing
+            assert not missing.unexpected_keys and all(name.startswith(("reference_embedding", "overlay_")) for name in missing.missing_keys), missing
         self.teacher = None
         if self.stage in ("guided", "few"):
             self.teacher = Transformer().eval()
             self.teacher.load_state_dict(self.model.state_dict())
         hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and name.startswith("blocks.")]
-        others = [p for name, p in self.model.named_parameters() if p.ndim != 2 or not name.startswith("blocks.")]
-        self.optimizers = [Muon(hidden, self.rate, 0.95), torch.optim.AdamW(others, self.rate, betas=(0.9, 0.98), weight_decay=0.0)]
+        overlay = [p for name, p in self.model.named_parameters() if name.startswith("overlay_")]
+        others = [p for name, p in self.model.named_parameters() if not name.startswith("overlay_") and (p.ndim != 2 or not name.startswith("blocks."))]
+        groups = [{"params": others}, {"params": overlay, "times": OVERLAY_RATE}]
+        self.optimizers = [Muon(hidden, self.rate, 0.95), torch.optim.AdamW(groups, self.rate, betas=(0.9, 0.98), weight_decay=0.0)]
         self.step, self.elapsed = 0, 0.0
         self.resume()
 
@@ -157,7 +163,7 @@ class Training:
     def one_step(self) -> Iterator[tuple[str, float]]:
         rate = self.rate * min(1, (self.step + 1) / 30) * (1 if self.part < DECAY else 0.02 + 0.98 * (1 - self.part) / (1 - DECAY))
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"] = rate
+            group["lr"] = rate * group.get("times", 1)
         turns = TURNS[self.stage]
         turn = turns[self.step % len(turns)]
         self.model.zero_grad()

@@ -12,6 +12,10 @@ computed once. Each latent frame rotates these keys anew: to the time before it,
 Tokens are larger than the steps between places, so the latents are shifted in a larger square, and a token of a frame equals one
 token of the reference. A reference has as many views as shifts that its places need.
 
+Attention alone copies a subject less and less sharply from frame to frame. So each frame also has an overlay (`overlay.py`): the latents
+of its references at their places, as they move there, and nothing elsewhere. The overlay is embedded like the frame, and covers the
+prediction where it is opaque; the transformer draws the edges, the shadow and everything else.
+
 When the camera moves, the past is no longer where it was. Each head looks at one depth (`DEPTHS`), and sees the past of that depth where
 it is now: its positions count in columns of the world, not of the frame. So a layer that moves is copied like one at rest.
 """
@@ -56,6 +60,7 @@ CONFIG = {
     "patch_size": [1, *PATCH],
     "qk_norm": "rms_norm_across_heads",
     "reference_alpha": list(ALPHA),
+    "reference_overlay": True,
     "rope_max_seq_len": 1024,
     "text_dim": TEXT_DIM,
 }
@@ -67,16 +72,20 @@ KeysValues = tuple[Tensor, Tensor]
 class References:
     """Pictures of `N` subjects: latents of the picture on grey `[B, N, C, h, w]`, its alpha `[B, N, 4, h, w]` (`ALPHA` values
     per latent, row by row), and for each of `F` latent frames the place of its upper left corner in latents, i64 `[B, F, N, 2]` (row,
-    column), and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places."""
+    column), and whether it is shown, bool `[B, F, N]`. Where `placed`, bool `[B]`, is false, the model chooses the places. `overlay`
+    `[B, F, C + 4, H, W]` are the overlays of the frames, zero where nothing is placed."""
 
     latents: Tensor
     alpha: Tensor
     places: Tensor
     shown: Tensor
     placed: Tensor
+    overlay: Tensor
 
     def at(self, frames: list[int] | slice) -> References:
-        return References(self.latents, self.alpha, self.places[:, frames], self.shown[:, frames], self.placed)
+        return References(
+            self.latents, self.alpha, self.places[:, frames], self.shown[:, frames], self.placed, self.overlay[:, frames],
+        )
 
     @property
     def shifts(self) -> Tensor:
@@ -300,6 +309,9 @@ class Transformer(nn.Module):
         self.patch_embedding = nn.Conv3d(CHANNELS, DIM, (1, *PATCH), (1, *PATCH))
         # Of references: a token's alpha, row by row, and what marks it as a reference.
         self.reference_embedding = nn.Linear(math.prod(PATCH) * math.prod(ALPHA), DIM)
+        overlay = CHANNELS + math.prod(ALPHA)
+        self.overlay_embedding = nn.Linear(overlay * math.prod(PATCH), DIM, bias=False)
+        self.overlay_out = nn.Linear(overlay, CHANNELS, bias=False)
         self.condition_embedder = Conditions()
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.proj_out = nn.Linear(DIM, CHANNELS * PATCH[0] * PATCH[1])
@@ -310,12 +322,15 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.patch_embedding.weight.flatten(1))
         for block in self.blocks:
             nn.init.zeros_(block.attn2.to_out[0].weight)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.reference_embedding.weight)
+        nn.init.zeros_(self.overlay_embedding.weight)
+        nn.init.eye_(self.overlay_out.weight)
 
     @staticmethod
     def tokens(x: Tensor) -> Tensor:
@@ -340,12 +355,16 @@ class Transformer(nn.Module):
         text = self.condition_embedder.text_embedder(features)
         return Text([block.attn2.keys_values(text) for block in self.blocks], padding(features))
 
-    def head(self, x: Tensor, time: Tensor, height: int, width: int) -> Tensor:
+    def head(self, x: Tensor, time: Tensor, references: References | None, height: int, width: int) -> Tensor:
         shift, scale = (self.scale_shift_table[:, None] + time[:, :, None]).split(1, 2)
         x = self.proj_out(modulate(x, shift, scale))
         # Each token's vector is row, column, channel.
         x = x.unflatten(2, (height, width)).unflatten(-1, (*PATCH, CHANNELS))
-        return x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        x = x.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+        if references is None:
+            return x
+        alpha = references.overlay[:, :, CHANNELS:].mean(2, keepdim=True)
+        return x * (1 - alpha) + self.overlay_out(references.overlay.movedim(2, -1)).movedim(-1, 2)
 
     def remember(self, references: References, text: Text) -> Known:
         latents, alpha, which = references.views()
@@ -401,6 +420,9 @@ class Transformer(nn.Module):
         turn = turns_of_moved(torch.arange(frames, device=noisy.device), moved, height, width)
         turn = torch.cat([turn[:, :, : (frames - 1) * height * width], turn], 2)
         x, (time, time6), text = self.embed(latents), self.time(times), self.text(features)
+        if references:
+            overlay = self.overlay_embedding(self.tokens(references.overlay))
+            x = x + torch.cat([overlay[:, : frames - 1], overlay], 1)
         known = self.remember(references, text) if references else None
         placed = self.place(references, known.grid, torch.arange(frames), moved) if references else None
 
@@ -410,7 +432,7 @@ class Transformer(nn.Module):
                 x, time6, text.blocks[i], text.hide,
                 lambda q, k, v: attend_causally(rotate(q, turn), rotate(k, turn), v, frames, shown),  # noqa: B023
             )
-        return self.head(x[:, -frames:], time[:, -frames:], height, width)
+        return self.head(x[:, -frames:], time[:, -frames:], references, height, width)
 
     def chunk(
         self, latents: Tensor, timestep: float, text: Text, caches: list[Cache], write: bool,
@@ -422,6 +444,8 @@ class Transformer(nn.Module):
         camera = torch.zeros(len(latents), past + 1) if camera is None else camera
         moved = columns_of(camera - camera[:, -1:]).clamp(-FARTHEST, FARTHEST)
         x = self.embed(latents)
+        if references:
+            x = x + self.overlay_embedding(self.tokens(references.overlay))
         time, time6 = self.time(torch.full((len(latents), 1), float(timestep)))
         turn, all_turns = turns_of_frames(past, 1, height, width), turns_of_moved(torch.arange(past + 1), moved, height, width)
         placed = self.place(references, known.grid, torch.tensor([past]), moved[:, -1:]) if references else None
@@ -436,4 +460,4 @@ class Transformer(nn.Module):
                 return shown.frame(0, q, keys, values) if shown else attend(q, keys, values)  # noqa: B023
 
             x = block(x, time6, text.blocks[i], text.hide, look)
-        return self.head(x, time, height, width)
+        return self.head(x, time, references, height, width)

@@ -338,7 +338,14 @@ impl CausalSampler {
         if input.video.is_none() {
             self.subjects.move_camera(&self.model, &self.transformer, first, [prompt, negative]);
         }
-        self.subjects.place(&self.model, &self.transformer, contexts, first, [prompt, negative], cancel)?;
+        let caches = [&mut *prompt, &mut *negative];
+        self.subjects.place(&self.model, &self.transformer, contexts, first, caches, cancel)?;
+        // And its subjects are where they are.
+        if input.video.is_none() {
+            let pixels = self.model.autoencoder.config().spatial_factor();
+            let grid = [self.size.height as usize / pixels, self.size.width as usize / pixels];
+            self.subjects.cover(&self.model, &self.transformer, first, grid, [prompt, negative], cancel)?;
+        }
         if let Some(control) = &mut self.control {
             let frames = self.store.geometry.frames_of(first, count) as usize;
             let control = control.next(&self.model, self.size, (count, frames), cancel)?;

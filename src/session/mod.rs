@@ -15,6 +15,7 @@ mod finish;
 mod guidance;
 mod latents;
 mod past;
+mod overlay;
 mod planner;
 mod progress;
 mod prompt;

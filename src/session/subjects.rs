@@ -3,15 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use candle_core::{DType, Tensor};
-
-use super::conditioning::{TextContexts, encode};
+use super::conditioning::TextContexts;
+use super::overlay::{Moved, Picture, overlay, way};
 use crate::transformer::{Context, KvCache, Placement, ReferenceKv, Shift, WanTransformer};
-use crate::world::{FacingPicture, Place, Plan};
+use crate::world::{Place, Plan};
 use crate::{Cancel, Model, Result};
-
-/// Grey behind a reference, of 1.
-const GROUND: f32 = 0.5;
 
 /// What every chunk of a scene shows.
 #[derive(Default)]
@@ -25,14 +21,6 @@ pub struct Subjects {
 
 /// The references by number of the picture and shift. They are computed for the first chunk that shows them.
 type Views = HashMap<(usize, Shift), ReferenceKv>;
-
-/// A picture on grey.
-struct Picture {
-    /// `[1, C, 1, H, W]`.
-    latents: Tensor,
-    /// `[1, alpha values per latent, 1, H, W]`.
-    alpha: Tensor,
-}
 
 impl Subjects {
     /// Returns whether there are other pictures than before.
@@ -99,7 +87,7 @@ impl Subjects {
                 let reference = match views.entry((i, shift)) {
                     Entry::Occupied(known) => known.get().clone(),
                     Entry::Vacant(new) => {
-                        let Picture { latents, alpha } = &pictures[i];
+                        let Moved { latents, alpha } = &pictures[i].still;
                         new.insert(transformer.reference(latents, alpha, shift, context, cancel)?).clone()
                     }
                 };
@@ -114,29 +102,32 @@ impl Subjects {
         }
         Ok(())
     }
-}
 
-impl Picture {
-    fn encode(picture: &FacingPicture, model: &Model, cancel: &Cancel) -> Result<Self> {
-        let Some(world) = model.world() else { unreachable!("a plan with references has a world") };
-        let side = world.side as usize;
-        let square = picture.in_square(world.bank(&model.source)?, world.side)?;
-        let square = Tensor::from_vec(square, (side, side, 4), &model.device)?.permute((2, 0, 1))?;
-        let alpha = square.narrow(0, 3, 1)?;
-        let on_grey =
-            (square.narrow(0, 0, 3)?.broadcast_sub(&(&alpha * f64::from(GROUND))?)? + f64::from(GROUND))?;
-        let video = ((on_grey * 2.0)? - 1.0)?.contiguous()?.unsqueeze(1)?.unsqueeze(0)?;
-        let latents = encode(model, &video, &mut model.autoencoder.encoder_state(), cancel)?;
-        let (_, _, _, height, width) = latents.dims5()?;
-        let [rows, columns] = model.reference_alpha();
-        let (cell_height, cell_width) = (side / height / rows, side / width / columns);
-        let alpha = alpha
-            .contiguous()?
-            .reshape((height, rows, cell_height, width, columns, cell_width))?
-            .mean((2, 5))?
-            .permute((1, 3, 0, 2))?
-            .contiguous()?
-            .reshape((1, rows * columns, 1, height, width))?;
-        Ok(Self { latents: latents.to_dtype(model.dtype())?, alpha: alpha.to_dtype(DType::F32)? })
+    /// Covers the latent frame `latent` of the scene, which has these rows and columns of latents, with the references at their places, for a
+    /// model with overlays.
+    pub fn cover(
+        &mut self,
+        model: &Model,
+        transformer: &WanTransformer,
+        latent: usize,
+        grid: [usize; 2],
+        caches: [&mut KvCache; 2],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let Some(pictures) = self.pictures.as_mut().filter(|_| transformer.config().reference_overlay) else {
+            return Ok(());
+        };
+        let pixels = model.autoencoder.config().spatial_factor() as i32;
+        let (places, before) = (self.plan.places(latent), self.plan.places_before(latent));
+        let mut shown = Vec::new();
+        for ((picture, place), before) in pictures.iter_mut().zip(places).zip(before) {
+            let Place::At { x, y } = place else { continue };
+            let (way, corner) = way([y, x], before, pixels);
+            let picture = if latent == 0 { &picture.still } else { picture.moved(way, model, cancel)? };
+            shown.push((picture.clone(), corner));
+        }
+        let overlay = overlay(&shown, grid)?;
+        caches.into_iter().for_each(|cache| cache.set_overlay(overlay.clone()));
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use candle_core::Tensor;
 use serde::Deserialize;
 
 use super::attention::KeyValue;
@@ -90,6 +91,8 @@ pub struct KvCache {
     pub(super) window: Window,
     /// What the next chunk attends to besides the cached frames.
     pub(super) references: ChunkReferences,
+    /// The references of the next chunk at their places.
+    pub(super) overlay: Option<Tensor>,
     /// What steers the next chunk.
     pub(super) control: Option<Control>,
     /// In place of the cached frames and the references.
@@ -125,6 +128,7 @@ impl KvCache {
             packed: OnceLock::new(),
             window: Window::default(),
             references: ChunkReferences::default(),
+            overlay: None,
             control: None,
             ring: config
                 .ring
@@ -140,6 +144,7 @@ impl KvCache {
             packed: OnceLock::new(),
             window: self.window.copy()?,
             references: ChunkReferences::default(),
+            overlay: None,
             control: None,
             ring: self.ring.clone(),
             ..*self
@@ -163,6 +168,12 @@ impl KvCache {
     pub fn set_references(&mut self, references: &[(ReferenceKv, Placement)]) -> Result<()> {
         self.references = ChunkReferences::new(references)?;
         Ok(())
+    }
+
+    /// Covers the next chunk with the references at their places: the latents of each as it moves, times its alpha, and the alpha,
+    /// `[1, in_channels + alpha values per latent, T, H, W]`, zero elsewhere. A model without `reference_overlay` ignores it.
+    pub fn set_overlay(&mut self, overlay: Option<Tensor>) {
+        self.overlay = overlay;
     }
 
     /// Steers the next chunk, for a model with a control branch; its latents have the frames, rows and columns of the chunk.
@@ -332,7 +343,7 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     use super::*;
 

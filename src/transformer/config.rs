@@ -31,6 +31,8 @@ pub struct Config {
     /// Rows and columns of alpha values per latent of a reference picture; `None` for a model without references. A model of
     /// soragen has this, diffusers does not.
     pub reference_alpha: Option<[usize; 2]>,
+    /// Whether frames have an overlay with the references at their places. A model of soragen has this, diffusers does not.
+    pub reference_overlay: bool,
     /// How many pixels the layer of the picture that each head follows moves per pixel of the camera, for a model that is told where the
     /// camera is; `None` for the others. A model of soragen has this, diffusers does not.
     pub camera_depths: Option<Vec<f64>>,
@@ -62,6 +64,7 @@ impl Default for Config {
             eps: 1e-6,
             rope_max_seq_len: 1024,
             reference_alpha: None,
+            reference_overlay: false,
             camera_depths: None,
             image_dim: None,
             added_kv_proj_dim: None,
@@ -174,6 +177,9 @@ impl Config {
                 "camera_depths is {depths:?}; it must have a number from -8 to 8 for each of the {} heads",
                 self.num_attention_heads
             ));
+        }
+        if self.reference_overlay && self.reference_alpha.is_none() {
+            return refuse("reference_overlay requires reference_alpha".into());
         }
         if frames != 1 {
             return refuse(format!(

@@ -11,6 +11,7 @@ mod cache;
 mod config;
 mod control;
 mod embedding;
+mod overlay;
 mod packed;
 mod reference;
 mod ring;
@@ -36,6 +37,7 @@ pub use config::Config;
 pub use control::Control;
 use control::{ControlBlock, ControlEmbedding, ControlTokens, RunningBranch};
 use embedding::ConditionEmbedder;
+use overlay::OverlayLayers;
 use packed::{PackedBlock, PackedBlocks, PackedConfig, PackedContextKv, PackedControlBlock};
 use reference::{ChunkReferences, shifted};
 pub use reference::{Placement, ReferenceKv, Shift};
@@ -53,6 +55,7 @@ pub struct WanTransformer {
     patch_embedding: Linear,
     /// Of the alpha of a reference picture; its bias marks a token as one of a reference.
     reference_embedding: Option<Layer>,
+    overlay: Option<OverlayLayers>,
     /// Of the control branch.
     control: Option<ControlEmbedding>,
     condition_embedder: ConditionEmbedder,
@@ -190,6 +193,7 @@ impl WanTransformer {
                 .alpha_channels()
                 .map(|channels| weights.linear(channels * config.patch_area(), dim, "reference_embedding"))
                 .transpose()?,
+            overlay: OverlayLayers::load(&weights, config)?,
             control: ControlEmbedding::load(&weights, config)?,
             condition_embedder: ConditionEmbedder::load(&weights.pp("condition_embedder"), config)?,
             blocks: Blocks::load(&weights, config, precision, offload, locate, cancel)?,
@@ -402,7 +406,7 @@ impl WanTransformer {
             return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
         }
         let _uploads = self.keep_small_uploads();
-        let tokens = self.controlled_tokens(latents, timesteps, cache.control.as_ref())?;
+        let tokens = self.conditioned_tokens(latents, timesteps, cache.control.as_ref(), cache.overlay.as_ref())?;
         let [frames, rows, columns] = tokens.grid;
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
         cache.append(frames, rows * columns, new)
@@ -419,12 +423,17 @@ impl WanTransformer {
     ) -> Result<Tensor> {
         let _uploads = self.keep_small_uploads();
         let control = control.or_else(|| cache?.control.as_ref());
-        let tokens = self.controlled_tokens(latents, timesteps, control)?;
+        let overlay = cache.and_then(|cache| cache.overlay.as_ref());
+        let tokens = self.conditioned_tokens(latents, timesteps, control, overlay)?;
         let (grid, time) = (tokens.grid, tokens.time.clone());
         let (x, _) = self.run(tokens, context, cache, Pass::Velocity, cancel)?;
         let modulation = time.unsqueeze(1)?.broadcast_add(&self.scale_shift_table)?;
         let patches = self.proj_out.forward(&self.norm_out.modulated(&x, &modulation, 0)?)?;
-        self.unpatchify(&patches.to_dtype(DType::F32)?, grid)
+        let predicted = self.unpatchify(&patches.to_dtype(DType::F32)?, grid)?;
+        match (&self.overlay, overlay) {
+            (Some(layers), Some(overlay)) => layers.cover(&predicted, overlay),
+            _ => Ok(predicted),
+        }
     }
 
     /// Runs the blocks. [`Pass::CacheUpdate`] collects the keys and values of the tokens; the last block then computes nothing
@@ -588,14 +597,19 @@ impl WanTransformer {
         Ok(Tokens { x: linear(&self.patch_embedding, &patches)?, grid, time, modulation, control: None })
     }
 
-    /// As [`tokens`](Self::tokens), with those of the control video.
-    fn controlled_tokens(
+    /// As [`tokens`](Self::tokens), with the overlay, and with the tokens of the control video.
+    fn conditioned_tokens(
         &self,
         latents: &Tensor,
         timesteps: &[f64],
         control: Option<&Control>,
+        overlay: Option<&Tensor>,
     ) -> Result<Tokens> {
         let mut tokens = self.tokens(latents, timesteps)?;
+        if let (Some(layers), Some(overlay)) = (&self.overlay, overlay) {
+            layers.check(overlay, latents)?;
+            tokens.x = (&tokens.x + layers.embed(&self.patches(overlay, tokens.x.dim(0)?)?)?)?;
+        }
         if let Some(control) = control {
             control.check(&self.config, latents)?;
             let groups = tokens.x.dim(0)?;

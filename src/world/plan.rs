@@ -60,6 +60,8 @@ struct SubjectPlan {
     /// Place at the first latent frame.
     x: i32,
     y: i32,
+    /// Place in the latent frame before the shot, if that showed the subject.
+    before: Option<(i32, i32)>,
     /// Whether there is a second picture that looks the other way.
     turns: bool,
 }
@@ -161,13 +163,15 @@ impl PlanInputs<'_> {
                 .and_then(|path| path.facing(i, seconds))
                 .or_else(|| direction(rest))
                 .or_else(|| direction(&words))
-                .or(now.map(|(_, facing)| facing))
+                .or(now.map(|(_, _, facing)| facing))
                 .unwrap_or(-1);
             let turns = alone && world.max_references > 1 && picture.may_be_mirrored();
             let turns = turns && (motion.turn > 0 || path.is_some_and(|path| path.turns(i)));
-            let x = now.map_or_else(|| plan.space.first_x(&motion, facing, i, alone), |(x, _)| x);
+            let x = now.map_or_else(|| plan.space.first_x(&motion, facing, i, alone), |(x, ..)| x);
+            let last = begin.checked_sub(1).and_then(|last| before.now(&picture, last));
             let y = if world.floats(&words, element) { world.afloat } else { plan.space.ground };
-            plan.subjects.push(SubjectPlan { picture, motion, facing, x, y, turns });
+            let before = last.map(|(x, y, _)| (x, y));
+            plan.subjects.push(SubjectPlan { picture, motion, facing, x, y, before, turns });
         }
         let follows = plan.subjects.first().map_or(0, |first| first.facing * first.motion.camera);
         plan.speed = plan.pan + follows;
@@ -254,10 +258,10 @@ impl Plan {
         if *continued > 0 {
             key += &format!(" {continued}");
         }
-        for SubjectPlan { picture, motion, facing, x, y, turns } in &self.subjects {
+        for SubjectPlan { picture, motion, facing, x, y, before, turns } in &self.subjects {
             let Motion { dx, dy, turn, .. } = motion;
             let picture = picture.reference().digest();
-            key += &format!(" | {picture} {facing} {x} {y} {turns} {dx:?} {dy:?} {turn}");
+            key += &format!(" | {picture} {facing} {x} {y} {before:?} {turns} {dx:?} {dy:?} {turn}");
         }
         self.path.iter().for_each(|path| key += &format!(" | {path}"));
         key
@@ -293,8 +297,34 @@ impl Plan {
         self.subjects.iter().enumerate().flat_map(of).collect()
     }
 
+    /// The upper and the left edge of each of the [`pictures`](Self::pictures) in the latent frame before a latent frame, in pixels, wherever
+    /// that is; a subject that turns round has one place.
+    pub fn places_before(&self, latent: usize) -> Vec<[i32; 2]> {
+        let of = |(i, subject): (usize, &SubjectPlan)| {
+            let (x, y) = match latent.checked_sub(1) {
+                Some(last) if last >= self.begin => self.place(i, last, self.continued),
+                // The motions have been going on.
+                Some(last) if self.continued > 0 => self.place(i, last, self.continued - 1),
+                _ => subject.before.unwrap_or_else(|| self.place(i, latent, self.continued)),
+            };
+            vec![[y, x]; if subject.turns { 2 } else { 1 }]
+        };
+        self.subjects.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// x and y of a subject at a latent frame.
+    fn place(&self, i: usize, latent: usize, continued: usize) -> (i32, i32) {
+        let (x, y, _) = self.position_after(i, latent, continued);
+        (x, y)
+    }
+
     /// x, y and the direction of a subject at a latent frame.
     fn position(&self, i: usize, latent: usize) -> (i32, i32, i32) {
+        self.position_after(i, latent, self.continued)
+    }
+
+    /// As [`position`](Self::position), if the motions have been going on for `continued` latent frames before the shot.
+    fn position_after(&self, i: usize, latent: usize, continued: usize) -> (i32, i32, i32) {
         let subject = &self.subjects[i];
         let seconds = latent as f64 * self.space.latent - self.path_begin;
         let path = self.path.as_ref();
@@ -304,17 +334,17 @@ impl Plan {
             let (x, y) = self.space.pixels(point);
             return (x, y, facing.unwrap_or(subject.facing));
         }
-        let latents = latent.saturating_sub(self.begin).saturating_add(self.continued);
+        let latents = latent.saturating_sub(self.begin).saturating_add(continued);
         let (dx, dy, facing) = subject.motion.moved(latents, subject.facing);
         let pan = self.pan.saturating_mul(i32::try_from(latents).unwrap_or(i32::MAX));
         (subject.x.saturating_add(dx).saturating_sub(pan), subject.y.saturating_add(dy), facing)
     }
 
-    /// x and the direction of the subject with this picture at a latent frame, if the frame shows it.
-    fn now(&self, picture: &Picture, latent: usize) -> Option<(i32, i32)> {
+    /// x, y and the direction of the subject with this picture at a latent frame, if the frame shows it.
+    fn now(&self, picture: &Picture, latent: usize) -> Option<(i32, i32, i32)> {
         let i = self.subjects.iter().position(|subject| subject.picture.is(picture))?;
         let (x, y, facing) = self.position(i, latent);
-        self.space.shows(x, y).then_some((x, facing))
+        self.space.shows(x, y).then_some((x, y, facing))
     }
 }
 
@@ -600,6 +630,31 @@ mod tests {
         assert_eq!(heights(&after(&fixture.named("a fox jumps"), "a fox waits", 1)), [0; 3]);
         let gone = fixture.named("a fox runs to the right");
         assert_eq!(x(&after(&gone, "a fox waits", 99), 99..100), [Some(32)]);
+    }
+
+    #[test]
+    fn the_place_in_the_latent_frame_before_is_known() {
+        let fixture = Fixture::open();
+        let paces = fixture.named("a fox goes back and forth, to the right");
+        let before: Vec<_> = (0..5).map(|latent| paces.places_before(latent)[0]).collect();
+        assert_eq!(before, [[0, 24], [0, 24], [0, 32], [0, 40], [0, 32]]);
+        assert_eq!(paces.places_before(3).len(), paces.pictures().len());
+        let after = |prompt: &str| {
+            fixture.inputs().plan(prompt, &[], None, 2, &paces, |_| Ok(None)).unwrap().places_before(2)
+        };
+        assert_eq!(after("a fox waits"), [[0, 32]], "it came from there");
+        assert_eq!(after("an owl waits"), [[8, 32]], "it was nowhere");
+        let path = fixture.plan("a fox", &[own()], Some("0 left ground | 1 right up")).unwrap();
+        assert_eq!(path.places_before(4), [[8, 48]]);
+        let plan = |continued| {
+            let mut plan = fixture
+                .inputs()
+                .plan("a fox runs to the right", &[], None, 2, &Plan::default(), |_| Ok(None))
+                .unwrap();
+            plan.continue_motions(continued, 2);
+            plan.places_before(2)
+        };
+        assert_eq!([plan(0), plan(3)], [[[0, -8]], [[0, 8]]]);
     }
 
     #[test]

@@ -40,6 +40,17 @@ const CAMERA: [f64; 5] = [0.0, 1.0, 1.5, 2.5, 5.5];
 
 /// The predictions for all latent frames, with picture `picture` at these places, in f32 or in another precision.
 fn run(picture: usize, places: [Place; 5], camera: [f64; 5], precision: Precision) -> Tensor {
+    run_with(picture, places, camera, precision, None)
+}
+
+/// As [`run`], with the overlays `[1, C + 4, 5, H, W]`.
+fn run_with(
+    picture: usize,
+    places: [Place; 5],
+    camera: [f64; 5],
+    precision: Precision,
+    overlays: Option<&Tensor>,
+) -> Tensor {
     let (folder, cancel) = (puppets(), Cancel::new());
     let source = Source::parse(folder.path().to_str().unwrap(), &Parts::default()).unwrap();
     let transformer =
@@ -71,6 +82,7 @@ fn run(picture: usize, places: [Place; 5], camera: [f64; 5], precision: Precisio
         };
         cache.set_references(&shown).unwrap();
         cache.set_camera(camera[i]);
+        cache.set_overlay(overlays.map(|overlays| overlays.narrow(2, i, 1).unwrap()));
         let chunk = expected["video"].narrow(2, i, 1).unwrap();
         let made = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap();
         transformer.cache_chunk(&chunk, &[0.0], &context, &mut cache, &cancel).unwrap();
@@ -96,6 +108,28 @@ fn the_past_is_where_the_moving_camera_sees_it() {
     assert_close("elsewhere", &run(0, PLACES, elsewhere, Precision::F32), expected, TOLERANCE);
     // In blocks of plain operations too.
     assert_close("bf16", &run(0, PLACES, CAMERA, Precision::Bf16), expected, 0.1);
+}
+
+#[test]
+fn an_overlay_covers_the_frame() {
+    let expected = tensors("references/chunks.safetensors");
+    let overlays = Some(&expected["overlay"]);
+    let covered = run_with(0, PLACES, [0.0; 5], Precision::F32, overlays);
+    assert_close("covered", &covered, &expected["covered"], TOLERANCE);
+    assert_close("bf16", &run_with(0, PLACES, [0.0; 5], Precision::Bf16, overlays), &expected["covered"], 0.1);
+}
+
+#[test]
+fn an_overlay_of_another_shape_is_an_error() {
+    let (transformer, cancel) = (open(puppets().path()), Cancel::new());
+    let expected = tensors("references/chunks.safetensors");
+    let context = transformer.context(&expected["text"], &cancel).unwrap();
+    let config = KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None, positions: Positions::Relative, ring: None };
+    let mut cache = KvCache::new(config);
+    cache.set_overlay(Some(expected["overlay"].narrow(1, 0, 6).unwrap().narrow(2, 0, 1).unwrap()));
+    let chunk = expected["video"].narrow(2, 0, 1).unwrap();
+    let error = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap_err();
+    assert!(matches!(error, Error::Request(Setting::Shape, _)), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 """Records chunks of a transformer with references in tests/fixtures/references.
 
 The reference implementation is that of the training code, models/train/transformer.py, in the size of the miniature model: one
-reference has a place in each latent frame, leaves, and comes back, with the camera at rest and moving; the other has none. Also writes a bank of a few drawings, and the world of
+reference has a place in each latent frame, leaves, and comes back, with the camera at rest and moving, and with an overlay; the other has none. Also writes a bank of a few drawings, and the world of
 the model; its other parts are those of the miniature model.
 
     python make_references.py
@@ -96,14 +96,17 @@ def main() -> None:
     video = torch.randn(1, FRAMES, SIZES["CHANNELS"], HEIGHT, WIDTH)
     features = torch.randn(1, SIZES["MAX_TOKENS"], SIZES["TEXT_DIM"])
     pictures, alpha = torch.randn(2, 1, 1, SIZES["CHANNELS"], SIDE, SIDE), torch.rand(2, 1, 1, 4, SIDE, SIDE)
+    overlays = torch.cat([torch.randn(1, FRAMES, SIZES["CHANNELS"], HEIGHT, WIDTH), torch.rand(1, FRAMES, 4, HEIGHT, WIDTH)], 2)
     places = torch.tensor([place or (0, 0) for place in PLACES])[None, :, None]
     shown = torch.tensor([place is not None for place in PLACES])[None, :, None]
 
     outputs = {}
     with torch.no_grad():
         text = model.text(features)
-        for name, picture, placed in (("placed", 0, True), ("moved", 0, True), ("free", 1, False)):
-            references = transformer.References(pictures[picture], alpha[picture], places, shown if placed else shown | True, torch.tensor([placed]))
+        for name, picture, placed in (("placed", 0, True), ("moved", 0, True), ("free", 1, False), ("covered", 0, True)):
+            references = transformer.References(
+                pictures[picture], alpha[picture], places, shown if placed else shown | True, torch.tensor([placed]), overlays * (name == "covered"),
+            )
             known, caches = model.remember(references, text), [transformer.Cache() for _ in model.blocks]
             made = []
             for frame in range(FRAMES):
@@ -128,7 +131,7 @@ def main() -> None:
     save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, folder / "diffusion_pytorch_model.safetensors")
     wide = lambda x: x.transpose(1, 2).contiguous()  # [B, C, F, H, W]
     save_file(
-        {"video": wide(video), "text": features, "pictures": wide(pictures.flatten(0, 1)), "alpha": wide(alpha.flatten(0, 1)),
+        {"video": wide(video), "text": features, "pictures": wide(pictures.flatten(0, 1)), "alpha": wide(alpha.flatten(0, 1)), "overlay": wide(overlays),
          **{name: wide(x) for name, x in outputs.items()}},
         FOLDER / "chunks.safetensors",
     )

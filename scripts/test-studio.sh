@@ -15,9 +15,9 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends $missing
 fi
-cargo clippy -p soragen-studio --all-targets -- -D warnings
-cargo test -p soragen-studio
-cargo build -p soragen-studio -p soragen-cli
+cargo clippy --workspace --all-targets -- -D warnings
+cargo test --workspace --bin soragen-studio
+cargo build --workspace --bin soragen-studio --bin soragen
 target=${CARGO_TARGET_DIR:-target}
 target=$(cd "$target" && pwd)
 export SORAGEN_STUDIO="$target/debug/soragen-studio" SORAGEN="$target/debug/soragen"

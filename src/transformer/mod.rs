@@ -406,7 +406,8 @@ impl WanTransformer {
             return self.finish_chunk(latents, timesteps, context, cache, cancel).map(drop);
         }
         let _uploads = self.keep_small_uploads();
-        let tokens = self.conditioned_tokens(latents, timesteps, cache.control.as_ref(), cache.overlay.as_ref())?;
+        let tokens =
+            self.conditioned_tokens(latents, timesteps, cache.control.as_ref(), cache.overlay.as_ref())?;
         let [frames, rows, columns] = tokens.grid;
         let (_, new) = self.run(tokens, context, Some(cache), Pass::CacheUpdate, cancel)?;
         cache.append(frames, rows * columns, new)

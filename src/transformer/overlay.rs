@@ -30,7 +30,8 @@ impl OverlayLayers {
         };
         let values = config.in_channels + alpha;
         let (patch, dim) = (values * config.patch_area(), config.inner_dim());
-        let out = weights.to_dtype(DType::F32).pp("overlay_out").get((config.out_channels(), values), "weight")?;
+        let out =
+            weights.to_dtype(DType::F32).pp("overlay_out").get((config.out_channels(), values), "weight")?;
         Ok(Some(Self { embedding: weights.linear_no_bias(patch, dim, "overlay_embedding")?, out, alpha }))
     }
 

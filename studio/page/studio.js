@@ -26,6 +26,7 @@ function connect() {
     say("connection lost; trying again");
     peer?.close();
     peer = undefined;
+    closeCamera();
     early.length = 0;
     setTimeout(connect, 1000);
   };
@@ -65,13 +66,24 @@ const handlers = {
     if (peer?.remoteDescription) peer.addIceCandidate(init).catch(() => {});
     else early.push(init);
   },
-  values({ values, paused, recording }) {
+  values({ values, paused, recording, camera }) {
     for (const [name, value] of Object.entries(values)) {
       const input = name === "prompt" ? byId("prompt") : knobs.elements[name];
       if (input && input !== document.activeElement) input.value = value ?? "";
     }
     setPressed("pause", paused);
     setPressed("record", Boolean(recording));
+    setPressed("camera", camera);
+    knobs.elements.strength.disabled = !camera;
+  },
+  "camera-answer": ({ sdp }) => camera?.setRemoteDescription({ type: "answer", sdp }),
+  "camera-ice": ({ candidate, line }) => camera?.addIceCandidate({ candidate, sdpMLineIndex: line }).catch(() => {}),
+  camera({ shown }) {
+    if (!shown) closeCamera();
+    say(shown ? "the camera is connected" : "on air");
+  },
+  storyboard({ left }) {
+    byId("to-come").textContent = left ? `${left} shots to come` : "";
   },
   shot({ prompt, references }) {
     byId("refusal").textContent = "";
@@ -121,6 +133,7 @@ byId("prompt").addEventListener("keydown", (event) => {
 });
 knobs.addEventListener("submit", (event) => event.preventDefault());
 knobs.addEventListener("change", ({ target }) => {
+  if (!target.name) return;
   const value = target.type === "number" ? Number(target.value) : target.value;
   send({ type: "set", values: { [target.name]: value } });
 });
@@ -128,9 +141,49 @@ const toggle = (id, message) =>
   byId(id).addEventListener("click", () => send(message(byId(id).getAttribute("aria-pressed") !== "true")));
 toggle("pause", (paused) => ({ type: "pause", paused }));
 toggle("record", (on) => ({ type: "record", on }));
+
+let camera;
+
+function closeCamera() {
+  camera?.getSenders().forEach((sender) => sender.track?.stop());
+  camera?.close();
+  camera = undefined;
+}
+
+async function openCamera() {
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 384, frameRate: 16 } });
+  camera = new RTCPeerConnection({ iceServers: [] });
+  camera.onicecandidate = ({ candidate }) => {
+    if (candidate?.candidate) send({ type: "camera-ice", candidate: candidate.candidate, line: candidate.sdpMLineIndex });
+  };
+  const sending = camera.addTransceiver(stream.getVideoTracks()[0], { direction: "sendonly", streams: [stream] });
+  sending.setCodecPreferences(RTCRtpSender.getCapabilities("video").codecs.filter(({ mimeType }) => mimeType === "video/VP8"));
+  await camera.setLocalDescription(await camera.createOffer());
+  send({ type: "camera", sdp: camera.localDescription.sdp });
+}
+
+byId("camera").addEventListener("click", () => {
+  if (byId("camera").getAttribute("aria-pressed") === "true") send({ type: "camera-stop" });
+  else openCamera().catch(({ message }) => handlers.refused({ property: "camera", reason: message }));
+});
+byId("upload").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (!file) return;
+  target.value = "";
+  const answer = await fetch(`references/${encodeURIComponent(file.name)}${location.search}`, { method: "POST", body: file });
+  const text = await answer.text();
+  if (!answer.ok) return handlers.refused({ property: file.name, reason: text });
+  const others = knobs.elements.reference.value.split(";").map((name) => name.trim()).filter(Boolean);
+  send({ type: "set", values: { reference: [text, ...others.filter((name) => name !== text)].slice(0, 2).join("; ") } });
+});
+byId("storyboard").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  if (file) send({ type: "storyboard", text: await file.text() });
+  target.value = "";
+});
 byId("regenerate").addEventListener("click", () => send({ type: "regenerate" }));
 document.addEventListener("keydown", (event) => {
-  const id = event.altKey && { c: "cut", p: "pause", r: "record", g: "regenerate" }[event.key.toLowerCase()];
+  const id = event.altKey && { c: "cut", p: "pause", r: "record", g: "regenerate", m: "camera" }[event.key.toLowerCase()];
   if (id) {
     event.preventDefault();
     byId(id).click();

@@ -36,6 +36,9 @@ pub struct Args {
     /// Folder with the keys that sign recordings, as `soragen certificate` makes it
     #[arg(long)]
     pub keys: Option<PathBuf>,
+    /// Offer the stream over HLS too, at /hls/stream.m3u8, a few seconds later
+    #[arg(long)]
+    pub hls: bool,
     /// A property of `soragen`, as in --set model=FOLDER; repeatable
     #[arg(long = "set", value_name = "PROPERTY=VALUE")]
     pub properties: Vec<String>,
@@ -43,12 +46,17 @@ pub struct Args {
 
 impl Args {
     /// # Errors
-    /// [`Error::Usage`] if others could reach the page without a token.
+    /// [`Error::Usage`] if others could reach the page without a token, or if it cannot be a part of an address.
     pub fn check(&self) -> Result<()> {
         if !self.listen.is_loopback() && self.token.as_ref().is_none_or(|token| token.len() < 8) {
             let reason =
                 "other machines can reach this address; set --token to a secret of at least 8 characters";
             return Err(Error::Usage(reason.into()));
+        }
+        // It is a part of addresses.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if self.token.as_ref().is_some_and(|token| !token.chars().all(plain)) {
+            return Err(Error::Usage("--token has letters, digits and - . _ ~ only".into()));
         }
         Ok(())
     }
@@ -71,7 +79,8 @@ mod tests {
         assert!(args(&[]).check().is_ok() && !args(&[]).is_https());
         assert!(args(&["--listen", "0.0.0.0"]).check().is_err());
         assert!(args(&["--listen", "0.0.0.0", "--token", "short"]).check().is_err());
-        let open = args(&["--listen", "0.0.0.0", "--token", "long enough"]);
+        assert!(args(&["--token", "long enough"]).check().is_err());
+        let open = args(&["--listen", "0.0.0.0", "--token", "long-enough"]);
         assert!(open.check().is_ok() && open.is_https());
     }
 }

@@ -1,23 +1,34 @@
 //! `soragen-studio`: a page in the browser that shows a live `soragen` and steers it.
 //!
-//! [`programme`] is the pipeline, [`viewers`] connects browsers to its `webrtcsink`, [`recording`] writes a file beside it, and [`server`]
-//! serves the page and a WebSocket with the messages of [`protocol`].
+//! [`programme`] is the pipeline, [`viewers`] connects browsers to its `webrtcsink`, [`camera`] takes the picture of a browser,
+//! [`recording`] and [`hls`] write files beside it, [`cues`] play a storyboard, [`uploads`] keep pictures, and [`server`] serves the page
+//! and a WebSocket with the messages of [`protocol`].
 
 mod args;
+mod camera;
+mod cues;
 mod error;
+mod hls;
 mod programme;
 mod protocol;
 mod recording;
 mod server;
+mod uploads;
 mod viewers;
 
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::Parser;
 
 use crate::args::Args;
 use crate::error::Result;
 use crate::programme::Programme;
+
+/// Locks `mutex`, also after a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn main() -> ExitCode {
     match run(&Args::parse()) {

@@ -1,6 +1,6 @@
-//! The pipeline: a live `soragen`, shown to browsers and recorded.
+//! The pipeline: a live `soragen`, or a camera, shown to browsers and recorded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -8,14 +8,21 @@ use gst::prelude::*;
 use serde_json::{Map, Value};
 use tokio::sync::broadcast;
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use crate::args::Args;
+use crate::camera::Camera;
+use crate::cues::Cues;
 use crate::error::{Error, Result};
+use crate::hls::{self, Hls};
+use crate::lock;
 use crate::protocol::{Meter, ToPage};
 use crate::recording::Recording;
+use crate::uploads::Uploads;
 use crate::viewers::Viewers;
 
-/// What the page may set. A reference may only be a drawing of the model: the page must not name files of this machine.
-const SETTABLE: [&str; 11] = [
+/// What the page may set. The page must not name files of this machine: a reference is a drawing of the model, or was uploaded.
+const SETTABLE: [&str; 12] = [
     // Before the prompt that it is for.
     "transition",
     "prompt",
@@ -28,6 +35,8 @@ const SETTABLE: [&str; 11] = [
     "shift",
     "blend-chunks",
     "label",
+    // Of a camera.
+    "strength",
 ];
 /// Time between two meter messages.
 const METER: Duration = Duration::from_millis(500);
@@ -38,17 +47,18 @@ const LAST_RECORDING: Duration = Duration::from_secs(5);
 pub struct Programme {
     pipeline: gst::Pipeline,
     source: gst::Element,
+    selector: gst::Element,
     tee: gst::Element,
     pub viewers: Viewers,
+    pub uploads: Uploads,
+    pub hls: Option<Hls>,
     events: broadcast::Sender<ToPage>,
     recording: Mutex<Option<Recording>>,
+    camera: Mutex<Option<Camera>>,
+    cues: Mutex<Cues>,
     /// The `soragen-shot` that is shown.
     shot: Mutex<Option<gst::Structure>>,
     args: Args,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Programme {
@@ -57,36 +67,44 @@ impl Programme {
     /// # Errors
     /// If an element is missing, or a property is wrong.
     pub fn start(args: &Args) -> Result<Arc<Self>> {
-        let description = "soragen name=source is-live=true slate=black duration=-1 ! tee name=tee allow-not-linked=true ! \
-                           queue leaky=downstream max-size-buffers=4 ! videoconvert ! webrtcsink name=viewers";
-        let pipeline = gst::parse::launch(description)?
+        let description = "soragen name=source is-live=true slate=black duration=-1 ! \
+             input-selector name=selector sync-streams=false ! tee name=tee allow-not-linked=true ! \
+             queue leaky=downstream max-size-buffers=4 ! videoconvert ! webrtcsink name=viewers";
+        let description =
+            if args.hls { format!("{description} {}", hls::BRANCH) } else { description.into() };
+        let pipeline = gst::parse::launch(&description)?
             .downcast::<gst::Pipeline>()
             .map_err(|_| glib::bool_error!("the description is no pipeline"))?;
         let by_name = |name: &str| {
             pipeline.by_name(name).ok_or_else(|| glib::bool_error!("the pipeline has no element {name}"))
         };
-        let (source, tee, sink) = (by_name("source")?, by_name("tee")?, by_name("viewers")?);
+        let (source, selector, tee, sink) =
+            (by_name("source")?, by_name("selector")?, by_name("tee")?, by_name("viewers")?);
         source.set_property("prompt", &args.prompt);
-        for assignment in &args.properties {
-            set_from_text(&source, assignment)?;
-        }
+        args.properties.iter().try_for_each(|assignment| set(&source, assignment))?;
         sink.set_property("video-caps", gst::Caps::new_empty_simple("video/x-vp8"));
         // Nothing outside is asked.
         sink.set_property("stun-server", None::<&str>);
         sink.set_property_from_str("congestion-control", "disabled");
         let programme = Arc::new(Self {
             viewers: Viewers::new(&sink),
-            pipeline,
+            uploads: Uploads::new()?,
+            hls: args.hls.then(|| Hls::new(&by_name("hls")?)).transpose()?,
+            pipeline: pipeline.clone(),
             source,
+            selector,
             tee,
             events: broadcast::channel(256).0,
             recording: Mutex::default(),
+            camera: Mutex::default(),
+            cues: Mutex::default(),
             shot: Mutex::default(),
             args: args.clone(),
         });
-        if let Err(error) = programme.pipeline.set_state(gst::State::Playing) {
-            let bus = programme.pipeline.bus();
-            let message = bus.and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+        if let Err(error) = pipeline.set_state(gst::State::Playing) {
+            let message = pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+            // What cannot play can stop.
+            let _ = pipeline.set_state(gst::State::Null);
             return Err(match message.as_ref().map(|message| message.view()) {
                 Some(gst::MessageView::Error(reason)) => Error::Pipeline(reason.error()),
                 _ => error.into(),
@@ -114,23 +132,33 @@ impl Programme {
         self.events.subscribe()
     }
 
+    /// The element that the page steers.
+    fn steered(&self) -> gst::Element {
+        lock(&self.camera).as_ref().map_or(&self.source, |camera| &camera.filter).clone()
+    }
+
     /// The values of the properties that the page can set.
     pub fn values(&self) -> ToPage {
+        let steered = self.steered();
         let value = |name: &str| -> Value {
-            let value = self.source.property_value(name);
+            let value = steered.property_value(name);
+            if let (Ok(Some(text)), "reference") = (value.get::<Option<String>>(), name) {
+                return self.uploads.shown(&text).into();
+            }
             if let Ok(text) = value.get::<Option<String>>() {
                 return text.into();
             }
-            if let Ok(number) = value.transform::<f64>().map(|number| number.get::<f64>()) {
-                return number.unwrap_or_default().into();
+            if value.type_().is_a(glib::Type::ENUM) {
+                return value.serialize().ok().map(|text| text.to_string()).into();
             }
-            value.transform::<String>().ok().and_then(|text| text.get::<String>().ok()).into()
+            let whole = value.get::<u64>().or_else(|_| value.get::<u32>().map(u64::from));
+            whole.map_or_else(|_| value.get::<f64>().ok().into(), Value::from)
         };
-        let mut values: Map<_, _> = SETTABLE.iter().map(|&name| (name.to_string(), value(name))).collect();
-        let label = self.source.property_value("label").serialize();
-        values.insert("label".into(), label.map_or(Value::Null, |text| text.as_str().into()));
+        let names = SETTABLE.iter().filter(|name| steered.find_property(name).is_some());
+        let values: Map<_, _> = names.map(|&name| (name.to_string(), value(name))).collect();
         let paused = self.pipeline.current_state() == gst::State::Paused;
-        ToPage::Values { values, paused, recording: self.recording_file() }
+        let camera = lock(&self.camera).is_some();
+        ToPage::Values { values, paused, recording: self.recording_file(), camera }
     }
 
     /// Sets properties, by the action signal `control`. Refusals come as messages.
@@ -150,9 +178,10 @@ impl Programme {
                 continue;
             }
             match value {
-                Value::String(text) if name == "reference" && !is_of_bank(text) => {
-                    refuse("a reference from the page is a drawing, as in bank:fox");
-                }
+                Value::String(text) if name == "reference" => match self.uploads.property(text) {
+                    Ok(paths) => structure.set(name.as_str(), paths),
+                    Err(reason) => refuse(&reason),
+                },
                 Value::String(text) => structure.set(name.as_str(), text),
                 Value::Number(number) => match number.as_u64() {
                     Some(whole) => structure.set(name.as_str(), whole),
@@ -162,9 +191,79 @@ impl Programme {
             }
         }
         if structure.n_fields() > 0 {
-            self.source.emit_by_name::<bool>("control", &[&structure]);
+            self.steered().emit_by_name::<bool>("control", &[&structure]);
             let _ = self.events.send(self.values());
         }
+    }
+
+    /// Plays a storyboard from now on, in place of one that plays.
+    pub fn play_storyboard(&self, text: &str) {
+        let now = self.pipeline.current_running_time().unwrap_or_default();
+        match Cues::parse(text, now) {
+            Ok(cues) => {
+                let _ = self.events.send(ToPage::Storyboard { left: cues.len() });
+                *lock(&self.cues) = cues;
+                self.set_due();
+            }
+            Err(reason) => {
+                let _ = self.events.send(ToPage::Refused { property: Some("storyboard".into()), reason });
+            }
+        }
+    }
+
+    /// Sets the shots of the storyboard that have begun. Returns the time to the next one.
+    fn set_due(&self) -> Option<Duration> {
+        let now = self.pipeline.current_running_time()?;
+        let (due, left, next) = {
+            let mut cues = lock(&self.cues);
+            (cues.due(now), cues.len(), cues.next())
+        };
+        if let Some(values) = due {
+            self.set(&values);
+            let _ = self.events.send(ToPage::Storyboard { left });
+        }
+        next.map(|next| next.saturating_sub(now).into())
+    }
+
+    /// Shows the camera of a page, which made this offer.
+    pub fn start_camera(&self, offer: &str, page: UnboundedSender<ToPage>) {
+        self.stop_camera();
+        match Camera::start(&self.pipeline, &self.source, &self.selector, offer, page) {
+            Ok(camera) => *lock(&self.camera) = Some(camera),
+            Err(error) => {
+                let _ = self.events.send(ToPage::Warning { text: error.to_string() });
+            }
+        }
+        self.tell_camera();
+    }
+
+    /// Passes on an ICE candidate of the page with the camera.
+    pub fn add_camera_ice(&self, candidate: &str, line: u32) {
+        if let Some(camera) = &*lock(&self.camera) {
+            camera.add_ice(candidate, line);
+        }
+    }
+
+    /// Shows again what `soragen` makes.
+    pub fn stop_camera(&self) {
+        let camera = lock(&self.camera).take();
+        if let Some(camera) = camera {
+            camera.stop(&self.pipeline);
+            self.tell_camera();
+        }
+    }
+
+    /// A page is gone.
+    pub fn leave(&self, page: &UnboundedSender<ToPage>) {
+        if lock(&self.camera).as_ref().is_some_and(|camera| camera.is_of(page)) {
+            self.stop_camera();
+        }
+    }
+
+    fn tell_camera(&self) {
+        let shown = lock(&self.camera).is_some();
+        let _ = self.events.send(ToPage::Camera { shown });
+        let _ = self.events.send(self.values());
     }
 
     /// Starts a model again that has failed.
@@ -215,12 +314,13 @@ impl Programme {
         let programme = Arc::downgrade(self);
         let Some(bus) = self.pipeline.bus() else { return };
         std::thread::spawn(move || {
-            let mut metered = Instant::now();
+            let (mut metered, mut next) = (Instant::now(), None);
             loop {
                 let wait = METER.saturating_sub(metered.elapsed());
-                let wait = gst::ClockTime::try_from(wait).unwrap_or_default();
-                let message = bus.timed_pop(wait);
+                let wait = next.map_or(wait, |next: Duration| wait.min(next));
+                let message = bus.timed_pop(gst::ClockTime::try_from(wait).unwrap_or_default());
                 let Some(programme) = programme.upgrade() else { return };
+                next = programme.set_due();
                 if let Some(message) = message {
                     programme.handle(&message);
                 }
@@ -233,21 +333,29 @@ impl Programme {
     }
 
     fn handle(&self, message: &gst::Message) {
-        let failed = lock(&self.recording).take_if(|recording| recording.has_failed(message));
-        if let (Some(recording), gst::MessageView::Error(error)) = (failed, message.view()) {
-            recording.remove(&self.pipeline);
-            let _ = self.events.send(ToPage::Recording { file: None });
-            let text = format!("the recording has failed: {}", error.error());
-            let _ = self.events.send(ToPage::Warning { text });
-            return;
-        }
         if let Some(shot) = message.structure().filter(|structure| structure.name() == "soragen-shot") {
             *lock(&self.shot) = Some(shot.to_owned());
         }
-        let complete = lock(&self.recording).take_if(|recording| recording.is_complete(message));
-        if let Some(recording) = complete {
+        let ended = lock(&self.recording)
+            .take_if(|recording| recording.is_complete(message) || recording.has_failed(message));
+        if let Some(recording) = ended {
             recording.remove(&self.pipeline);
             let _ = self.events.send(ToPage::Recording { file: None });
+            if let gst::MessageView::Error(error) = message.view() {
+                let text = format!("the recording has failed: {}", error.error());
+                let _ = self.events.send(ToPage::Warning { text });
+                return;
+            }
+        }
+        if let gst::MessageView::Latency(_) = message.view() {
+            // Without it the camera's frames would be late.
+            let _ = self.pipeline.recalculate_latency();
+        }
+        let of_camera = lock(&self.camera).as_ref().is_some_and(|camera| camera.is_source_of(message));
+        if let (true, gst::MessageView::Error(error)) = (of_camera, message.view()) {
+            let _ = self.events.send(ToPage::Warning { text: format!("the camera: {}", error.error()) });
+            self.stop_camera();
+            return;
         }
         if let Some(event) = event_of(message) {
             let _ = self.events.send(event);
@@ -268,20 +376,11 @@ impl Programme {
     }
 }
 
-fn is_of_bank(text: &str) -> bool {
-    text.split(';').all(|reference| reference.trim().is_empty() || reference.trim().starts_with("bank:"))
-}
-
-/// Sets a property as gst-launch does.
-fn set_from_text(element: &gst::Element, assignment: &str) -> Result<()> {
-    let wrong = |reason: String| Error::Usage(format!("--set {assignment}: {reason}"));
-    let (name, text) =
-        assignment.split_once('=').ok_or_else(|| wrong("write it as PROPERTY=VALUE".into()))?;
-    let property = element.find_property(name).ok_or_else(|| wrong(format!("there is no {name}")))?;
-    let value = glib::Value::deserialize_with_pspec(text, &property)
-        .map_err(|_| wrong(format!("{text} is no {}", property.value_type())))?;
-    element.set_property_from_value(name, &value);
-    Ok(())
+/// Sets a property of the source, as in `seed=3`.
+fn set(source: &gst::Element, assignment: &str) -> Result<()> {
+    let set = |(name, text): (&str, &str)| gstsoragen::set_property(source, name, &text.to_value());
+    let assigned = assignment.split_once('=').ok_or_else(|| "write it as PROPERTY=VALUE".to_string());
+    assigned.and_then(set).map_err(|reason| Error::Usage(format!("--set {assignment}: {reason}")))
 }
 
 /// What the page is told of a message.
@@ -327,12 +426,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_cannot_name_files() {
-        for bank in ["", "bank:fox", "bank:fox; bank:wolf"] {
-            assert!(is_of_bank(bank), "{bank}");
-        }
-        for file in ["/etc/passwd", "bank:fox;/etc/passwd", "fox.png"] {
-            assert!(!is_of_bank(file), "{file}");
+    fn a_wrong_property_is_an_error() {
+        gst::init().unwrap();
+        gstsoragen::plugin_register_static().unwrap();
+        let source = gst::ElementFactory::make("soragen").build().unwrap();
+        set(&source, "model=a \"b\" c=d").unwrap();
+        assert_eq!(source.property::<String>("model"), "a \"b\" c=d");
+        set(&source, "steps=3").unwrap();
+        assert_eq!(source.property::<u32>("steps"), 3);
+        for wrong in ["seed", "steps=5000", "steps=many", "stats=1", "colour=red", "label=loud", "=1"] {
+            let error = set(&source, wrong).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("--set {wrong}: ")), "{error}");
         }
     }
 }

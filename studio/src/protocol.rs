@@ -21,6 +21,25 @@ pub enum ToPage {
         values: Map<String, Value>,
         paused: bool,
         recording: Option<String>,
+        /// Whether a camera is shown.
+        camera: bool,
+    },
+    /// An answer to the offer of a camera.
+    CameraAnswer {
+        sdp: String,
+    },
+    /// An ICE candidate for a camera.
+    CameraIce {
+        candidate: String,
+        line: u32,
+    },
+    /// A camera is shown, or no longer.
+    Camera {
+        shown: bool,
+    },
+    /// So many shots of a storyboard are to come.
+    Storyboard {
+        left: usize,
     },
     /// A shot is shown.
     Shot {
@@ -96,4 +115,18 @@ pub enum FromPage {
     Record {
         on: bool,
     },
+    /// Plays a storyboard from now on; an empty text ends the one that plays.
+    Storyboard {
+        text: String,
+    },
+    /// A WebRTC offer with a camera.
+    Camera {
+        sdp: String,
+    },
+    /// An ICE candidate of a camera.
+    CameraIce {
+        candidate: String,
+        line: u32,
+    },
+    CameraStop,
 }

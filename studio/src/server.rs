@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum_server::tls_rustls::RustlsConfig;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -18,6 +19,7 @@ use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::programme::Programme;
 use crate::protocol::{FromPage, ToPage};
+use crate::uploads;
 
 /// What browsers may load: nothing from elsewhere.
 const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob: mediastream:";
@@ -49,6 +51,8 @@ pub async fn serve(args: &Args, programme: Arc<Programme>) -> Result<()> {
         .route("/studio.js", file("text/javascript; charset=utf-8", include_str!("../page/studio.js")))
         .route("/studio.css", file("text/css; charset=utf-8", include_str!("../page/studio.css")))
         .route("/ws", get(connect))
+        .route("/references/{name}", post(upload).layer(DefaultBodyLimit::max(uploads::LARGEST)))
+        .route("/hls/{name}", get(piece))
         .with_state(studio);
     let address = SocketAddr::new(args.listen, args.port);
     let listener = std::net::TcpListener::bind(address).map_err(Error::Listen)?;
@@ -98,20 +102,68 @@ async fn certificate(args: &Args) -> Result<RustlsConfig> {
     RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.map_err(failed)
 }
 
-/// Opens the WebSocket, for a page of this server with the token.
+impl Studio {
+    /// Refuses a request that does not come from a page of this server, or has no token.
+    fn check(&self, access: &Access, headers: &HeaderMap) -> Result<(), Response> {
+        if self.token.is_some() && self.token != access.token {
+            return Err((StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response());
+        }
+        if !is_same_origin(headers) || self.token.is_none() && !is_own_name(headers) {
+            return Err((StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response());
+        }
+        Ok(())
+    }
+}
+
+/// Opens the WebSocket.
 async fn connect(
     State(studio): State<Studio>,
     Query(access): Query<Access>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if studio.token.is_some() && studio.token != access.token {
-        return (StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response();
+    match studio.check(&access, &headers) {
+        Ok(()) => upgrade.on_upgrade(move |socket| converse(socket, studio.programme)),
+        Err(refused) => refused,
     }
-    if !is_same_origin(&headers) || studio.token.is_none() && !is_own_name(&headers) {
-        return (StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response();
+}
+
+/// Keeps a picture for `reference`. The answer is its name there, or why it is no picture.
+async fn upload(
+    State(studio): State<Studio>,
+    Query(access): Query<Access>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    picture: Bytes,
+) -> Response {
+    if let Err(refused) = studio.check(&access, &headers) {
+        return refused;
     }
-    upgrade.on_upgrade(move |socket| converse(socket, studio.programme))
+    let added = tokio::task::spawn_blocking(move || studio.programme.uploads.add(&name, &picture));
+    match added.await {
+        Ok(Ok(name)) => name.into_response(),
+        Ok(Err(reason)) => (StatusCode::UNPROCESSABLE_ENTITY, reason).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// A file of the HLS stream.
+async fn piece(
+    State(studio): State<Studio>,
+    Query(access): Query<Access>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = studio.check(&access, &headers) {
+        return refused;
+    }
+    let Some(hls) = &studio.programme.hls else {
+        return (StatusCode::NOT_FOUND, "start the studio with --hls").into_response();
+    };
+    match hls.file(&name, studio.token.as_deref()) {
+        Some((kind, bytes)) => ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
+        None => (StatusCode::NOT_FOUND, "not there yet").into_response(),
+    }
 }
 
 /// Whether the page comes from this server. A browser always says where a page comes from.
@@ -165,9 +217,12 @@ async fn converse(mut socket: WebSocket, programme: Arc<Programme>) {
             },
         }
     }
-    if let Some(session) = session {
-        let _ = tokio::task::spawn_blocking(move || programme.viewers.end(&session)).await;
-    }
+    let left = tokio::task::spawn_blocking(move || {
+        programme.leave(&own);
+        session.iter().for_each(|session| programme.viewers.end(session));
+    });
+    // Nobody is told of a panic.
+    let _ = left.await;
 }
 
 async fn send(socket: &mut WebSocket, message: &ToPage) -> Result<(), axum::Error> {
@@ -201,6 +256,10 @@ fn handle(
         (FromPage::Regenerate, _) => programme.regenerate(),
         (FromPage::Pause { paused }, _) => programme.pause(paused),
         (FromPage::Record { on }, _) => programme.record(on),
+        (FromPage::Storyboard { text }, _) => programme.play_storyboard(&text),
+        (FromPage::Camera { sdp }, _) => programme.start_camera(&sdp, page),
+        (FromPage::CameraIce { candidate, line }, _) => programme.add_camera_ice(&candidate, line),
+        (FromPage::CameraStop, _) => programme.stop_camera(),
         (FromPage::Answer { .. } | FromPage::Ice { .. }, None) => {}
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
@@ -11,6 +11,7 @@ use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 use gstrswebrtc::signaller::Signallable;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::lock;
 use crate::protocol::ToPage;
 
 /// Asks the sink for an offer.
@@ -28,10 +29,6 @@ pub struct Viewers {
     next: AtomicU64,
     /// Sessions that wait until the sink can make offers; `None` when it can.
     waiting: Arc<Mutex<Option<Vec<String>>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Viewers {

@@ -13,7 +13,8 @@ import { after, before, test } from "node:test";
 import AxeBuilder from "@axe-core/playwright";
 import { chromium } from "playwright-core";
 
-const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
 const folder = mkdtempSync(join(tmpdir(), "studio-"));
 const keys = join(folder, "keys");
 let studio, address, browser, context, page;
@@ -119,6 +120,44 @@ test("knobs set properties, and the page cannot name files", async () => {
   await until("the drawing", async () => (await shots(page))[0]?.includes("bank:wolf"));
 });
 
+test("an uploaded picture is a subject", async () => {
+  const svg = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='3' fill='lime'/></svg>";
+  await page.setInputFiles("#upload", { name: "dot.svg", mimeType: "image/svg+xml", buffer: Buffer.from(svg) });
+  await until("the picture", async () => (await shots(page))[0]?.includes("dot.svg"));
+  assert.match(await page.inputValue("[name=reference]"), /^upload:dot.svg/);
+  await page.setInputFiles("#upload", { name: "text.png", mimeType: "image/png", buffer: Buffer.from("text") });
+  await until("the refusal", async () => (await page.textContent("#refusal")).includes("text.png"));
+});
+
+test("a storyboard plays its shots at their times", async () => {
+  const board = (text) => page.setInputFiles("#storyboard", { name: "board.txt", mimeType: "text/plain", buffer: Buffer.from(text) });
+  await board("0:00 an owl in the forest | 0:02 (cut) a wolf in the snow | 0:04");
+  await until("the first shot", async () => (await shots(page))[0]?.includes("an owl in the forest"));
+  assert.match(await page.textContent("#to-come"), /1 shots/);
+  await until("the second shot", async () => (await shots(page))[0]?.includes("a wolf in the snow"));
+  await until("no more", async () => (await page.textContent("#to-come")) === "");
+  await board("0:00 a fox | 0:00 a wolf");
+  await until("the refusal", async () => (await page.textContent("#refusal")).includes("storyboard"));
+});
+
+test("the browser's camera is changed by the prompt, and leaves", async () => {
+  // Chromium's test picture is green, with a clock.
+  const isGreen = async () => {
+    const [red, green, blue] = [0, 1, 2].map((channel) => pixels(page).then((all) => all.reduce((sum, value, i) => sum + (i % 3 === channel) * value, 0)));
+    return (await green) > 1.5 * Math.max(await red, await blue);
+  };
+  await page.click("#camera");
+  await until("the camera", async () => (await page.getAttribute("#camera", "aria-pressed")) === "true");
+  assert.ok(await page.isEnabled("[name=strength]"));
+  await until("its picture", isGreen);
+  const shown = (await shots(page)).length;
+  await show(page, "a garden at night");
+  await until("the shot", async () => (await shots(page)).length > shown);
+  await page.click("#camera");
+  await until("no camera", async () => (await page.getAttribute("#camera", "aria-pressed")) === "false");
+  await until("the model's picture", async () => !(await isGreen()));
+});
+
 test("a second viewer joins, and a closed tab leaves nothing", async () => {
   const viewers = async () => Number(await page.textContent("#viewers"));
   await until("one viewer", async () => (await viewers()) === 1);
@@ -145,7 +184,7 @@ test("a recording is a signed file", async () => {
 
 test("all controls can be reached by keyboard, and axe finds no violation", async () => {
   const controls = await page.evaluate(() =>
-    [...document.querySelectorAll("button, input, select, textarea")].map((control) => control.id || control.name || control.textContent));
+    [...document.querySelectorAll(":is(button, input, select, textarea):enabled")].map((control) => control.id || control.name || control.textContent));
   const reached = new Set();
   await page.focus("#prompt");
   for (let i = 0; i < 2 * controls.length + 4; i++) {
@@ -176,8 +215,8 @@ test("the page fits a phone", async () => {
   }
 });
 
-test("with a token the page needs it, over HTTPS", async () => {
-  const [second, guarded] = await start("--https", "--token", "a long secret");
+test("with a token the page and the HLS stream need it, over HTTPS", async () => {
+  const [second, guarded] = await start("--https", "--token", "a-long-secret", "--hls");
   try {
     const other = await browser.newContext({ ignoreHTTPSErrors: true });
     const without = await other.newPage();
@@ -186,6 +225,14 @@ test("with a token the page needs it, over HTTPS", async () => {
     const allowed = await other.newPage();
     await allowed.goto(guarded);
     await until("the picture", async () => (await pixels(allowed)).some((value) => value > 60));
+    const list = await until("the HLS stream", async () => {
+      const answer = await other.request.get(new URL(`/hls/stream.m3u8?token=a-long-secret`, guarded).href);
+      return answer.ok() && (await answer.text()).includes(".ts") && answer.text();
+    });
+    const piece = list.split("\n").find((line) => line.includes(".ts"));
+    const bytes = await (await other.request.get(new URL(`/hls/${piece}`, guarded).href)).body();
+    assert.equal(bytes[0], 0x47);
+    assert.equal((await other.request.get(new URL("/hls/stream.m3u8", guarded).href)).status(), 401);
     await other.close();
   } finally {
     second.kill("SIGINT");

@@ -116,7 +116,12 @@ fn an_overlay_covers_the_frame() {
     let overlays = Some(&expected["overlay"]);
     let covered = run_with(0, PLACES, [0.0; 5], Precision::F32, overlays);
     assert_close("covered", &covered, &expected["covered"], TOLERANCE);
-    assert_close("bf16", &run_with(0, PLACES, [0.0; 5], Precision::Bf16, overlays), &expected["covered"], 0.1);
+    assert_close(
+        "bf16",
+        &run_with(0, PLACES, [0.0; 5], Precision::Bf16, overlays),
+        &expected["covered"],
+        0.1,
+    );
 }
 
 #[test]
@@ -124,7 +129,14 @@ fn an_overlay_of_another_shape_is_an_error() {
     let (transformer, cancel) = (open(puppets().path()), Cancel::new());
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
-    let config = KvCacheConfig { chunk: 1, window: 2, sink: 1, shots: None, positions: Positions::Relative, ring: None };
+    let config = KvCacheConfig {
+        chunk: 1,
+        window: 2,
+        sink: 1,
+        shots: None,
+        positions: Positions::Relative,
+        ring: None,
+    };
     let mut cache = KvCache::new(config);
     cache.set_overlay(Some(expected["overlay"].narrow(1, 0, 6).unwrap().narrow(2, 0, 1).unwrap()));
     let chunk = expected["video"].narrow(2, 0, 1).unwrap();

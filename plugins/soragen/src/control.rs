@@ -72,9 +72,25 @@ pub fn apply(element: &gst::Element, structure: &gst::StructureRef) -> bool {
 }
 
 fn set(element: &gst::Element, name: &str, value: &glib::Value) -> Result<(), String> {
-    let property = element.find_property(name).ok_or_else(|| format!("there is no property {name}"))?;
+    let property = property(element, name)?;
     if property.flags().bits() & gst::PARAM_FLAG_MUTABLE_PLAYING.into_glib() == 0 {
         return Err(format!("{name} cannot change while playing"));
+    }
+    set_property(element, name, value)
+}
+
+fn property(element: &gst::Element, name: &str) -> Result<glib::ParamSpec, String> {
+    element.find_property(name).ok_or_else(|| format!("there is no property {name}"))
+}
+
+/// Sets the property `name` of an element to `value`, which may be a text, or a number of another type.
+///
+/// # Errors
+/// The reason why the property cannot have this value.
+pub fn set_property(element: &gst::Element, name: &str, value: &glib::Value) -> Result<(), String> {
+    let property = property(element, name)?;
+    if !property.flags().contains(glib::ParamFlags::WRITABLE) {
+        return Err(format!("{name} cannot be set"));
     }
     let kind = property.value_type();
     let refused = || format!("{name} cannot be {}; it needs a {kind}", shown(value));

@@ -19,6 +19,7 @@ mod prompter;
 mod source;
 mod video;
 
+pub use control::set_property;
 pub use filter::{RateMode, SoraFilter};
 pub use prompter::SoraPrompt;
 pub use source::{Decoder, Label, LatePolicy, Precision, SoraGen, Transition};

@@ -86,7 +86,7 @@ def median(values: list[float]) -> float:
 
 def sampled(args: argparse.Namespace, latents: int) -> None:
     vae, model, text = autoencoder(args.state), Transformer().eval(), TextEncoder()
-    model.load_state_dict(read(args.weights), strict=False)
+    model.load_state_dict(read(args.weights))
     wanted, rng = clips(args.count, latents), np.random.default_rng(42)
     captions = [clip.caption(rng) for clip in wanted]
     rows, titles, found = [], [], {kind: {frame: [] for frame in FRAMES} for kind in ("trained", "never trained")}

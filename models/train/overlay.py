@@ -21,7 +21,8 @@ from sample import HEIGHT, WIDTH
 from scenes import LATENT, PER_LATENT
 from transformer import ALPHA, CHANNELS
 
-Way = tuple[int, int]  # rows and columns of latents, from the place before
+Displacement = tuple[int, int]  # rows and columns of latents, from the place in the latent frame before
+FARTHEST = 4  # in each direction; what goes farther appears at its new place
 
 
 class Overlays:
@@ -29,16 +30,16 @@ class Overlays:
 
     def __init__(self, vae: Autoencoder, pictures: Sequence[Picture]) -> None:
         self.vae, self.pictures = vae, pictures
-        self.known: dict[tuple[int, Way | None], Tensor] = {}
+        self.known: dict[tuple[int, Displacement | None], Tensor] = {}
 
     @torch.no_grad()
-    def moved(self, reference: int, way: Way | None) -> Tensor:
-        """Latents times alpha, and alpha, `[C + 4, h, w]`, from the upper left of both places on; `None` is the way of a first frame."""
-        key = (reference, way)
+    def moved(self, reference: int, by: Displacement | None) -> Tensor:
+        """Latents times alpha, and alpha, `[C + 4, h, w]`, from the upper left of both places on; `None` is for a first frame."""
+        key = (reference, by)
         if key not in self.known:
             rgba = turned(self.pictures[reference // 2].rgba, 1 if reference % 2 else -1)
-            down, right = (LATENT * step for step in way or (0, 0))
-            count = 1 if way is None else 1 + PER_LATENT
+            down, right = (LATENT * step for step in by or (0, 0))
+            count = 1 if by is None else 1 + PER_LATENT
             frames = np.zeros((count, SIDE + abs(down), SIDE + abs(right), 4), np.float32)
             for i, frame in enumerate(frames):
                 y, x = max(0, -down) + down * i // PER_LATENT, max(0, -right) + right * i // PER_LATENT
@@ -53,14 +54,14 @@ class Overlays:
         earlier ones."""
         made = torch.zeros(len(places), CHANNELS + ALPHA[0] * ALPHA[1], HEIGHT, WIDTH).half()
         for frame, slot in shown.nonzero().tolist():
-            at, way = places[frame, slot].tolist(), None
+            at, by = places[frame, slot].tolist(), None
             if frame:
                 # A subject that turns round was the other reference before.
-                same = [other for other, number in enumerate(references) if number // 2 == references[slot] // 2]
+                same = [slot, *(other for other, number in enumerate(references) if number // 2 == references[slot] // 2)]
                 before = next((other for other in same if shown[frame - 1, other]), slot)
-                from_ = places[frame - 1, before].tolist()
-                way = (at[0] - from_[0], at[1] - from_[1])
-            put(made[frame], self.moved(references[slot], way), *(a - max(0, w) for a, w in zip(at, way or (0, 0))))
+                down, right = (places[frame, slot] - places[frame - 1, before]).tolist()
+                by = (down, right) if max(abs(down), abs(right)) <= FARTHEST else (0, 0)
+            put(made[frame], self.moved(references[slot], by), *(a - max(0, step) for a, step in zip(at, by or (0, 0))))
         return made
 
 

@@ -313,11 +313,14 @@ impl CausalSampler {
             self.change_guidance(guidance)?;
         }
         let continues = self.prompt.current.is_some();
-        if let Some(plan) = input.plan
-            && self.subjects.set_plan(plan)
-            && continues
-        {
-            self.renew_sink(first);
+        if let Some(mut plan) = input.plan {
+            // The subject of a video that goes in is where it is.
+            if input.video.is_some() {
+                plan.free_places();
+            }
+            if self.subjects.set_plan(plan) && continues {
+                self.renew_sink(first);
+            }
         }
         if first > 0 && input.video.as_ref().is_some_and(|video| video.has_cut) {
             self.replace_sink(count);
@@ -340,12 +343,9 @@ impl CausalSampler {
         }
         let caches = [&mut *prompt, &mut *negative];
         self.subjects.place(&self.model, &self.transformer, contexts, first, caches, cancel)?;
-        // And its subjects are where they are.
-        if input.video.is_none() {
-            let pixels = self.model.autoencoder.config().spatial_factor();
-            let grid = [self.size.height as usize / pixels, self.size.width as usize / pixels];
-            self.subjects.cover(&self.model, &self.transformer, first, grid, [prompt, negative], cancel)?;
-        }
+        let pixels = self.model.autoencoder.config().spatial_factor();
+        let grid = [self.size.height as usize / pixels, self.size.width as usize / pixels];
+        self.subjects.cover(&self.model, &self.transformer, first, grid, [prompt, negative], cancel)?;
         if let Some(control) = &mut self.control {
             let frames = self.store.geometry.frames_of(first, count) as usize;
             let control = control.next(&self.model, self.size, (count, frames), cancel)?;

@@ -1,8 +1,7 @@
 //! Overlays: the references of a chunk at their places, as they move there.
 //!
 //! A latent frame shows several frames, so the latents of what moves are not those of what stands still. A reference is encoded as it moves
-//! from its place in one latent frame to its place in the next, over grey. Only the way between these places counts, so few encodings are
-//! needed.
+//! from its place in one latent frame to its place in the next, over grey. Only the displacement counts, so few encodings are needed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,61 +13,61 @@ use crate::world::FacingPicture;
 use crate::{Cancel, Model, Result};
 
 /// From the place in the latent frame before, in latents: down and to the right.
-pub type Way = [i32; 2];
+pub type Displacement = [i32; 2];
 
 /// Grey behind a reference, of 1.
 const GROUND: f32 = 0.5;
-/// The longest way in each direction. What goes farther appears at its new place.
-const LONGEST: i32 = 4;
+/// The largest displacement in each direction. What goes farther appears at its new place.
+const FARTHEST: i32 = 4;
 
 /// A reference, and its latents.
-pub struct Picture {
+pub struct SubjectPicture {
     /// f32 `[4, side, side]`: red, green and blue times alpha, and alpha.
     square: Tensor,
     /// In the first frame of a video.
-    pub still: Moved,
-    moved: HashMap<Way, Moved>,
+    pub still: OverlayPicture,
+    moved: HashMap<Displacement, OverlayPicture>,
 }
 
-/// A picture that moves over grey, in one latent frame: the box around both places.
+/// A reference that moves over grey, in one latent frame: the box around both places.
 #[derive(Clone)]
-pub struct Moved {
+pub struct OverlayPicture {
     /// `[1, C, 1, h, w]`.
     pub latents: Tensor,
     /// f32 `[1, alpha values per latent, 1, h, w]`, the mean of the frames.
     pub alpha: Tensor,
 }
 
-impl Picture {
+impl SubjectPicture {
     pub fn encode(picture: &FacingPicture, model: &Model, cancel: &Cancel) -> Result<Self> {
         let Some(world) = model.world() else { unreachable!("a plan with references has a world") };
         let side = world.side as usize;
         let square = picture.in_square(world.bank(&model.source)?, world.side)?;
         let square =
             Tensor::from_vec(square, (side, side, 4), &model.device)?.permute((2, 0, 1))?.contiguous()?;
-        let still = Moved::encode(&square.unsqueeze(1)?, model, cancel)?;
+        let still = OverlayPicture::encode(&square.unsqueeze(1)?, model, cancel)?;
         Ok(Self { square, still, moved: HashMap::new() })
     }
 
-    /// The picture after a way, in a frame that is not the first one of a video.
-    pub fn moved(&mut self, way: Way, model: &Model, cancel: &Cancel) -> Result<&Moved> {
-        Ok(match self.moved.entry(way) {
+    /// The picture after it has moved, in a frame that is not the first one of a video.
+    pub fn moved(&mut self, by: Displacement, model: &Model, cancel: &Cancel) -> Result<&OverlayPicture> {
+        Ok(match self.moved.entry(by) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => {
-                new.insert(Moved::encode(&on_the_way(&self.square, way, model)?, model, cancel)?)
+                new.insert(OverlayPicture::encode(&moving(&self.square, by, model)?, model, cancel)?)
             }
         })
     }
 }
 
-/// The frames `[4, T, H, W]` of `square` on its way, from the place in the latent frame before on.
-fn on_the_way(square: &Tensor, [down, right]: Way, model: &Model) -> Result<Tensor> {
+/// The frames `[4, T, H, W]` of `square` from the place in the latent frame before on.
+fn moving(square: &Tensor, [down, right]: Displacement, model: &Model) -> Result<Tensor> {
     let config = model.autoencoder.config();
     let (pixels, last) = (config.spatial_factor() as i32, config.temporal_factor() as i32);
     // Pixels before and after the picture in a frame.
-    let margins = |way: i32, frame: i32| {
-        let (room, gone) = ((way * pixels).abs(), (way * pixels * frame).div_euclid(last));
-        let before = if way < 0 { room + gone } else { gone };
+    let margins = |by: i32, frame: i32| {
+        let (room, gone) = ((by * pixels).abs(), (by * pixels * frame).div_euclid(last));
+        let before = if by < 0 { room + gone } else { gone };
         (before as usize, (room - before) as usize)
     };
     let frame = |frame: i32| -> Result<Tensor> {
@@ -78,7 +77,7 @@ fn on_the_way(square: &Tensor, [down, right]: Way, model: &Model) -> Result<Tens
     Ok(Tensor::stack(&(0..=last).map(frame).collect::<Result<Vec<_>>>()?, 1)?)
 }
 
-impl Moved {
+impl OverlayPicture {
     /// The last latent frame of `frames` `[4, T, H, W]`.
     fn encode(frames: &Tensor, model: &Model, cancel: &Cancel) -> Result<Self> {
         let (_, count, height, width) = frames.dims4()?;
@@ -110,19 +109,22 @@ impl Moved {
     }
 }
 
-/// The way between two places in pixels, and the upper left corner of the box around both, in latents of `pixels`.
-pub fn way(place: [i32; 2], before: [i32; 2], pixels: i32) -> (Way, [i32; 2]) {
+/// The displacement between two places in pixels, and the upper left corner of the box around both, in latents of `pixels`.
+pub fn displacement(place: [i32; 2], before: [i32; 2], pixels: i32) -> (Displacement, [i32; 2]) {
     let [at, from] = [place, before].map(|place| place.map(|position| position.div_euclid(pixels)));
-    let way = [at[0].saturating_sub(from[0]), at[1].saturating_sub(from[1])];
-    match way.iter().all(|step| step.abs() <= LONGEST) {
-        true => (way, [at[0].min(from[0]), at[1].min(from[1])]),
+    let by = [at[0].saturating_sub(from[0]), at[1].saturating_sub(from[1])];
+    match by.iter().all(|step| step.abs() <= FARTHEST) {
+        true => (by, [at[0].min(from[0]), at[1].min(from[1])]),
         false => ([0, 0], at),
     }
 }
 
 /// The overlay f32 `[1, C + alpha values, 1, H, W]` with these pictures at these corners in latents; later ones hide earlier ones. `None` if
 /// nothing is in the frame.
-pub fn overlay(pictures: &[(Moved, [i32; 2])], [height, width]: [usize; 2]) -> Result<Option<Tensor>> {
+pub fn overlay(
+    pictures: &[(OverlayPicture, [i32; 2])],
+    [height, width]: [usize; 2],
+) -> Result<Option<Tensor>> {
     let mut made: Option<Tensor> = None;
     for (picture, [top, left]) in pictures {
         let alpha = picture.alpha.dim(1)?;
@@ -159,22 +161,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_way_leads_from_place_to_place() {
-        assert_eq!(way([16, 40], [16, 24], 8), ([0, 2], [2, 3]));
-        assert_eq!(way([0, -8], [16, 8], 8), ([-2, -2], [0, -1]));
-        assert_eq!(way([0, 80], [0, 0], 8), ([0, 0], [0, 10]), "too far");
-        assert_eq!(way([i32::MAX, 0], [i32::MIN, 0], 8).0, [0, 0]);
+    fn a_displacement_is_between_two_places() {
+        assert_eq!(displacement([16, 40], [16, 24], 8), ([0, 2], [2, 3]));
+        assert_eq!(displacement([0, -8], [16, 8], 8), ([-2, -2], [0, -1]));
+        assert_eq!(displacement([0, 80], [0, 0], 8), ([0, 0], [0, 10]), "too far");
+        assert_eq!(displacement([i32::MAX, 0], [i32::MIN, 0], 8).0, [0, 0]);
     }
 
     /// A picture of one colour channel and one alpha value, one latent high.
-    fn picture(values: &[f32], alpha: &[f32]) -> Moved {
+    fn picture(values: &[f32], alpha: &[f32]) -> OverlayPicture {
         let tensor = |x: &[f32]| Tensor::from_slice(x, (1, 1, 1, 1, x.len()), &Device::Cpu).unwrap();
-        Moved { latents: tensor(values), alpha: tensor(alpha) }
+        OverlayPicture { latents: tensor(values), alpha: tensor(alpha) }
     }
 
     #[test]
     fn pictures_are_cut_at_the_edge_and_hide_earlier_ones() {
-        let made = |pictures: &[(Moved, [i32; 2])]| {
+        let made = |pictures: &[(OverlayPicture, [i32; 2])]| {
             let made = overlay(pictures, [1, 3]).unwrap();
             made.map(|made| made.flatten_all().unwrap().to_vec1::<f32>().unwrap())
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::conditioning::TextContexts;
-use super::overlay::{Moved, Picture, overlay, way};
+use super::overlay::{OverlayPicture, SubjectPicture, displacement, overlay};
 use crate::transformer::{Context, KvCache, Placement, ReferenceKv, Shift, WanTransformer};
 use crate::world::{Place, Plan};
 use crate::{Cancel, Model, Result};
@@ -14,7 +14,7 @@ use crate::{Cancel, Model, Result};
 pub struct Subjects {
     plan: Plan,
     /// `None` until they are encoded.
-    pictures: Option<Vec<Picture>>,
+    pictures: Option<Vec<SubjectPicture>>,
     prompt: Views,
     negative: Views,
 }
@@ -44,7 +44,7 @@ impl Subjects {
         self.negative.clear();
         if self.pictures.is_none() {
             let pictures = self.plan.pictures();
-            let encoded = pictures.iter().map(|picture| Picture::encode(picture, model, cancel));
+            let encoded = pictures.iter().map(|picture| SubjectPicture::encode(picture, model, cancel));
             self.pictures = Some(encoded.collect::<Result<_>>()?);
         }
         Ok(())
@@ -87,7 +87,7 @@ impl Subjects {
                 let reference = match views.entry((i, shift)) {
                     Entry::Occupied(known) => known.get().clone(),
                     Entry::Vacant(new) => {
-                        let Moved { latents, alpha } = &pictures[i].still;
+                        let OverlayPicture { latents, alpha } = &pictures[i].still;
                         new.insert(transformer.reference(latents, alpha, shift, context, cancel)?).clone()
                     }
                 };
@@ -122,8 +122,8 @@ impl Subjects {
         let mut shown = Vec::new();
         for ((picture, place), before) in pictures.iter_mut().zip(places).zip(before) {
             let Place::At { x, y } = place else { continue };
-            let (way, corner) = way([y, x], before, pixels);
-            let picture = if latent == 0 { &picture.still } else { picture.moved(way, model, cancel)? };
+            let (by, corner) = displacement([y, x], before, pixels);
+            let picture = if latent == 0 { &picture.still } else { picture.moved(by, model, cancel)? };
             shown.push((picture.clone(), corner));
         }
         let overlay = overlay(&shown, grid)?;

@@ -42,7 +42,7 @@ impl MotionPath {
     /// [`Error::Request`] with the point that is wrong.
     pub fn parse(text: &str) -> Result<Self> {
         if text.trim() == FREE {
-            return Ok(Self { paths: Vec::new() });
+            return Ok(Self::free());
         }
         let paths = text.split(';').map(path).collect::<Result<_, _>>();
         let paths = paths.map_err(|reason| {
@@ -50,6 +50,11 @@ impl MotionPath {
             Error::Request(Setting::MotionPath, format!("{reason}; {example}"))
         })?;
         Ok(Self { paths })
+    }
+
+    /// A path that leaves the places to the model.
+    pub fn free() -> Self {
+        Self { paths: Vec::new() }
     }
 
     /// Number of subjects that have a path.

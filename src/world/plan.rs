@@ -243,6 +243,11 @@ impl Plan {
             .collect()
     }
 
+    /// Leaves the places to the model, unless a user gave a path.
+    pub fn free_places(&mut self) {
+        self.path.get_or_insert_with(MotionPath::free);
+    }
+
     /// Lets the motions go on as after so many latent frames before the shot, unless the subjects have left the frame by `latent`.
     pub fn continue_motions(&mut self, continued: usize, latent: usize) {
         let before = std::mem::replace(&mut self.continued, continued);

@@ -78,9 +78,9 @@ const handlers = {
   },
   "camera-answer": ({ sdp }) => camera?.setRemoteDescription({ type: "answer", sdp }),
   "camera-ice": ({ candidate, line }) => camera?.addIceCandidate({ candidate, sdpMLineIndex: line }).catch(() => {}),
-  camera({ shown }) {
-    if (!shown) closeCamera();
-    say(shown ? "the camera is connected" : "on air");
+  camera({ connected }) {
+    if (!connected) closeCamera();
+    say(connected ? "the camera is connected" : "on air");
   },
   storyboard({ left }) {
     byId("to-come").textContent = left ? `${left} shots to come` : "";
@@ -142,6 +142,8 @@ const toggle = (id, message) =>
 toggle("pause", (paused) => ({ type: "pause", paused }));
 toggle("record", (on) => ({ type: "record", on }));
 
+// Bytes of a picture (src/uploads.rs).
+const LARGEST = 16 << 20;
 let camera;
 
 function closeCamera() {
@@ -151,8 +153,8 @@ function closeCamera() {
 }
 
 async function openCamera() {
-  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 384, frameRate: 16 } });
   camera = new RTCPeerConnection({ iceServers: [] });
+  const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 384, frameRate: 16 } });
   camera.onicecandidate = ({ candidate }) => {
     if (candidate?.candidate) send({ type: "camera-ice", candidate: candidate.candidate, line: candidate.sdpMLineIndex });
   };
@@ -163,16 +165,26 @@ async function openCamera() {
 }
 
 byId("camera").addEventListener("click", () => {
-  if (byId("camera").getAttribute("aria-pressed") === "true") send({ type: "camera-stop" });
-  else openCamera().catch(({ message }) => handlers.refused({ property: "camera", reason: message }));
+  if (camera || byId("camera").getAttribute("aria-pressed") === "true") return send({ type: "camera-stop" });
+  openCamera().catch(({ message }) => {
+    closeCamera();
+    handlers.refused({ property: "camera", reason: message });
+  });
 });
 byId("upload").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
   if (!file) return;
   target.value = "";
-  const answer = await fetch(`references/${encodeURIComponent(file.name)}${location.search}`, { method: "POST", body: file });
-  const text = await answer.text();
-  if (!answer.ok) return handlers.refused({ property: file.name, reason: text });
+  const refuse = (reason) => handlers.refused({ property: file.name, reason });
+  if (file.size > LARGEST) return refuse("the picture is larger than 16 MB");
+  let answer, text;
+  try {
+    answer = await fetch(`references/${encodeURIComponent(file.name)}${location.search}`, { method: "POST", body: file });
+    text = await answer.text();
+  } catch ({ message }) {
+    return refuse(message);
+  }
+  if (!answer.ok) return refuse(text);
   const others = knobs.elements.reference.value.split(";").map((name) => name.trim()).filter(Boolean);
   send({ type: "set", values: { reference: [text, ...others.filter((name) => name !== text)].slice(0, 2).join("; ") } });
 });

@@ -10,8 +10,12 @@ use soragen::{Storyboard, Transition};
 pub struct Cues(VecDeque<(gst::ClockTime, Map<String, Value>)>);
 
 impl Cues {
-    /// The shots of a storyboard that begins at the running time `now`, or why it cannot play.
-    pub fn parse(text: &str, now: gst::ClockTime) -> Result<Self, String> {
+    /// The shots of a storyboard that begins at the running time `now`, or why it cannot play. `check` refuses references.
+    pub fn parse(
+        text: &str,
+        now: gst::ClockTime,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<Self, String> {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
@@ -19,6 +23,7 @@ impl Cues {
         if board.shots.iter().any(|shot| shot.image.is_some()) {
             return Err("a live shot cannot start from an image".into());
         }
+        board.shots.iter().try_for_each(|shot| check(&shot.references.join(";")))?;
         let cue = |(i, shot): (usize, &soragen::Shot<_, String>)| {
             let cut = i > 0 && shot.transition == Transition::Cut;
             let path = shot.motion_path.as_ref().map(ToString::to_string);
@@ -62,7 +67,7 @@ mod tests {
     fn shots_are_due_at_their_times() {
         let second = gst::ClockTime::from_seconds;
         let board = "0:00 a fox | 0:02 (cut) a wolf | 0:03 an owl | 0:05";
-        let mut cues = Cues::parse(board, second(10)).unwrap();
+        let mut cues = Cues::parse(board, second(10), |_| Ok(())).unwrap();
         assert_eq!((cues.len(), cues.next()), (3, Some(second(10))));
         assert!(cues.due(second(9)).is_none());
         let fox = cues.due(second(10)).unwrap();
@@ -75,10 +80,16 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        let refused = |text: &str| Cues::parse(text, gst::ClockTime::ZERO).err();
+        let parse = |text: &str| {
+            let check = |text: &str| if text.is_empty() { Ok(()) } else { Err("a file".to_string()) };
+            Cues::parse(text, gst::ClockTime::ZERO, check)
+        };
+        let refused = |text: &str| parse(text).err();
         assert!(refused("0:00 a fox | 0:00 a wolf").is_some());
         let image = "[[shot]]\nprompt = \"a\"\nimage = \"/etc/passwd\"";
         assert!(refused(image).is_some_and(|reason| reason.contains("image")));
-        assert_eq!(Cues::parse(" ", gst::ClockTime::ZERO).unwrap().len(), 0);
+        let file = "[[shot]]\nprompt = \"a\"\nreferences = [\"logo.png\"]";
+        assert_eq!(refused(file).as_deref(), Some("a file"));
+        assert_eq!(parse(" ").unwrap().len(), 0);
     }
 }

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 
 /// Name of the list of the pieces.
 pub const PLAYLIST: &str = "stream.m3u8";
-/// The branch, for the description of the pipeline.
-pub const BRANCH: &str = "tee. ! queue leaky=downstream max-size-buffers=16 ! videoconvert ! \
+/// The branch, for the description of the pipeline. A full disk must not stop the tee.
+pub const BRANCH: &str = "tee. ! errorignore ! queue leaky=downstream max-size-buffers=16 ! videoconvert ! \
     x264enc tune=zerolatency speed-preset=veryfast ! h264parse ! hlssink2 name=hls target-duration=2 playlist-length=5 max-files=8";
 
 /// The folder of the pieces, which lives as long as the studio.

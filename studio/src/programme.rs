@@ -11,7 +11,7 @@ use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::args::Args;
-use crate::camera::Camera;
+use crate::camera::{self, Camera};
 use crate::cues::Cues;
 use crate::error::{Error, Result};
 use crate::hls::{self, Hls};
@@ -56,7 +56,7 @@ pub struct Programme {
     recording: Mutex<Option<Recording>>,
     camera: Mutex<Option<Camera>>,
     cues: Mutex<Cues>,
-    /// The `soragen-shot` that is shown.
+    /// The last `soragen-shot` of the source.
     shot: Mutex<Option<gst::Structure>>,
     args: Args,
 }
@@ -82,13 +82,14 @@ impl Programme {
             (by_name("source")?, by_name("selector")?, by_name("tee")?, by_name("viewers")?);
         source.set_property("prompt", &args.prompt);
         args.properties.iter().try_for_each(|assignment| set(&source, assignment))?;
+        keep_order(&selector);
         sink.set_property("video-caps", gst::Caps::new_empty_simple("video/x-vp8"));
         // Nothing outside is asked.
         sink.set_property("stun-server", None::<&str>);
         sink.set_property_from_str("congestion-control", "disabled");
         let programme = Arc::new(Self {
             viewers: Viewers::new(&sink),
-            uploads: Uploads::new()?,
+            uploads: Uploads::new(source.property::<Option<String>>("reference").as_deref())?,
             hls: args.hls.then(|| Hls::new(&by_name("hls")?)).transpose()?,
             pipeline: pipeline.clone(),
             source,
@@ -134,7 +135,9 @@ impl Programme {
 
     /// The element that the page steers.
     fn steered(&self) -> gst::Element {
-        lock(&self.camera).as_ref().map_or(&self.source, |camera| &camera.filter).clone()
+        let camera = lock(&self.camera);
+        let on_air = camera.as_ref().filter(|camera| camera.is_on_air());
+        on_air.map_or(&self.source, |camera| &camera.filter).clone()
     }
 
     /// The values of the properties that the page can set.
@@ -157,12 +160,13 @@ impl Programme {
         let names = SETTABLE.iter().filter(|name| steered.find_property(name).is_some());
         let values: Map<_, _> = names.map(|&name| (name.to_string(), value(name))).collect();
         let paused = self.pipeline.current_state() == gst::State::Paused;
-        let camera = lock(&self.camera).is_some();
+        let camera = steered != self.source;
         ToPage::Values { values, paused, recording: self.recording_file(), camera }
     }
 
     /// Sets properties, by the action signal `control`. Refusals come as messages.
     pub fn set(&self, values: &Map<String, Value>) {
+        let steered = self.steered();
         let mut structure = gst::Structure::new_empty("soragen-control");
         // In this order: a prompt needs its transition.
         let known = SETTABLE.iter().filter_map(|name| values.get_key_value(*name));
@@ -175,6 +179,10 @@ impl Programme {
             };
             if !SETTABLE.contains(&name.as_str()) {
                 refuse("the page cannot set this property");
+                continue;
+            }
+            // A camera has no shots to cut.
+            if name == "transition" && steered.find_property(name).is_none() {
                 continue;
             }
             match value {
@@ -191,7 +199,7 @@ impl Programme {
             }
         }
         if structure.n_fields() > 0 {
-            self.steered().emit_by_name::<bool>("control", &[&structure]);
+            steered.emit_by_name::<bool>("control", &[&structure]);
             let _ = self.events.send(self.values());
         }
     }
@@ -199,7 +207,7 @@ impl Programme {
     /// Plays a storyboard from now on, in place of one that plays.
     pub fn play_storyboard(&self, text: &str) {
         let now = self.pipeline.current_running_time().unwrap_or_default();
-        match Cues::parse(text, now) {
+        match Cues::parse(text, now, |references| self.uploads.property(references).map(drop)) {
             Ok(cues) => {
                 let _ = self.events.send(ToPage::Storyboard { left: cues.len() });
                 *lock(&self.cues) = cues;
@@ -213,6 +221,10 @@ impl Programme {
 
     /// Sets the shots of the storyboard that have begun. Returns the time to the next one.
     fn set_due(&self) -> Option<Duration> {
+        // In a pause the running time goes on.
+        if self.pipeline.current_state() != gst::State::Playing {
+            return None;
+        }
         let now = self.pipeline.current_running_time()?;
         let (due, left, next) = {
             let mut cues = lock(&self.cues);
@@ -227,13 +239,17 @@ impl Programme {
 
     /// Shows the camera of a page, which made this offer.
     pub fn start_camera(&self, offer: &str, page: UnboundedSender<ToPage>) {
-        self.stop_camera();
+        let mut camera = lock(&self.camera);
+        if let Some(before) = camera.take() {
+            before.stop(&self.pipeline, lock(&self.shot).clone());
+        }
         match Camera::start(&self.pipeline, &self.source, &self.selector, offer, page) {
-            Ok(camera) => *lock(&self.camera) = Some(camera),
+            Ok(started) => *camera = Some(started),
             Err(error) => {
                 let _ = self.events.send(ToPage::Warning { text: error.to_string() });
             }
         }
+        drop(camera);
         self.tell_camera();
     }
 
@@ -246,9 +262,10 @@ impl Programme {
 
     /// Shows again what `soragen` makes.
     pub fn stop_camera(&self) {
-        let camera = lock(&self.camera).take();
-        if let Some(camera) = camera {
-            camera.stop(&self.pipeline);
+        let mut camera = lock(&self.camera);
+        if let Some(before) = camera.take() {
+            before.stop(&self.pipeline, lock(&self.shot).clone());
+            drop(camera);
             self.tell_camera();
         }
     }
@@ -261,8 +278,8 @@ impl Programme {
     }
 
     fn tell_camera(&self) {
-        let shown = lock(&self.camera).is_some();
-        let _ = self.events.send(ToPage::Camera { shown });
+        let connected = lock(&self.camera).is_some();
+        let _ = self.events.send(ToPage::Camera { connected });
         let _ = self.events.send(self.values());
     }
 
@@ -288,7 +305,10 @@ impl Programme {
         match (&*recording, on) {
             (None, true) => {
                 let (folder, keys) = (&self.args.recordings, self.args.keys.as_deref());
-                let shot = lock(&self.shot).clone();
+                let camera = lock(&self.camera);
+                let on_air = camera.as_ref().filter(|camera| camera.is_on_air());
+                let shot = on_air.map_or_else(|| lock(&self.shot).clone(), Camera::shot);
+                drop(camera);
                 match Recording::start(&self.pipeline, &self.tee, folder, keys, shot) {
                     Ok(started) => {
                         let file = Some(started.file.to_string_lossy().into_owned());
@@ -333,7 +353,8 @@ impl Programme {
     }
 
     fn handle(&self, message: &gst::Message) {
-        if let Some(shot) = message.structure().filter(|structure| structure.name() == "soragen-shot") {
+        let of_source = message.src().is_some_and(|source| source == self.source.upcast_ref::<gst::Object>());
+        if let Some(shot) = message.structure().filter(|shot| of_source && shot.name() == "soragen-shot") {
             *lock(&self.shot) = Some(shot.to_owned());
         }
         let ended = lock(&self.recording)
@@ -351,15 +372,26 @@ impl Programme {
             // Without it the camera's frames would be late.
             let _ = self.pipeline.recalculate_latency();
         }
-        let of_camera = lock(&self.camera).as_ref().is_some_and(|camera| camera.is_source_of(message));
-        if let (true, gst::MessageView::Error(error)) = (of_camera, message.view()) {
-            let _ = self.events.send(ToPage::Warning { text: format!("the camera: {}", error.error()) });
-            self.stop_camera();
+        if camera::is_source_of(message) && self.handle_camera(message) {
             return;
         }
         if let Some(event) = event_of(message) {
             let _ = self.events.send(event);
         }
+    }
+
+    /// Handles a message of a camera. Returns false if it is for the page.
+    fn handle_camera(&self, message: &gst::MessageRef) -> bool {
+        match (message.view(), message.structure().map(|structure| structure.name().as_str())) {
+            (gst::MessageView::Error(error), _) => {
+                let _ = self.events.send(ToPage::Warning { text: format!("the camera: {}", error.error()) });
+                self.stop_camera();
+            }
+            (_, Some(camera::ON_AIR)) => self.tell_camera(),
+            (_, Some(camera::GONE)) => self.stop_camera(),
+            _ => return false,
+        }
+        true
     }
 
     fn meter(&self) -> Meter {
@@ -374,6 +406,21 @@ impl Programme {
             viewers: self.viewers.count(),
         }
     }
+}
+
+/// Drops frames that are not later than those before: what was switched off may hold one back, and encoders need increasing times.
+fn keep_order(selector: &gst::Element) {
+    let Some(pad) = selector.static_pad("src") else { return };
+    let last = Mutex::new(None);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let (time, mut last) = (info.buffer().and_then(|buffer| buffer.pts()), lock(&last));
+        if time <= *last {
+            // As `Drop`, with which the bindings release the buffer twice.
+            return gst::PadProbeReturn::Handled;
+        }
+        *last = time;
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Sets a property of the source, as in `seed=3`.

@@ -21,7 +21,7 @@ pub enum ToPage {
         values: Map<String, Value>,
         paused: bool,
         recording: Option<String>,
-        /// Whether a camera is shown.
+        /// Whether they are those of a camera, which is shown.
         camera: bool,
     },
     /// An answer to the offer of a camera.
@@ -33,9 +33,9 @@ pub enum ToPage {
         candidate: String,
         line: u32,
     },
-    /// A camera is shown, or no longer.
+    /// A camera is in the stream, or no longer.
     Camera {
-        shown: bool,
+        connected: bool,
     },
     /// So many shots of a storyboard are to come.
     Storyboard {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum_server::tls_rustls::RustlsConfig;
@@ -47,12 +48,14 @@ pub async fn serve(args: &Args, programme: Arc<Programme>) -> Result<()> {
         })
     };
     let router = Router::new()
-        .route("/", file("text/html; charset=utf-8", include_str!("../page/index.html")))
-        .route("/studio.js", file("text/javascript; charset=utf-8", include_str!("../page/studio.js")))
-        .route("/studio.css", file("text/css; charset=utf-8", include_str!("../page/studio.css")))
         .route("/ws", get(connect))
         .route("/references/{name}", post(upload).layer(DefaultBodyLimit::max(uploads::LARGEST)))
         .route("/hls/{name}", get(piece))
+        .route_layer(middleware::from_fn_with_state(studio.clone(), guard))
+        // The page itself needs no token: it steers nothing.
+        .route("/", file("text/html; charset=utf-8", include_str!("../page/index.html")))
+        .route("/studio.js", file("text/javascript; charset=utf-8", include_str!("../page/studio.js")))
+        .route("/studio.css", file("text/css; charset=utf-8", include_str!("../page/studio.css")))
         .with_state(studio);
     let address = SocketAddr::new(args.listen, args.port);
     let listener = std::net::TcpListener::bind(address).map_err(Error::Listen)?;
@@ -102,43 +105,30 @@ async fn certificate(args: &Args) -> Result<RustlsConfig> {
     RustlsConfig::from_pem(certificate.into_bytes(), key.into_bytes()).await.map_err(failed)
 }
 
-impl Studio {
-    /// Refuses a request that does not come from a page of this server, or has no token.
-    fn check(&self, access: &Access, headers: &HeaderMap) -> Result<(), Response> {
-        if self.token.is_some() && self.token != access.token {
-            return Err((StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response());
-        }
-        if !is_same_origin(headers) || self.token.is_none() && !is_own_name(headers) {
-            return Err((StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response());
-        }
-        Ok(())
+/// Refuses a request that does not come from a page of this server, or has no token, before its body is read.
+async fn guard(
+    State(studio): State<Studio>,
+    Query(access): Query<Access>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    if studio.token.is_some() && studio.token != access.token {
+        return (StatusCode::UNAUTHORIZED, "the address needs ?token=").into_response();
     }
+    if !is_same_origin(headers) || studio.token.is_none() && !is_own_name(headers) {
+        return (StatusCode::FORBIDDEN, "another site cannot steer the studio").into_response();
+    }
+    next.run(request).await
 }
 
 /// Opens the WebSocket.
-async fn connect(
-    State(studio): State<Studio>,
-    Query(access): Query<Access>,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    match studio.check(&access, &headers) {
-        Ok(()) => upgrade.on_upgrade(move |socket| converse(socket, studio.programme)),
-        Err(refused) => refused,
-    }
+async fn connect(State(studio): State<Studio>, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(move |socket| converse(socket, studio.programme))
 }
 
 /// Keeps a picture for `reference`. The answer is its name there, or why it is no picture.
-async fn upload(
-    State(studio): State<Studio>,
-    Query(access): Query<Access>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-    picture: Bytes,
-) -> Response {
-    if let Err(refused) = studio.check(&access, &headers) {
-        return refused;
-    }
+async fn upload(State(studio): State<Studio>, Path(name): Path<String>, picture: Bytes) -> Response {
     let added = tokio::task::spawn_blocking(move || studio.programme.uploads.add(&name, &picture));
     match added.await {
         Ok(Ok(name)) => name.into_response(),
@@ -148,15 +138,7 @@ async fn upload(
 }
 
 /// A file of the HLS stream.
-async fn piece(
-    State(studio): State<Studio>,
-    Query(access): Query<Access>,
-    Path(name): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    if let Err(refused) = studio.check(&access, &headers) {
-        return refused;
-    }
+async fn piece(State(studio): State<Studio>, Path(name): Path<String>) -> Response {
     let Some(hls) = &studio.programme.hls else {
         return (StatusCode::NOT_FOUND, "start the studio with --hls").into_response();
     };
@@ -166,9 +148,14 @@ async fn piece(
     }
 }
 
-/// Whether the page comes from this server. A browser always says where a page comes from.
+/// Whether the request comes from a page of this server, or from no page. Browsers say so, in one header or the other.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(HeaderName::from_static("sec-fetch-site"))
+        .is_some_and(|site| !matches!(site, "same-origin" | "none"))
+    {
+        return false;
+    }
     match (text(header::ORIGIN), text(header::HOST)) {
         (Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, origin)| origin == host),
         (None, _) => true,
@@ -298,5 +285,9 @@ mod tests {
         for other in ["http://example.com", "http://127.0.0.1:9090", "null"] {
             assert!(!is_same_origin(&headers(Some(other))), "{other}");
         }
+        // A picture or a video in a page of another site has no origin.
+        let mut embedded = headers(None);
+        embedded.insert("sec-fetch-site", "cross-site".parse().unwrap());
+        assert!(!is_same_origin(&embedded));
     }
 }

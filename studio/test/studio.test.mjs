@@ -152,7 +152,8 @@ test("the browser's camera is changed by the prompt, and leaves", async () => {
   await until("its picture", isGreen);
   const shown = (await shots(page)).length;
   await show(page, "a garden at night");
-  await until("the shot", async () => (await shots(page)).length > shown);
+  await until("the shot", async () => (await shots(page)).length > shown && (await shots(page))[0].includes("a garden at night"));
+  assert.equal(await page.textContent("#refusal"), "");
   await page.click("#camera");
   await until("no camera", async () => (await page.getAttribute("#camera", "aria-pressed")) === "false");
   await until("the model's picture", async () => !(await isGreen()));

@@ -24,7 +24,7 @@ from bank import SIDE
 from checkpoint import FILE, FOLDERS
 from clips import FLOATS, HEIGHTS, SUBJECTS, standing
 from motions import CAMERA_PAN, MOTIONS
-from scenes import LATENT, PLACES, TIMES, WEATHERS
+from scenes import LATENT, PLACES, REWORDED, TIMES, WEATHERS
 from train_transformer import STAGES
 
 
@@ -71,6 +71,7 @@ def world() -> dict:
         "afloat": LATENT * (sum(HEIGHTS) // 2 // LATENT), "top": LATENT,
         "motions": {name: dataclasses.asdict(motion) for name, motion in MOTIONS.items()},
         "places": {p.name: {"phrases": p.phrases, "ground": standing(p.ground), "floats": FLOATS.get(p.name)} for p in places},
+        "reworded": REWORDED,
         "settings": [phrase for kind in (*TIMES.values(), *WEATHERS.values()) for phrase in kind.phrases if phrase],
     }
 

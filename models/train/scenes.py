@@ -206,6 +206,8 @@ def beach(rng: Rng) -> Place:
                  ("66c6f5", "e2f6fd"), [strip(water, 0), strip(palms, 1), strip(sand, 1)])
 
 
+# Phrases that the model takes for another place, and what it reads instead: most of `by the sea` became the open sea.
+REWORDED = {"by the sea": "on the beach"}
 PLACES: list[Callable[[Rng], Place]] = [meadow, snow, sea, desert, city, space, mountains, underwater, forest, beach]
 
 TIMES = {

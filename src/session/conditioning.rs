@@ -48,6 +48,8 @@ impl TextConditioner {
 
     /// The embedding of a text without weights, f32 `[1, tokens, dim]`.
     pub fn embed_text(&self, text: &str, cancel: &Cancel) -> Result<Tensor> {
+        let reworded = self.model.world().map(|world| world.reworded(text));
+        let text = reworded.as_deref().unwrap_or(text);
         Ok(self.model.text.encode(text, self.cache.as_ref(), cancel)?.to_dtype(DType::F32)?)
     }
 

@@ -9,6 +9,7 @@ mod lexicon;
 mod path;
 mod phrase;
 mod plan;
+mod reworded;
 mod words;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use lexicon::Lexicon;
 pub use path::MotionPath;
 use phrase::Subject;
 pub(crate) use plan::{FacingPicture, Place, Plan, PlanInputs};
+use reworded::replaced;
 use words::Words;
 
 /// The file in the folder of a model.
@@ -47,6 +49,9 @@ pub struct World {
     pub places: BTreeMap<String, Location>,
     /// Phrases of times of day and weathers.
     settings: Vec<String>,
+    /// Phrases of places that the model takes for another place, and what its text encoder reads in their place.
+    #[serde(default)]
+    reworded: BTreeMap<String, String>,
     #[serde(skip)]
     bank: OnceCell<Bank>,
     #[serde(skip)]
@@ -147,6 +152,11 @@ impl World {
             found.entry(format!("drawings ({})", drawing.element)).or_default().push(drawing.name.clone());
         }
         Ok(found)
+    }
+
+    /// A prompt as the text encoder reads it.
+    pub fn reworded(&self, prompt: &str) -> String {
+        self.reworded.iter().fold(prompt.into(), |text, (phrase, other)| replaced(&text, phrase, other))
     }
 
     fn lexicon(&self) -> &Lexicon {

@@ -277,7 +277,7 @@ fn models_info_describes_a_model() {
     }
     let output = soragen(["models", "info", "builtin"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    for line in ["drawings (road)", "places       ", "in a green meadow", "transformer  9.2"] {
+    for line in ["drawings (road)", "places       ", "in a green meadow", "transformer  9.3"] {
         assert!(text.contains(line), "{text}");
     }
 

@@ -5,11 +5,13 @@ cd "$(dirname "$0")/.."
 
 # With the features of the whole workspace the engine is not compiled twice.
 cargo build --workspace --exclude soragen-studio --features soragen-python/testing
-cp target/debug/lib_soragen.so python/soragen/_soragen.abi3.so
-export PYTHONPATH="$PWD/python:$PWD/python/tests" SORAGEN="$PWD/target/debug/soragen"
+target=${CARGO_TARGET_DIR:-target}
+target=$(cd "$target" && pwd)
+cp "$target/debug/lib_soragen.so" python/soragen/_soragen.abi3.so
+export PYTHONPATH="$PWD/python:$PWD/python/tests" SORAGEN="$target/debug/soragen"
 
 if [ "${1:-}" = all ]; then
-    venv=target/python
+    venv=$target/python
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
     "$venv/bin/pip" install -q numpy safetensors "ray[serve]>=2.60,<3" tqdm fastapi python-multipart "pillow>=12" \
         prometheus-client openai schemathesis httpx psutil

@@ -37,7 +37,7 @@ mod _soragen {
             // For processes that others start: `FOLDER=SECONDS`.
             let delay = std::env::var("SORAGEN_STEP_DELAY").ok();
             if let Some((folder, seconds)) = delay.as_deref().and_then(|delay| delay.rsplit_once('=')) {
-                super::model::set_step_delay(folder.into(), seconds.parse().unwrap_or(0.0));
+                model::set_step_delay(folder.into(), seconds.parse().unwrap_or(0.0));
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 """Overlays: the latents of references at their places, as they move there.
 
 A latent frame shows four frames, so the latents of what moves are not those of what stands still. A reference is encoded as it moves from its
-place in one latent frame to its place in the next, over grey. Only the way between these places counts, so few encodings are needed.
+place in one latent frame to its place in the next, over grey. Only the displacement counts, so few encodings are needed.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ TURNS = {
 STAGES = tuple(TURNS)
 # A model that is its own teacher soon diverges.
 RATES = {"stills": 1e-3, "clips": 1e-3, "guided": 3e-4, "few": 2e-4}
-OVERLAY_RATE = 4  # times the rate: these layers start at zero, and many of their weights end near one
+OVERLAY_RATE = 4  # times the rate: one of these layers starts at zero
 DECAY = 0.6  # part of the stage after which the rate decays
 SAVE_EVERY = 300  # seconds
 

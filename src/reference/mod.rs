@@ -58,7 +58,12 @@ impl Reference {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_list(text: &str) -> Result<Vec<Self>> {
-        text.split(';').map(str::trim).filter(|name| !name.is_empty()).map(Self::open).collect()
+        Self::split_list(text).map(Self::open).collect()
+    }
+
+    /// The names in a list that is separated by `;`.
+    pub fn split_list(text: &str) -> impl Iterator<Item = &str> {
+        text.split(';').map(str::trim).filter(|name| !name.is_empty())
     }
 
     /// Whether `text` names a drawing in the bank of a model.

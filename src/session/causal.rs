@@ -343,9 +343,9 @@ impl CausalSampler {
         }
         let caches = [&mut *prompt, &mut *negative];
         self.subjects.place(&self.model, &self.transformer, contexts, first, caches, cancel)?;
-        let pixels = self.model.autoencoder.config().spatial_factor();
-        let grid = [self.size.height as usize / pixels, self.size.width as usize / pixels];
-        self.subjects.cover(&self.model, &self.transformer, first, grid, [prompt, negative], cancel)?;
+        let [.., height, width] = self.store.geometry.shape(1);
+        let caches = [prompt, negative];
+        self.subjects.cover(&self.model, &self.transformer, first, [height, width], caches, cancel)?;
         if let Some(control) = &mut self.control {
             let frames = self.store.geometry.frames_of(first, count) as usize;
             let control = control.next(&self.model, self.size, (count, frames), cancel)?;

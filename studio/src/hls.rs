@@ -2,7 +2,8 @@
 
 use gst::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::temporary_folder;
 
 /// Name of the list of the pieces.
 pub const PLAYLIST: &str = "stream.m3u8";
@@ -17,10 +18,9 @@ pub struct Hls {
 
 impl Hls {
     /// # Errors
-    /// [`Error::File`] if the folder cannot be made.
+    /// [`Error::File`](crate::error::Error::File) if the folder cannot be made.
     pub fn new(sink: &gst::Element) -> Result<Self> {
-        let folder = tempfile::tempdir()
-            .map_err(|error| Error::File { path: std::env::temp_dir(), reason: error.to_string() })?;
+        let folder = temporary_folder()?;
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         sink.set_property("location", path("%05d.ts"));
         sink.set_property("playlist-location", path(PLAYLIST));

@@ -22,12 +22,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use clap::Parser;
 
 use crate::args::Args;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::programme::Programme;
 
 /// Locks `mutex`, also after a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A folder that is removed with its handle.
+///
+/// # Errors
+/// [`Error::File`] if it cannot be made.
+fn temporary_folder() -> Result<tempfile::TempDir> {
+    tempfile::tempdir().map_err(|error| Error::File { path: std::env::temp_dir(), reason: error.to_string() })
 }
 
 fn main() -> ExitCode {
@@ -46,7 +54,7 @@ fn run(args: &Args) -> Result<()> {
     gstsoragen::plugin_register_static()?;
     gstsoraprovenance::plugin_register_static()?;
     gstrswebrtc::plugin_register_static()?;
-    let runtime = tokio::runtime::Runtime::new().map_err(error::Error::Listen)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(Error::Listen)?;
     let programme = Programme::start(args)?;
     let served = runtime.block_on(server::serve(args, programme.clone()));
     programme.stop();

@@ -133,11 +133,14 @@ impl Programme {
         self.events.subscribe()
     }
 
+    /// Something of the camera, if its picture is shown.
+    fn on_air<T>(&self, of: impl FnOnce(&Camera) -> T) -> Option<T> {
+        lock(&self.camera).as_ref().filter(|camera| camera.is_on_air()).map(of)
+    }
+
     /// The element that the page steers.
     fn steered(&self) -> gst::Element {
-        let camera = lock(&self.camera);
-        let on_air = camera.as_ref().filter(|camera| camera.is_on_air());
-        on_air.map_or(&self.source, |camera| &camera.filter).clone()
+        self.on_air(|camera| camera.filter.clone()).unwrap_or_else(|| self.source.clone())
     }
 
     /// The values of the properties that the page can set.
@@ -305,10 +308,7 @@ impl Programme {
         match (&*recording, on) {
             (None, true) => {
                 let (folder, keys) = (&self.args.recordings, self.args.keys.as_deref());
-                let camera = lock(&self.camera);
-                let on_air = camera.as_ref().filter(|camera| camera.is_on_air());
-                let shot = on_air.map_or_else(|| lock(&self.shot).clone(), Camera::shot);
-                drop(camera);
+                let shot = self.on_air(Camera::shot).unwrap_or_else(|| lock(&self.shot).clone());
                 match Recording::start(&self.pipeline, &self.tee, folder, keys, shot) {
                     Ok(started) => {
                         let file = Some(started.file.to_string_lossy().into_owned());

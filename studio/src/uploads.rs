@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use soragen::{Reference, ReferencePicture};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::temporary_folder;
 
 /// The largest picture, in bytes.
 pub const LARGEST: usize = 16 << 20;
@@ -27,12 +28,11 @@ impl Uploads {
     /// `references` is the property `reference` of the command line.
     ///
     /// # Errors
-    /// [`Error::File`] if the folder cannot be made.
+    /// [`Error::File`](crate::error::Error::File) if the folder cannot be made.
     pub fn new(references: Option<&str>) -> Result<Self> {
-        let own = parts(references.unwrap_or_default()).filter(|part| !Reference::is_of_bank(part));
-        let folder = tempfile::tempdir()
-            .map_err(|error| Error::File { path: std::env::temp_dir(), reason: error.to_string() })?;
-        Ok(Self { folder, own: own.map(PathBuf::from).collect() })
+        let own = Reference::split_list(references.unwrap_or_default());
+        let own = own.filter(|name| !Reference::is_of_bank(name));
+        Ok(Self { folder: temporary_folder()?, own: own.map(PathBuf::from).collect() })
     }
 
     /// Keeps a picture, in place of one with the same name. Returns what the page calls it, or why it is no picture.
@@ -49,7 +49,8 @@ impl Uploads {
 
     /// The property `reference` for what the page says, or why it cannot be that.
     pub fn property(&self, text: &str) -> Result<String, String> {
-        let paths: Vec<_> = parts(text).map(|part| self.path(part)).collect::<Result<_, _>>()?;
+        let paths: Vec<_> =
+            Reference::split_list(text).map(|part| self.path(part)).collect::<Result<_, _>>()?;
         Ok(paths.join(";"))
     }
 
@@ -76,12 +77,8 @@ impl Uploads {
                 Err(_) => named(path),
             },
         };
-        parts(property).map(shown).collect::<Vec<_>>().join(";")
+        Reference::split_list(property).map(shown).collect::<Vec<_>>().join(";")
     }
-}
-
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split(';').map(str::trim).filter(|part| !part.is_empty())
 }
 
 /// What a page sees of a file that the command line names.

@@ -24,6 +24,17 @@ fn open(folder: &Path) -> WanTransformer {
     WanTransformer::open(&source, "transformer", Precision::F32, false, &Device::Cpu, &Cancel::new()).unwrap()
 }
 
+fn empty_cache() -> KvCache {
+    KvCache::new(KvCacheConfig {
+        chunk: 1,
+        window: 2,
+        sink: 1,
+        shots: None,
+        positions: Positions::Relative,
+        ring: None,
+    })
+}
+
 /// Row and column of latents where a frame shows the reference.
 #[derive(Clone, Copy)]
 enum Place {
@@ -62,15 +73,7 @@ fn run_with(
         let (latents, alpha) = (part("pictures", picture), part("alpha", picture));
         transformer.reference(&latents, &alpha, shift, &context, &cancel).unwrap()
     };
-    let config = KvCacheConfig {
-        chunk: 1,
-        window: 2,
-        sink: 1,
-        shots: None,
-        positions: Positions::Relative,
-        ring: None,
-    };
-    let mut cache = KvCache::new(config);
+    let mut cache = empty_cache();
     let chunks = places.into_iter().enumerate().map(|(i, place)| {
         let shown = match place {
             Place::At(row, column) => {
@@ -129,15 +132,7 @@ fn an_overlay_of_another_shape_is_an_error() {
     let (transformer, cancel) = (open(puppets().path()), Cancel::new());
     let expected = tensors("references/chunks.safetensors");
     let context = transformer.context(&expected["text"], &cancel).unwrap();
-    let config = KvCacheConfig {
-        chunk: 1,
-        window: 2,
-        sink: 1,
-        shots: None,
-        positions: Positions::Relative,
-        ring: None,
-    };
-    let mut cache = KvCache::new(config);
+    let mut cache = empty_cache();
     cache.set_overlay(Some(expected["overlay"].narrow(1, 0, 6).unwrap().narrow(2, 0, 1).unwrap()));
     let chunk = expected["video"].narrow(2, 0, 1).unwrap();
     let error = transformer.forward_chunk(&chunk, &[600.0], &context, &cache, &cancel).unwrap_err();
